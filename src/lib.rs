@@ -1,0 +1,26 @@
+//! posthorn: email as one more sensor stream of a ROS 2 fleet.
+//!
+//! # Layout, in reading order
+//! - [`mail`]: what a mail, a verdict and an answer are; the types that two nodes share. Pure.
+//! - [`params`]: how a node's parameters are described, defaulted and validated. Pure.
+//! - [`health`]: what a node says of itself on `/diagnostics`. Pure.
+//! - [`mail_bridge`]: SMTP and LMTP in, the journal, the window of unsettled mails, the outbox.
+//! - [`authenticator`]: SPF, DKIM, DMARC, the registry contract, the evidence ledger.
+//! - [`vehicle_router`]: any vehicle topic in, the latest state of each vehicle out.
+//! - [`chatbot`]: what a mail asks for, and the answer from live vehicle data.
+//! - [`fleet_simulator`]: a few vehicles with plausible motion and batteries.
+//! - `ros` (feature `ros`): the only importer of r2r and rclrs; topics, QoS, parameters, diagnostics, the run loop.
+//!
+//! In every node `core.rs` decides and does no IO; `node.rs` does IO and decides nothing. Feature `net` adds the
+//! parts that talk to the network, feature `ros` (default) the nodes; without both, the pure core is left.
+
+pub mod authenticator;
+pub mod chatbot;
+pub mod fleet_simulator;
+pub mod health;
+pub mod mail;
+pub mod mail_bridge;
+pub mod params;
+#[cfg(feature = "ros")]
+pub mod ros;
+pub mod vehicle_router;

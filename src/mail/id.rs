@@ -1,0 +1,95 @@
+//! The identity of a mail.
+
+use std::{fmt, str::FromStr};
+
+use sha2::{Digest, Sha256};
+
+/// SHA-256 of a mail's bytes as received, before any header is added. Shown as 64 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MailId([u8; 32]);
+
+impl MailId {
+    /// The id of a mail with these bytes.
+    pub fn of(data: &[u8]) -> Self {
+        Self(Sha256::digest(data).into())
+    }
+
+    /// An id that was computed before.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The digest.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for MailId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for MailId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Bytes or text that are not a mail id.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum MailIdError {
+    /// A message field of the wrong length.
+    #[error("mail id has {0} bytes, a SHA-256 digest has 32")]
+    Length(usize),
+    /// Text that is not 64 hex digits.
+    #[error("mail id {0:?} is not 64 hex digits")]
+    Text(String),
+}
+
+impl TryFrom<&[u8]> for MailId {
+    type Error = MailIdError;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, MailIdError> {
+        bytes.try_into().map(Self).map_err(|_| MailIdError::Length(bytes.len()))
+    }
+}
+
+impl FromStr for MailId {
+    type Err = MailIdError;
+
+    fn from_str(text: &str) -> Result<Self, MailIdError> {
+        let error = || MailIdError::Text(text.to_owned());
+        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(error());
+        }
+        let mut bytes = [0; 32];
+        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| error())?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| error())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_the_sha256_of_the_bytes_and_reads_back_from_its_text() {
+        let id = MailId::of(b"abc");
+        // FIPS 180-2, appendix B.1.
+        let text = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(id.to_string(), text);
+        assert_eq!(text.parse(), Ok(id));
+    }
+
+    #[test]
+    fn rejects_what_is_not_a_digest() {
+        assert_eq!(MailId::try_from(&[0u8; 31][..]), Err(MailIdError::Length(31)));
+        assert!("zz".repeat(32).parse::<MailId>().is_err());
+        assert!("+a".repeat(32).parse::<MailId>().is_err());
+    }
+}
