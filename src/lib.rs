@@ -2,6 +2,7 @@
 //!
 //! # Layout, in reading order
 //! - [`mail`]: what a mail, a verdict and an answer are; the types that two nodes share. Pure.
+//! - [`vehicle`]: what a vehicle's state, an order and an alert are; the types that three nodes share. Pure.
 //! - [`params`]: how a node's parameters are described, defaulted and validated. Pure.
 //! - [`health`]: what a node says of itself on `/diagnostics`. Pure.
 //! - [`mail_bridge`]: SMTP and LMTP in, the journal, the window of unsettled mails, the outbox.
@@ -23,4 +24,5 @@ pub mod mail_bridge;
 pub mod params;
 #[cfg(feature = "ros")]
 pub mod ros;
+pub mod vehicle;
 pub mod vehicle_router;
