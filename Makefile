@@ -1,0 +1,50 @@
+# posthorn's entry points; `make help` lists them. What they call is under scripts/.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+env := scripts/env
+# cargo with the staged interfaces; made by CMake.
+cargo := $(env) build/posthorn/cargo
+
+.PHONY: help bootstrap build demo test lint docs bench-path shell lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+bootstrap: ## set up ROS 2 and Debian packages where they are missing
+	@scripts/bootstrap
+
+build: bootstrap ## build interfaces and nodes with colcon, into install/
+	@scripts/build
+
+demo: build ## three mails through the whole graph, with what became of each
+	@$(cargo) build --quiet --locked --release --example demo
+	@$(env) build/posthorn/cargo-target/release/examples/demo
+
+test: build contracts/node_modules/.package-lock.json ## run every test
+	$(cargo) test --locked --release
+
+contracts/node_modules/.package-lock.json: contracts/package-lock.json
+	npm ci --prefix contracts --no-audit --no-fund
+
+lint: build ## formatting, and clippy with warnings denied, of every feature set
+	cargo fmt --check
+	$(cargo) clippy --locked --release --all-targets -- -D warnings
+	$(cargo) clippy --locked --release --all-targets --no-default-features --features net -- -D warnings
+	$(cargo) clippy --locked --release --all-targets --no-default-features -- -D warnings
+
+docs: build ## write docs/interfaces.md and the README's tables anew
+	POSTHORN_REGENERATE=1 $(cargo) test --locked --release --test posthorn documents::
+
+bench-path: build ## mails a second and latency over the whole graph, beside a plain Python pipeline
+	@scripts/bench-path
+
+shell: bootstrap ## a shell with ROS 2 and, once built, posthorn
+	@$(env) bash
+
+lock: ## pin scripts/ros/requirements.in anew
+	@scripts/lock
+
+clean: ## remove what was built; the ROS 2 prefix stays in its cache
+	rm -rf build install log target contracts/node_modules

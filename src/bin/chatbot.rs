@@ -1,0 +1,5 @@
+//! The node `chatbot`.
+
+fn main() -> std::process::ExitCode {
+    posthorn::chatbot::node::main()
+}

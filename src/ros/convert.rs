@@ -1,0 +1,72 @@
+//! Domain types to messages and back. What comes from the graph is validated here: every error names field, value, rule.
+
+mod mail;
+mod outbound;
+mod receipt;
+mod vehicle;
+mod verdict;
+
+pub use mail::{accepted_from_ros, mail_from_ros, mail_to_ros, raw_to_ros};
+pub use outbound::{
+    delivery_to_ros, disposition_from_ros, disposition_to_ros, outbound_from_ros, outbound_to_ros,
+};
+pub use receipt::{receipt_from_ros, receipt_to_ros};
+pub use vehicle::{alert_to_ros, command_from_ros, command_to_ros, state_from_ros, state_to_ros};
+pub use verdict::{authenticated_from_ros, authenticated_to_ros, role_from_ros};
+
+use std::time::{Duration, SystemTime};
+
+use r2r::builtin_interfaces::msg::Time;
+
+use crate::mail::MailId;
+
+/// A message that breaks its specification.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("field '{field}' = {value}: must be {rule}")]
+pub struct ConvertError {
+    field: &'static str,
+    value: String,
+    rule: &'static str,
+}
+
+fn error(field: &'static str, value: impl ToString, rule: &'static str) -> ConvertError {
+    ConvertError { field, value: value.to_string(), rule }
+}
+
+/// A time as ROS has it; before 1970 and after 2038, the bounds of the message, it is cut.
+pub fn time_to_ros(time: SystemTime) -> Time {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    match i32::try_from(since.as_secs()) {
+        Ok(sec) => Time { sec, nanosec: since.subsec_nanos() },
+        Err(_) => Time { sec: i32::MAX, nanosec: 0 },
+    }
+}
+
+/// A time from ROS; before 1970 it is cut.
+pub fn time_from_ros(time: &Time) -> SystemTime {
+    let sec = u64::try_from(time.sec).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::new(sec, time.nanosec)
+}
+
+fn id_from_ros(field: &'static str, bytes: &[u8]) -> Result<MailId, ConvertError> {
+    MailId::try_from(bytes).map_err(|_| error(field, format!("{} bytes", bytes.len()), "32 bytes"))
+}
+
+fn bytes_from_ros<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], ConvertError> {
+    bytes.try_into().map_err(|_| error(field, format!("{} bytes", bytes.len()), "as long as the message says"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_survive_and_are_cut_at_the_bounds_of_the_message() {
+        let time = SystemTime::UNIX_EPOCH + Duration::new(1_800_000_000, 123_456_789);
+        assert_eq!(time_from_ros(&time_to_ros(time)), time);
+        assert_eq!(time_to_ros(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), Time { sec: 0, nanosec: 0 });
+        let far = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
+        assert_eq!(time_to_ros(far).sec, i32::MAX);
+        assert_eq!(time_from_ros(&Time { sec: -1, nanosec: 0 }), SystemTime::UNIX_EPOCH);
+    }
+}

@@ -1,0 +1,182 @@
+//! `Mail` and `RawMail`.
+
+use std::time::SystemTime;
+
+use super::{ConvertError, bytes_from_ros, error, id_from_ros, time_from_ros, time_to_ros};
+use crate::{
+    mail::{AcceptedMail, Address, Attachment, Content, Envelope, Header, Mail, MailId, Source},
+    ros::msg,
+};
+
+/// A mail for the graph.
+pub fn mail_to_ros(mail: &Mail) -> msg::Mail {
+    let Mail { id, received_at, envelope, content, size } = mail;
+    msg::Mail {
+        stamp: time_to_ros(*received_at),
+        id: id.as_bytes().to_vec(),
+        source: match envelope.source {
+            Source::Smtp => msg::Mail::SOURCE_SMTP,
+            Source::Lmtp => msg::Mail::SOURCE_LMTP,
+        },
+        peer_address: envelope.peer.to_string(),
+        helo: envelope.helo.clone(),
+        mail_from: envelope.mail_from.clone(),
+        rcpt_to: envelope.rcpt_to.clone(),
+        message_id: content.message_id.clone(),
+        in_reply_to: content.in_reply_to.clone(),
+        subject: content.subject.clone(),
+        from_addresses: addresses_to_ros(&content.from),
+        reply_to: addresses_to_ros(&content.reply_to),
+        to: addresses_to_ros(&content.to),
+        cc: addresses_to_ros(&content.cc),
+        date: content.date.map(time_to_ros).unwrap_or_default(),
+        headers: content
+            .headers
+            .iter()
+            .map(|Header { name, value }| msg::MailHeader { name: name.clone(), value: value.clone() })
+            .collect(),
+        text: content.text.clone(),
+        truncated: content.truncated,
+        attachments: content
+            .attachments
+            .iter()
+            .map(|attachment| msg::Attachment {
+                filename: attachment.filename.clone(),
+                media_type: attachment.media_type.clone(),
+                size: attachment.size,
+                digest: attachment.digest.to_vec(),
+            })
+            .collect(),
+        size: *size,
+    }
+}
+
+/// A mail with its bytes for the graph.
+pub fn raw_to_ros(mail: &Mail, data: Vec<u8>) -> msg::RawMail {
+    msg::RawMail { mail: mail_to_ros(mail), data }
+}
+
+/// A mail from the graph.
+///
+/// # Errors
+/// Naming the field that breaks `Mail.msg`.
+pub fn mail_from_ros(mail: &msg::Mail) -> Result<Mail, ConvertError> {
+    let content = Content {
+        message_id: mail.message_id.clone(),
+        in_reply_to: mail.in_reply_to.clone(),
+        subject: mail.subject.clone(),
+        from: addresses_from_ros(&mail.from_addresses),
+        reply_to: addresses_from_ros(&mail.reply_to),
+        to: addresses_from_ros(&mail.to),
+        cc: addresses_from_ros(&mail.cc),
+        date: Some(time_from_ros(&mail.date)).filter(|date| *date != SystemTime::UNIX_EPOCH),
+        headers: mail
+            .headers
+            .iter()
+            .map(|header| Header { name: header.name.clone(), value: header.value.clone() })
+            .collect(),
+        text: mail.text.clone(),
+        truncated: mail.truncated,
+        attachments: mail.attachments.iter().map(attachment_from_ros).collect::<Result<_, _>>()?,
+    };
+    Ok(Mail {
+        id: id_from_ros("id", &mail.id)?,
+        received_at: time_from_ros(&mail.stamp),
+        envelope: envelope_from_ros(mail)?,
+        content,
+        size: mail.size,
+    })
+}
+
+/// A mail as it was accepted, from the graph.
+///
+/// # Errors
+/// Naming the field that breaks `RawMail.msg`, also if the bytes are not those that the id names.
+pub fn accepted_from_ros(raw: msg::RawMail) -> Result<AcceptedMail, ConvertError> {
+    let id = id_from_ros("mail.id", &raw.mail.id)?;
+    if MailId::of(&raw.data) != id {
+        return Err(error("mail.id", id, "the SHA-256 of data"));
+    }
+    Ok(AcceptedMail {
+        id,
+        received_at: time_from_ros(&raw.mail.stamp),
+        envelope: envelope_from_ros(&raw.mail)?,
+        data: raw.data,
+    })
+}
+
+fn envelope_from_ros(mail: &msg::Mail) -> Result<Envelope, ConvertError> {
+    Ok(Envelope {
+        source: match mail.source {
+            msg::Mail::SOURCE_SMTP => Source::Smtp,
+            msg::Mail::SOURCE_LMTP => Source::Lmtp,
+            other => return Err(error("source", other, "one of SOURCE_*")),
+        },
+        peer: mail
+            .peer_address
+            .parse()
+            .map_err(|_| error("peer_address", &mail.peer_address, "an IP address"))?,
+        helo: mail.helo.clone(),
+        mail_from: mail.mail_from.clone(),
+        rcpt_to: mail.rcpt_to.clone(),
+    })
+}
+
+fn attachment_from_ros(attachment: &msg::Attachment) -> Result<Attachment, ConvertError> {
+    Ok(Attachment {
+        filename: attachment.filename.clone(),
+        media_type: attachment.media_type.clone(),
+        size: attachment.size,
+        digest: bytes_from_ros("attachments.digest", &attachment.digest)?,
+    })
+}
+
+fn addresses_to_ros(addresses: &[Address]) -> Vec<msg::Address> {
+    addresses
+        .iter()
+        .map(|Address { name, address }| msg::Address { name: name.clone(), address: address.clone() })
+        .collect()
+}
+
+fn addresses_from_ros(addresses: &[msg::Address]) -> Vec<Address> {
+    addresses
+        .iter()
+        .map(|address| Address { name: address.name.clone(), address: address.address.clone() })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepted() -> AcceptedMail {
+        let data = b"From: A <a@Example.org>\r\nTo: b@example.org\r\nSubject: hi\r\n\r\nhelp\r\n".to_vec();
+        AcceptedMail {
+            id: MailId::of(&data),
+            received_at: SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_123),
+            envelope: Envelope {
+                source: Source::Lmtp,
+                peer: "127.0.0.1".parse().unwrap(),
+                helo: "client".into(),
+                mail_from: "a@example.org".into(),
+                rcpt_to: vec!["b@example.org".into()],
+            },
+            data,
+        }
+    }
+
+    #[test]
+    fn a_mail_survives_the_graph() {
+        let accepted = accepted();
+        let mail = crate::mail::mail_of(&accepted);
+        assert_eq!(mail_from_ros(&mail_to_ros(&mail)), Ok(mail.clone()));
+        assert_eq!(accepted_from_ros(raw_to_ros(&mail, accepted.data.clone())), Ok(accepted));
+    }
+
+    #[test]
+    fn bytes_that_are_not_those_of_the_id_are_refused() {
+        let mail = crate::mail::mail_of(&accepted());
+        let error = accepted_from_ros(raw_to_ros(&mail, b"other".to_vec())).unwrap_err();
+        assert!(error.to_string().ends_with("must be the SHA-256 of data"), "{error}");
+    }
+}

@@ -1,0 +1,122 @@
+//! `OutboundMail`, `Disposition` and `DeliveryStatus`.
+
+use std::time::SystemTime;
+
+use super::{ConvertError, error, id_from_ros, time_to_ros};
+use crate::{
+    mail::{Action, Disposition, OutboundKind, OutboundMail},
+    mail_bridge::Delivery,
+    ros::msg,
+};
+
+/// An outbound mail for the graph.
+pub fn outbound_to_ros(mail: &OutboundMail, now: SystemTime) -> msg::OutboundMail {
+    msg::OutboundMail {
+        stamp: time_to_ros(now),
+        answers: mail.answers.as_bytes().to_vec(),
+        kind: mail.kind as u8,
+        message_id: mail.message_id.clone(),
+        from_address: mail.from.clone(),
+        to: mail.to.clone(),
+        subject: mail.subject.clone(),
+        in_reply_to: mail.in_reply_to.clone(),
+        text: mail.text.clone(),
+    }
+}
+
+/// An outbound mail from the graph.
+///
+/// # Errors
+/// Naming the field that breaks `OutboundMail.msg`.
+pub fn outbound_from_ros(mail: msg::OutboundMail) -> Result<OutboundMail, ConvertError> {
+    if mail.to.is_empty() {
+        return Err(error("to", "[]", "at least one recipient"));
+    }
+    Ok(OutboundMail {
+        answers: id_from_ros("answers", &mail.answers)?,
+        kind: [OutboundKind::Answer, OutboundKind::Forward]
+            .into_iter()
+            .find(|kind| *kind as u8 == mail.kind)
+            .ok_or_else(|| error("kind", mail.kind, "one of KIND_*"))?,
+        message_id: mail.message_id,
+        from: mail.from_address,
+        to: mail.to,
+        subject: mail.subject,
+        in_reply_to: mail.in_reply_to,
+        text: mail.text,
+    })
+}
+
+/// A disposition for the graph.
+pub fn disposition_to_ros(disposition: &Disposition, now: SystemTime) -> msg::Disposition {
+    msg::Disposition {
+        stamp: time_to_ros(now),
+        mail_id: disposition.mail_id.as_bytes().to_vec(),
+        action: disposition.action as u8,
+        reason: disposition.reason.clone(),
+    }
+}
+
+/// A disposition from the graph.
+///
+/// # Errors
+/// Naming the field that breaks `Disposition.msg`.
+pub fn disposition_from_ros(message: msg::Disposition) -> Result<Disposition, ConvertError> {
+    use Action::{Answered, Forwarded, Ignored, Ordered, Rejected};
+    Ok(Disposition {
+        mail_id: id_from_ros("mail_id", &message.mail_id)?,
+        action: [Answered, Ordered, Forwarded, Ignored, Rejected]
+            .into_iter()
+            .find(|action| *action as u8 == message.action)
+            .ok_or_else(|| error("action", message.action, "one of the actions of Disposition.msg"))?,
+        reason: message.reason,
+    })
+}
+
+/// What became of an outbound mail, for the graph.
+pub fn delivery_to_ros(delivery: &Delivery, now: SystemTime) -> msg::DeliveryStatus {
+    msg::DeliveryStatus {
+        stamp: time_to_ros(now),
+        answers: delivery.answers.as_bytes().to_vec(),
+        kind: delivery.kind as u8,
+        message_id: delivery.message_id.clone(),
+        status: delivery.status as u8,
+        attempts: delivery.attempts,
+        reply: delivery.reply.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::MailId;
+
+    #[test]
+    fn an_outbound_mail_survives_the_graph() {
+        let mail = OutboundMail {
+            answers: MailId::of(b"x"),
+            kind: OutboundKind::Forward,
+            message_id: "1@example.org".into(),
+            from: "posthorn@example.org".into(),
+            to: vec!["a@example.org".into()],
+            subject: "s".into(),
+            in_reply_to: "0@example.org".into(),
+            text: "t".into(),
+        };
+        let message = outbound_to_ros(&mail, SystemTime::UNIX_EPOCH);
+        assert_eq!(message.kind, msg::OutboundMail::KIND_FORWARD);
+        assert_eq!(outbound_from_ros(message.clone()), Ok(mail));
+        let nobody = msg::OutboundMail { to: vec![], ..message };
+        assert_eq!(outbound_from_ros(nobody).unwrap_err().to_string(), "field 'to' = []: must be at least one recipient");
+    }
+
+    #[test]
+    fn a_disposition_survives_the_graph() {
+        let disposition =
+            Disposition { mail_id: MailId::of(b"x"), action: Action::Rejected, reason: "r".into() };
+        let message = disposition_to_ros(&disposition, SystemTime::UNIX_EPOCH);
+        assert_eq!(message.action, msg::Disposition::REJECTED);
+        assert_eq!(disposition_from_ros(message), Ok(disposition));
+        assert!(disposition_from_ros(msg::Disposition::default()).is_err());
+    }
+}

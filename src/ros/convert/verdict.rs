@@ -1,0 +1,113 @@
+//! `Verdict` and `AuthenticatedMail`.
+
+use std::time::SystemTime;
+
+use super::{ConvertError, error, mail_from_ros, mail_to_ros, time_to_ros};
+use crate::{
+    mail::{AuthResult, Mail, Registration, Role, Verdict},
+    ros::msg,
+};
+
+/// A mail and its verdict for the graph.
+pub fn authenticated_to_ros(mail: &Mail, verdict: &Verdict, now: SystemTime) -> msg::AuthenticatedMail {
+    msg::AuthenticatedMail {
+        stamp: time_to_ros(now),
+        mail: mail_to_ros(mail),
+        verdict: msg::Verdict {
+            spf: verdict.spf as u8,
+            dkim: verdict.dkim as u8,
+            dmarc: verdict.dmarc as u8,
+            dkim_domain: verdict.dkim_domain.clone(),
+            dkim_selector: verdict.dkim_selector.clone(),
+            registry: verdict.registry as u8,
+            role: verdict.role as u8,
+            authenticated: verdict.authenticated,
+            reason: verdict.reason.clone(),
+        },
+    }
+}
+
+/// A mail and its verdict from the graph.
+///
+/// # Errors
+/// Naming the field that breaks its specification; a verdict that contradicts itself is one.
+pub fn authenticated_from_ros(message: &msg::AuthenticatedMail) -> Result<(Mail, Verdict), ConvertError> {
+    let verdict = Verdict {
+        spf: result_from_ros("verdict.spf", message.verdict.spf)?,
+        dkim: result_from_ros("verdict.dkim", message.verdict.dkim)?,
+        dmarc: result_from_ros("verdict.dmarc", message.verdict.dmarc)?,
+        dkim_domain: message.verdict.dkim_domain.clone(),
+        dkim_selector: message.verdict.dkim_selector.clone(),
+        registry: registration_from_ros(message.verdict.registry)?,
+        role: role_from_ros("verdict.role", message.verdict.role)?,
+        authenticated: message.verdict.authenticated,
+        reason: message.verdict.reason.clone(),
+    };
+    let proven = verdict.dmarc == AuthResult::Pass && verdict.registry == Registration::Active;
+    if verdict.authenticated && !proven {
+        return Err(error("verdict.authenticated", true, "false unless DMARC passed and the sender is active"));
+    }
+    Ok((mail_from_ros(&message.mail)?, verdict))
+}
+
+fn result_from_ros(field: &'static str, value: u8) -> Result<AuthResult, ConvertError> {
+    use AuthResult::{Fail, Neutral, None, Pass, PermError, SoftFail, TempError, Unknown};
+    [Unknown, None, Pass, Fail, SoftFail, Neutral, TempError, PermError]
+        .into_iter()
+        .find(|result| *result as u8 == value)
+        .ok_or_else(|| error(field, value, "one of the results of Verdict.msg"))
+}
+
+fn registration_from_ros(value: u8) -> Result<Registration, ConvertError> {
+    use Registration::{Active, Revoked, Unavailable, Unknown, Unregistered};
+    [Unknown, Unregistered, Active, Revoked, Unavailable]
+        .into_iter()
+        .find(|registration| *registration as u8 == value)
+        .ok_or_else(|| error("verdict.registry", value, "one of REGISTRY_*"))
+}
+
+/// A role from the graph.
+///
+/// # Errors
+/// Naming `field` if it is none of `Verdict.ROLE_*`.
+pub fn role_from_ros(field: &'static str, value: u8) -> Result<Role, ConvertError> {
+    [Role::None, Role::Observer, Role::Operator]
+        .into_iter()
+        .find(|role| *role as u8 == value)
+        .ok_or_else(|| error(field, value, "one of ROLE_*"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_the_message() {
+        let pairs = [
+            (msg::Verdict::UNKNOWN, AuthResult::Unknown),
+            (msg::Verdict::NONE, AuthResult::None),
+            (msg::Verdict::PASS, AuthResult::Pass),
+            (msg::Verdict::FAIL, AuthResult::Fail),
+            (msg::Verdict::SOFTFAIL, AuthResult::SoftFail),
+            (msg::Verdict::NEUTRAL, AuthResult::Neutral),
+            (msg::Verdict::TEMPERROR, AuthResult::TempError),
+            (msg::Verdict::PERMERROR, AuthResult::PermError),
+        ];
+        for (number, result) in pairs {
+            assert_eq!(result_from_ros("", number), Ok(result));
+        }
+        assert_eq!(registration_from_ros(msg::Verdict::REGISTRY_ACTIVE), Ok(Registration::Active));
+        assert_eq!(registration_from_ros(msg::Verdict::REGISTRY_REVOKED), Ok(Registration::Revoked));
+        assert_eq!(registration_from_ros(msg::Verdict::REGISTRY_UNAVAILABLE), Ok(Registration::Unavailable));
+        assert_eq!(role_from_ros("", msg::Verdict::ROLE_OPERATOR), Ok(Role::Operator));
+        assert_eq!(role_from_ros("role", 9).unwrap_err().to_string(), "field 'role' = 9: must be one of ROLE_*");
+    }
+
+    #[test]
+    fn a_verdict_that_contradicts_itself_is_refused() {
+        let mut message = msg::AuthenticatedMail::default();
+        message.verdict.authenticated = true;
+        let error = authenticated_from_ros(&message).unwrap_err().to_string();
+        assert!(error.starts_with("field 'verdict.authenticated' = true"), "{error}");
+    }
+}

@@ -1,0 +1,138 @@
+//! Subscriptions to any installed message type by name, through rclrs's dynamic messages; r2r knows only types that
+//! were there when it was built.
+//!
+//! rclrs needs a context and a node of its own: one more node in the graph, named after the r2r node with
+//! `_subscriptions` behind it. Only number fields are read, by their path.
+
+use std::{sync::Arc, thread::JoinHandle};
+
+use rclrs::{
+    Context, CreateBasicExecutor, DynamicMessage, ExecutorCommands, InitOptions, MessageInfo, MessageTypeName,
+    NodeOptions, QoSProfile, RclrsError, SimpleValue, SpinOptions, SubscriptionOptions, Value,
+};
+
+use super::RosError;
+
+/// One subscription: which numbers of which messages.
+#[derive(Clone, Debug)]
+pub struct NumberSubscription {
+    /// Topic, relative to the namespace.
+    pub topic: String,
+    /// Full name of the message type, such as `sensor_msgs/msg/NavSatFix`.
+    pub type_name: String,
+    /// Paths of fields to read, such as `twist.twist.linear.x`.
+    pub fields: &'static [&'static str],
+}
+
+/// The spinning executor; dropping it ends and awaits it, and with it the subscriptions.
+pub struct DynamicSubscriptions {
+    commands: Arc<ExecutorCommands>,
+    thread: Option<JoinHandle<()>>,
+    /// rclrs ends a subscription when the last handle goes.
+    _subscriptions: Vec<rclrs::DynamicSubscription>,
+}
+
+/// Subscribes, and calls `receive` with a subscription's place in the list and the numbers in the order of its fields,
+/// on a thread of its own. A field that is not a number, or not there, fails at once and not when a message comes.
+///
+/// # Errors
+/// [`RosError::Dynamic`] naming the topic and what is wrong with it.
+pub fn subscribe(
+    node: &str,
+    namespace: &str,
+    subscriptions: &[NumberSubscription],
+    receive: impl Fn(usize, Vec<f64>) + Clone + Send + Sync + 'static,
+) -> Result<DynamicSubscriptions, RosError> {
+    let name = format!("{node}_subscriptions");
+    let of_node = |error: RclrsError| RosError::Dynamic {
+        topic: name.clone(),
+        type_name: "node".to_owned(),
+        reason: error.to_string(),
+    };
+    let context = Context::new(remappings(std::env::args()), InitOptions::default()).map_err(of_node)?;
+    let mut executor = context.create_basic_executor();
+    let node = executor.create_node(NodeOptions::new(&name).namespace(namespace)).map_err(of_node)?;
+
+    let mut handles = Vec::with_capacity(subscriptions.len());
+    for (place, subscription) in subscriptions.iter().enumerate() {
+        let error = |reason: String| RosError::Dynamic {
+            topic: subscription.topic.clone(),
+            type_name: subscription.type_name.clone(),
+            reason,
+        };
+        let type_name =
+            MessageTypeName::try_from(subscription.type_name.as_str()).map_err(|e| error(e.to_string()))?;
+        let empty = DynamicMessage::new(type_name.clone()).map_err(|e| error(e.to_string()))?;
+        let fields = subscription.fields;
+        if let Some(missing) = fields.iter().find(|path| number(&empty, path).is_none()) {
+            return Err(error(format!("no number field '{missing}'")));
+        }
+        let receive = receive.clone();
+        let mut options = SubscriptionOptions::new(&subscription.topic);
+        options.qos = QoSProfile::sensor_data_default();
+        let handle = node
+            .create_dynamic_subscription(type_name, options, move |message: DynamicMessage, _: MessageInfo| {
+                receive(place, fields.iter().filter_map(|path| number(&message, path)).collect());
+            })
+            .map_err(|e| error(e.to_string()))?;
+        handles.push(handle);
+    }
+
+    let commands = Arc::clone(executor.commands());
+    let thread = std::thread::Builder::new()
+        .name("rclrs spin".to_owned())
+        .spawn(move || {
+            for error in executor.spin(SpinOptions::default()) {
+                tracing::error!(%error, "dynamic subscriptions ended");
+            }
+        })
+        .map_err(|error| RosError::Dynamic {
+            topic: name,
+            type_name: "thread".to_owned(),
+            reason: error.to_string(),
+        })?;
+    Ok(DynamicSubscriptions { commands, thread: Some(thread), _subscriptions: handles })
+}
+
+impl Drop for DynamicSubscriptions {
+    fn drop(&mut self) {
+        self.commands.halt_spinning();
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The remapping rules of a command line for topics, which hold for this node too; name, namespace and parameters are
+/// the other node's.
+fn remappings(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let mut kept = vec!["posthorn".to_owned(), "--ros-args".to_owned()];
+    let mut arguments = arguments.skip_while(|argument| argument != "--ros-args");
+    while let Some(argument) = arguments.next() {
+        if argument != "-r" && argument != "--remap" {
+            continue;
+        }
+        if let Some(rule) = arguments.next().filter(|rule| !rule.contains("__n")) {
+            kept.extend([argument, rule]);
+        }
+    }
+    kept
+}
+
+/// The number at `path`, if there is one.
+fn number(message: &DynamicMessage, path: &str) -> Option<f64> {
+    let mut names = path.split('.');
+    let mut value = message.get(names.next()?)?;
+    for name in names {
+        value = match value {
+            Value::Simple(SimpleValue::Message(view)) => view.get(name)?,
+            _ => return None,
+        };
+    }
+    match value {
+        Value::Simple(SimpleValue::Double(value)) => Some(*value),
+        Value::Simple(SimpleValue::Float(value)) => Some(f64::from(*value)),
+        _ => None,
+    }
+}

@@ -1,0 +1,237 @@
+//! What one node has in the graph: publishers, subscriptions, services, clients.
+//!
+//! Everything is made before [`Graph::spin`] hands the r2r node to an OS thread of its own (an executor inside a tokio
+//! worker blocks it). r2r keeps ten received messages a subscription and drops more, so each subscription is moved on
+//! at once into a queue as deep as the topic's QoS.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt};
+use r2r::{QosProfile, WrappedServiceTypeSupport, WrappedTypesupport};
+use tokio::sync::mpsc;
+
+use super::{
+    RosError,
+    topics::{Service, Topic, TopicFacts, VehicleTopic},
+};
+
+/// How long one spin waits for work: the delay of an end that nothing else wakes.
+const SPIN_TIMEOUT: Duration = Duration::from_millis(200);
+/// Requests to a service that wait to be served.
+const SERVICE_DEPTH: usize = 64;
+
+/// A node while it is being put together.
+pub struct Graph {
+    node: r2r::Node,
+}
+
+impl Graph {
+    pub(super) fn new(node: r2r::Node) -> Self {
+        Self { node }
+    }
+
+    pub(super) fn node(&mut self) -> &mut r2r::Node {
+        &mut self.node
+    }
+
+    /// The node's name, as launch gave it.
+    pub fn name(&self) -> String {
+        self.node.name().unwrap_or_default()
+    }
+
+    /// The node's namespace, as launch gave it.
+    pub fn namespace(&self) -> String {
+        self.node.namespace().unwrap_or_default()
+    }
+
+    /// A publisher on `topic`.
+    ///
+    /// # Errors
+    /// If the middleware refuses.
+    pub fn publisher<T: WrappedTypesupport>(&mut self, topic: &Topic<T>) -> Result<Publisher<T>, RosError> {
+        let TopicFacts { name, qos, .. } = topic.facts;
+        self.publisher_named(name, name.to_owned(), qos.profile())
+    }
+
+    /// A publisher on a topic of `vehicle`.
+    pub(crate) fn vehicle_publisher<T: WrappedTypesupport>(
+        &mut self,
+        vehicle: &str,
+        topic: &VehicleTopic<T>,
+    ) -> Result<Publisher<T>, RosError> {
+        let name = format!("{vehicle}/{}", topic.suffix);
+        self.publisher_named(topic.suffix, name, super::qos::Qos::Sensor.profile())
+    }
+
+    fn publisher_named<T: WrappedTypesupport>(
+        &mut self,
+        topic: &'static str,
+        name: String,
+        qos: QosProfile,
+    ) -> Result<Publisher<T>, RosError> {
+        let publisher = self.node.create_publisher(&name, qos).map_err(|source| RosError::Create {
+            what: "publisher",
+            name,
+            source,
+        })?;
+        Ok(Publisher { topic, inner: Arc::new(Mutex::new(publisher)) })
+    }
+
+    /// A subscription to `topic`; needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If the middleware refuses.
+    pub fn subscribe<T: WrappedTypesupport + Send + 'static>(
+        &mut self,
+        topic: &Topic<T>,
+    ) -> Result<mpsc::Receiver<T>, RosError> {
+        let TopicFacts { name, qos, .. } = topic.facts;
+        let stream = self.node.subscribe(name, qos.profile()).map_err(|source| RosError::Create {
+            what: "subscription",
+            name: name.to_owned(),
+            source,
+        })?;
+        Ok(move_on(stream, qos.depth()))
+    }
+
+    /// Serves `service`; answer each request with `respond`.
+    ///
+    /// # Errors
+    /// If the middleware refuses.
+    pub fn serve<T: WrappedServiceTypeSupport + Send + 'static>(
+        &mut self,
+        service: &Service<T>,
+    ) -> Result<mpsc::Receiver<Request<T>>, RosError>
+    where
+        T::Request: Send,
+    {
+        let name = service.facts.name;
+        let stream = self.node.create_service(name, QosProfile::services_default()).map_err(|source| {
+            RosError::Create { what: "service", name: name.to_owned(), source }
+        })?;
+        Ok(move_on(stream, SERVICE_DEPTH))
+    }
+
+    /// A client of `service`.
+    ///
+    /// # Errors
+    /// If the middleware refuses.
+    pub fn client<T: WrappedServiceTypeSupport + 'static>(
+        &mut self,
+        service: &Service<T>,
+    ) -> Result<Client<T>, RosError> {
+        let name = service.facts.name;
+        let inner = self.node.create_client(name, QosProfile::services_default()).map_err(|source| {
+            RosError::Create { what: "client", name: name.to_owned(), source }
+        })?;
+        Ok(Client { service: name, inner })
+    }
+
+    /// Spins the node on a thread of its own until the returned handle is dropped.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn spin(mut self) -> std::io::Result<Spinning> {
+        let run = Arc::new(AtomicBool::new(true));
+        let thread = {
+            let run = Arc::clone(&run);
+            std::thread::Builder::new().name("ros spin".to_owned()).spawn(move || {
+                while run.load(Ordering::Relaxed) {
+                    self.node.spin_once(SPIN_TIMEOUT);
+                }
+            })?
+        };
+        Ok(Spinning { run, thread: Some(thread) })
+    }
+}
+
+/// A request that waits for `respond`.
+pub type Request<T> = r2r::ServiceRequest<T>;
+
+fn move_on<T: Send + 'static>(
+    mut stream: impl Stream<Item = T> + Send + Unpin + 'static,
+    depth: usize,
+) -> mpsc::Receiver<T> {
+    let (sender, receiver) = mpsc::channel(depth);
+    tokio::spawn(async move {
+        while let Some(item) = stream.next().await {
+            if sender.send(item).await.is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// The spinning thread; dropping it ends and awaits the thread, and with it the node.
+pub struct Spinning {
+    run: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Spinning {
+    fn drop(&mut self) {
+        self.run.store(false, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Publishes messages `T`; clones share the publisher.
+pub struct Publisher<T: WrappedTypesupport> {
+    topic: &'static str,
+    inner: Arc<Mutex<r2r::Publisher<T>>>,
+}
+
+impl<T: WrappedTypesupport> Clone for Publisher<T> {
+    fn clone(&self) -> Self {
+        Self { topic: self.topic, inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<T: WrappedTypesupport + 'static> Publisher<T> {
+    /// Hands `message` to the middleware.
+    ///
+    /// # Errors
+    /// If the middleware refuses.
+    pub fn publish(&self, message: &T) -> Result<(), RosError> {
+        let publisher = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        publisher.publish(message).map_err(|source| RosError::Publish { topic: self.topic, source })
+    }
+
+    /// Number of subscriptions that are matched now.
+    pub fn subscribers(&self) -> usize {
+        let publisher = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        publisher.get_inter_process_subscription_count().unwrap_or(0)
+    }
+}
+
+/// Asks a service.
+pub struct Client<T: WrappedServiceTypeSupport> {
+    service: &'static str,
+    inner: r2r::Client<T>,
+}
+
+impl<T: WrappedServiceTypeSupport + 'static> Client<T> {
+    /// Asks, and waits for the answer until `timeout`; a server that is not there does not answer.
+    ///
+    /// # Errors
+    /// [`RosError::Service`], which is worth trying again.
+    pub async fn ask(&self, request: &T::Request, timeout: Duration) -> Result<T::Response, RosError> {
+        let error = |reason: String| RosError::Service { service: self.service, reason };
+        let answer = self.inner.request(request).map_err(|source| error(source.to_string()))?;
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(answer) => answer.map_err(|source| error(source.to_string())),
+            Err(_) => Err(error(format!("nothing within {timeout:?}"))),
+        }
+    }
+}

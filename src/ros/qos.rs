@@ -1,0 +1,44 @@
+//! The QoS profiles, by name; no other is used.
+
+use r2r::QosProfile;
+
+/// What a topic is to those who publish and subscribe to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Qos {
+    /// Something happened: reliable, volatile, last 1000. Who was not there did not hear it.
+    Event,
+    /// Something is so: reliable, transient-local, last 1. Who comes later hears the latest.
+    State,
+    /// A stream of readings: best effort, volatile, last 5. An old reading is worth less than the next.
+    Sensor,
+}
+
+impl Qos {
+    /// Samples kept for a reader that is slow.
+    pub const fn depth(self) -> usize {
+        match self {
+            Self::Event => 1000,
+            Self::State => 1,
+            Self::Sensor => 5,
+        }
+    }
+
+    /// The profile's name, as in the documents.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::State => "state",
+            Self::Sensor => "sensor",
+        }
+    }
+
+    /// The profile as the middleware takes it.
+    pub fn profile(self) -> QosProfile {
+        let profile = QosProfile::default().keep_last(self.depth());
+        match self {
+            Self::Event => profile.reliable().volatile(),
+            Self::State => profile.reliable().transient_local(),
+            Self::Sensor => profile.best_effort().volatile(),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! `main` of a node: arguments, parameters, logs, signals, drain, exit code.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | drained after SIGINT or SIGTERM, or `--help` |
+//! | 1 | the node failed, or could not drain in time; the last line on stderr says why |
+//! | 2 | invalid arguments or parameters; the last line names parameter, value and rule |
+
+use std::{env, error::Error, future::Future, path::PathBuf, process::ExitCode};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use super::{graph::Graph, logging, params};
+use crate::params::{ParamError, Spec, Values, resolve};
+
+/// The parameter, of every node, that bounds its end.
+const DRAIN_TIMEOUT: &str = "drain_timeout_s";
+
+/// What a node fails with; its own error type, boxed once, at the top.
+pub type NodeError = Box<dyn Error + Send + Sync>;
+
+/// A node's name, purpose and parameter table, which must have `drain_timeout_s`.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeFacts {
+    /// Name of node and executable.
+    pub name: &'static str,
+    /// One sentence.
+    pub about: &'static str,
+    /// Its parameters.
+    pub specs: &'static [Spec],
+}
+
+/// When the node is to end.
+#[derive(Clone, Debug)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+impl Shutdown {
+    /// Returns when SIGINT or SIGTERM was received; at once if it was before.
+    pub async fn requested(&mut self) {
+        // An error means that nobody is left to ask for the end: it has come.
+        let _ = self.0.wait_for(|&requested| requested).await;
+    }
+}
+
+/// Runs a node to its end. `load` makes its typed parameters, `node` is the node: it returns when it has drained.
+pub fn run<P, F>(
+    facts: NodeFacts,
+    load: impl FnOnce(&Values) -> Result<P, ParamError>,
+    node: impl FnOnce(Graph, P, Shutdown) -> F,
+) -> ExitCode
+where
+    F: Future<Output = Result<(), NodeError>>,
+{
+    if let Err(clap) = command_line(facts).try_get_matches_from(own_arguments(env::args())) {
+        // clap's error says where it belongs: help to stdout, a mistake to stderr.
+        let _ = clap.print();
+        return ExitCode::from(if clap.use_stderr() { 2 } else { 0 });
+    }
+    match start(facts, load, node) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", with_sources(error.as_ref()));
+            ExitCode::from(if error.is::<ParamError>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn start<P, F>(
+    facts: NodeFacts,
+    load: impl FnOnce(&Values) -> Result<P, ParamError>,
+    node: impl FnOnce(Graph, P, Shutdown) -> F,
+) -> Result<(), NodeError>
+where
+    F: Future<Output = Result<(), NodeError>>,
+{
+    let context = r2r::Context::create()?;
+    let created = r2r::Node::create(context, facts.name, "");
+    let mut graph = Graph::new(created.map_err(|source| super::RosError::Node { name: facts.name, source })?);
+    logging::install(graph.name());
+    let values = resolve(facts.specs, params::overrides(&mut graph)?)?;
+    let parameters = load(&values)?;
+    let drain_timeout = values.seconds(DRAIN_TIMEOUT)?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(async {
+        let shutdown = on_signals()?;
+        params::declare(&mut graph, facts.specs, &values)?;
+        let mut requested = shutdown.clone();
+        let overdue = async {
+            requested.requested().await;
+            tokio::time::sleep(drain_timeout).await;
+        };
+        tokio::select! {
+            result = node(graph, parameters, shutdown) => result,
+            () = overdue => Err(format!("not drained within {drain_timeout:?} ({DRAIN_TIMEOUT})").into()),
+        }
+    });
+    runtime.shutdown_background();
+    if result.is_ok() {
+        tracing::info!("drained");
+    }
+    result
+}
+
+/// Arguments that are not ROS's: those before `--ros-args` and after the `--` that ends it.
+fn own_arguments(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let mut ros = false;
+    let mut own = Vec::new();
+    for argument in arguments {
+        match argument.as_str() {
+            "--ros-args" => ros = true,
+            "--" if ros => ros = false,
+            _ if !ros => own.push(argument),
+            _ => {}
+        }
+    }
+    own
+}
+
+/// The command line, for `--help` and `--version`; everything else is ROS's.
+fn command_line(facts: NodeFacts) -> clap::Command {
+    let mut parameters = String::from("Parameters (--ros-args -p NAME:=VALUE, or --params-file FILE):\n");
+    for spec in facts.specs {
+        let default = spec.default.value();
+        let rule = match spec.rule {
+            crate::params::Rule::Any => String::new(),
+            rule => format!(", {rule}"),
+        };
+        parameters.push_str(&format!(
+            "  {}\n      {} [{}, default {default}{rule}]\n",
+            spec.name,
+            spec.description,
+            default.type_name()
+        ));
+    }
+    clap::Command::new(facts.name)
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(facts.about)
+        .override_usage(format!("{} [--ros-args …]", facts.name))
+        .after_help(parameters)
+}
+
+fn on_signals() -> std::io::Result<Shutdown> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (requested, shutdown) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+        }
+        let _ = requested.send(true);
+        // A second signal does not wait for the drain.
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::error!("second signal: not drained");
+        std::process::exit(1);
+    });
+    Ok(Shutdown(shutdown))
+}
+
+/// Where a node keeps its state unless a parameter says so: `$XDG_STATE_HOME`, else `~/.local/state`, else `/var/lib`.
+pub fn state_home() -> PathBuf {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .unwrap_or_else(|| PathBuf::from("/var/lib"))
+}
+
+/// An error and what it came from, on one line, nothing said twice.
+pub fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_its_own_arguments_from_those_of_ros() {
+        let own = |line: &str| own_arguments(line.split(' ').map(str::to_owned)).join(" ");
+        assert_eq!(own("node --help"), "node --help");
+        assert_eq!(own("node --ros-args -p a:=1"), "node");
+        assert_eq!(own("node --ros-args -r b:=c -- --version"), "node --version");
+    }
+
+    #[test]
+    fn an_error_says_each_thing_once() {
+        let inner = std::io::Error::other("disk is full");
+        let outer = super::super::RosError::Service { service: "s", reason: inner.to_string() };
+        assert_eq!(with_sources(&outer), "service 's' did not answer: disk is full");
+    }
+}

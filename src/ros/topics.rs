@@ -1,0 +1,170 @@
+//! Every topic and service, each one constant: name, type, QoS, from whom to whom. `docs/interfaces.md` is made from it.
+//!
+//! Names are relative: launch chooses the namespace (REP-135). `/diagnostics` is absolute by convention.
+
+use std::marker::PhantomData;
+
+use r2r::{diagnostic_msgs::msg::DiagnosticArray, nav_msgs, sensor_msgs};
+
+use super::{msg, qos::Qos, srv};
+
+/// A topic of messages `T`.
+pub struct Topic<T> {
+    /// What the documents say of it.
+    pub facts: TopicFacts,
+    message: PhantomData<fn() -> T>,
+}
+
+/// What is to be known of a topic.
+#[derive(Clone, Copy, Debug)]
+pub struct TopicFacts {
+    /// Name, relative to the namespace.
+    pub name: &'static str,
+    /// Full name of the message type.
+    pub type_name: &'static str,
+    /// QoS of publishers and subscriptions.
+    pub qos: Qos,
+    /// Node that publishes.
+    pub from: &'static str,
+    /// Nodes that subscribe, or who may.
+    pub to: &'static str,
+}
+
+impl<T> Topic<T> {
+    const fn new(
+        name: &'static str,
+        type_name: &'static str,
+        qos: Qos,
+        from: &'static str,
+        to: &'static str,
+    ) -> Self {
+        Self { facts: TopicFacts { name, type_name, qos, from, to }, message: PhantomData }
+    }
+}
+
+/// A service of `T`.
+pub struct Service<T> {
+    /// What the documents say of it.
+    pub facts: ServiceFacts,
+    service: PhantomData<fn() -> T>,
+}
+
+/// What is to be known of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceFacts {
+    /// Name, relative to the namespace.
+    pub name: &'static str,
+    /// Full name of the service type.
+    pub type_name: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+}
+
+impl<T> Service<T> {
+    const fn new(name: &'static str, type_name: &'static str, purpose: &'static str) -> Self {
+        Self { facts: ServiceFacts { name, type_name, purpose }, service: PhantomData }
+    }
+}
+
+/// Mails with their bytes, until they are settled.
+pub const MAIL_RAW: Topic<msg::RawMail> =
+    Topic::new("mail/raw", "posthorn/msg/RawMail", Qos::Event, "mail_bridge", "authenticator");
+/// Mails, for people and bags.
+pub const MAIL_INBOUND: Topic<msg::Mail> =
+    Topic::new("mail/inbound", "posthorn/msg/Mail", Qos::Event, "mail_bridge", "anyone");
+/// Mails with the verdict on their sender.
+pub const MAIL_AUTHENTICATED: Topic<msg::AuthenticatedMail> = Topic::new(
+    "mail/authenticated",
+    "posthorn/msg/AuthenticatedMail",
+    Qos::Event,
+    "authenticator",
+    "chatbot, others",
+);
+/// Proofs that mails are on the ledger.
+pub const MAIL_RECEIPTS: Topic<msg::LedgerReceipt> =
+    Topic::new("mail/receipts", "posthorn/msg/LedgerReceipt", Qos::Event, "authenticator", "anyone");
+/// Mails to be sent.
+pub const MAIL_OUTBOUND: Topic<msg::OutboundMail> =
+    Topic::new("mail/outbound", "posthorn/msg/OutboundMail", Qos::Event, "chatbot, others", "mail_bridge");
+/// What became of inbound mails.
+pub const MAIL_DISPOSITIONS: Topic<msg::Disposition> =
+    Topic::new("mail/dispositions", "posthorn/msg/Disposition", Qos::Event, "chatbot", "mail_bridge");
+/// What became of outbound mails.
+pub const MAIL_DELIVERIES: Topic<msg::DeliveryStatus> =
+    Topic::new("mail/deliveries", "posthorn/msg/DeliveryStatus", Qos::Event, "mail_bridge", "anyone");
+/// Heartbeats of chatbot replicas.
+pub const CHATBOT_WORKERS: Topic<msg::WorkerStatus> =
+    Topic::new("chatbot/workers", "posthorn/msg/WorkerStatus", Qos::State, "chatbot", "chatbot");
+/// Latest states of vehicles.
+pub const VEHICLES_STATES: Topic<msg::VehicleState> =
+    Topic::new("vehicles/states", "posthorn/msg/VehicleState", Qos::Sensor, "vehicle_router", "anyone");
+/// Conditions of vehicles, raised and cleared.
+pub const VEHICLES_ALERTS: Topic<msg::VehicleAlert> =
+    Topic::new("vehicles/alerts", "posthorn/msg/VehicleAlert", Qos::State, "vehicle_router", "chatbot, others");
+/// Orders to vehicles.
+pub const VEHICLES_COMMANDS: Topic<msg::VehicleCommand> =
+    Topic::new("vehicles/commands", "posthorn/msg/VehicleCommand", Qos::Event, "chatbot", "vehicles");
+
+/// Every topic, in the order of the documents.
+pub const TOPICS: [TopicFacts; 11] = [
+    MAIL_RAW.facts,
+    MAIL_INBOUND.facts,
+    MAIL_AUTHENTICATED.facts,
+    MAIL_RECEIPTS.facts,
+    MAIL_OUTBOUND.facts,
+    MAIL_DISPOSITIONS.facts,
+    MAIL_DELIVERIES.facts,
+    CHATBOT_WORKERS.facts,
+    VEHICLES_STATES.facts,
+    VEHICLES_ALERTS.facts,
+    VEHICLES_COMMANDS.facts,
+];
+
+/// The bytes of a mail.
+pub const GET_RAW: Service<srv::GetRaw::Service> =
+    Service::new("mail_bridge/get_raw", "posthorn/srv/GetRaw", "the bytes of a mail as received");
+/// The receipt of a mail.
+pub const PROVE: Service<srv::Prove::Service> =
+    Service::new("authenticator/prove", "posthorn/srv/Prove", "the receipt of a mail on the evidence ledger");
+/// Registers a sender.
+pub const REGISTER_SENDER: Service<srv::RegisterSender::Service> = Service::new(
+    "authenticator/register_sender",
+    "posthorn/srv/RegisterSender",
+    "registers a sender in the contract, or changes its role",
+);
+/// Revokes a sender.
+pub const REVOKE_SENDER: Service<srv::RevokeSender::Service> = Service::new(
+    "authenticator/revoke_sender",
+    "posthorn/srv/RevokeSender",
+    "revokes a sender in the contract",
+);
+/// Latest state of vehicles.
+pub const GET_STATE: Service<srv::GetState::Service> =
+    Service::new("vehicle_router/get_state", "posthorn/srv/GetState", "the latest state of vehicles");
+
+/// Every service, in the order of the documents.
+pub const SERVICES: [ServiceFacts; 5] =
+    [GET_RAW.facts, PROVE.facts, REGISTER_SENDER.facts, REVOKE_SENDER.facts, GET_STATE.facts];
+
+/// What every node says of itself.
+pub(super) const DIAGNOSTICS: Topic<DiagnosticArray> =
+    Topic::new("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", Qos::Event, "every node", "anyone");
+
+/// A topic of each vehicle, below the vehicle's own namespace.
+pub(crate) struct VehicleTopic<T> {
+    pub(crate) suffix: &'static str,
+    message: PhantomData<fn() -> T>,
+}
+
+impl<T> VehicleTopic<T> {
+    const fn new(suffix: &'static str) -> Self {
+        Self { suffix, message: PhantomData }
+    }
+}
+
+/// Position of a vehicle, from the simulator.
+pub(crate) const FIX: VehicleTopic<sensor_msgs::msg::NavSatFix> = VehicleTopic::new("fix");
+/// Battery of a vehicle, from the simulator.
+pub(crate) const BATTERY_STATE: VehicleTopic<sensor_msgs::msg::BatteryState> = VehicleTopic::new("battery_state");
+/// Motion of a vehicle, from the simulator.
+pub(crate) const ODOMETRY: VehicleTopic<nav_msgs::msg::Odometry> = VehicleTopic::new("odometry");

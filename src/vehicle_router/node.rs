@@ -1,0 +1,120 @@
+//! The node: rclrs's dynamic messages to [`Core`], its effects to topics, its states to the service.
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use tokio::time::MissedTickBehavior;
+
+use super::{Core, Params, core::Effect, params::SPECS};
+use crate::ros::{
+    RosError,
+    convert::{alert_to_ros, state_to_ros},
+    diagnostics,
+    dynamic::{self, NumberSubscription},
+    graph::{Graph, Publisher},
+    msg,
+    runtime::{self, NodeError, NodeFacts, Shutdown},
+    srv, topics,
+};
+
+/// Name, purpose and parameters of the node.
+pub const FACTS: NodeFacts = NodeFacts {
+    name: "vehicle_router",
+    about: "Reads any vehicle topic and keeps the latest state of each vehicle",
+    specs: SPECS,
+};
+
+/// `main` of the executable.
+pub fn main() -> ExitCode {
+    runtime::run(FACTS, Params::load, run)
+}
+
+async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {
+    let core = Arc::new(Mutex::new(Core::new(&params, SystemTime::now())));
+    let outputs = Outputs {
+        states: graph.publisher(&topics::VEHICLES_STATES)?,
+        alerts: graph.publisher(&topics::VEHICLES_ALERTS)?,
+    };
+    serve_states(&mut graph, Arc::clone(&core))?;
+    let of_health = Arc::clone(&core);
+    diagnostics::publish(&mut graph, move || lock(&of_health).statuses(SystemTime::now()))?;
+
+    let subscriptions: Vec<_> = lock(&core)
+        .routes()
+        .iter()
+        .map(|route| NumberSubscription {
+            topic: route.topic().to_owned(),
+            type_name: route.extractor().type_name().to_owned(),
+            fields: route.extractor().fields(),
+        })
+        .collect();
+    let (of_updates, on_update) = (Arc::clone(&core), outputs.clone());
+    let _subscribed =
+        dynamic::subscribe(&graph.name(), &graph.namespace(), &subscriptions, move |route, values| {
+            let now = SystemTime::now();
+            match lock(&of_updates).update(route, &values, now) {
+                Ok(effects) => on_update.carry_out(effects),
+                // Counted and shown in diagnostics: a vehicle may send thousands.
+                Err(reject) => tracing::debug!(%reject, "message rejected"),
+            }
+        })?;
+    let _spinning = graph.spin()?;
+    tracing::info!(topics = subscriptions.len(), "listening");
+
+    let mut ticks = tokio::time::interval(params.publish_period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            _ = ticks.tick() => {
+                let effects = lock(&core).tick(SystemTime::now());
+                outputs.carry_out(effects);
+            }
+        }
+    }
+}
+
+/// The core is whole after any panic: each call changes it in one step.
+fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
+    core.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Clone)]
+struct Outputs {
+    states: Publisher<msg::VehicleState>,
+    alerts: Publisher<msg::VehicleAlert>,
+}
+
+impl Outputs {
+    fn carry_out(&self, effects: Vec<Effect>) {
+        for effect in effects {
+            let result = match effect {
+                Effect::Publish(state) => self.states.publish(&state_to_ros(&state)),
+                Effect::Alert(alert) => self.alerts.publish(&alert_to_ros(&alert)),
+            };
+            if let Err(error) = result {
+                tracing::warn!(%error, "lost");
+            }
+        }
+    }
+}
+
+fn serve_states(graph: &mut Graph, core: Arc<Mutex<Core>>) -> Result<(), RosError> {
+    let mut requests = graph.serve(&topics::GET_STATE)?;
+    tokio::spawn(async move {
+        while let Some(request) = requests.recv().await {
+            let response = {
+                let core = lock(&core);
+                let states = core.states(&request.message.vehicle).iter().map(state_to_ros).collect();
+                srv::GetState::Response { states, vehicles: core.vehicles() }
+            };
+            if let Err(error) = request.respond(response) {
+                tracing::warn!(%error, "an answer of get_state is lost");
+            }
+        }
+    });
+    Ok(())
+}

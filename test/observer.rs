@@ -1,0 +1,93 @@
+//! Looks at a graph for tests and the demo, in a process and so in a ROS domain of its own: prints every message as a
+//! line of JSON and calls services. It knows types by name only; what it subscribes to is on its command line.
+//!
+//! Arguments: NAMESPACE, then TOPIC=TYPE=QOS for each subscription. Standard input: `{"service", "type", "request"}` a
+//! line, ends the process when it ends. Standard output: `{"ready": true}` when the subscriptions are made, then
+//! `{"topic", "message"}` and `{"service", "response"}`.
+
+use std::{error::Error, io::BufRead, time::Duration};
+
+use futures::StreamExt;
+use r2r::QosProfile;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let namespace = arguments.next().ok_or("usage: observer NAMESPACE TOPIC=TYPE=QOS …")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let _entered = runtime.enter();
+    let (lines, mut printed) = mpsc::unbounded_channel::<Value>();
+    let mut node = r2r::Node::create(r2r::Context::create()?, "observer", &namespace)?;
+
+    for argument in arguments {
+        let [topic, type_name, qos] = argument.split('=').collect::<Vec<_>>()[..] else {
+            return Err(format!("argument {argument:?}: must be TOPIC=TYPE=QOS").into());
+        };
+        let profile = QosProfile::default().keep_last(1000);
+        let profile = match qos {
+            "event" => profile.reliable().volatile(),
+            "state" => profile.reliable().transient_local(),
+            "sensor" => profile.best_effort().volatile(),
+            other => return Err(format!("QoS {other:?}: must be event, state or sensor").into()),
+        };
+        let mut messages = node.subscribe_untyped(topic, type_name, profile)?;
+        let (topic, lines) = (topic.to_owned(), lines.clone());
+        tokio::spawn(async move {
+            while let Some(message) = messages.next().await {
+                let line = match message {
+                    Ok(message) => json!({ "topic": topic, "message": message }),
+                    Err(error) => json!({ "topic": topic, "error": error.to_string() }),
+                };
+                if lines.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    let _ = lines.send(json!({ "ready": true }));
+
+    // Requests come from a thread, because nothing else can wait for standard input.
+    let (asked, mut requests) = mpsc::unbounded_channel::<Value>();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            match serde_json::from_str(&line) {
+                Ok(request) if asked.send(request).is_ok() => {}
+                _ => break,
+            }
+        }
+        std::process::exit(0);
+    });
+    runtime.spawn(async move {
+        while let Some(line) = printed.recv().await {
+            println!("{line}");
+        }
+    });
+    loop {
+        while let Ok(call) = requests.try_recv() {
+            ask(&mut node, &call, lines.clone())?;
+        }
+        node.spin_once(Duration::from_millis(10));
+    }
+}
+
+/// Calls a service when it is there, and prints its answer.
+fn ask(node: &mut r2r::Node, call: &Value, lines: mpsc::UnboundedSender<Value>) -> Result<(), Box<dyn Error>> {
+    let text = |name: &str| call[name].as_str().map(str::to_owned).ok_or(format!("request without {name}"));
+    let (service, type_name) = (text("service")?, text("type")?);
+    let client = node.create_client_untyped(&service, &type_name, QosProfile::services_default())?;
+    let available = r2r::Node::is_available(&client)?;
+    let request = call["request"].clone();
+    tokio::spawn(async move {
+        let answer = async {
+            available.await?;
+            client.request(request)?.await?
+        };
+        let line = match answer.await {
+            Ok(response) => json!({ "service": service, "response": response }),
+            Err(error) => json!({ "service": service, "error": r2r::Error::to_string(&error) }),
+        };
+        let _ = lines.send(line);
+    });
+    Ok(())
+}
