@@ -1,1 +1,17 @@
-//! To come.
+//! A few vehicles with plausible motion and batteries, for demos and tests.
+//!
+//! Deterministic: the same seed, steps and orders give the same states, bit for bit, on one machine. Not a physics
+//! engine: no traffic, no slip, no sensor noise; positions are exact to centimetres within a few kilometres of the origin.
+
+pub mod core;
+mod geodesy;
+pub mod params;
+mod random;
+mod route;
+mod truck;
+
+pub use self::{
+    core::{Core, Outcome},
+    params::Params,
+    truck::Sample,
+};

@@ -26,9 +26,9 @@ fn charge(core: &mut Core, charge: f64, now: f64) -> Vec<Effect> {
     core.update(route, &[charge, 24.0], at(now)).unwrap()
 }
 
-fn alerts(effects: &[Effect]) -> Vec<(&str, Condition, bool)> {
-    let alert = |effect| match effect {
-        &Effect::Alert(ref alert) => Some((alert.vehicle.as_str(), alert.condition, alert.raised)),
+fn alerts<'a>(effects: &'a [Effect]) -> Vec<(&'a str, Condition, bool)> {
+    let alert = |effect: &'a Effect| match effect {
+        Effect::Alert(alert) => Some((alert.vehicle.as_str(), alert.condition, alert.raised)),
         Effect::Publish(_) => None,
     };
     effects.iter().filter_map(alert).collect()

@@ -1,0 +1,18 @@
+//! `battery <vehicle>`: its charge and voltage.
+
+use super::{
+    describe::{self, Clock},
+    intent::Request,
+};
+use crate::vehicle::VehicleState;
+
+pub(super) fn parse(words: &[&str]) -> Option<Request> {
+    match *words {
+        ["battery", vehicle] => Some(Request::Battery(vehicle.to_owned())),
+        _ => None,
+    }
+}
+
+pub(super) fn answer(state: &VehicleState, clock: &Clock) -> String {
+    format!("{}\n\n{}", state.vehicle, describe::battery(state.battery.as_ref(), clock))
+}

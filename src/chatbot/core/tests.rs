@@ -1,0 +1,284 @@
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    chatbot::params::SPECS,
+    mail::{Address, Content, Envelope, MailId, OutboundKind, Source},
+    params::{Value, resolve},
+    vehicle::{Battery, Command, Position},
+};
+
+fn core_with(policy: &str) -> Core {
+    let policy = BTreeMap::from([("when_registry_unavailable".to_owned(), Value::Text(policy.to_owned()))]);
+    Core::new(Params::load(&resolve(SPECS, policy).unwrap()).unwrap())
+}
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+}
+
+fn address(address: &str) -> Address {
+    Address { name: "Anna".into(), address: address.into() }
+}
+
+/// Received at 0 s from an address other than that of Reply-To.
+fn mail(subject: &str, text: &str) -> Mail {
+    let envelope = Envelope {
+        source: Source::Smtp,
+        peer: Ipv4Addr::LOCALHOST.into(),
+        helo: "client.example.org".into(),
+        mail_from: "bounces@example.org".into(),
+        rcpt_to: vec!["posthorn@localhost".into()],
+    };
+    let content = Content {
+        message_id: "1@example.org".into(),
+        subject: subject.into(),
+        from: vec![address("anna@example.org")],
+        reply_to: vec![address("stranger@example.net")],
+        text: text.into(),
+        ..Content::default()
+    };
+    let id = MailId::of(format!("{subject}\0{text}").as_bytes());
+    Mail { id, received_at: at(0), envelope, content, size: 0 }
+}
+
+fn verdict(role: Role) -> Verdict {
+    let (dmarc, registry) = (AuthResult::Pass, Registration::Active);
+    Verdict { dmarc, registry, role, authenticated: true, reason: "ok".into(), ..Verdict::default() }
+}
+
+fn unavailable() -> Verdict {
+    Verdict { dmarc: AuthResult::Pass, registry: Registration::Unavailable, ..Verdict::default() }
+}
+
+fn fleet() -> Fleet {
+    let position = Position { latitude_deg: 48.0, longitude_deg: 11.0, altitude_m: 520.0, at: at(1) };
+    let battery = Battery { charge: 0.83, voltage_v: 24.8, at: at(1) };
+    let known =
+        VehicleState { position: Some(position), battery: Some(battery), ..VehicleState::unheard("Truck_1") };
+    Fleet { states: vec![known], vehicles: vec!["Truck_1".into(), "truck_2".into()] }
+}
+
+/// All effects of a mail, vehicle_router answering at 3 s.
+fn effects(core: &Core, mail: &Mail, verdict: &Verdict) -> Vec<Effect> {
+    match core.interpret(mail, verdict, None) {
+        Step::Done(effects) => effects,
+        Step::NeedsStates(pending) => core.answer(&pending, Ok(&fleet()), at(3)),
+    }
+}
+
+fn one_disposition(effects: &[Effect]) -> (Action, &str) {
+    let [Effect::Settle(disposition)] = effects else { panic!("{effects:?}") };
+    (disposition.action, &disposition.reason)
+}
+
+fn sent_and_settled(effects: &[Effect]) -> (&OutboundMail, Action) {
+    let [Effect::Send(mail), Effect::Settle(disposition)] = effects else { panic!("{effects:?}") };
+    (mail, disposition.action)
+}
+
+#[test]
+fn answers_a_question_to_the_authenticated_address_only() {
+    let mail = mail("Where is truck_1?", "");
+    let effects = effects(&core_with("refuse"), &mail, &verdict(Role::Observer));
+    let (answer, action) = sent_and_settled(&effects);
+    assert_eq!(action, Action::Answered);
+    assert_eq!((answer.answers, answer.kind), (mail.id, OutboundKind::Answer));
+    assert_eq!(answer.to, ["anna@example.org"]);
+    assert_eq!(answer.subject, "Re: Where is truck_1?");
+    assert_eq!(answer.in_reply_to, "1@example.org");
+    assert_eq!(answer.message_id, format!("{}.answer@localhost", &mail.id.to_string()[..32]));
+    assert!(answer.text.starts_with("Truck_1\n\nPosition: 48.000000, 11.000000, altitude 520 m, 2 s ago"));
+}
+
+#[test]
+fn answers_help_status_and_battery() {
+    let core = core_with("refuse");
+    let text = |subject, role| {
+        let effects = effects(&core, &mail(subject, ""), &verdict(role));
+        sent_and_settled(&effects).0.text.clone()
+    };
+    assert!(text("help", Role::Operator).contains("stop VEHICLE"));
+    assert!(!text("help", Role::Observer).contains("stop VEHICLE"));
+    assert_eq!(text("status", Role::Observer), "Truck_1: geo:48.000000,11.000000, battery 83 %, 2 s ago\n");
+    assert!(text("status truck_1", Role::Observer).contains("Speed:    never reported"));
+    assert_eq!(text("battery truck_1", Role::Observer), "Truck_1\n\nBattery:  83 %, 24.8 V, 2 s ago\n");
+    assert_eq!(text("battery truck_2", Role::Observer), "truck_2\n\nBattery:  never reported\n");
+    assert_eq!(
+        text("battery bus", Role::Observer),
+        "There is no vehicle \"bus\".\n\nVehicles: Truck_1, truck_2\n"
+    );
+}
+
+#[test]
+fn an_operator_orders_and_is_answered_in_this_order() {
+    let mail = mail("", "Stop truck_1!");
+    let effects = effects(&core_with("refuse"), &mail, &verdict(Role::Operator));
+    let [Effect::Command(order), Effect::Send(answer), Effect::Settle(disposition)] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((order.command_id, order.command), (mail.id, Command::Stop));
+    assert_eq!((order.vehicle.as_str(), order.ordered_by.as_str()), ("Truck_1", "anna@example.org"));
+    assert!(answer.text.starts_with("The order \"stop\" was sent to Truck_1."));
+    assert_eq!(disposition.action, Action::Ordered);
+}
+
+#[test]
+fn an_observer_is_told_that_orders_are_not_allowed() {
+    let effects = effects(&core_with("refuse"), &mail("stop truck_1", ""), &verdict(Role::Observer));
+    let (answer, action) = sent_and_settled(&effects);
+    assert_eq!((answer.kind, action), (OutboundKind::Answer, Action::Answered));
+    assert!(answer.text.contains("was not carried out"));
+}
+
+#[test]
+fn an_order_to_an_unknown_vehicle_orders_nothing() {
+    let effects = effects(&core_with("refuse"), &mail("stop bus", ""), &verdict(Role::Operator));
+    assert!(sent_and_settled(&effects).0.text.contains("Nothing was ordered."));
+}
+
+#[test]
+fn rejects_who_is_not_authenticated_and_tells_nobody() {
+    let failed = Verdict { reason: "DMARC failed".into(), ..Verdict::default() };
+    let contradictory = Verdict { dmarc: AuthResult::Fail, reason: String::new(), ..verdict(Role::Operator) };
+    let core = core_with("answer");
+    for subject in ["status", "stop truck_1", "gibberish"] {
+        assert_eq!(
+            one_disposition(&effects(&core, &mail(subject, ""), &failed)),
+            (Action::Rejected, "DMARC failed")
+        );
+        let effects = effects(&core, &mail(subject, ""), &contradictory);
+        assert_eq!(one_disposition(&effects), (Action::Rejected, "not authenticated"));
+    }
+    let effects = effects(&core, &mail("help", ""), &verdict(Role::None));
+    assert_eq!(one_disposition(&effects), (Action::Rejected, "registered without a role"));
+}
+
+#[test]
+fn ignores_automatic_mail_and_its_own() {
+    let core = core_with("refuse");
+    let step = core.interpret(&mail("status", ""), &verdict(Role::Operator), Some("Auto-Submitted"));
+    let Step::Done(done) = step else { panic!("{step:?}") };
+    assert_eq!(one_disposition(&done), (Action::Ignored, "Auto-Submitted"));
+    let mut own = mail("status", "");
+    own.content.from = vec![address("Posthorn@localhost")];
+    assert_eq!(one_disposition(&effects(&core, &own, &verdict(Role::Operator))).0, Action::Ignored);
+}
+
+#[test]
+fn rejects_other_than_one_from_address() {
+    for from in [vec![], vec![address("a@b"), address("c@d")], vec![address("a@b\r\nBcc: c@d")]] {
+        let mut mail = mail("status", "");
+        mail.content.from = from;
+        assert_eq!(
+            one_disposition(&effects(&core_with("refuse"), &mail, &verdict(Role::Operator))).0,
+            Action::Rejected
+        );
+    }
+}
+
+#[test]
+fn forwards_what_is_not_understood_with_sender_and_text() {
+    let mail = mail("The\r\nBcc: x", "Truck one is on fire");
+    let effects = effects(&core_with("refuse"), &mail, &verdict(Role::Observer));
+    let (forward, action) = sent_and_settled(&effects);
+    assert_eq!((forward.kind, action), (OutboundKind::Forward, Action::Forwarded));
+    assert_eq!(forward.to, ["operator@localhost"]);
+    assert_eq!(forward.subject, "Fwd: The  Bcc: x");
+    assert!(
+        forward.text.contains("From: Anna <anna@example.org>\n")
+            && forward.text.ends_with("\nTruck one is on fire")
+    );
+    assert!(forward.message_id.ends_with(".forward@localhost"));
+}
+
+#[test]
+fn a_forward_keeps_the_bounds_of_the_message() {
+    let mail = mail(&"ü".repeat(998), &"ü".repeat(262_144));
+    let effects = effects(&core_with("refuse"), &mail, &verdict(Role::Observer));
+    let (forward, _) = sent_and_settled(&effects);
+    assert!(
+        forward.subject.len() <= 998 && forward.text.len() <= 262_144 && forward.text.ends_with("[cut]\n")
+    );
+}
+
+#[test]
+fn without_the_registry_questions_follow_the_policy_and_orders_are_refused() {
+    let run = |policy, subject| effects(&core_with(policy), &mail(subject, ""), &unavailable());
+    for subject in ["status", "stop truck_1", "gibberish"] {
+        assert_eq!(
+            one_disposition(&run("refuse", subject)),
+            (Action::Rejected, "the registry cannot be asked")
+        );
+    }
+    assert_eq!(sent_and_settled(&run("answer", "status")).1, Action::Answered);
+    assert_eq!(sent_and_settled(&run("answer", "stop truck_1")).1, Action::Rejected);
+    assert_eq!(one_disposition(&run("answer", "gibberish")).0, Action::Rejected);
+}
+
+#[test]
+fn waits_for_vehicle_router_and_gives_up_in_favour_of_a_person() {
+    let core = core_with("refuse");
+    let Step::NeedsStates(pending) = core.interpret(&mail("status", ""), &verdict(Role::Observer), None)
+    else {
+        panic!("needs states")
+    };
+    assert_eq!(pending.query(), "");
+    assert_eq!(core.answer(&pending, Err(Unavailable), at(900)), [Effect::Retry]);
+    let late = core.answer(&pending, Err(Unavailable), at(901));
+    assert_eq!(sent_and_settled(&late).1, Action::Forwarded);
+    assert_eq!(sent_and_settled(&core.answer(&pending, Ok(&fleet()), at(901))).1, Action::Answered);
+}
+
+#[test]
+fn a_late_order_goes_to_a_person() {
+    let core = core_with("refuse");
+    let Step::NeedsStates(pending) =
+        core.interpret(&mail("resume truck_1", ""), &verdict(Role::Operator), None)
+    else {
+        panic!("needs states")
+    };
+    assert_eq!(pending.query(), "truck_1");
+    let (forward, action) = (core.answer(&pending, Ok(&fleet()), at(901)), Action::Forwarded);
+    assert_eq!(sent_and_settled(&forward).1, action);
+}
+
+fn any_verdict() -> impl Strategy<Value = Verdict> {
+    let result = || prop::sample::select(vec![AuthResult::Unknown, AuthResult::Pass, AuthResult::Fail]);
+    let registry =
+        prop::sample::select(vec![Registration::Active, Registration::Revoked, Registration::Unavailable]);
+    let role = prop::sample::select(vec![Role::None, Role::Observer, Role::Operator]);
+    (result(), registry, role, any::<bool>()).prop_map(|(dmarc, registry, role, authenticated)| Verdict {
+        dmarc,
+        registry,
+        role,
+        authenticated,
+        ..Verdict::default()
+    })
+}
+
+proptest! {
+    /// For any words and any verdict: no authority, no mail and no order; every mail is settled, once and last.
+    #[test]
+    fn nothing_leaves_without_authority(
+        subject in "((stop|resume|status|battery|where is) [a-z_0-9]{1,9}|help|\\PC{0,40})",
+        text in "((stop|resume|status) (truck_1|bus)|(\\PC|\n){0,80})",
+        verdict in any_verdict(),
+        automatic in prop::option::of(Just("a list")),
+    ) {
+        let core = core_with("refuse");
+        let effects = match core.interpret(&mail(&subject, &text), &verdict, automatic) {
+            Step::Done(effects) => effects,
+            Step::NeedsStates(pending) => core.answer(&pending, Ok(&fleet()), at(3)),
+        };
+        let sends = effects.iter().any(|effect| matches!(effect, Effect::Send(_)));
+        let orders = effects.iter().any(|effect| matches!(effect, Effect::Command(_)));
+        let is_settle = |effect: &Effect| matches!(effect, Effect::Settle(_));
+        prop_assert!(!sends || verdict.authenticated && automatic.is_none());
+        prop_assert!(!orders || sends && verdict.role == Role::Operator && verdict.dmarc == AuthResult::Pass);
+        prop_assert_eq!(effects.iter().filter(|effect| is_settle(effect)).count(), 1);
+        prop_assert!(effects.last().is_some_and(is_settle));
+    }
+}

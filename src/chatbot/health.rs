@@ -1,0 +1,126 @@
+//! What chatbot says of itself: the mails it works on, and whether vehicle_router answers.
+
+use crate::{
+    health::{Level, Status},
+    mail::Action,
+};
+
+use super::core::{Effect, Unavailable};
+
+/// What a replica has done since it started.
+#[derive(Clone, Debug)]
+pub struct Work {
+    in_flight: u32,
+    capacity: u32,
+    settled: [u64; ACTIONS.len()],
+    retried: u64,
+    /// How often in a row vehicle_router did not answer; `None`: never asked.
+    unavailable: Option<u64>,
+}
+
+const ACTIONS: [(Action, &str); 5] = [
+    (Action::Answered, "answered"),
+    (Action::Ordered, "ordered"),
+    (Action::Forwarded, "forwarded"),
+    (Action::Ignored, "ignored"),
+    (Action::Rejected, "rejected"),
+];
+
+impl Work {
+    /// Nothing done yet.
+    pub fn new(capacity: u32) -> Self {
+        Self { in_flight: 0, capacity, settled: [0; ACTIONS.len()], retried: 0, unavailable: None }
+    }
+
+    /// Begins a mail, if there is room; else it must be left, to be delivered again.
+    #[must_use]
+    pub fn begin(&mut self) -> bool {
+        let room = self.in_flight < self.capacity;
+        self.in_flight += u32::from(room);
+        room
+    }
+
+    /// Ends a mail that was begun.
+    pub fn end(&mut self, effects: &[Effect]) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        for effect in effects {
+            match effect {
+                Effect::Settle(disposition) => {
+                    let counts = self.settled.iter_mut().zip(ACTIONS);
+                    counts
+                        .filter(|(_, (action, _))| *action == disposition.action)
+                        .for_each(|(count, _)| *count += 1);
+                }
+                Effect::Retry => self.retried += 1,
+                Effect::Command(_) | Effect::Send(_) => {}
+            }
+        }
+    }
+
+    /// vehicle_router was asked.
+    pub fn asked<T>(&mut self, answer: &Result<T, Unavailable>) {
+        let before = self.unavailable.unwrap_or_default();
+        self.unavailable = Some(if answer.is_ok() { 0 } else { before + 1 });
+    }
+
+    /// Mails being worked on.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// The statuses for `/diagnostics`.
+    pub fn health(&self) -> Vec<Status> {
+        let (level, message) = if self.in_flight < self.capacity {
+            (Level::Ok, "takes mails")
+        } else {
+            (Level::Warn, "at capacity: mails wait for their next delivery")
+        };
+        let mails = Status::new("mails", level, message)
+            .with("in_flight", self.in_flight)
+            .with("capacity", self.capacity)
+            .with("retried", self.retried);
+        let counts = self.settled.iter().zip(ACTIONS);
+        let mails = counts.fold(mails, |status, (count, (_, name))| status.with(name, count));
+        let vehicles = match self.unavailable {
+            None => Status::new("vehicle_router", Level::Ok, "not asked yet"),
+            Some(0) => Status::new("vehicle_router", Level::Ok, "answers"),
+            Some(times) => {
+                Status::new("vehicle_router", Level::Error, Unavailable.to_string()).with("times", times)
+            }
+        };
+        vec![mails, vehicles]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{Disposition, MailId};
+
+    #[test]
+    fn takes_no_more_than_its_capacity_and_says_so() {
+        let mut work = Work::new(1);
+        assert!(work.begin() && !work.begin());
+        assert_eq!(work.health()[0].level, Level::Warn);
+        work.end(&[Effect::Retry]);
+        assert_eq!((work.in_flight(), work.health()[0].level), (0, Level::Ok));
+    }
+
+    #[test]
+    fn counts_dispositions_by_action() {
+        let mut work = Work::new(1);
+        let disposition =
+            Disposition { mail_id: MailId::of(b""), action: Action::Forwarded, reason: String::new() };
+        work.end(&[Effect::Settle(disposition)]);
+        assert!(work.health()[0].values.contains(&("forwarded", "1".to_owned())));
+    }
+
+    #[test]
+    fn an_error_while_vehicle_router_does_not_answer() {
+        let mut work = Work::new(1);
+        work.asked::<()>(&Err(Unavailable));
+        assert_eq!(work.health()[1].level, Level::Error);
+        work.asked(&Ok(()));
+        assert_eq!(work.health()[1].level, Level::Ok);
+    }
+}

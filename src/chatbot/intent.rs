@@ -1,0 +1,148 @@
+//! From a mail's words to one [`Request`], or the reason why not.
+//!
+//! The rules, of which the tests are the list:
+//! - A line is a request only as a whole. The first [`READ_LINES`] of the sender's own lines are looked at.
+//! - A question is taken from the text if exactly one is there; if none is, from the subject. An inherited subject
+//!   ("Re: status") counts only if the reply has no words of its own.
+//! - An order stands alone: every one of the sender's own lines, subject included, is this order. The subject may also be
+//!   empty, inherited, one of [`NEUTRAL_SUBJECTS`] or the vehicle's name. An inherited subject orders nothing.
+//! - A mail that holds an order which is not taken is never answered as if it did not: it is unclear.
+
+use super::{battery, help, order, position, reading, status};
+use crate::{
+    mail::Content,
+    vehicle::{Command, is_name},
+};
+
+/// How many of the sender's own lines are looked at for a question.
+const READ_LINES: usize = 20;
+/// Subjects that add nothing to the order in the text.
+const NEUTRAL_SUBJECTS: &[&str] = &["order", "command", "request", "urgent", "fleet", "posthorn", "vehicle"];
+
+/// What a mail asks for. Names of vehicles are in lower case, as they are compared without regard to case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// What can be asked?
+    Help,
+    /// How are all vehicles?
+    Fleet,
+    /// How is this vehicle?
+    Status(String),
+    /// Where is this vehicle?
+    Position(String),
+    /// How charged is this vehicle?
+    Battery(String),
+    /// Do this.
+    Order(Command, String),
+}
+
+impl Request {
+    /// The one vehicle that it is about.
+    pub fn vehicle(&self) -> Option<&str> {
+        match self {
+            Self::Help | Self::Fleet => None,
+            Self::Status(vehicle)
+            | Self::Position(vehicle)
+            | Self::Battery(vehicle)
+            | Self::Order(_, vehicle) => Some(vehicle),
+        }
+    }
+
+    /// Whether it would move something.
+    pub fn is_order(&self) -> bool {
+        matches!(self, Self::Order(..))
+    }
+}
+
+/// Why a mail is not interpreted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unclear {
+    /// Nothing in it is a request.
+    #[error("it asks for nothing that posthorn knows")]
+    Nothing,
+    /// More lines than are looked at.
+    #[error("its text has too many lines")]
+    TooLong,
+    /// More than one request.
+    #[error("it asks for more than one thing")]
+    Several,
+    /// An order with something beside it.
+    #[error("it holds an order, but not alone: an order must be the only line")]
+    NotAlone,
+    /// An order with a question mark.
+    #[error("it holds an order with a question mark")]
+    Asking,
+    /// An order in a subject after "Re:" or "Fwd:".
+    #[error("it holds an order in a subject that was taken over from another mail")]
+    Inherited,
+    /// An order in a mail that was cut at a bound.
+    #[error("it holds an order, but parts of the mail could not be read")]
+    Truncated,
+}
+
+/// The request in a line, if the line is one as a whole.
+pub fn parse(line: &str) -> Option<Request> {
+    let words = reading::words(line);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let intents = [help::parse, status::parse, position::parse, battery::parse, order::parse];
+    let request = intents.iter().find_map(|parse| parse(&words))?;
+    request.vehicle().is_none_or(is_name).then_some(request)
+}
+
+/// The request in a mail.
+///
+/// # Errors
+/// Why it is not interpreted.
+pub fn read(content: &Content) -> Result<Request, Unclear> {
+    let sender = content.from.first().map_or("", |from| from.name.as_str());
+    let subject = reading::subject(&content.subject);
+    let own = reading::own_lines(&content.text, sender).ok_or(Unclear::TooLong)?;
+    let in_subject = parse(subject.words);
+    let in_text: Vec<_> = own.iter().map(|line| (*line, parse(line))).collect();
+
+    let orders = in_text.iter().filter(|(_, request)| request.as_ref().is_some_and(Request::is_order));
+    let subject_order = in_subject.as_ref().filter(|request| request.is_order());
+    if let Some((_, Some(order))) = orders.clone().next() {
+        let asking = orders.clone().any(|(line, _)| line.contains('?'));
+        let alone = in_text.iter().all(|(_, request)| request.as_ref() == Some(order));
+        let subject_agrees = subject.inherited || subject_agrees(subject.words, in_subject.as_ref(), order);
+        return match () {
+            () if asking => Err(Unclear::Asking),
+            () if content.truncated => Err(Unclear::Truncated),
+            () if !alone || !subject_agrees => Err(Unclear::NotAlone),
+            () => Ok(order.clone()),
+        };
+    }
+    if let Some(order) = subject_order {
+        return match () {
+            () if subject.inherited && own.is_empty() => Err(Unclear::Inherited),
+            // A reply to an answer about an order: the text speaks.
+            () if subject.inherited => question(None, &in_text),
+            () if subject.words.contains('?') => Err(Unclear::Asking),
+            () if content.truncated => Err(Unclear::Truncated),
+            () if !own.is_empty() => Err(Unclear::NotAlone),
+            () => Ok(order.clone()),
+        };
+    }
+    let speaks = !subject.inherited || own.is_empty();
+    question(in_subject.filter(|_| speaks), &in_text)
+}
+
+fn subject_agrees(words: &str, request: Option<&Request>, order: &Request) -> bool {
+    let plain = reading::words(words).join(" ");
+    let neutral = plain.is_empty() || NEUTRAL_SUBJECTS.contains(&plain.as_str());
+    let asks = words.contains('?');
+    !asks && (request == Some(order) || neutral || order.vehicle() == Some(plain.as_str()))
+}
+
+fn question(in_subject: Option<Request>, in_text: &[(&str, Option<Request>)]) -> Result<Request, Unclear> {
+    let mut questions = in_text.iter().take(READ_LINES).filter_map(|(_, request)| request.as_ref());
+    match questions.next() {
+        Some(first) if questions.all(|other| other == first) => Ok(first.clone()),
+        Some(_) => Err(Unclear::Several),
+        None => in_subject.ok_or(Unclear::Nothing),
+    }
+}
+
+#[cfg(test)]
+mod tests;

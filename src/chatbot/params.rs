@@ -1,0 +1,162 @@
+//! Parameters of chatbot.
+
+use std::time::Duration;
+
+use crate::params::{Default, ParamError, Rule, Spec, Values};
+
+/// All parameters; the only home of their defaults.
+pub const SPECS: &[Spec] = &[
+    Spec {
+        name: "human_mailbox",
+        default: Default::Text("operator@localhost"),
+        rule: Rule::NotEmpty,
+        unit: "",
+        description: "Address of the person who gets the mails that are not understood.",
+    },
+    Spec {
+        name: "from_address",
+        default: Default::Text("posthorn@localhost"),
+        rule: Rule::NotEmpty,
+        unit: "",
+        description: "Address from which answers and forwards are sent; mail from it is ignored.",
+    },
+    Spec {
+        name: "when_registry_unavailable",
+        default: Default::Text("refuse"),
+        rule: Rule::OneOf(&["refuse", "answer"]),
+        unit: "",
+        description: "What becomes of a question whose sender passed DMARC while the registry cannot be asked; orders are always refused.",
+    },
+    Spec {
+        name: "stale_after_s",
+        default: Default::Double(60.0),
+        rule: Rule::DoubleRange(1.0, 86_400.0),
+        unit: "s",
+        description: "A value that is older is answered with a warning.",
+    },
+    Spec {
+        name: "give_up_after_s",
+        default: Default::Double(900.0),
+        rule: Rule::DoubleRange(1.0, 604_800.0),
+        unit: "s",
+        description: "A mail received longer ago goes to a person if it is an order, or if vehicle_router does not answer.",
+    },
+    Spec {
+        name: "capacity",
+        default: Default::Int(64),
+        rule: Rule::IntRange(1, 10_000),
+        unit: "mails",
+        description: "How many mails are worked on at once.",
+    },
+    Spec {
+        name: "state_timeout_s",
+        default: Default::Double(2.0),
+        rule: Rule::DoubleRange(0.1, 60.0),
+        unit: "s",
+        description: "How long vehicle_router may take to answer.",
+    },
+    Spec {
+        name: "drain_timeout_s",
+        default: Default::Double(5.0),
+        rule: Rule::DoubleRange(0.0, 600.0),
+        unit: "s",
+        description: "How long the node may take to end.",
+    },
+];
+
+/// The parameters, valid together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Params {
+    /// Address of the person who gets the mails that are not understood.
+    pub human_mailbox: String,
+    /// Address from which answers and forwards are sent.
+    pub from_address: String,
+    /// A question whose sender passed DMARC is answered while the registry cannot be asked.
+    pub answers_without_registry: bool,
+    /// A value that is older is answered with a warning.
+    pub stale_after: Duration,
+    /// A mail received longer ago goes to a person if it is an order, or if vehicle_router does not answer.
+    pub give_up_after: Duration,
+    /// How many mails are worked on at once.
+    pub capacity: u32,
+    /// How long vehicle_router may take to answer.
+    pub state_timeout: Duration,
+    /// How long the node may take to end.
+    pub drain_timeout: Duration,
+}
+
+impl Params {
+    /// The parameters from values that are each valid by themselves.
+    ///
+    /// # Errors
+    /// An address that is none, or two addresses that must differ.
+    pub fn load(values: &Values) -> Result<Self, ParamError> {
+        let params = Self {
+            human_mailbox: address(values, "human_mailbox")?,
+            from_address: address(values, "from_address")?,
+            answers_without_registry: values.text("when_registry_unavailable")? == "answer",
+            stale_after: values.seconds("stale_after_s")?,
+            give_up_after: values.seconds("give_up_after_s")?,
+            capacity: values.count("capacity")?,
+            state_timeout: values.seconds("state_timeout_s")?,
+            drain_timeout: values.seconds("drain_timeout_s")?,
+        };
+        if params.human_mailbox.eq_ignore_ascii_case(&params.from_address) {
+            let rule = "another address than from_address: a forward would come back";
+            return Err(ParamError::rule("human_mailbox", format!("{:?}", params.human_mailbox), rule));
+        }
+        Ok(params)
+    }
+}
+
+fn address(values: &Values, name: &'static str) -> Result<String, ParamError> {
+    let address = values.text(name)?;
+    if is_address(&address) {
+        Ok(address)
+    } else {
+        Err(ParamError::rule(name, format!("{address:?}"), "an address, local-part@domain"))
+    }
+}
+
+/// Longest address, bytes (`OutboundMail.to`).
+const MAX_ADDRESS_BYTES: usize = 320;
+
+/// Whether `text` looks like one bare address (RFC 5321 section 4.1.2, without quoted local parts).
+pub(super) fn is_address(text: &str) -> bool {
+    let allowed = |c: char| !c.is_whitespace() && !c.is_control() && !"<>()[],;:\\\"".contains(c);
+    let parts = text.split_once('@').is_some_and(|(local, domain)| {
+        !local.is_empty() && !domain.is_empty() && !domain.contains('@') && !domain.starts_with('.')
+    });
+    parts && text.chars().all(allowed) && text.len() <= MAX_ADDRESS_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::{Value, resolve};
+
+    fn load(overrides: &[(&str, &str)]) -> Result<Params, ParamError> {
+        let text = |&(name, value): &(&str, &str)| (name.to_owned(), Value::Text(value.to_owned()));
+        Params::load(&resolve(SPECS, overrides.iter().map(text).collect())?)
+    }
+
+    #[test]
+    fn refuses_by_default_to_answer_without_the_registry() {
+        assert!(!load(&[]).unwrap().answers_without_registry);
+        assert!(load(&[("when_registry_unavailable", "answer")]).unwrap().answers_without_registry);
+    }
+
+    #[test]
+    fn addresses_must_look_like_one() {
+        for bad in ["operator", "@localhost", "a@", "a b@c", "A <a@b>", "a@b,c@d", "a@b\r\nBcc: c@d"] {
+            let error = load(&[("human_mailbox", bad)]).unwrap_err().to_string();
+            assert!(error.ends_with("must be an address, local-part@domain"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_forward_must_not_come_back() {
+        let error = load(&[("human_mailbox", "Posthorn@localhost")]).unwrap_err().to_string();
+        assert!(error.contains("another address"), "{error}");
+    }
+}

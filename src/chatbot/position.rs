@@ -1,0 +1,20 @@
+//! `where is <vehicle>`: its position and speed.
+
+use super::{
+    describe::{self, Clock},
+    intent::Request,
+};
+use crate::vehicle::VehicleState;
+
+pub(super) fn parse(words: &[&str]) -> Option<Request> {
+    match *words {
+        ["where", "is", vehicle] => Some(Request::Position(vehicle.to_owned())),
+        _ => None,
+    }
+}
+
+pub(super) fn answer(state: &VehicleState, clock: &Clock) -> String {
+    let position = describe::position(state.position.as_ref(), clock);
+    let motion = describe::motion(state.motion.as_ref(), clock);
+    format!("{}\n\n{position}{motion}", state.vehicle)
+}

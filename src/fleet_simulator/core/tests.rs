@@ -1,0 +1,141 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    fleet_simulator::{
+        params::SPECS,
+        truck::{ACCELERATION_MPS2, DECELERATION_MPS2},
+    },
+    params::resolve,
+    vehicle::Command,
+};
+
+fn fleet(seed: u64) -> Core {
+    let params = Params::load(&resolve(SPECS, BTreeMap::new()).unwrap()).unwrap();
+    Core::new(&Params { seed, ..params })
+}
+
+fn order(number: u8, vehicle: &str, command: Command) -> VehicleCommand {
+    VehicleCommand {
+        command_id: MailId::of(&[number]),
+        vehicle: vehicle.into(),
+        command,
+        ordered_by: "anna@example.org".into(),
+    }
+}
+
+fn run(fleet: &mut Core, seconds: u64) {
+    (0..seconds * 2).for_each(|_| fleet.step(Duration::from_millis(500)));
+}
+
+fn truck_1(fleet: &Core) -> Sample {
+    fleet.samples().next().unwrap()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_fleet_bit_for_bit() {
+    let at_the_end = |seed| {
+        let mut fleet = fleet(seed);
+        run(&mut fleet, 600);
+        fleet.command(&order(1, "truck_2", Command::Stop));
+        run(&mut fleet, 60);
+        let bits = |s: Sample| {
+            [s.latitude_deg, s.longitude_deg, s.yaw_rad, s.speed_mps, s.charge, s.voltage_v].map(f64::to_bits)
+        };
+        fleet.samples().map(bits).collect::<Vec<_>>()
+    };
+    assert_eq!(at_the_end(7), at_the_end(7));
+    assert_ne!(at_the_end(7), at_the_end(8));
+}
+
+#[test]
+fn an_order_stops_and_another_resumes() {
+    let mut fleet = fleet(1);
+    run(&mut fleet, 60);
+    assert!(truck_1(&fleet).speed_mps > 3.0);
+    assert_eq!(fleet.command(&order(1, "truck_1", Command::Stop)), Outcome::CarriedOut);
+    run(&mut fleet, 20);
+    let halted = truck_1(&fleet);
+    assert_eq!((halted.speed_mps, halted.stopped), (0.0, true));
+    run(&mut fleet, 20);
+    let later = truck_1(&fleet);
+    assert_eq!((later.latitude_deg, later.longitude_deg), (halted.latitude_deg, halted.longitude_deg));
+    assert_eq!(fleet.command(&order(2, "truck_1", Command::Resume)), Outcome::CarriedOut);
+    run(&mut fleet, 20);
+    assert!(truck_1(&fleet).speed_mps > 3.0);
+}
+
+#[test]
+fn an_order_is_carried_out_once_by_its_id() {
+    let mut fleet = fleet(1);
+    fleet.command(&order(1, "truck_1", Command::Stop));
+    fleet.command(&order(2, "truck_1", Command::Resume));
+    assert_eq!(fleet.command(&order(1, "truck_1", Command::Stop)), Outcome::Repeated);
+    assert!(!truck_1(&fleet).stopped);
+    assert_eq!(fleet.command(&order(3, "bus", Command::Stop)), Outcome::UnknownVehicle);
+}
+
+#[test]
+fn batteries_discharge_under_way_and_charge_when_low() {
+    let mut fleet = fleet(1);
+    let (mut was_low, mut charged, mut before) = (false, false, truck_1(&fleet));
+    for _ in 0..7200 {
+        run(&mut fleet, 1);
+        let sample = truck_1(&fleet);
+        assert!(
+            (0.1..=1.0).contains(&sample.charge) && (20.0..30.0).contains(&sample.voltage_v),
+            "{sample:?}"
+        );
+        assert!(!sample.charging || sample.speed_mps == 0.0);
+        if sample.charging == before.charging {
+            assert_eq!(
+                (sample.charge > before.charge, sample.current_a > 0.0),
+                (sample.charging, sample.charging)
+            );
+        }
+        was_low |= sample.charge < 0.16;
+        charged |= was_low && sample.charge > 0.89;
+        before = sample;
+    }
+    assert!(was_low && charged);
+}
+
+#[test]
+fn a_process_that_slept_does_not_catch_up() {
+    let (mut a, mut b) = (fleet(1), fleet(1));
+    a.step(Duration::from_secs(60));
+    b.step(Duration::MAX);
+    assert_eq!(truck_1(&a), truck_1(&b));
+    b.step(Duration::ZERO);
+    assert_eq!(truck_1(&a), truck_1(&b));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Odometry and position tell the same motion, speed changes within its bounds, and all stays where it began.
+    #[test]
+    fn speed_and_position_agree(seed in any::<u64>(), pause in 0u64..300, stop in any::<bool>(), milliseconds in 10u64..1000) {
+        let mut fleet = fleet(seed);
+        run(&mut fleet, pause);
+        if stop {
+            fleet.command(&order(1, "truck_1", Command::Stop));
+        }
+        let dt_s = milliseconds as f64 / 1000.0;
+        let before: Vec<_> = fleet.samples().collect();
+        fleet.step(Duration::from_millis(milliseconds));
+        for (before, after) in before.iter().zip(fleet.samples()) {
+            let moved = (after.east_m - before.east_m).hypot(after.north_m - before.north_m);
+            let bound = (ACCELERATION_MPS2 + DECELERATION_MPS2) * dt_s * dt_s + 0.01;
+            prop_assert!((moved - before.speed_mps * dt_s).abs() < bound, "{moved} {before:?}");
+            let change = after.speed_mps - before.speed_mps;
+            prop_assert!(change <= ACCELERATION_MPS2 * dt_s + 1e-9 && change >= -DECELERATION_MPS2 * dt_s - 1e-9);
+            prop_assert!(after.speed_mps >= 0.0 && after.speed_mps < 12.0);
+            let turn = (after.yaw_rad - before.yaw_rad).sin().atan2((after.yaw_rad - before.yaw_rad).cos());
+            prop_assert!((turn - 0.5 * (before.yaw_rate_radps + after.yaw_rate_radps) * dt_s).abs() < 0.01 * dt_s.max(0.1));
+            prop_assert!((after.latitude_deg - 48.137_154).abs() < 0.02 && (after.longitude_deg - 11.576_124).abs() < 0.03);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Parameters of fleet_simulator.
+
+use std::time::Duration;
+
+use crate::params::{Default, ParamError, Rule, Spec, Values};
+
+/// All parameters; the only home of their defaults.
+pub const SPECS: &[Spec] = &[
+    Spec {
+        name: "seed",
+        default: Default::Int(1),
+        rule: Rule::IntRange(0, i64::MAX),
+        unit: "",
+        description: "Decides courses, speeds and charges; the same seed gives the same fleet.",
+    },
+    Spec {
+        name: "vehicle_count",
+        default: Default::Int(3),
+        rule: Rule::IntRange(1, 100),
+        unit: "vehicles",
+        description: "How many vehicles there are, truck_1 and so on.",
+    },
+    Spec {
+        name: "rate_hz",
+        default: Default::Double(2.0),
+        rule: Rule::DoubleRange(0.1, 100.0),
+        unit: "Hz",
+        description: "How often each vehicle publishes.",
+    },
+    Spec {
+        name: "origin_latitude_deg",
+        default: Default::Double(48.137_154),
+        rule: Rule::DoubleRange(-85.0, 85.0),
+        unit: "deg",
+        description: "WGS 84 latitude around which the vehicles drive.",
+    },
+    Spec {
+        name: "origin_longitude_deg",
+        default: Default::Double(11.576_124),
+        rule: Rule::DoubleRange(-180.0, 180.0),
+        unit: "deg",
+        description: "WGS 84 longitude around which the vehicles drive.",
+    },
+    Spec {
+        name: "drain_timeout_s",
+        default: Default::Double(5.0),
+        rule: Rule::DoubleRange(0.0, 600.0),
+        unit: "s",
+        description: "How long the node may take to end.",
+    },
+];
+
+/// The parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Params {
+    /// Decides courses, speeds and charges.
+    pub seed: u64,
+    /// How many vehicles there are.
+    pub vehicle_count: u32,
+    /// How often each vehicle publishes.
+    pub period: Duration,
+    /// WGS 84, away from the poles.
+    pub origin_latitude_deg: f64,
+    /// WGS 84.
+    pub origin_longitude_deg: f64,
+    /// How long the node may take to end.
+    pub drain_timeout: Duration,
+}
+
+impl Params {
+    /// The parameters from values that are each valid by themselves.
+    ///
+    /// # Errors
+    /// [`ParamError::Undeclared`], a defect of the node.
+    pub fn load(values: &Values) -> Result<Self, ParamError> {
+        Ok(Self {
+            seed: values.count("seed")?,
+            vehicle_count: values.count("vehicle_count")?,
+            period: Duration::from_secs_f64(values.double("rate_hz")?.recip()),
+            origin_latitude_deg: values.double("origin_latitude_deg")?,
+            origin_longitude_deg: values.double("origin_longitude_deg")?,
+            drain_timeout: values.seconds("drain_timeout_s")?,
+        })
+    }
+}
