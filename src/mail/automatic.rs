@@ -3,7 +3,8 @@
 use super::{Content, Envelope};
 
 /// Local parts of senders that no person reads.
-const ROBOTS: &[&str] = &["mailer-daemon", "mailer", "noreply", "no-reply", "do-not-reply", "donotreply", "bounces"];
+const ROBOTS: &[&str] =
+    &["mailer-daemon", "mailer", "noreply", "no-reply", "do-not-reply", "donotreply", "bounces"];
 /// Fields that say by being there that a list or a responder sent the mail (RFC 2369, RFC 2919 and common practice).
 const FIELDS: &[(&str, &str)] = &[
     ("list-id", "it comes from a mailing list (List-Id)"),
@@ -30,8 +31,12 @@ pub fn is_automatic(content: &Content, envelope: &Envelope) -> Option<&'static s
         match name.as_str() {
             // RFC 3834 section 5.
             "auto-submitted" if keyword != "no" => Some("it says that a program sent it (Auto-Submitted)"),
-            "precedence" if matches!(keyword, "bulk" | "list" | "junk") => Some("it is bulk mail (Precedence)"),
-            "x-auto-response-suppress" if value.split(',').any(|word| matches!(word.trim(), "all" | "autoreply")) => {
+            "precedence" if matches!(keyword, "bulk" | "list" | "junk") => {
+                Some("it is bulk mail (Precedence)")
+            }
+            "x-auto-response-suppress"
+                if value.split(',').any(|word| matches!(word.trim(), "all" | "autoreply")) =>
+            {
                 Some("it asks for no automatic answer (X-Auto-Response-Suppress)")
             }
             // RFC 6522: delivery status and disposition notifications.
@@ -66,7 +71,12 @@ mod tests {
 
     #[test]
     fn a_person_is_answered() {
-        for headers in ["Subject: hi\n\n", "Auto-Submitted: no\n\n", "Auto-submitted: No (really)\n\n", "Precedence: first-class\n\n"] {
+        for headers in [
+            "Subject: hi\n\n",
+            "Auto-Submitted: no\n\n",
+            "Auto-submitted: No (really)\n\n",
+            "Precedence: first-class\n\n",
+        ] {
             assert_eq!(check(headers, "alice@example.org"), None, "{headers}");
         }
     }
@@ -86,7 +96,13 @@ mod tests {
         ] {
             assert!(check(headers, "alice@example.org").is_some(), "{headers}");
         }
-        for sender in ["", "MAILER-DAEMON@example.org", "owner-fleet@example.org", "fleet-request@example.org", "No-Reply@example.org"] {
+        for sender in [
+            "",
+            "MAILER-DAEMON@example.org",
+            "owner-fleet@example.org",
+            "fleet-request@example.org",
+            "No-Reply@example.org",
+        ] {
             assert!(check("Subject: hi\n\n", sender).is_some(), "{sender}");
         }
     }

@@ -90,13 +90,16 @@ fn addresses(list: &mut Vec<Address>, field: &Field, max: usize, bounds: &mut Bo
     let value = line_of(field, RAW_ADDRESSES_BYTES, bounds);
     let parsed = match MessageStream::new(&value).parse_address() {
         HeaderValue::Address(Parsed::List(list)) => list,
-        HeaderValue::Address(Parsed::Group(groups)) => groups.into_iter().flat_map(|group| group.addresses).collect(),
+        HeaderValue::Address(Parsed::Group(groups)) => {
+            groups.into_iter().flat_map(|group| group.addresses).collect()
+        }
         _ => Vec::new(),
     };
     for one in parsed {
         let Some(address) = one.address.filter(|address| !address.is_empty()) else { continue };
         // A part of an address is another address: it is left out, not cut. So is the last of a list that was cut.
-        let fits = address.len() <= ADDRESS_BYTES && list.len() < max && field.value.len() <= RAW_ADDRESSES_BYTES;
+        let fits =
+            address.len() <= ADDRESS_BYTES && list.len() < max && field.value.len() <= RAW_ADDRESSES_BYTES;
         bounds.cut_if(!fits);
         if fits {
             let name = bounds.line(one.name.as_deref().unwrap_or_default().trim(), LINE_BYTES);

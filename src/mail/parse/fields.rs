@@ -45,7 +45,13 @@ pub(crate) fn section(data: &[u8], max: usize) -> Section<'_> {
     section
 }
 
-fn close<'x>(section: &mut Section<'x>, open: Option<(&'x [u8], usize)>, data: &'x [u8], end: usize, max: usize) {
+fn close<'x>(
+    section: &mut Section<'x>,
+    open: Option<(&'x [u8], usize)>,
+    data: &'x [u8],
+    end: usize,
+    max: usize,
+) {
     if let Some((name, start)) = open {
         section.count += 1;
         if section.fields.len() < max {
@@ -62,7 +68,10 @@ mod tests {
     fn keeps_folded_lines_with_their_field_and_finds_the_body() {
         let data = b"A: 1\r\n  2\r\nnot a field\r\n\t3\r\nB : 4\n\r\nC: body";
         let section = section(data, 10);
-        assert_eq!(section.fields, [Field { name: b"A", value: b" 1\r\n  2\r\n" }, Field { name: b"B", value: b" 4\n" }]);
+        assert_eq!(
+            section.fields,
+            [Field { name: b"A", value: b" 1\r\n  2\r\n" }, Field { name: b"B", value: b" 4\n" }]
+        );
         assert_eq!(data.get(section.body..), Some(&b"C: body"[..]));
     }
 

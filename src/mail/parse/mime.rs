@@ -76,7 +76,12 @@ impl Walk<'_> {
                 let default = if media_type == "multipart/digest" { "message/rfc822" } else { "text/plain" };
                 for part in parts {
                     let section = section(part, MAX_PART_FIELDS);
-                    self.part(&section.fields, part.get(section.body..).unwrap_or_default(), depth + 1, default);
+                    self.part(
+                        &section.fields,
+                        part.get(section.body..).unwrap_or_default(),
+                        depth + 1,
+                        default,
+                    );
                 }
                 return;
             }
@@ -102,7 +107,9 @@ impl Walk<'_> {
             _ => {
                 let attachment = Attachment {
                     // The last component: a name is never a path.
-                    filename: self.bounds.line(filename.rsplit(['/', '\\']).next().unwrap_or_default(), LINE_BYTES),
+                    filename: self
+                        .bounds
+                        .line(filename.rsplit(['/', '\\']).next().unwrap_or_default(), LINE_BYTES),
                     media_type: self.bounds.line(&media_type, MEDIA_TYPE_BYTES),
                     size: content.len() as u64,
                     digest: Sha256::digest(&content).into(),
@@ -158,7 +165,8 @@ fn split<'x>(body: &'x [u8], boundary: &[u8], max: usize) -> Vec<&'x [u8]> {
     let mut parts = Vec::new();
     let (mut open, mut start) = (None, 0);
     for line in body.split_inclusive(|&byte| byte == b'\n') {
-        let rest = line.strip_prefix(b"--").and_then(|line| line.strip_prefix(boundary)).map(<[u8]>::trim_ascii_end);
+        let rest =
+            line.strip_prefix(b"--").and_then(|line| line.strip_prefix(boundary)).map(<[u8]>::trim_ascii_end);
         if let Some(rest @ (b"" | b"--")) = rest {
             if let Some(open) = open.take() {
                 let part: &[u8] = body.get(open..start).unwrap_or_default();
