@@ -10,6 +10,8 @@ mod bounds;
 mod fields;
 mod mime;
 
+#[cfg(feature = "net")]
+pub(crate) use fields::Section;
 pub(crate) use fields::section;
 
 use std::{
@@ -107,6 +109,15 @@ fn addresses(list: &mut Vec<Address>, field: &Field, max: usize, bounds: &mut Bo
             list.push(Address { name, address });
         }
     }
+}
+
+/// The mailboxes of all From fields, as in [`Content::from`].
+#[cfg(feature = "net")]
+pub(crate) fn authors(section: &Section) -> Vec<Address> {
+    let mut list = Vec::new();
+    let mut bounds = Bounds::default();
+    section.named("from").for_each(|field| addresses(&mut list, field, MAX_AUTHORS, &mut bounds));
+    list
 }
 
 fn with_lower_domain(address: &str) -> String {

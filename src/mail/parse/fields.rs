@@ -18,6 +18,14 @@ pub(crate) struct Section<'x> {
     pub(crate) body: usize,
 }
 
+#[cfg(feature = "net")]
+impl<'x> Section<'x> {
+    /// The fields of this name.
+    pub(crate) fn named<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s Field<'x>> {
+        self.fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name.as_bytes()))
+    }
+}
+
 /// Splits the header section at the start of `data`, which ends at the first empty line or with the data. Lines that
 /// are no field (no colon, or white space in the name) are skipped.
 pub(crate) fn section(data: &[u8], max: usize) -> Section<'_> {
