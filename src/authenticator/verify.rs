@@ -73,7 +73,12 @@ pub async fn verify(
         dkim: signatures.result,
         ..Checked::default()
     };
-    let from = match the_author(&section, &message) {
+    let author = if has_bare_return(data) {
+        Err("it has a carriage return without a line feed".to_owned())
+    } else {
+        the_author(&section, &message)
+    };
+    let from = match author {
         Ok(from) => from,
         Err(why) => {
             (checked.dkim_domain, checked.dkim_selector) = signatures.proof("");
@@ -92,6 +97,11 @@ pub async fn verify(
 fn malformed(checked: Checked, why: &str) -> Checked {
     let reason = format!("The mail is malformed and proves nothing: {why}.");
     Checked { dmarc: AuthResult::PermError, from: None, reason, ..checked }
+}
+
+/// RFC 5321 section 2.3.8 forbids it, and mail-auth signs over it: one could be put into a signed message id, unseen.
+fn has_bare_return(data: &[u8]) -> bool {
+    data.ends_with(b"\r") || data.windows(2).any(|pair| matches!(pair, [b'\r', next] if *next != b'\n'))
 }
 
 /// The one mailbox of the one From field of a mail that both parsers read alike; else why there is none.
