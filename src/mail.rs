@@ -2,9 +2,11 @@
 //!
 //! The ROS messages in `msg/` are the same facts on the wire; `ros::convert` translates.
 
+mod automatic;
 mod id;
-mod parse;
+pub(crate) mod parse;
 
+pub use automatic::is_automatic;
 pub use id::{MailId, MailIdError};
 pub use parse::parse;
 
@@ -120,6 +122,17 @@ pub struct Mail {
     pub content: Content,
     /// Size of the bytes as received.
     pub size: u64,
+}
+
+/// The mail as the graph sees it, from what was accepted.
+pub fn mail_of(accepted: &AcceptedMail) -> Mail {
+    Mail {
+        id: accepted.id,
+        received_at: accepted.received_at,
+        envelope: accepted.envelope.clone(),
+        content: parse(&accepted.data),
+        size: accepted.data.len() as u64,
+    }
 }
 
 /// Result of one authentication method, as in RFC 8601 section 2.7 (`Verdict.NONE` …). Numbers are those of `Verdict.msg`.

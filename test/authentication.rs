@@ -1,1 +1,496 @@
-//! To come.
+//! Sender verification from bytes to verdict, with zone files for the DNS and keys made at run time.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use mail_auth::dkim::Canonicalization;
+use posthorn::{
+    authenticator::{
+        core::{Checked, decide, needs_registry},
+        dns::Dns,
+        verify::{Policy, verify},
+        zone::Zone,
+    },
+    mail::{AuthResult, AuthResult::*, Envelope, Registration, Role, Source, parse},
+};
+use proptest::prelude::*;
+
+use crate::testbed::sign::SignedDomain;
+
+const MAIL: &str = "From: Alice <alice@example.org>\r\n\
+    To: fleet@example.net\r\n\
+    Subject: Where is vehicle 7?\r\n\
+    Date: Mon, 6 Jan 2025 08:00:00 +0100\r\n\
+    Message-ID: <1@example.org>\r\n\
+    \r\n\
+    Where is it, and how much charge has it?\r\n";
+/// A client that example.org's SPF record does not name.
+const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// A fleet's correspondent whose DNS is a zone file.
+struct Scene {
+    domain: SignedDomain,
+    zone: String,
+    peer: IpAddr,
+    mail_from: String,
+    helo: String,
+    source: Source,
+    policy: Policy,
+    now: SystemTime,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::of(SignedDomain::new("example.org", "s1"))
+    }
+
+    fn of(domain: SignedDomain) -> Self {
+        Self {
+            zone: domain.zone(),
+            domain,
+            peer: STRANGER,
+            mail_from: "alice@example.org".into(),
+            helo: "client.example.com".into(),
+            source: Source::Smtp,
+            policy: Policy { dkim_max_signatures: 10, relays: Vec::new() },
+            now: SystemTime::now(),
+        }
+    }
+
+    fn dns(&self) -> Dns {
+        Dns::zone(&Zone::parse(&self.zone, "test.zone").unwrap()).unwrap()
+    }
+
+    fn check(&self, mail: impl AsRef<[u8]>) -> Checked {
+        self.check_with(&self.dns(), mail)
+    }
+
+    fn check_with(&self, dns: &Dns, mail: impl AsRef<[u8]>) -> Checked {
+        let envelope = Envelope {
+            source: self.source,
+            peer: self.peer,
+            helo: self.helo.clone(),
+            mail_from: self.mail_from.clone(),
+            rcpt_to: vec!["fleet@example.net".into()],
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let checked = runtime.block_on(verify(dns, &self.policy, &envelope, mail.as_ref(), self.now));
+        assert!(!checked.reason.contains('@') && checked.reason.ends_with('.'), "{}", checked.reason);
+        let active = Some((Registration::Active, Role::Operator));
+        let verdict = decide(checked.clone(), active);
+        assert_eq!(verdict.authenticated, checked.dmarc == Pass);
+        assert_eq!(needs_registry(&checked), checked.dmarc == Pass);
+        checked
+    }
+}
+
+#[track_caller]
+fn assert_results(checked: &Checked, spf: AuthResult, dkim: AuthResult, dmarc: AuthResult) {
+    assert_eq!((checked.spf, checked.dkim, checked.dmarc), (spf, dkim, dmarc), "{}", checked.reason);
+}
+
+fn edit(mail: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
+    let text = String::from_utf8(mail).unwrap();
+    assert!(text.contains(from), "{from}");
+    text.replace(from, to).into_bytes()
+}
+
+#[test]
+fn a_signed_and_aligned_mail_is_proven() {
+    let scene = Scene::new();
+    let checked = scene.check(scene.domain.sign(MAIL));
+    assert_results(&checked, Fail, Pass, Pass);
+    assert_eq!((checked.dkim_domain.as_str(), checked.dkim_selector.as_str()), ("example.org", "s1"));
+    assert_eq!(checked.from.as_deref(), Some("alice@example.org"));
+    assert_eq!(checked.reason, "example.org is proven by DKIM to have sent the mail.");
+}
+
+#[test]
+fn both_examples_of_rfc_8463_verify() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("test/data/authentication");
+    let mut scene = Scene::new();
+    scene.zone = fs::read_to_string(folder.join("rfc8463-appendix-a.zone")).unwrap();
+    scene.mail_from = "joe@football.example.com".into();
+    let mail = fs::read_to_string(folder.join("rfc8463-appendix-a.eml")).unwrap();
+    let checked = scene.check(&mail);
+    assert_results(&checked, None, Pass, Pass);
+    assert_eq!(checked.dkim_selector, "brisbane");
+    // The second one alone, of RSA with 1024 bits.
+    let rsa = mail.split_at(mail.find("DKIM-Signature: v=1; a=rsa").unwrap()).1;
+    let checked = scene.check(rsa);
+    assert_results(&checked, None, Pass, Pass);
+    assert_eq!(checked.dkim_selector, "test");
+}
+
+#[test]
+fn a_forged_mail_is_not() {
+    let scene = Scene::new();
+    let checked = scene.check(MAIL);
+    assert_results(&checked, Fail, None, Fail);
+    assert_eq!(
+        checked.reason,
+        "Nothing proves that example.org sent the mail: it has no DKIM signature, SPF did not pass."
+    );
+}
+
+#[test]
+fn what_a_mail_says_of_itself_is_not_read() {
+    let mut scene = Scene::new();
+    let claims = "Authentication-Results: mx.example.net; spf=pass; dkim=pass header.d=example.org; dmarc=pass\r\n\
+        Received-SPF: pass\r\n\
+        ARC-Authentication-Results: i=1; mx.example.net; dmarc=pass\r\n";
+    let bare = scene.check(MAIL);
+    assert_eq!(scene.check(format!("{claims}{MAIL}")), bare);
+    scene.peer = LOCAL;
+    assert_results(
+        &scene.check(format!("Authentication-Results: x; spf=fail; dmarc=fail\r\n{MAIL}")),
+        Pass,
+        None,
+        Pass,
+    );
+}
+
+#[test]
+fn a_changed_body_or_subject_is_not() {
+    let scene = Scene::new();
+    let signed = scene.domain.sign(MAIL);
+    let checked = scene.check(edit(signed.clone(), "how much charge", "how much money"));
+    assert_results(&checked, Fail, Fail, Fail);
+    assert!(checked.reason.contains("its body is not the one that was signed"), "{}", checked.reason);
+    assert_eq!((checked.dkim_domain.as_str(), checked.dkim_selector.as_str()), ("", ""));
+    assert_results(&scene.check(edit(signed, "Where is vehicle 7?", "stop vehicle 7")), Fail, Fail, Fail);
+}
+
+#[test]
+fn a_signature_of_another_domain_is_not() {
+    let mut scene = Scene::new();
+    let mallory = SignedDomain::new("example.com", "s1");
+    scene.zone += &mallory.zone();
+    let checked = scene.check(mallory.sign(MAIL));
+    assert_results(&checked, Fail, Pass, Fail);
+    assert!(checked.reason.contains("of another domain"));
+    // Both: the aligned one is named.
+    let both = mallory.sign(&String::from_utf8(scene.domain.sign(MAIL)).unwrap());
+    let checked = scene.check(both);
+    assert_results(&checked, Fail, Pass, Pass);
+    assert_eq!(checked.dkim_domain, "example.org");
+}
+
+#[test]
+fn a_mail_with_two_authors_is_malformed() {
+    let mut scene = Scene::new();
+    scene.peer = LOCAL;
+    let signed = scene.domain.sign(MAIL);
+    let twice = [b"From: Mallory <mallory@example.com>\r\n", signed.as_slice()].concat();
+    for mail in [
+        twice,
+        scene.domain.sign(&MAIL.replace("<alice@example.org>", "<alice@example.org>, bob@example.org")),
+    ] {
+        let checked = scene.check(&mail);
+        assert_eq!((checked.dmarc, checked.from.as_deref()), (PermError, Option::None));
+        assert!(checked.reason.contains("more than one"), "{}", checked.reason);
+    }
+}
+
+#[test]
+fn a_mail_that_can_be_read_in_two_ways_is_malformed() {
+    let mut scene = Scene::new();
+    scene.peer = LOCAL;
+    let signed = String::from_utf8(scene.domain.sign(MAIL)).unwrap();
+    let second_subject = format!("Subject: stop vehicle 7\r\n{signed}");
+    // A line without colon ends the header section for one parser and not for the other.
+    let garbage = format!("garbage\r\n{signed}");
+    let no_from = MAIL.split_once("\r\n").unwrap().1.to_owned();
+    let empty_from = format!("From: \r\n{no_from}");
+    let returns = signed.replace("<1@", "<1\r@");
+    let many_fields = format!("{}{signed}", "X: y\r\n".repeat(1001));
+    for mail in
+        [second_subject, garbage, returns, no_from, empty_from, many_fields, String::new(), "\r\nbody".into()]
+    {
+        let checked = scene.check(&mail);
+        assert_eq!((checked.dmarc, checked.from.as_deref()), (PermError, Option::None), "{mail}");
+        assert!(checked.reason.starts_with("The mail is malformed"), "{}", checked.reason);
+    }
+}
+
+#[test]
+fn the_author_is_the_one_that_consumers_see() {
+    let scene = Scene::new();
+    for from in [
+        "Alice <alice@EXAMPLE.org>",
+        "\"boss@example.net\" <alice@example.org>",
+        "alice@example.org (boss@example.net)",
+    ] {
+        let mail = scene.domain.sign(&MAIL.replace("Alice <alice@example.org>", from));
+        let seen = parse(&mail).from;
+        let checked = scene.check(&mail);
+        assert_results(&checked, Fail, Pass, Pass);
+        assert_eq!(checked.from.as_deref(), Some(seen[0].address.as_str()), "{from}");
+        assert_eq!(checked.from.as_deref(), Some("alice@example.org"), "{from}");
+    }
+}
+
+#[test]
+fn an_expired_signature_is_not() {
+    let mut scene = Scene::new();
+    let signed = scene.domain.sign_with(MAIL, |signer| signer.expiration(600));
+    assert_results(&scene.check(&signed), Fail, Pass, Pass);
+    scene.now += Duration::from_secs(601);
+    let checked = scene.check(&signed);
+    assert_results(&checked, Fail, Fail, Fail);
+    assert!(checked.reason.contains("expired"));
+    // The clock is the caller's: the same mail years later, and before it was signed.
+    scene.now = UNIX_EPOCH + Duration::from_secs(1);
+    assert_results(&scene.check(&signed), Fail, Pass, Pass);
+}
+
+#[test]
+fn a_signature_over_a_part_of_the_body_is_not() {
+    let scene = Scene::new();
+    let signed = scene.domain.sign_with(MAIL, |signer| signer.body_length(true));
+    let appended = [signed.as_slice(), b"stop vehicle 7\r\n"].concat();
+    for mail in [signed, appended] {
+        let checked = scene.check(&mail);
+        assert_results(&checked, Fail, Neutral, Fail);
+        assert!(checked.reason.contains("(l=)"), "{}", checked.reason);
+    }
+    // l=0 covers nothing at all, and is not what mail-auth takes 0 for.
+    let nothing = edit(scene.domain.sign(MAIL), "DKIM-Signature: v=1;", "DKIM-Signature: v=1; l=0;");
+    assert_ne!(scene.check(nothing).dmarc, Pass);
+}
+
+#[test]
+fn a_signature_that_leaves_out_what_is_read_is_not() {
+    let scene = Scene::new();
+    for left_out in ["From", "Subject", "Date", "Message-ID"] {
+        let fields =
+            ["From", "To", "Subject", "Date", "Message-ID"].into_iter().filter(|field| *field != left_out);
+        let signed = scene.domain.sign_with(MAIL, |mut signer| {
+            signer.template.h = fields.map(str::to_owned).collect();
+            signer
+        });
+        assert_results(&scene.check(signed), Fail, Neutral, Fail);
+    }
+    // Answers must not go where the author did not say.
+    let redirected = [b"Reply-To: mallory@example.com\r\n", scene.domain.sign(MAIL).as_slice()].concat();
+    assert_ne!(scene.check(redirected).dmarc, Pass);
+}
+
+#[test]
+fn weak_keys_and_algorithms_are_not() {
+    let scene = Scene::of(SignedDomain::rsa("example.org", "s1", 768));
+    let checked = scene.check(scene.domain.sign(MAIL));
+    assert_results(&checked, Fail, Neutral, Fail);
+    assert!(checked.reason.contains("too short"), "{}", checked.reason);
+    let scene = Scene::of(SignedDomain::rsa("example.org", "s1", 1024));
+    assert_results(&scene.check(scene.domain.sign(MAIL)), Fail, Pass, Pass);
+    let checked = scene.check(edit(scene.domain.sign(MAIL), "rsa-sha256", "rsa-sha1"));
+    assert_results(&checked, Fail, Neutral, Fail);
+    assert!(checked.reason.contains("rsa-sha1"));
+}
+
+#[test]
+fn signatures_beyond_the_limit_are_ignored() {
+    let mut scene = Scene::new();
+    scene.policy.dkim_max_signatures = 2;
+    let mut mail = String::from_utf8(scene.domain.sign(MAIL)).unwrap();
+    let broken = mail.split_once("\r\nFrom:").unwrap().0.replace("bh=", "bh=AAAA") + "\r\n";
+    mail = format!("{broken}{mail}");
+    assert_results(&scene.check(&mail), Fail, Pass, Pass);
+    assert_results(&scene.check(format!("{broken}{mail}")), Fail, Fail, Fail);
+}
+
+#[test]
+fn a_key_that_is_missing_malformed_or_revoked_is_a_permanent_error() {
+    let mut scene = Scene::new();
+    let signed = scene.domain.sign(MAIL);
+    let zone = scene.zone.clone();
+    scene.zone = zone.replace("s1._domainkey", "s2._domainkey");
+    let checked = scene.check(&signed);
+    assert_results(&checked, Fail, PermError, Fail);
+    assert!(checked.reason.contains("not published"), "{}", checked.reason);
+    for record in ["v=DKIM1; k=ed25519; p=AAAA", "v=DKIM1; k=ed25519; p=", "v=DKIM2; p=x", "no key"] {
+        scene.zone = zone.replace("v=DKIM1; k=ed25519; p=", &format!("{record}\" ; "));
+        assert_results(&scene.check(&signed), Fail, PermError, Fail);
+    }
+    let unreadable = edit(signed, "a=ed25519-sha256", "a=ed25519-sha512");
+    assert_results(&scene.check(unreadable), Fail, PermError, Fail);
+}
+
+#[test]
+fn spf_proves_the_domain_of_the_reverse_path_only() {
+    let mut scene = Scene::new();
+    scene.peer = LOCAL;
+    let checked = scene.check(MAIL);
+    assert_results(&checked, Pass, None, Pass);
+    assert_eq!(checked.reason, "example.org is proven by SPF to have sent the mail.");
+    scene.zone += &SignedDomain::new("example.com", "s1").zone();
+    scene.mail_from = "mallory@example.com".into();
+    let checked = scene.check(MAIL);
+    assert_results(&checked, Pass, None, Fail);
+    assert!(checked.reason.contains("SPF passed for another domain"));
+}
+
+#[test]
+fn the_client_of_a_relay_proves_nothing() {
+    let mut scene = Scene::new();
+    scene.peer = LOCAL;
+    scene.policy.relays = vec![LOCAL];
+    assert_results(&scene.check(MAIL), Unknown, None, Fail);
+    assert_results(&scene.check(scene.domain.sign(MAIL)), Unknown, Pass, Pass);
+    scene.policy.relays.clear();
+    scene.source = Source::Lmtp;
+    assert_results(&scene.check(MAIL), Unknown, None, Fail);
+}
+
+#[test]
+fn the_null_reverse_path_stands_for_the_name_of_the_client() {
+    let mut scene = Scene::new();
+    scene.peer = LOCAL;
+    scene.mail_from.clear();
+    assert_results(&scene.check(MAIL), None, None, Fail);
+    scene.helo = "example.org".into();
+    assert_results(&scene.check(MAIL), Pass, None, Pass);
+    scene.helo = "[127.0.0.1]".into();
+    assert_results(&scene.check(MAIL), None, None, Fail);
+}
+
+#[test]
+fn alignment_is_relaxed_unless_the_policy_is_strict() {
+    let mut scene = Scene::new();
+    let mail = MAIL.replace("alice@example.org", "alice@mail.example.org");
+    let checked = scene.check(scene.domain.sign(&mail));
+    assert_results(&checked, Fail, Pass, Pass);
+    assert_eq!(checked.from.as_deref(), Some("alice@mail.example.org"));
+    scene.zone = scene.zone.replace("p=reject", "p=reject; adkim=s");
+    assert_results(&scene.check(scene.domain.sign(&mail)), Fail, Pass, Fail);
+    assert_results(&scene.check(scene.domain.sign(MAIL)), Fail, Pass, Pass);
+}
+
+#[test]
+fn a_domain_without_a_policy_cannot_be_authenticated() {
+    let mut scene = Scene::new();
+    scene.zone = scene.zone.replace("_dmarc", "_other");
+    let checked = scene.check(scene.domain.sign(MAIL));
+    assert_results(&checked, Fail, Pass, None);
+    assert!(checked.reason.contains("publishes no DMARC policy"));
+}
+
+#[test]
+fn canonicalisation_is_the_signers_choice() {
+    let scene = Scene::new();
+    let simple = scene.domain.sign_with(MAIL, |signer| {
+        signer
+            .header_canonicalization(Canonicalization::Simple)
+            .body_canonicalization(Canonicalization::Simple)
+    });
+    assert_results(&scene.check(simple), Fail, Pass, Pass);
+    let refolded = edit(scene.domain.sign(MAIL), "Subject: Where is", "subject:  Where\r\n\tis");
+    assert_results(&scene.check(refolded), Fail, Pass, Pass);
+}
+
+#[test]
+fn a_dns_that_does_not_answer_is_a_temporary_error() {
+    let scene = Scene::new();
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let dns = Dns::servers(&[silent.local_addr().unwrap()], Duration::from_millis(200)).unwrap();
+    let checked = scene.check_with(&dns, scene.domain.sign(MAIL));
+    assert_results(&checked, TempError, TempError, TempError);
+    assert!(checked.reason.contains("did not answer"), "{}", checked.reason);
+    // It was asked, so the next test sees packets if there are any.
+    silent.set_nonblocking(true).unwrap();
+    assert!(silent.recv(&mut [0; 512]).is_ok());
+}
+
+#[test]
+fn a_zone_is_never_asked_of_the_network() {
+    let mut scene = Scene::new();
+    scene.zone += "spf.example.com. TXT \"v=spf1 a mx ptr a:other.example mx:other.example include:other.example -all\"\n\
+        spf.example.com. MX 10 mx.example.com.\n\
+        _dmarc.example.com. TXT \"v=DMARC1; p=none; sp=none; np=reject\"\n";
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let servers = Dns::servers(&[silent.local_addr().unwrap()], Duration::from_millis(500)).unwrap();
+    let dns = servers.with_zone(&Zone::parse(&scene.zone, "test.zone").unwrap());
+    for domain in ["example.org", "spf.example.com", "other.example", "no.such.domain.example.com"] {
+        for peer in [STRANGER, "2001:db8::1".parse().unwrap()] {
+            (scene.mail_from, scene.peer) = (format!("alice@{domain}"), peer);
+            let mail = scene.domain.sign(&MAIL.replace("example.org", domain));
+            let checked = scene.check_with(&dns, mail);
+            assert_ne!(checked.spf, TempError, "{domain}");
+            assert_ne!(checked.dmarc, TempError, "{domain}");
+        }
+    }
+    silent.set_nonblocking(true).unwrap();
+    assert_eq!(silent.recv(&mut [0; 512]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_file_that_is_no_zone_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing.zone");
+    let error = Zone::read(&missing).unwrap_err().to_string();
+    assert!(error.contains("missing.zone cannot be read"), "{error}");
+    let wrong = folder.path().join("wrong.zone");
+    fs::write(&wrong, "\n\na. CNAME b.\n").unwrap();
+    assert!(Zone::read(&wrong).unwrap_err().to_string().contains("wrong.zone:3: type CNAME"));
+}
+
+proptest! {
+    /// Whoever changes a proven mail gets one that is not proven, or that says the same.
+    #[test]
+    fn a_change_is_seen_or_changes_nothing(at in any::<prop::sample::Index>(), insert in any::<bool>(), what in change()) {
+        let scene = Scene::new();
+        let mut mail = scene.domain.sign(MAIL);
+        let at = at.index(mail.len());
+        let end = if insert { at } else { at + 1 };
+        mail.splice(at..end, what.bytes());
+        let checked = scene.check(&mail);
+        if checked.dmarc == Pass {
+            let (is, was) = (parse(&mail), parse(MAIL.as_bytes()));
+            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            prop_assert_eq!(is.from, was.from);
+            prop_assert_eq!((is.message_id, is.date, is.reply_to), (was.message_id, was.date, was.reply_to));
+            prop_assert_eq!(words(&is.subject), words(&was.subject));
+            prop_assert_eq!(words(&is.text), words(&was.text));
+        }
+    }
+
+    #[test]
+    fn any_bytes_get_a_verdict(data in prop::collection::vec(any::<u8>(), 0..512), lines in prop::collection::vec(change(), 0..20)) {
+        let scene = Scene::new();
+        prop_assert_ne!(scene.check(&data).dmarc, Pass);
+        prop_assert_ne!(scene.check(lines.concat() + MAIL).dmarc, Pass);
+    }
+}
+
+fn change() -> impl Strategy<Value = String> {
+    let lines = vec![
+        "\r\n",
+        "\n",
+        "\r",
+        "\0",
+        " ",
+        "\r\n ",
+        ":",
+        "@",
+        "<",
+        ",",
+        "From: mallory@example.com\r\n",
+        "\r\nFrom : b@example.com\r\n",
+        "Subject: stop\r\n",
+        "subject:stop\r\n",
+        "\r\nReply-To: m@example.com\r\n",
+        "\r\n\r\nstop\r\n",
+        "DKIM-Signature: v=1; a=rsa-sha256; l=1; b=;\r\n",
+        "DKIM-Signature: v=1; a=ed25519-sha256; d=example.org; s=s1; h=:::; bh=AA==; b=AA==\r\n",
+        "ARC-Seal: i=1\r\n",
+        "DKIM2-Signature: i=1\r\n",
+        "Content-Transfer-Encoding: base64\r\n",
+    ];
+    prop_oneof![prop::sample::select(lines).prop_map(str::to_owned), any::<char>().prop_map(String::from)]
+}

@@ -11,3 +11,7 @@ mod ledger;
 #[cfg(feature = "net")]
 mod mail_bridge;
 mod parsing;
+#[cfg(feature = "net")]
+mod testbed {
+    pub mod sign;
+}

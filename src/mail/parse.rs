@@ -1,8 +1,193 @@
-//! Bytes to [`Content`]: the only importer of mail-parser.
+//! Bytes to [`Content`]: the only importer of mail-parser, so that moving to its next major version touches this file
+//! and those below it.
+//!
+//! [`parse`] is total: any bytes give a `Content` within the bounds of `Mail.msg`, in time linear in their length.
+//! mail-parser reads field values and decodes bodies; the splitting into fields and MIME parts is ours, because its
+//! own tree has no bound on depth (a nested `message/rfc822` is dropped recursively) nor on the number of fields.
+//! Nothing here is authenticated, and a signature is verified over the bytes, never over a `Content`.
 
-use super::Content;
+mod bounds;
+mod fields;
+mod mime;
 
-/// Parses a mail.
-pub fn parse(_data: &[u8]) -> Content {
-    Content::default()
+#[cfg(feature = "net")]
+pub(crate) use fields::Section;
+pub(crate) use fields::section;
+
+use std::{
+    panic::catch_unwind,
+    time::{Duration, SystemTime},
+};
+
+use mail_parser::{Address as Parsed, HeaderValue, parsers::MessageStream};
+
+use self::{bounds::Bounds, fields::Field};
+use super::{Address, Content, Header};
+
+/// Header fields kept, and mailboxes of To and of Cc.
+pub(crate) const MAX_FIELDS: usize = 1000;
+/// Mailboxes of From and of Reply-To.
+const MAX_AUTHORS: usize = 100;
+/// Bytes of a name, a subject or a message id (RFC 5322 section 2.1.1: the longest line).
+const LINE_BYTES: usize = 998;
+/// Bytes of an addr-spec: 64 for the local part, "@", 255 for the domain (RFC 5321 section 4.5.3.1).
+const ADDRESS_BYTES: usize = 320;
+/// Bytes of a decoded field value.
+const VALUE_BYTES: usize = 8192;
+/// Bytes of a field value that are looked at; encoded words are up to ten times as long as what they say.
+const RAW_VALUE_BYTES: usize = 1 << 17;
+/// Bytes of an address list that are looked at.
+const RAW_ADDRESSES_BYTES: usize = 1 << 20;
+
+/// Parses a mail. See the module for what is promised.
+pub fn parse(data: &[u8]) -> Content {
+    // The decoders are not ours. A mail is delivered again until it is settled, so one that made them panic would end
+    // the node at every start; it shows as empty and truncated instead, and its bytes are in RawMail.
+    catch_unwind(|| content(data)).unwrap_or_else(|_| Content { truncated: true, ..Content::default() })
+}
+
+fn content(data: &[u8]) -> Content {
+    let section = section(data, MAX_FIELDS);
+    let mut bounds = Bounds::default();
+    bounds.cut_if(section.count > section.fields.len());
+    let mut content = Content::default();
+    for field in &section.fields {
+        let name = bounds.line(&String::from_utf8_lossy(field.name), LINE_BYTES);
+        let value = unstructured(field, VALUE_BYTES, &mut bounds);
+        match name.to_ascii_lowercase().as_str() {
+            "from" => addresses(&mut content.from, field, MAX_AUTHORS, &mut bounds),
+            "reply-to" => addresses(&mut content.reply_to, field, MAX_AUTHORS, &mut bounds),
+            "to" => addresses(&mut content.to, field, MAX_FIELDS, &mut bounds),
+            "cc" => addresses(&mut content.cc, field, MAX_FIELDS, &mut bounds),
+            // The first of fields that must not be repeated; the authenticator refuses mails that repeat them.
+            "subject" if content.subject.is_empty() => {
+                content.subject = unstructured(field, LINE_BYTES, &mut bounds);
+            }
+            "message-id" if content.message_id.is_empty() => content.message_id = id(field, &mut bounds),
+            "in-reply-to" if content.in_reply_to.is_empty() => content.in_reply_to = id(field, &mut bounds),
+            "date" if content.date.is_none() => content.date = date(field, &mut bounds),
+            _ => {}
+        }
+        content.headers.push(Header { name, value });
+    }
+    let body = mime::read(&section.fields, data.get(section.body..).unwrap_or_default(), &mut bounds);
+    Content { text: body.text, attachments: body.attachments, truncated: bounds.cut, ..content }
+}
+
+/// The value of a field for mail-parser, which wants a line end after it.
+fn line_of(field: &Field, max: usize, bounds: &mut Bounds) -> Vec<u8> {
+    let value = bounds.bytes(field.value, max).trim_ascii_end();
+    [value, b"\n"].concat()
+}
+
+fn unstructured(field: &Field, max: usize, bounds: &mut Bounds) -> String {
+    let value = line_of(field, RAW_VALUE_BYTES, bounds);
+    match MessageStream::new(&value).parse_unstructured() {
+        HeaderValue::Text(text) => bounds.line(text.trim(), max),
+        _ => String::new(),
+    }
+}
+
+fn addresses(list: &mut Vec<Address>, field: &Field, max: usize, bounds: &mut Bounds) {
+    let value = line_of(field, RAW_ADDRESSES_BYTES, bounds);
+    let parsed = match MessageStream::new(&value).parse_address() {
+        HeaderValue::Address(Parsed::List(list)) => list,
+        HeaderValue::Address(Parsed::Group(groups)) => {
+            groups.into_iter().flat_map(|group| group.addresses).collect()
+        }
+        _ => Vec::new(),
+    };
+    for one in parsed {
+        let Some(address) = one.address.filter(|address| !address.is_empty()) else { continue };
+        // A part of an address is another address: it is left out, not cut. So is the last of a list that was cut.
+        let fits =
+            address.len() <= ADDRESS_BYTES && list.len() < max && field.value.len() <= RAW_ADDRESSES_BYTES;
+        bounds.cut_if(!fits);
+        if fits {
+            let name = bounds.line(one.name.as_deref().unwrap_or_default().trim(), LINE_BYTES);
+            let address = bounds.line(&with_lower_domain(&address), ADDRESS_BYTES);
+            list.push(Address { name, address });
+        }
+    }
+}
+
+/// The mailboxes of all From fields, as in [`Content::from`].
+#[cfg(feature = "net")]
+pub(crate) fn authors(section: &Section) -> Vec<Address> {
+    let mut list = Vec::new();
+    let mut bounds = Bounds::default();
+    section.named("from").for_each(|field| addresses(&mut list, field, MAX_AUTHORS, &mut bounds));
+    list
+}
+
+fn with_lower_domain(address: &str) -> String {
+    match address.rsplit_once('@') {
+        Some((local, domain)) => format!("{local}@{}", domain.to_lowercase()),
+        None => address.to_owned(),
+    }
+}
+
+/// The first message id of a field; one that is too long cannot be referred to, so it counts as unreadable.
+fn id(field: &Field, bounds: &mut Bounds) -> String {
+    let value = line_of(field, RAW_VALUE_BYTES, bounds);
+    let text = match MessageStream::new(&value).parse_id() {
+        HeaderValue::Text(text) => text.into_owned(),
+        HeaderValue::TextList(list) => list.into_iter().next().unwrap_or_default().into_owned(),
+        _ => String::new(),
+    };
+    bounds.cut_if(text.len() > LINE_BYTES);
+    if text.len() > LINE_BYTES { String::new() } else { bounds.line(text.trim(), LINE_BYTES) }
+}
+
+/// A date after 1970 that a `builtin_interfaces/Time` can hold.
+fn date(field: &Field, bounds: &mut Bounds) -> Option<SystemTime> {
+    let value = line_of(field, LINE_BYTES, bounds);
+    let HeaderValue::DateTime(date) = MessageStream::new(&value).parse_date() else { return None };
+    let seconds = date.is_valid().then(|| date.to_timestamp())?;
+    let seconds = i32::try_from(seconds).ok().and_then(|seconds| u64::try_from(seconds).ok())?;
+    (seconds > 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Content {
+        parse(text.replace('\n', "\r\n").as_bytes())
+    }
+
+    #[test]
+    fn lists_the_mailboxes_of_every_from_field() {
+        let content = of("From: a@EXAMPLE.org\nFROM : B <B@example.net>\n\n");
+        let addresses: Vec<_> = content.from.iter().map(|from| from.address.as_str()).collect();
+        assert_eq!(addresses, ["a@example.org", "B@example.net"]);
+    }
+
+    #[test]
+    fn strings_hold_no_nul_and_one_line_is_one_line() {
+        let content = of("Subject: a\0b =?utf-8?q?c=0D=0ABcc:_x?=\n\nte\0xt");
+        assert_eq!(content.subject, "a\u{fffd}b c  Bcc: x");
+        assert_eq!(content.text, "te\u{fffd}xt");
+    }
+
+    #[test]
+    fn leaves_out_an_address_that_is_too_long_and_says_so() {
+        let content = of(&format!("From: a@example.org, {}@example.org\n\n", "x".repeat(400)));
+        assert_eq!(content.from.len(), 1);
+        assert!(content.truncated);
+    }
+
+    #[test]
+    fn cuts_at_a_character_boundary() {
+        let content = of(&format!("Subject: x{}\n\n", "é".repeat(600)));
+        assert_eq!(content.subject.len(), 997);
+        assert!(content.truncated);
+    }
+
+    #[test]
+    fn reads_no_date_that_a_ros_time_cannot_hold() {
+        assert!(of("Date: Fri, 21 Nov 1997 09:55:06 -0600\n\n").date.is_some());
+        assert_eq!(of("Date: Fri, 21 Nov 2997 09:55:06 -0600\n\n").date, None);
+        assert_eq!(of("Date: Fri, 21 Nov 1907 09:55:06 -0600\n\n").date, None);
+    }
 }

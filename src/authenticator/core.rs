@@ -1,0 +1,154 @@
+//! From what was checked to the verdict. Pure: no IO, no clock.
+//!
+//! Contract: `authenticated` MUST hold only if DMARC passed for exactly one From mailbox and the registry names that
+//! mailbox active. Everything unknown counts against the sender.
+
+use crate::mail::{AuthResult, Registration, Role, Verdict};
+
+/// What verification found out about a mail, before the registry was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// SPF of the envelope's sender; `Unknown` if a relay of ours delivered the mail.
+    pub spf: AuthResult,
+    /// Best result over all DKIM signatures.
+    pub dkim: AuthResult,
+    /// DMARC of the From domain.
+    pub dmarc: AuthResult,
+    /// Domain of the DKIM signature that passed; empty if none.
+    pub dkim_domain: String,
+    /// Selector of the DKIM signature that passed; empty if none.
+    pub dkim_selector: String,
+    /// The one mailbox of the one From field, local part as written, domain in lower case. `None`: there is none such.
+    pub from: Option<String>,
+    /// One sentence on the above; names no address.
+    pub reason: String,
+}
+
+/// The registry is to be asked for `checked.from`.
+pub fn needs_registry(checked: &Checked) -> bool {
+    checked.dmarc == AuthResult::Pass && checked.from.is_some()
+}
+
+/// The verdict. `registry` is what the registry says of `checked.from`; `None`: it was not asked, which is right unless
+/// [`needs_registry`], and counts as unavailable then.
+pub fn decide(checked: Checked, registry: Option<(Registration, Role)>) -> Verdict {
+    let (registry, role) = match registry {
+        _ if !needs_registry(&checked) => (Registration::Unknown, Role::None),
+        Some((Registration::Active, role)) => (Registration::Active, role),
+        Some((Registration::Unknown, _)) | None => (Registration::Unavailable, Role::None),
+        Some((other, _)) => (other, Role::None),
+    };
+    let proven = checked.reason.trim_end_matches('.');
+    let reason = match registry {
+        Registration::Unknown => checked.reason,
+        Registration::Unregistered => format!("{proven}, but the sender is not registered."),
+        Registration::Revoked => format!("{proven}, but the sender's registration is revoked."),
+        Registration::Unavailable => format!("{proven}, but the registry could not be asked."),
+        Registration::Active => match role {
+            Role::None => format!("{proven}, and the sender is registered, without a role."),
+            Role::Observer => format!("{proven}, and the sender is registered as observer."),
+            Role::Operator => format!("{proven}, and the sender is registered as operator."),
+        },
+    };
+    Verdict {
+        spf: checked.spf,
+        dkim: checked.dkim,
+        dmarc: checked.dmarc,
+        dkim_domain: checked.dkim_domain,
+        dkim_selector: checked.dkim_selector,
+        registry,
+        role,
+        authenticated: registry == Registration::Active,
+        reason,
+    }
+}
+
+/// The verdict as hashed into the ledger's leaf (`LedgerReceipt.verdict`).
+pub fn evidence_code(verdict: &Verdict) -> [u8; 6] {
+    [
+        u8::from(verdict.authenticated),
+        verdict.spf as u8,
+        verdict.dkim as u8,
+        verdict.dmarc as u8,
+        verdict.registry as u8,
+        verdict.role as u8,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use AuthResult::*;
+
+    const RESULTS: [AuthResult; 8] = [Unknown, None, Pass, Fail, SoftFail, Neutral, TempError, PermError];
+    const REGISTRATIONS: [Registration; 5] = [
+        Registration::Unknown,
+        Registration::Unregistered,
+        Registration::Active,
+        Registration::Revoked,
+        Registration::Unavailable,
+    ];
+    const ROLES: [Role; 3] = [Role::None, Role::Observer, Role::Operator];
+
+    fn checked(spf: AuthResult, dkim: AuthResult, dmarc: AuthResult, from: Option<&str>) -> Checked {
+        let reason = "example.org sent it.".to_owned();
+        Checked { spf, dkim, dmarc, from: from.map(str::to_owned), reason, ..Checked::default() }
+    }
+
+    /// Every combination there is.
+    fn each(mut check: impl FnMut(&Checked, Option<(Registration, Role)>, &Verdict)) {
+        let mut answers = vec![Option::None];
+        for registration in REGISTRATIONS {
+            answers.extend(ROLES.map(|role| Some((registration, role))));
+        }
+        for spf in RESULTS {
+            for dkim in RESULTS {
+                for dmarc in RESULTS {
+                    for from in [Option::None, Some("alice@example.org")] {
+                        for &answer in &answers {
+                            let checked = checked(spf, dkim, dmarc, from);
+                            check(&checked, answer, &decide(checked.clone(), answer));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn authenticated_means_dmarc_passed_for_one_mailbox_that_is_active_in_the_registry() {
+        each(|checked, answer, verdict| {
+            let active = matches!(answer, Some((Registration::Active, _)));
+            assert_eq!(verdict.authenticated, checked.dmarc == Pass && checked.from.is_some() && active);
+        });
+    }
+
+    #[test]
+    fn a_role_means_authenticated() {
+        each(|_, _, verdict| assert!(verdict.role == Role::None || verdict.authenticated));
+    }
+
+    #[test]
+    fn the_registry_is_unknown_exactly_if_it_is_not_needed() {
+        each(|checked, _, verdict| {
+            assert_eq!(verdict.registry == Registration::Unknown, !needs_registry(checked))
+        });
+    }
+
+    #[test]
+    fn the_reason_is_one_sentence_without_an_address() {
+        each(|_, _, verdict| {
+            assert!(!verdict.reason.contains('@'));
+            assert_eq!(verdict.reason.matches(". ").count(), 0, "{}", verdict.reason);
+            assert!(verdict.reason.ends_with('.') && !verdict.reason.ends_with(".."));
+        });
+    }
+
+    #[test]
+    fn the_evidence_code_is_the_verdict_in_the_order_of_the_receipt() {
+        let verdict =
+            decide(checked(Fail, Pass, Pass, Some("a@b")), Some((Registration::Active, Role::Operator)));
+        assert_eq!(evidence_code(&verdict), [1, 3, 2, 2, 2, 2]);
+        each(|_, _, verdict| assert_eq!(evidence_code(verdict)[0] == 1, verdict.authenticated));
+    }
+}

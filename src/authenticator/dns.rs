@@ -1,0 +1,229 @@
+//! The DNS that verification asks: a zone file and nothing else, or name servers.
+//!
+//! With a zone, mail-auth finds every answer in what it takes for its cache, also that a name does not exist, and its
+//! resolver has no server to ask. Without one, the cache is the resolver's own, by name and type, bounded; mail-auth's
+//! cache of parsed records stays unused, since it is keyed by name alone: a mail could make a name be cached as SPF
+//! that another mail needs as DMARC.
+
+use std::{
+    borrow::Borrow,
+    collections::HashMap,
+    hash::Hash,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mail_auth::{
+    DnsError as Answer, DnssecStatus, Error, MX, MessageAuthenticator, Parameters, RecordSet, ResolverCache,
+    Txt,
+    common::{parse::TxtRecordParser, verify::DomainKey},
+    dmarc::Dmarc,
+    hickory_resolver::{
+        config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
+        proto::op::ResponseCode,
+        system_conf::read_system_conf,
+    },
+    spf::Spf,
+};
+
+use super::zone::{Records, Zone};
+
+/// Responses that the resolver keeps.
+const CACHED_RESPONSES: u64 = 4096;
+/// Queries sent to a server before it counts as silent.
+const ATTEMPTS: usize = 2;
+
+/// The DNS cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+#[error("the resolver cannot be set up: {0}")]
+pub struct DnsError(String);
+
+/// What answers DNS questions, and for how long an answer is waited for.
+pub struct Dns {
+    pub(super) resolver: MessageAuthenticator,
+    pub(super) timeout: Duration,
+    answers: Answers,
+}
+
+impl Dns {
+    /// The servers of the system's configuration. `timeout` is for all answers that one method needs.
+    ///
+    /// # Errors
+    /// If the system's configuration cannot be used.
+    pub fn system(timeout: Duration) -> Result<Self, DnsError> {
+        let (config, options) = read_system_conf().map_err(|error| DnsError(error.to_string()))?;
+        Self::new(config, options, timeout)
+    }
+
+    /// These servers, by UDP and TCP.
+    ///
+    /// # Errors
+    /// If the resolver cannot be set up.
+    pub fn servers(servers: &[SocketAddr], timeout: Duration) -> Result<Self, DnsError> {
+        let server = |address: &SocketAddr| {
+            let mut config = NameServerConfig::udp_and_tcp(address.ip());
+            config.connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+            config.connections.iter_mut().for_each(|connection| connection.port = address.port());
+            config
+        };
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers.iter().map(server).collect());
+        Self::new(config, ResolverOpts::default(), timeout)
+    }
+
+    /// A zone and no server.
+    ///
+    /// # Errors
+    /// If the resolver cannot be set up.
+    pub fn zone(zone: &Zone) -> Result<Self, DnsError> {
+        Ok(Self::servers(&[], Duration::from_secs(1))?.with_zone(zone))
+    }
+
+    /// The same, but every answer comes from `zone`: a name that it lacks does not exist, and no server is asked.
+    #[must_use]
+    pub fn with_zone(mut self, zone: &Zone) -> Self {
+        self.answers = Answers::of(zone);
+        self
+    }
+
+    fn new(config: ResolverConfig, mut options: ResolverOpts, timeout: Duration) -> Result<Self, DnsError> {
+        options.attempts = ATTEMPTS;
+        options.timeout = timeout / 2;
+        options.cache_size = CACHED_RESPONSES;
+        options.use_hosts_file = ResolveHosts::Never;
+        let resolver =
+            MessageAuthenticator::new(config, options).map_err(|error| DnsError(error.to_string()))?;
+        Ok(Self { resolver, timeout, answers: Answers::default() })
+    }
+
+    pub(super) fn spf<P>(&self, params: P) -> Query<'_, P> {
+        self.query(params, &self.answers.spf)
+    }
+
+    pub(super) fn dkim<P>(&self, params: P) -> Query<'_, P> {
+        self.query(params, &self.answers.dkim)
+    }
+
+    pub(super) fn dmarc<P>(&self, params: P) -> Query<'_, P> {
+        self.query(params, &self.answers.dmarc)
+    }
+
+    fn query<'d, P>(&'d self, params: P, txt: &'d TxtAnswers) -> Query<'d, P> {
+        Query {
+            params,
+            cache_txt: Some(txt),
+            cache_mx: Some(&self.answers.mx),
+            cache_ptr: Some(&self.answers.ptr),
+            cache_ipv4: Some(&self.answers.a),
+            cache_ipv6: Some(&self.answers.aaaa),
+        }
+    }
+
+    /// Size of a DKIM key, if it is there.
+    pub(super) async fn key_bits(&self, name: &str) -> Option<usize> {
+        let key = self.resolver.txt_lookup::<DomainKey>(name, Some(&self.answers.dkim)).await.ok()?;
+        Some(key.p.public_key_bits())
+    }
+}
+
+type TxtAnswers = Known<Box<str>, Txt>;
+/// mail-auth's parameters of one check, with the answers that are known.
+pub(super) type Query<'d, P> = Parameters<
+    'd,
+    P,
+    TxtAnswers,
+    Known<Box<str>, RecordSet<MX>>,
+    Known<Box<str>, RecordSet<Ipv4Addr>>,
+    Known<Box<str>, RecordSet<Ipv6Addr>>,
+    Known<IpAddr, RecordSet<Box<str>>>,
+>;
+
+/// Answers that need no question. Per kind of TXT record, since mail-auth asks for a name without saying which kind.
+#[derive(Default)]
+struct Answers {
+    spf: TxtAnswers,
+    dkim: TxtAnswers,
+    dmarc: TxtAnswers,
+    mx: Known<Box<str>, RecordSet<MX>>,
+    a: Known<Box<str>, RecordSet<Ipv4Addr>>,
+    aaaa: Known<Box<str>, RecordSet<Ipv6Addr>>,
+    ptr: Known<IpAddr, RecordSet<Box<str>>>,
+}
+
+impl Answers {
+    fn of(zone: &Zone) -> Self {
+        Self {
+            spf: txt::<Spf>(zone),
+            dkim: txt::<DomainKey>(zone),
+            dmarc: txt::<Dmarc>(zone),
+            mx: all(zone, mx, record_set(Vec::new())),
+            a: all(zone, |records| record_set(records.a.clone()), record_set(Vec::new())),
+            aaaa: all(zone, |records| record_set(records.aaaa.clone()), record_set(Vec::new())),
+            ptr: Known { answers: HashMap::new(), otherwise: Some(record_set(Vec::new())) },
+        }
+    }
+}
+
+fn all<V>(zone: &Zone, answer: impl Fn(&Records) -> V, otherwise: V) -> Known<Box<str>, V> {
+    let answers = zone.iter().map(|(name, records)| (name.into(), answer(records))).collect();
+    Known { answers, otherwise: Some(otherwise) }
+}
+
+fn txt<T: TxtRecordParser + Into<Txt>>(zone: &Zone) -> TxtAnswers {
+    let not_found = || Error::Dns(Answer::RecordNotFound(ResponseCode::NXDomain));
+    // The first record that can be read, as mail-auth does with the answer of a server.
+    let answer = |records: &Records| {
+        let mut result = Err(not_found());
+        for record in &records.txt {
+            result = T::parse(record);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result.map_or_else(Txt::Error, Into::into)
+    };
+    all(zone, answer, Txt::Error(not_found()))
+}
+
+fn mx(records: &Records) -> RecordSet<MX> {
+    let mut mx = records.mx.clone();
+    mx.sort_by_key(|&(preference, _)| preference);
+    let one = |(preference, name): (u16, String)| MX { exchanges: Box::new([name.into()]), preference };
+    record_set(mx.into_iter().map(one).collect())
+}
+
+fn record_set<T>(records: Vec<T>) -> RecordSet<T> {
+    RecordSet { rrset: Arc::from(records), dnssec_status: DnssecStatus::Indeterminate }
+}
+
+/// Answers by name, and the one for every other name; without the latter, the resolver is asked.
+pub(super) struct Known<K, V> {
+    answers: HashMap<K, V>,
+    otherwise: Option<V>,
+}
+
+impl<K, V> Default for Known<K, V> {
+    fn default() -> Self {
+        Self { answers: HashMap::new(), otherwise: None }
+    }
+}
+
+impl<K: Hash + Eq, V: Clone> ResolverCache<K, V> for Known<K, V> {
+    fn get<Q>(&self, name: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.answers.get(name).or(self.otherwise.as_ref()).cloned()
+    }
+
+    fn remove<Q>(&self, _: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        None
+    }
+
+    fn insert(&self, _: K, _: V, _: Instant) {}
+}

@@ -1,0 +1,253 @@
+//! Parameters of the authenticator: the only home of its defaults. Pure.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::params::{Default, ParamError, Rule, Spec, Values};
+
+const fn text(name: &'static str, description: &'static str) -> Spec {
+    Spec { name, default: Default::Text(""), rule: Rule::Any, unit: "", description }
+}
+
+const fn count(name: &'static str, default: i64, last: i64, description: &'static str) -> Spec {
+    Spec { name, default: Default::Int(default), rule: Rule::IntRange(1, last), unit: "", description }
+}
+
+const fn seconds(name: &'static str, default: f64, first: f64, last: f64, description: &'static str) -> Spec {
+    Spec {
+        name,
+        default: Default::Double(default),
+        rule: Rule::DoubleRange(first, last),
+        unit: "s",
+        description,
+    }
+}
+
+/// All parameters.
+#[rustfmt::skip]
+pub const SPECS: &[Spec] = &[
+    text("dns_zone_file", "Zone file that answers every DNS question; empty: the servers of the system's configuration."),
+    seconds("dns_timeout_s", 5.0, 0.1, 60.0, "Time for all DNS answers that one of SPF, DKIM and DMARC needs for a mail."),
+    Spec { name: "relays", default: Default::Texts(&[]), rule: Rule::NotEmpty, unit: "",
+        description: "IP addresses of own hosts that pass on mail of others; SPF is not evaluated for what they deliver." },
+    count("dkim_max_signatures", 10, 100, "DKIM signatures of a mail that are evaluated."),
+    text("ethereum_endpoint", "JSON-RPC URL of the Ethereum node, http:// or https://; empty: the embedded chain."),
+    text("registry_address", "Address of the sender registry, 0x and 40 hex digits; empty: deployed at the first start."),
+    text("ledger_address", "Address of the evidence ledger, 0x and 40 hex digits; empty: deployed at the first start."),
+    count("confirmations", 1, 1000, "Blocks, the transaction's included, after which it counts as final."),
+    count("batch_max_mails", 1024, 65536, "Mails after which a batch is anchored."),
+    seconds("batch_max_age_s", 10.0, 0.01, 86400.0, "Age of a batch's first mail after which it is anchored."),
+    text("state_directory", "Folder of evidence and keys; empty: posthorn/authenticator below the user's state folder."),
+    text("ledger_key_path", "File of the key that signs transactions; empty: in the state directory, made at the first start."),
+    text("address_key_path", "File of the key of address digests; empty: in the state directory, made at the first start."),
+    count("max_in_flight", 64, 4096, "Mails that are verified at once."),
+    seconds("drain_timeout_s", 10.0, 0.0, 600.0, "Time to finish what was begun when the node is to end."),
+];
+
+/// The authenticator's parameters, valid.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Params {
+    /// Zone file; `None`: the system's DNS.
+    pub dns_zone_file: Option<PathBuf>,
+    /// For all answers that one method needs.
+    pub dns_timeout: Duration,
+    /// Own hosts that pass on mail of others.
+    pub relays: Vec<IpAddr>,
+    /// Signatures evaluated of a mail.
+    pub dkim_max_signatures: usize,
+    /// URL; `None`: the embedded chain.
+    pub ethereum_endpoint: Option<String>,
+    /// The contracts; `None`: deployed by this node at its first start.
+    pub contracts: Option<Contracts>,
+    /// Blocks, the transaction's included.
+    pub confirmations: u64,
+    /// Mails in a batch, at most.
+    pub batch_max_mails: usize,
+    /// Age of a batch, at most.
+    pub batch_max_age: Duration,
+    /// Folder of evidence and keys.
+    pub state_directory: PathBuf,
+    /// File of the key that signs transactions.
+    pub ledger_key_path: PathBuf,
+    /// File of the key of address digests.
+    pub address_key_path: PathBuf,
+    /// Mails verified at once.
+    pub max_in_flight: usize,
+    /// For the end of the node.
+    pub drain_timeout: Duration,
+}
+
+/// Addresses of contracts that are deployed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contracts {
+    /// The sender registry.
+    pub registry: [u8; 20],
+    /// The evidence ledger.
+    pub ledger: [u8; 20],
+}
+
+impl Params {
+    /// Reads and validates. `state_home` is the user's state folder (`XDG_STATE_HOME`).
+    ///
+    /// # Errors
+    /// The first parameter that breaks a rule.
+    pub fn load(values: &Values, state_home: &Path) -> Result<Self, ParamError> {
+        let or_in = |name, folder: &Path, file: &str| {
+            Ok::<_, ParamError>(optional(values, name)?.map_or_else(|| folder.join(file), PathBuf::from))
+        };
+        let state_directory = or_in("state_directory", state_home, "posthorn/authenticator")?;
+        let params = Self {
+            dns_zone_file: optional(values, "dns_zone_file")?.map(PathBuf::from),
+            dns_timeout: values.seconds("dns_timeout_s")?,
+            relays: relays(values)?,
+            dkim_max_signatures: values.count("dkim_max_signatures")?,
+            ethereum_endpoint: endpoint(values)?,
+            contracts: contracts(values)?,
+            confirmations: values.count("confirmations")?,
+            batch_max_mails: values.count("batch_max_mails")?,
+            batch_max_age: values.seconds("batch_max_age_s")?,
+            ledger_key_path: or_in("ledger_key_path", &state_directory, "ledger.key")?,
+            address_key_path: or_in("address_key_path", &state_directory, "address.key")?,
+            state_directory,
+            max_in_flight: values.count("max_in_flight")?,
+            drain_timeout: values.seconds("drain_timeout_s")?,
+        };
+        params.validate()?;
+        Ok(params)
+    }
+
+    /// Rules between parameters.
+    fn validate(&self) -> Result<(), ParamError> {
+        if self.ledger_key_path == self.address_key_path {
+            let path = self.address_key_path.display();
+            return Err(ParamError::rule("address_key_path", path, "another file than ledger_key_path"));
+        }
+        if self.contracts.is_some() && self.ethereum_endpoint.is_none() {
+            let rule = "a URL if registry_address is given; the embedded chain deploys its own contracts";
+            return Err(ParamError::rule("ethereum_endpoint", "\"\"", rule));
+        }
+        Ok(())
+    }
+}
+
+fn optional(values: &Values, name: &'static str) -> Result<Option<String>, ParamError> {
+    Ok(Some(values.text(name)?).filter(|text| !text.is_empty()))
+}
+
+fn relays(values: &Values) -> Result<Vec<IpAddr>, ParamError> {
+    let parse = |text: &String| text.parse().map_err(|_| ParamError::rule("relays", text, "IP addresses"));
+    values.texts("relays")?.iter().map(parse).collect()
+}
+
+/// A URL may hold a password or a token: it is not shown.
+fn endpoint(values: &Values) -> Result<Option<String>, ParamError> {
+    let Some(url) = optional(values, "ethereum_endpoint")? else { return Ok(None) };
+    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).unwrap_or_default();
+    if host.is_empty() || host.starts_with('/') || host.contains(char::is_whitespace) {
+        return Err(ParamError::rule("ethereum_endpoint", "(not shown)", "an http:// or https:// URL"));
+    }
+    Ok(Some(url))
+}
+
+fn contracts(values: &Values) -> Result<Option<Contracts>, ParamError> {
+    match (address(values, "registry_address")?, address(values, "ledger_address")?) {
+        (Some(registry), Some(ledger)) if registry == ledger => Err(ParamError::rule(
+            "ledger_address",
+            values.text("ledger_address")?,
+            "another contract than registry_address",
+        )),
+        (Some(registry), Some(ledger)) => Ok(Some(Contracts { registry, ledger })),
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(ParamError::rule("registry_address", "\"\"", "given if ledger_address is")),
+        (Some(_), None) => Err(ParamError::rule("ledger_address", "\"\"", "given if registry_address is")),
+    }
+}
+
+fn address(values: &Values, name: &'static str) -> Result<Option<[u8; 20]>, ParamError> {
+    let Some(text) = optional(values, name)? else { return Ok(None) };
+    let error = || ParamError::rule(name, &text, "0x and 40 hex digits, not all zero");
+    let digits = text.strip_prefix("0x").filter(|digits| digits.len() == 40).ok_or_else(error)?;
+    let mut address = [0; 20];
+    for (byte, digits) in address.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        let digits =
+            std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
+        *byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(error)?;
+    }
+    if address == [0; 20] { Err(error()) } else { Ok(Some(address)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::params::{Value, resolve};
+
+    const ONE: &str = "0x00000000000000000000000000000000000000a1";
+    const TWO: &str = "0x00000000000000000000000000000000000000a2";
+
+    fn load(overrides: &[(&str, &str)]) -> Result<Params, ParamError> {
+        let overrides = overrides.iter().map(|&(name, text)| (name.to_owned(), Value::Text(text.to_owned())));
+        Params::load(&resolve(SPECS, overrides.collect::<BTreeMap<_, _>>()).unwrap(), Path::new("/state"))
+    }
+
+    fn error(overrides: &[(&str, &str)]) -> String {
+        load(overrides).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_obey_their_own_rules() {
+        let params = load(&[]).unwrap();
+        assert_eq!(params.state_directory, Path::new("/state/posthorn/authenticator"));
+        assert_eq!(params.ledger_key_path, Path::new("/state/posthorn/authenticator/ledger.key"));
+        assert_eq!((params.contracts, params.ethereum_endpoint, params.dns_zone_file), (None, None, None));
+        for spec in SPECS {
+            let default = BTreeMap::from([(spec.name.to_owned(), spec.default.value())]);
+            assert!(resolve(SPECS, default).is_ok(), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn keys_follow_the_state_directory_unless_they_are_given() {
+        let params = load(&[("state_directory", "/s"), ("ledger_key_path", "/keys/ledger")]).unwrap();
+        assert_eq!(params.ledger_key_path, Path::new("/keys/ledger"));
+        assert_eq!(params.address_key_path, Path::new("/s/address.key"));
+    }
+
+    #[test]
+    fn contracts_are_both_given_or_neither() {
+        let url = ("ethereum_endpoint", "https://chain.example");
+        let both = load(&[("registry_address", ONE), ("ledger_address", TWO), url]).unwrap();
+        assert_eq!(both.contracts.map(|contracts| contracts.ledger[19]), Some(0xa2));
+        assert!(error(&[("registry_address", ONE), url]).contains("'ledger_address' = \"\": must be given"));
+        assert!(
+            error(&[("registry_address", ONE), ("ledger_address", ONE), url]).contains("another contract")
+        );
+        assert!(error(&[("registry_address", ONE), ("ledger_address", TWO)]).contains("'ethereum_endpoint'"));
+        for wrong in ["0x12", &ONE[2..], &ONE.replace("a1", "+1"), &ONE.replace("a1", "00")] {
+            assert!(
+                error(&[("registry_address", wrong), ("ledger_address", TWO), url]).contains("40 hex digits"),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn rejects_what_is_no_url_without_showing_it() {
+        for wrong in ["ws://secret", "http://", "http:///secret", "secret", "http://a secret"] {
+            let error = error(&[("ethereum_endpoint", wrong)]);
+            assert!(error.contains("an http:// or https:// URL") && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn rejects_one_file_for_both_keys_and_a_relay_that_is_no_address() {
+        assert!(error(&[("ledger_key_path", "/k"), ("address_key_path", "/k")]).contains("another file"));
+        let relays = BTreeMap::from([("relays".to_owned(), Value::Texts(vec!["mx.example".to_owned()]))]);
+        let error = Params::load(&resolve(SPECS, relays).unwrap(), Path::new("/s")).unwrap_err().to_string();
+        assert_eq!(error, "parameter 'relays' = mx.example: must be IP addresses");
+    }
+}

@@ -1,0 +1,235 @@
+//! SPF, DKIM and DMARC of one mail, over its bytes and its envelope. Asks the DNS, nothing else; no clock of its own.
+//!
+//! What the mail says about itself (`Authentication-Results`, `Received-SPF`, ARC) is not read. Two parsers read the
+//! header section, ours for what consumers see and mail-auth's for what is signed; where they disagree, the mail is
+//! malformed. A malformed mail has no From mailbox, and DMARC is a permanent error.
+
+mod dkim;
+
+use std::{net::IpAddr, time::SystemTime};
+
+use mail_auth::{
+    AuthenticatedMessage, DmarcResult, SpfOutput, SpfResult, dmarc::verify::DmarcParameters,
+    spf::verify::SpfParameters,
+};
+use tokio::time::timeout;
+
+use self::dkim::Signatures;
+use super::{core::Checked, dns::Dns};
+use crate::mail::{
+    AuthResult, Envelope, Source,
+    parse::{MAX_FIELDS, Section, authors, section},
+};
+
+/// What is accepted beside the standards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// DKIM signatures of a mail that are evaluated, from the top; the others are ignored.
+    pub dkim_max_signatures: usize,
+    /// Hosts of ours that pass on mail of others. The client of such a mail says nothing about its sender, so SPF is
+    /// not evaluated; nor is it for LMTP, which only a mail system speaks.
+    pub relays: Vec<IpAddr>,
+}
+
+/// Fields that occur once in a well-formed mail (RFC 5322 section 3.6, RFC 2045) and change what a reader sees. With
+/// two, the signed one and the one read may differ (RFC 6376 section 8.15).
+const ONCE: &[&str] = &[
+    "from",
+    "sender",
+    "reply-to",
+    "subject",
+    "date",
+    "message-id",
+    "in-reply-to",
+    "mime-version",
+    "content-type",
+    "content-transfer-encoding",
+];
+/// Name of this host in SPF macros (RFC 7208 section 7.3).
+const HOST: &str = "unknown";
+
+/// Verifies the sender of a mail as of `now`.
+pub async fn verify(
+    dns: &Dns,
+    policy: &Policy,
+    envelope: &Envelope,
+    data: &[u8],
+    now: SystemTime,
+) -> Checked {
+    let section = section(data, MAX_FIELDS);
+    // Before mail-auth sees it: its work grows with the number of fields.
+    if section.count > MAX_FIELDS {
+        return malformed(Checked::default(), &format!("it has more than {MAX_FIELDS} header fields"));
+    }
+    let Some(mut message) = AuthenticatedMessage::parse(data) else {
+        return malformed(Checked::default(), "it has no header field");
+    };
+    let spf = verify_spf(dns, policy, envelope).await;
+    let mut signatures = dkim::select(policy, &section, &mut message, now);
+    let message = message;
+    signatures.verify(dns, &message).await;
+    let mut checked = Checked {
+        spf: spf.as_ref().map_or(AuthResult::Unknown, |output| spf_result(output.result())),
+        dkim: signatures.result,
+        ..Checked::default()
+    };
+    let author = if has_bare_return(data) {
+        Err("it has a carriage return without a line feed".to_owned())
+    } else {
+        the_author(&section, &message)
+    };
+    let from = match author {
+        Ok(from) => from,
+        Err(why) => {
+            (checked.dkim_domain, checked.dkim_selector) = signatures.proof("");
+            return malformed(checked, &why);
+        }
+    };
+    let domain = from.rsplit_once('@').map_or("", |(_, domain)| domain).to_owned();
+    (checked.dkim_domain, checked.dkim_selector) = signatures.proof(&domain);
+    let outcome = verify_dmarc(dns, &message, &signatures, spf.unwrap_or_default(), envelope).await;
+    checked.dmarc = outcome.result;
+    checked.reason = reason(&checked, &domain, &outcome, &signatures);
+    checked.from = Some(from);
+    checked
+}
+
+fn malformed(checked: Checked, why: &str) -> Checked {
+    let reason = format!("The mail is malformed and proves nothing: {why}.");
+    Checked { dmarc: AuthResult::PermError, from: None, reason, ..checked }
+}
+
+/// RFC 5321 section 2.3.8 forbids it, and mail-auth signs over it: one could be put into a signed message id, unseen.
+fn has_bare_return(data: &[u8]) -> bool {
+    data.ends_with(b"\r") || data.windows(2).any(|pair| matches!(pair, [b'\r', next] if *next != b'\n'))
+}
+
+/// The one mailbox of the one From field of a mail that both parsers read alike; else why there is none.
+fn the_author(section: &Section, message: &AuthenticatedMessage) -> Result<String, String> {
+    if section.count != message.headers.len() || section.body != message.body_offset() {
+        return Err("its header section can be read in two ways".to_owned());
+    }
+    for name in ONCE {
+        if section.named(name).count() > 1 {
+            return Err(format!("it has more than one {name} field"));
+        }
+    }
+    let from = match authors(section).as_slice() {
+        [] => return Err("it has no From mailbox".to_owned()),
+        [one] => one.address.clone(),
+        _ => return Err("it has more than one From mailbox".to_owned()),
+    };
+    if message.from.len() != 1 || message.from() != from.to_lowercase() {
+        return Err("its From field can be read in two ways".to_owned());
+    }
+    let is_word = |part: &str| {
+        !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || "<>(),;:\\\"".contains(c))
+    };
+    match from.split_once('@') {
+        Some((local, domain)) if is_word(local) && is_word(domain) && !domain.contains('@') => Ok(from),
+        _ => Err("its From mailbox has no usual form".to_owned()),
+    }
+}
+
+/// SPF of MAIL FROM, of HELO for the null reverse-path (RFC 7208 section 2.4); `None`: not evaluated.
+async fn verify_spf(dns: &Dns, policy: &Policy, envelope: &Envelope) -> Option<SpfOutput> {
+    if envelope.source == Source::Lmtp || policy.relays.contains(&envelope.peer) {
+        return None;
+    }
+    let params = if envelope.mail_from.is_empty() {
+        SpfParameters::verify_ehlo(envelope.peer, &envelope.helo, HOST)
+    } else {
+        SpfParameters::verify_mail_from(envelope.peer, &envelope.helo, HOST, &envelope.mail_from)
+    };
+    let output = timeout(dns.timeout, dns.resolver.verify_spf(dns.spf(params))).await;
+    Some(output.unwrap_or_else(|_| SpfOutput::default().with_result(SpfResult::TempError)))
+}
+
+struct Dmarc {
+    result: AuthResult,
+    /// What passed and is aligned.
+    by_spf: bool,
+    by_dkim: bool,
+}
+
+async fn verify_dmarc(
+    dns: &Dns,
+    message: &AuthenticatedMessage<'_>,
+    signatures: &Signatures<'_>,
+    spf: SpfOutput,
+    envelope: &Envelope,
+) -> Dmarc {
+    let params = DmarcParameters {
+        message,
+        dkim_output: &signatures.outputs,
+        dkim2_output: None,
+        // The domain that SPF was evaluated for.
+        rfc5321_mail_from_domain: envelope
+            .mail_from
+            .rsplit_once('@')
+            .map_or(&envelope.helo, |(_, domain)| domain),
+        spf_output: &spf,
+    };
+    let Ok(output) = timeout(dns.timeout, dns.resolver.verify_dmarc(dns.dmarc(params))).await else {
+        return Dmarc { result: AuthResult::TempError, by_spf: false, by_dkim: false };
+    };
+    let results = [output.spf_result(), output.dkim_result()];
+    let [by_spf, by_dkim] = results.map(|result| *result == DmarcResult::Pass);
+    let result = if by_spf || by_dkim {
+        AuthResult::Pass
+    } else if results.iter().any(|result| matches!(result, DmarcResult::TempError(_))) || signatures.timed_out
+    {
+        AuthResult::TempError
+    } else if results.iter().any(|result| matches!(result, DmarcResult::PermError(_))) {
+        AuthResult::PermError
+    } else if output.dmarc_record().is_none() {
+        AuthResult::None
+    } else {
+        AuthResult::Fail
+    };
+    Dmarc { result, by_spf, by_dkim }
+}
+
+fn spf_result(result: SpfResult) -> AuthResult {
+    match result {
+        SpfResult::Pass => AuthResult::Pass,
+        SpfResult::Fail => AuthResult::Fail,
+        SpfResult::SoftFail => AuthResult::SoftFail,
+        SpfResult::Neutral => AuthResult::Neutral,
+        SpfResult::TempError => AuthResult::TempError,
+        SpfResult::PermError => AuthResult::PermError,
+        SpfResult::None => AuthResult::None,
+    }
+}
+
+/// One sentence. The domain is the sender's word, but has no white space, brackets or quotes in it.
+fn reason(checked: &Checked, domain: &str, outcome: &Dmarc, signatures: &Signatures) -> String {
+    let spf = match checked.spf {
+        AuthResult::Unknown => "SPF says nothing of mail from a relay",
+        AuthResult::None => "no SPF record",
+        AuthResult::Pass if outcome.by_spf => "SPF passed",
+        AuthResult::Pass => "SPF passed for another domain",
+        AuthResult::TempError => "SPF could not be evaluated now",
+        AuthResult::PermError => "the SPF record cannot be read",
+        AuthResult::Fail | AuthResult::SoftFail | AuthResult::Neutral => "SPF did not pass",
+    };
+    let dkim = signatures.summary(outcome.by_dkim);
+    match outcome.result {
+        AuthResult::Pass => {
+            let by = match (outcome.by_dkim, outcome.by_spf) {
+                (true, true) => "DKIM and SPF",
+                (true, false) => "DKIM",
+                _ => "SPF",
+            };
+            format!("{domain} is proven by {by} to have sent the mail.")
+        }
+        AuthResult::None => {
+            format!("{domain} publishes no DMARC policy, so that nothing can prove that it sent the mail.")
+        }
+        AuthResult::TempError => {
+            format!("It cannot be told now whether {domain} sent the mail, as the DNS did not answer.")
+        }
+        AuthResult::PermError => format!("The DMARC policy of {domain} cannot be read."),
+        _ => format!("Nothing proves that {domain} sent the mail: {dkim}, {spf}."),
+    }
+}

@@ -1,0 +1,199 @@
+//! The MIME tree of a mail: its text and what is attached (RFC 2045, 2046).
+//!
+//! A leaf is decoded once, a level of nesting is scanned once, and both are bounded. A nested message (`message/rfc822`)
+//! is an attachment and is not opened: what it says was not said by this mail's sender.
+
+use std::borrow::Cow;
+
+use mail_parser::{
+    ContentType, HeaderValue,
+    decoders::{
+        base64::base64_decode, charsets::map::charset_decoder, html::html_to_text,
+        quoted_printable::quoted_printable_decode,
+    },
+    parsers::MessageStream,
+};
+use sha2::{Digest, Sha256};
+
+use super::{
+    LINE_BYTES, RAW_VALUE_BYTES,
+    bounds::Bounds,
+    fields::{Field, section},
+    line_of,
+};
+use crate::mail::Attachment;
+
+/// Levels of `multipart` that are opened; below, a multipart is an attachment.
+const MAX_DEPTH: usize = 16;
+/// Parts of all levels together that are looked at.
+const MAX_PARTS: usize = 1000;
+/// Header fields of a part that are looked at.
+const MAX_PART_FIELDS: usize = 100;
+/// Bytes of the text.
+const TEXT_BYTES: usize = 262_144;
+/// Bytes of a text part that are converted; markup is a few times as long as what it says.
+const RAW_TEXT_BYTES: usize = 4 * TEXT_BYTES;
+/// Bytes of a media type, two names of 127 and a slash (RFC 6838 section 4.2).
+const MEDIA_TYPE_BYTES: usize = 255;
+
+/// What the body of a mail holds.
+#[derive(Default)]
+pub(super) struct Body {
+    pub(super) text: String,
+    pub(super) attachments: Vec<Attachment>,
+}
+
+/// Reads a body under the header fields of its mail.
+pub(super) fn read(fields: &[Field], body: &[u8], bounds: &mut Bounds) -> Body {
+    let mut walk = Walk { parts: 0, plain: None, html: None, attachments: Vec::new(), bounds };
+    walk.part(fields, body, 0, "text/plain");
+    Body { text: walk.plain.or(walk.html).unwrap_or_default(), attachments: walk.attachments }
+}
+
+struct Walk<'b> {
+    parts: usize,
+    plain: Option<String>,
+    html: Option<String>,
+    attachments: Vec<Attachment>,
+    bounds: &'b mut Bounds,
+}
+
+impl Walk<'_> {
+    fn part(&mut self, fields: &[Field], body: &[u8], depth: usize, default: &str) {
+        self.parts += 1;
+        if self.parts > MAX_PARTS {
+            self.bounds.cut = true;
+            return;
+        }
+        let content_type = self.structured(fields, "content-type");
+        let disposition = self.structured(fields, "content-disposition");
+        let media_type = content_type.as_ref().map_or_else(|| default.to_owned(), media_type);
+        let boundary = content_type.as_ref().and_then(|value| value.attribute("boundary"));
+        if media_type.starts_with("multipart/") && !boundary.unwrap_or_default().is_empty() {
+            let parts = split(body, boundary.unwrap_or_default().as_bytes(), MAX_PARTS);
+            if depth < MAX_DEPTH && !parts.is_empty() {
+                // RFC 2046 section 5.1.5.
+                let default = if media_type == "multipart/digest" { "message/rfc822" } else { "text/plain" };
+                for part in parts {
+                    let section = section(part, MAX_PART_FIELDS);
+                    self.part(
+                        &section.fields,
+                        part.get(section.body..).unwrap_or_default(),
+                        depth + 1,
+                        default,
+                    );
+                }
+                return;
+            }
+            self.bounds.cut_if(!parts.is_empty());
+        }
+        let content = self.decode(fields, body);
+        let filename = disposition
+            .as_ref()
+            .and_then(|value| value.attribute("filename"))
+            .or_else(|| content_type.as_ref().and_then(|value| value.attribute("name")))
+            .unwrap_or_default();
+        let is_body = filename.is_empty() && !disposition.as_ref().is_some_and(ContentType::is_attachment);
+        let charset = content_type.as_ref().and_then(|value| value.attribute("charset"));
+        match media_type.as_str() {
+            "text/plain" if is_body && self.plain.is_none() => {
+                let text = self.text(&content, charset);
+                self.plain = Some(self.bounds.text(&text, TEXT_BYTES));
+            }
+            "text/html" if is_body && self.html.is_none() => {
+                let text = html_to_text(&self.text(&content, charset));
+                self.html = Some(self.bounds.text(&text, TEXT_BYTES));
+            }
+            _ => {
+                let attachment = Attachment {
+                    // The last component: a name is never a path.
+                    filename: self
+                        .bounds
+                        .line(filename.rsplit(['/', '\\']).next().unwrap_or_default(), LINE_BYTES),
+                    media_type: self.bounds.line(&media_type, MEDIA_TYPE_BYTES),
+                    size: content.len() as u64,
+                    digest: Sha256::digest(&content).into(),
+                };
+                self.attachments.push(attachment);
+            }
+        }
+    }
+
+    fn structured(&mut self, fields: &[Field], name: &str) -> Option<ContentType<'static>> {
+        let field = fields.iter().find(|field| field.name.eq_ignore_ascii_case(name.as_bytes()))?;
+        let value = line_of(field, RAW_VALUE_BYTES, self.bounds);
+        match MessageStream::new(&value).parse_content_type().into_owned() {
+            HeaderValue::ContentType(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The content of a leaf; as it is if its encoding is unknown or broken.
+    fn decode<'x>(&mut self, fields: &[Field], body: &'x [u8]) -> Cow<'x, [u8]> {
+        let encoding = fields
+            .iter()
+            .find(|field| field.name.eq_ignore_ascii_case(b"content-transfer-encoding"))
+            .map(|field| field.value.trim_ascii().to_ascii_lowercase());
+        let decoded = match encoding.as_deref() {
+            Some(b"base64") => base64_decode(body),
+            Some(b"quoted-printable") => quoted_printable_decode(body),
+            _ => None,
+        };
+        decoded.map_or(Cow::Borrowed(body), Cow::Owned)
+    }
+
+    fn text(&mut self, content: &[u8], charset: Option<&str>) -> String {
+        let content = self.bounds.bytes(content, RAW_TEXT_BYTES);
+        match charset.and_then(|charset| charset_decoder(charset.as_bytes())) {
+            Some(decode) => decode(content),
+            None => String::from_utf8_lossy(content).into_owned(),
+        }
+    }
+}
+
+fn media_type(value: &ContentType) -> String {
+    match value.subtype() {
+        Some(subtype) => format!("{}/{subtype}", value.ctype()).to_ascii_lowercase(),
+        // RFC 2045 section 5.2: what cannot be read is text.
+        None => "text/plain".to_owned(),
+    }
+}
+
+/// The parts between the delimiter lines of a multipart body, without the line end that belongs to the delimiter. One
+/// more than `max` may come, so that the caller sees that there are too many.
+fn split<'x>(body: &'x [u8], boundary: &[u8], max: usize) -> Vec<&'x [u8]> {
+    let mut parts = Vec::new();
+    let (mut open, mut start) = (None, 0);
+    for line in body.split_inclusive(|&byte| byte == b'\n') {
+        let rest =
+            line.strip_prefix(b"--").and_then(|line| line.strip_prefix(boundary)).map(<[u8]>::trim_ascii_end);
+        if let Some(rest @ (b"" | b"--")) = rest {
+            if let Some(open) = open.take() {
+                let part: &[u8] = body.get(open..start).unwrap_or_default();
+                let part = part.strip_suffix(b"\n").unwrap_or(part);
+                parts.push(part.strip_suffix(b"\r").unwrap_or(part));
+            }
+            if rest == b"--" || parts.len() > max {
+                return parts;
+            }
+            open = Some(start + line.len());
+        }
+        start += line.len();
+    }
+    // The last delimiter is missing: the part ends with the mail.
+    parts.extend(open.and_then(|open| body.get(open..)));
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_at_delimiter_lines_only() {
+        let body = b"preamble\r\n--b\r\n1\r\n--bb\r\n--b \r\n2\r\n\r\n--b--\r\nepilogue\r\n--b\r\n";
+        assert_eq!(split(body, b"b", 9), [&b"1\r\n--bb"[..], b"2\r\n"]);
+        assert_eq!(split(b"--b\nunfinished", b"b", 9), [b"unfinished"]);
+        assert!(split(b"none", b"b", 9).is_empty());
+    }
+}
