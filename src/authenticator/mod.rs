@@ -1,5 +1,7 @@
 //! To come.
 
+#[cfg(feature = "ros")]
+pub mod node;
 pub mod core;
 #[cfg(feature = "net")]
 pub mod dns;

@@ -113,7 +113,6 @@ impl Params {
             address_key_path: or_in("address_key_path", &state_directory, "address.key")?,
             state_directory,
             max_in_flight: values.count("max_in_flight")?,
-            drain_timeout: values.seconds("drain_timeout_s")?,
         };
         params.validate()?;
         Ok(params)

@@ -68,6 +68,11 @@ impl Work {
         self.in_flight
     }
 
+    /// Mails that are worked on at once.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
     /// The statuses for `/diagnostics`.
     pub fn health(&self) -> Vec<Status> {
         let (level, message) = if self.in_flight < self.capacity {

@@ -5,6 +5,8 @@
 //! exactly is not interpreted but passed on to a person; an answer goes to the authenticated address only.
 //! It keeps nothing between mails, so replicas need not agree on anything. One file an intent.
 
+#[cfg(feature = "ros")]
+pub mod node;
 mod battery;
 mod compose;
 pub mod core;

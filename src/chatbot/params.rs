@@ -81,8 +81,6 @@ pub struct Params {
     pub capacity: u32,
     /// How long vehicle_router may take to answer.
     pub state_timeout: Duration,
-    /// How long the node may take to end.
-    pub drain_timeout: Duration,
 }
 
 impl Params {
@@ -99,7 +97,6 @@ impl Params {
             give_up_after: values.seconds("give_up_after_s")?,
             capacity: values.count("capacity")?,
             state_timeout: values.seconds("state_timeout_s")?,
-            drain_timeout: values.seconds("drain_timeout_s")?,
         };
         if params.human_mailbox.eq_ignore_ascii_case(&params.from_address) {
             let rule = "another address than from_address: a forward would come back";

@@ -3,6 +3,10 @@
 //! Deterministic: the same seed, steps and orders give the same states, bit for bit, on one machine. Not a physics
 //! engine: no traffic, no slip, no sensor noise; positions are exact to centimetres within a few kilometres of the origin.
 
+#[cfg(feature = "ros")]
+mod messages;
+#[cfg(feature = "ros")]
+pub mod node;
 pub mod core;
 mod geodesy;
 pub mod params;

@@ -63,8 +63,6 @@ pub struct Params {
     pub origin_latitude_deg: f64,
     /// WGS 84.
     pub origin_longitude_deg: f64,
-    /// How long the node may take to end.
-    pub drain_timeout: Duration,
 }
 
 impl Params {
@@ -79,7 +77,6 @@ impl Params {
             period: Duration::from_secs_f64(values.double("rate_hz")?.recip()),
             origin_latitude_deg: values.double("origin_latitude_deg")?,
             origin_longitude_deg: values.double("origin_longitude_deg")?,
-            drain_timeout: values.seconds("drain_timeout_s")?,
         })
     }
 }

@@ -120,7 +120,7 @@ fn remappings(arguments: impl Iterator<Item = String>) -> Vec<String> {
     kept
 }
 
-/// The number at `path`, if there is one.
+/// The number at `path`, if there is one that a double holds exactly.
 fn number(message: &DynamicMessage, path: &str) -> Option<f64> {
     let mut names = path.split('.');
     let mut value = message.get(names.next()?)?;
@@ -133,6 +133,12 @@ fn number(message: &DynamicMessage, path: &str) -> Option<f64> {
     match value {
         Value::Simple(SimpleValue::Double(value)) => Some(*value),
         Value::Simple(SimpleValue::Float(value)) => Some(f64::from(*value)),
+        Value::Simple(SimpleValue::Int8(value)) => Some(f64::from(*value)),
+        Value::Simple(SimpleValue::Uint8(value)) => Some(f64::from(*value)),
+        Value::Simple(SimpleValue::Int16(value)) => Some(f64::from(*value)),
+        Value::Simple(SimpleValue::Uint16(value)) => Some(f64::from(*value)),
+        Value::Simple(SimpleValue::Int32(value)) => Some(f64::from(*value)),
+        Value::Simple(SimpleValue::Uint32(value)) => Some(f64::from(*value)),
         _ => None,
     }
 }

@@ -40,15 +40,15 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     };
     serve_states(&mut graph, Arc::clone(&core))?;
     let of_health = Arc::clone(&core);
-    diagnostics::publish(&mut graph, move || lock(&of_health).statuses(SystemTime::now()))?;
+    diagnostics::publish(&mut graph, move || lock(&of_health).health(SystemTime::now()))?;
 
     let subscriptions: Vec<_> = lock(&core)
         .routes()
         .iter()
         .map(|route| NumberSubscription {
             topic: route.topic().to_owned(),
-            type_name: route.extractor().type_name().to_owned(),
-            fields: route.extractor().fields(),
+            type_name: route.extractor().type_name.to_owned(),
+            fields: route.extractor().fields,
         })
         .collect();
     let (of_updates, on_update) = (Arc::clone(&core), outputs.clone());

@@ -91,8 +91,6 @@ pub struct Params {
     pub battery_low: f64,
     /// Charge at or above which a low battery is low no more.
     pub battery_recovered: f64,
-    /// How long the node may take to end.
-    pub drain_timeout: Duration,
 }
 
 impl Params {
@@ -108,7 +106,6 @@ impl Params {
             silent_after: values.seconds("silent_after_s")?,
             battery_low: values.double("battery_low")?,
             battery_recovered: values.double("battery_recovered")?,
-            drain_timeout: values.seconds("drain_timeout_s")?,
         };
         params.validate()?;
         Ok(params)

@@ -1,0 +1,111 @@
+//! The node: the simulated fleet to the topics that real vehicles would have, orders to the fleet.
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Instant, SystemTime},
+};
+
+use tokio::time::MissedTickBehavior;
+
+use super::{
+    Core, Params,
+    messages::{battery_state, fix, odometry},
+    params::SPECS,
+};
+use crate::ros::{
+    RosError,
+    convert::{command_from_ros, time_to_ros},
+    diagnostics,
+    graph::{Graph, Publisher},
+    msg, nav_msgs,
+    runtime::{self, NodeError, NodeFacts, Shutdown},
+    sensor_msgs, topics,
+};
+
+/// Name, purpose and parameters of the node.
+pub const FACTS: NodeFacts = NodeFacts {
+    name: "fleet_simulator",
+    about: "A few vehicles with plausible motion and batteries, for demos and tests",
+    specs: SPECS,
+};
+
+/// `main` of the executable.
+pub fn main() -> ExitCode {
+    runtime::run(FACTS, Params::load, run)
+}
+
+async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {
+    let core = Core::new(&params);
+    let names: Vec<_> = core.vehicles().map(str::to_owned).collect();
+    let vehicles =
+        names.iter().map(|name| Vehicle::new(&mut graph, name)).collect::<Result<Vec<_>, RosError>>()?;
+    let mut commands = graph.subscribe(&topics::VEHICLES_COMMANDS)?;
+    let core = Arc::new(Mutex::new(core));
+    let of_health = Arc::clone(&core);
+    diagnostics::publish(&mut graph, move || lock(&of_health).health())?;
+    let _spinning = graph.spin()?;
+    tracing::info!(vehicles = names.len(), "driving");
+
+    let mut ticks = tokio::time::interval(params.period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = Instant::now();
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            Some(command) = commands.recv() => obey(&mut lock(&core), &command),
+            _ = ticks.tick() => {
+                let now = Instant::now();
+                let samples: Vec<_> = {
+                    let mut core = lock(&core);
+                    core.step(now.duration_since(before));
+                    core.samples().collect()
+                };
+                before = now;
+                let stamp = time_to_ros(SystemTime::now());
+                for (vehicle, sample) in vehicles.iter().zip(&samples) {
+                    let published = vehicle
+                        .fix
+                        .publish(&fix(sample, &stamp))
+                        .and_then(|()| vehicle.battery_state.publish(&battery_state(sample, &stamp)))
+                        .and_then(|()| vehicle.odometry.publish(&odometry(sample, &stamp)));
+                    if let Err(error) = published {
+                        tracing::warn!(%error, vehicle = %sample.vehicle, "readings are lost");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The core is whole after any panic: each call changes it in one step.
+fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
+    core.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn obey(core: &mut Core, message: &msg::VehicleCommand) {
+    match command_from_ros(message) {
+        Ok(command) => {
+            let outcome = core.command(&command);
+            tracing::info!(vehicle = %command.vehicle, command = command.command.word(), ?outcome, "order");
+        }
+        Err(error) => tracing::warn!(%error, "a message on vehicles/commands breaks its specification"),
+    }
+}
+
+/// What one vehicle publishes.
+struct Vehicle {
+    fix: Publisher<sensor_msgs::msg::NavSatFix>,
+    battery_state: Publisher<sensor_msgs::msg::BatteryState>,
+    odometry: Publisher<nav_msgs::msg::Odometry>,
+}
+
+impl Vehicle {
+    fn new(graph: &mut Graph, name: &str) -> Result<Self, RosError> {
+        Ok(Self {
+            fix: graph.vehicle_publisher(name, &topics::FIX)?,
+            battery_state: graph.vehicle_publisher(name, &topics::BATTERY_STATE)?,
+            odometry: graph.vehicle_publisher(name, &topics::ODOMETRY)?,
+        })
+    }
+}
