@@ -5,6 +5,7 @@
 //! exactly is not interpreted but passed on to a person; an answer goes to the authenticated address only.
 //! It keeps nothing between mails, so replicas need not agree on anything. One file an intent.
 
+mod authority;
 mod battery;
 mod compose;
 pub mod core;
