@@ -1,4 +1,4 @@
-//! Who may ask what, and what becomes of each mail.
+//! What becomes of each mail.
 //!
 //! Stateless: the same mail, verdict and states give the same effects, so that a mail delivered twice, or to two
 //! replicas, is answered by mails of the same identity, of which the outbox takes one.
@@ -6,11 +6,12 @@
 use std::time::SystemTime;
 
 use crate::{
-    mail::{Action, AuthResult, Disposition, Mail, OutboundMail, Registration, Role, Verdict},
+    mail::{Action, Disposition, Mail, OutboundMail, Verdict},
     vehicle::{VehicleCommand, VehicleState},
 };
 
 use super::{
+    authority::{self, Standing},
     battery,
     compose::{self, Origin},
     describe::{Clock, span},
@@ -88,17 +89,6 @@ impl Fleet {
 #[error("vehicle_router does not answer")]
 pub struct Unavailable;
 
-/// What a sender may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// Nothing; why.
-    Rejected(&'static str),
-    /// Ask: passed DMARC while the registry cannot be asked, and the policy is to answer.
-    Unproven,
-    Observer,
-    Operator,
-}
-
 /// The decisions of chatbot.
 #[derive(Clone, Debug)]
 pub struct Core {
@@ -117,7 +107,7 @@ impl Core {
         if let Some(why) = automatic {
             return settle(Action::Ignored, why);
         }
-        let standing = self.standing(verdict);
+        let standing = authority::standing(verdict, self.params.answers_without_registry);
         if let Standing::Rejected(why) = standing {
             // The authenticator's reason says why somebody is not authenticated, not why that does not suffice.
             let why = if verdict.authenticated || verdict.reason.is_empty() { why } else { &verdict.reason };
@@ -214,26 +204,6 @@ impl Core {
             }
         };
         self.send(origin, &text, Action::Answered, &format!("{what} of {vehicle}"))
-    }
-
-    /// The fields of a verdict are looked at one by one: it comes over a topic, and a contradiction is no permission.
-    fn standing(&self, verdict: &Verdict) -> Standing {
-        match (verdict.dmarc, verdict.registry, verdict.authenticated, verdict.role) {
-            (AuthResult::Pass, Registration::Active, true, Role::Operator) => Standing::Operator,
-            (AuthResult::Pass, Registration::Active, true, Role::Observer) => Standing::Observer,
-            (AuthResult::Pass, Registration::Active, true, Role::None) => {
-                Standing::Rejected("registered without a role")
-            }
-            (AuthResult::Pass, Registration::Unavailable, false, _)
-                if self.params.answers_without_registry =>
-            {
-                Standing::Unproven
-            }
-            (AuthResult::Pass, Registration::Unavailable, ..) => {
-                Standing::Rejected("the registry cannot be asked")
-            }
-            _ => Standing::Rejected("not authenticated"),
-        }
     }
 
     fn send(&self, origin: &Origin, text: &str, action: Action, reason: &str) -> Vec<Effect> {

@@ -1,11 +1,11 @@
 //! From a mail's words to one [`Request`], or the reason why not.
 //!
 //! The rules, of which the tests are the list:
-//! - A line is a request only as a whole. The first [`READ_LINES`] of the sender's own lines are looked at.
+//! - A line is a request only as a whole. The first `READ_LINES` of the sender's own lines are looked at.
 //! - A question is taken from the text if exactly one is there; if none is, from the subject. An inherited subject
 //!   ("Re: status") counts only if the reply has no words of its own.
 //! - An order stands alone: every one of the sender's own lines, subject included, is this order. The subject may also be
-//!   empty, inherited, one of [`NEUTRAL_SUBJECTS`] or the vehicle's name. An inherited subject orders nothing.
+//!   empty, inherited, one of `NEUTRAL_SUBJECTS` or the vehicle's name. An inherited subject orders nothing.
 //! - A mail that holds an order which is not taken is never answered as if it did not: it is unclear.
 
 use super::{battery, help, order, position, reading, status};

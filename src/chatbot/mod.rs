@@ -5,8 +5,7 @@
 //! exactly is not interpreted but passed on to a person; an answer goes to the authenticated address only.
 //! It keeps nothing between mails, so replicas need not agree on anything. One file an intent.
 
-#[cfg(feature = "ros")]
-pub mod node;
+mod authority;
 mod battery;
 mod compose;
 pub mod core;
@@ -14,6 +13,8 @@ mod describe;
 pub mod health;
 mod help;
 pub mod intent;
+#[cfg(feature = "ros")]
+pub mod node;
 mod order;
 pub mod params;
 mod position;

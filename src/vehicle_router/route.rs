@@ -7,7 +7,7 @@ const PLACEHOLDER: &str = "{vehicle}";
 /// Longest topic, bytes: what DDS leaves of 255 after the prefix that ROS puts before it.
 const MAX_TOPIC_BYTES: usize = 240;
 
-/// One entry of the parameter `routes`: "<topic template> <type>".
+/// One entry of the parameter `routes`: `<topic template> <type>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     topic: String,

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     chatbot::params::SPECS,
-    mail::{Address, Content, Envelope, MailId, OutboundKind, Source},
+    mail::{Address, AuthResult, Content, Envelope, MailId, OutboundKind, Registration, Role, Source},
     params::{Value, resolve},
     vehicle::{Battery, Command, Position},
 };
@@ -263,12 +263,13 @@ proptest! {
     /// For any words and any verdict: no authority, no mail and no order; every mail is settled, once and last.
     #[test]
     fn nothing_leaves_without_authority(
-        subject in "((stop|resume|status|battery|where is) [a-z_0-9]{1,9}|help|\\PC{0,40})",
-        text in "((stop|resume|status) (truck_1|bus)|(\\PC|\n){0,80})",
+        subject in "((stop|resume|status|battery|where is) [a-z_0-9]{1,9}|help|(?s).{0,40})",
+        text in "((stop|resume|status) (truck_1|bus)|(?s).{0,80})",
         verdict in any_verdict(),
         automatic in prop::option::of(Just("a list")),
+        policy in prop::sample::select(vec!["refuse", "answer"]),
     ) {
-        let core = core_with("refuse");
+        let core = core_with(policy);
         let effects = match core.interpret(&mail(&subject, &text), &verdict, automatic) {
             Step::Done(effects) => effects,
             Step::NeedsStates(pending) => core.answer(&pending, Ok(&fleet()), at(3)),
@@ -276,8 +277,10 @@ proptest! {
         let sends = effects.iter().any(|effect| matches!(effect, Effect::Send(_)));
         let orders = effects.iter().any(|effect| matches!(effect, Effect::Command(_)));
         let is_settle = |effect: &Effect| matches!(effect, Effect::Settle(_));
-        prop_assert!(!sends || verdict.authenticated && automatic.is_none());
-        prop_assert!(!orders || sends && verdict.role == Role::Operator && verdict.dmarc == AuthResult::Pass);
+        let by_policy = policy == "answer" && verdict.registry == Registration::Unavailable;
+        let may_ask = verdict.dmarc == AuthResult::Pass && (verdict.authenticated || by_policy);
+        prop_assert!(!sends || may_ask && automatic.is_none());
+        prop_assert!(!orders || sends && verdict.role == Role::Operator && verdict.authenticated);
         prop_assert_eq!(effects.iter().filter(|effect| is_settle(effect)).count(), 1);
         prop_assert!(effects.last().is_some_and(is_settle));
     }

@@ -130,7 +130,7 @@ proptest! {
 
     /// Whatever is read is about a name that can be a vehicle's.
     #[test]
-    fn reads_only_names(subject in "\\PC{0,40}", text in "(\\PC|\n){0,200}", line in "(stop|status|where is|battery) \\PC{1,20}") {
+    fn reads_only_names(subject in "(?s).{0,40}", text in "((?s).|\n){0,200}", line in "(stop|status|where is|battery) \\PC{1,20}") {
         for request in [read(&subject, &text), read(&line, &text), read(&subject, &line)].into_iter().flatten() {
             prop_assert!(request.vehicle().is_none_or(is_name));
         }
