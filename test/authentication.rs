@@ -1,98 +1,20 @@
 //! Sender verification from bytes to verdict, with zone files for the DNS and keys made at run time.
 
+mod dns;
+mod properties;
+mod scene;
+
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, UdpSocket},
     path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use mail_auth::dkim::Canonicalization;
-use posthorn::{
-    authenticator::{
-        core::{Checked, decide, needs_registry},
-        dns::Dns,
-        verify::{Policy, verify},
-        zone::Zone,
-    },
-    mail::{AuthResult, AuthResult::*, Envelope, Registration, Role, Source, parse},
-};
-use proptest::prelude::*;
+use posthorn::mail::{AuthResult::*, Source, parse};
 
+use self::scene::{LOCAL, MAIL, Scene, assert_results};
 use crate::testbed::sign::SignedDomain;
-
-const MAIL: &str = "From: Alice <alice@example.org>\r\n\
-    To: fleet@example.net\r\n\
-    Subject: Where is vehicle 7?\r\n\
-    Date: Mon, 6 Jan 2025 08:00:00 +0100\r\n\
-    Message-ID: <1@example.org>\r\n\
-    \r\n\
-    Where is it, and how much charge has it?\r\n";
-/// A client that example.org's SPF record does not name.
-const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-
-/// A fleet's correspondent whose DNS is a zone file.
-struct Scene {
-    domain: SignedDomain,
-    zone: String,
-    peer: IpAddr,
-    mail_from: String,
-    helo: String,
-    source: Source,
-    policy: Policy,
-    now: SystemTime,
-}
-
-impl Scene {
-    fn new() -> Self {
-        Self::of(SignedDomain::new("example.org", "s1"))
-    }
-
-    fn of(domain: SignedDomain) -> Self {
-        Self {
-            zone: domain.zone(),
-            domain,
-            peer: STRANGER,
-            mail_from: "alice@example.org".into(),
-            helo: "client.example.com".into(),
-            source: Source::Smtp,
-            policy: Policy { dkim_max_signatures: 10, relays: Vec::new() },
-            now: SystemTime::now(),
-        }
-    }
-
-    fn dns(&self) -> Dns {
-        Dns::zone(&Zone::parse(&self.zone, "test.zone").unwrap()).unwrap()
-    }
-
-    fn check(&self, mail: impl AsRef<[u8]>) -> Checked {
-        self.check_with(&self.dns(), mail)
-    }
-
-    fn check_with(&self, dns: &Dns, mail: impl AsRef<[u8]>) -> Checked {
-        let envelope = Envelope {
-            source: self.source,
-            peer: self.peer,
-            helo: self.helo.clone(),
-            mail_from: self.mail_from.clone(),
-            rcpt_to: vec!["fleet@example.net".into()],
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let checked = runtime.block_on(verify(dns, &self.policy, &envelope, mail.as_ref(), self.now));
-        assert!(!checked.reason.contains('@') && checked.reason.ends_with('.'), "{}", checked.reason);
-        let active = Some((Registration::Active, Role::Operator));
-        let verdict = decide(checked.clone(), active);
-        assert_eq!(verdict.authenticated, checked.dmarc == Pass);
-        assert_eq!(needs_registry(&checked), checked.dmarc == Pass);
-        checked
-    }
-}
-
-#[track_caller]
-fn assert_results(checked: &Checked, spf: AuthResult, dkim: AuthResult, dmarc: AuthResult) {
-    assert_eq!((checked.spf, checked.dkim, checked.dmarc), (spf, dkim, dmarc), "{}", checked.reason);
-}
 
 fn edit(mail: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
     let text = String::from_utf8(mail).unwrap();
@@ -392,105 +314,4 @@ fn canonicalisation_is_the_signers_choice() {
     assert_results(&scene.check(simple), Fail, Pass, Pass);
     let refolded = edit(scene.domain.sign(MAIL), "Subject: Where is", "subject:  Where\r\n\tis");
     assert_results(&scene.check(refolded), Fail, Pass, Pass);
-}
-
-#[test]
-fn a_dns_that_does_not_answer_is_a_temporary_error() {
-    let scene = Scene::new();
-    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let dns = Dns::servers(&[silent.local_addr().unwrap()], Duration::from_millis(200)).unwrap();
-    let checked = scene.check_with(&dns, scene.domain.sign(MAIL));
-    assert_results(&checked, TempError, TempError, TempError);
-    assert!(checked.reason.contains("did not answer"), "{}", checked.reason);
-    // It was asked, so the next test sees packets if there are any.
-    silent.set_nonblocking(true).unwrap();
-    assert!(silent.recv(&mut [0; 512]).is_ok());
-}
-
-#[test]
-fn a_zone_is_never_asked_of_the_network() {
-    let mut scene = Scene::new();
-    scene.zone += "spf.example.com. TXT \"v=spf1 a mx ptr a:other.example mx:other.example include:other.example -all\"\n\
-        spf.example.com. MX 10 mx.example.com.\n\
-        _dmarc.example.com. TXT \"v=DMARC1; p=none; sp=none; np=reject\"\n";
-    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let servers = Dns::servers(&[silent.local_addr().unwrap()], Duration::from_millis(500)).unwrap();
-    let dns = servers.with_zone(&Zone::parse(&scene.zone, "test.zone").unwrap());
-    for domain in ["example.org", "spf.example.com", "other.example", "no.such.domain.example.com"] {
-        for peer in [STRANGER, "2001:db8::1".parse().unwrap()] {
-            (scene.mail_from, scene.peer) = (format!("alice@{domain}"), peer);
-            let mail = scene.domain.sign(&MAIL.replace("example.org", domain));
-            let checked = scene.check_with(&dns, mail);
-            assert_ne!(checked.spf, TempError, "{domain}");
-            assert_ne!(checked.dmarc, TempError, "{domain}");
-        }
-    }
-    silent.set_nonblocking(true).unwrap();
-    assert_eq!(silent.recv(&mut [0; 512]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-}
-
-#[test]
-fn a_file_that_is_no_zone_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let missing = folder.path().join("missing.zone");
-    let error = Zone::read(&missing).unwrap_err().to_string();
-    assert!(error.contains("missing.zone cannot be read"), "{error}");
-    let wrong = folder.path().join("wrong.zone");
-    fs::write(&wrong, "\n\na. CNAME b.\n").unwrap();
-    assert!(Zone::read(&wrong).unwrap_err().to_string().contains("wrong.zone:3: type CNAME"));
-}
-
-proptest! {
-    /// Whoever changes a proven mail gets one that is not proven, or that says the same.
-    #[test]
-    fn a_change_is_seen_or_changes_nothing(at in any::<prop::sample::Index>(), insert in any::<bool>(), what in change()) {
-        let scene = Scene::new();
-        let mut mail = scene.domain.sign(MAIL);
-        let at = at.index(mail.len());
-        let end = if insert { at } else { at + 1 };
-        mail.splice(at..end, what.bytes());
-        let checked = scene.check(&mail);
-        if checked.dmarc == Pass {
-            let (is, was) = (parse(&mail), parse(MAIL.as_bytes()));
-            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-            prop_assert_eq!(is.from, was.from);
-            prop_assert_eq!((is.message_id, is.date, is.reply_to), (was.message_id, was.date, was.reply_to));
-            prop_assert_eq!(words(&is.subject), words(&was.subject));
-            prop_assert_eq!(words(&is.text), words(&was.text));
-        }
-    }
-
-    #[test]
-    fn any_bytes_get_a_verdict(data in prop::collection::vec(any::<u8>(), 0..512), lines in prop::collection::vec(change(), 0..20)) {
-        let scene = Scene::new();
-        prop_assert_ne!(scene.check(&data).dmarc, Pass);
-        prop_assert_ne!(scene.check(lines.concat() + MAIL).dmarc, Pass);
-    }
-}
-
-fn change() -> impl Strategy<Value = String> {
-    let lines = vec![
-        "\r\n",
-        "\n",
-        "\r",
-        "\0",
-        " ",
-        "\r\n ",
-        ":",
-        "@",
-        "<",
-        ",",
-        "From: mallory@example.com\r\n",
-        "\r\nFrom : b@example.com\r\n",
-        "Subject: stop\r\n",
-        "subject:stop\r\n",
-        "\r\nReply-To: m@example.com\r\n",
-        "\r\n\r\nstop\r\n",
-        "DKIM-Signature: v=1; a=rsa-sha256; l=1; b=;\r\n",
-        "DKIM-Signature: v=1; a=ed25519-sha256; d=example.org; s=s1; h=:::; bh=AA==; b=AA==\r\n",
-        "ARC-Seal: i=1\r\n",
-        "DKIM2-Signature: i=1\r\n",
-        "Content-Transfer-Encoding: base64\r\n",
-    ];
-    prop_oneof![prop::sample::select(lines).prop_map(str::to_owned), any::<char>().prop_map(String::from)]
 }

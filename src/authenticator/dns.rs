@@ -10,6 +10,7 @@ use std::{
     collections::HashMap,
     hash::Hash,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,7 +28,7 @@ use mail_auth::{
     spf::Spf,
 };
 
-use super::zone::{Records, Zone};
+use super::zone::{Records, Zone, ZoneError};
 
 /// Responses that the resolver keeps.
 const CACHED_RESPONSES: u64 = 4096;
@@ -36,8 +37,14 @@ const ATTEMPTS: usize = 2;
 
 /// The DNS cannot be used at all.
 #[derive(Debug, thiserror::Error)]
-#[error("the resolver cannot be set up: {0}")]
-pub struct DnsError(String);
+pub enum DnsError {
+    /// The zone file cannot be used.
+    #[error(transparent)]
+    Zone(#[from] ZoneError),
+    /// Neither can the system's configuration, or the servers given.
+    #[error("the resolver cannot be set up: {0}")]
+    Resolver(String),
+}
 
 /// What answers DNS questions, and for how long an answer is waited for.
 pub struct Dns {
@@ -47,12 +54,23 @@ pub struct Dns {
 }
 
 impl Dns {
+    /// The zone file if there is one (parameter `dns_zone_file`), else the system's servers.
+    ///
+    /// # Errors
+    /// If the zone file or the system's configuration cannot be used.
+    pub fn open(zone_file: Option<&Path>, timeout: Duration) -> Result<Self, DnsError> {
+        match zone_file {
+            Some(file) => Self::zone(&Zone::read(file)?),
+            None => Self::system(timeout),
+        }
+    }
+
     /// The servers of the system's configuration. `timeout` is for all answers that one method needs.
     ///
     /// # Errors
     /// If the system's configuration cannot be used.
     pub fn system(timeout: Duration) -> Result<Self, DnsError> {
-        let (config, options) = read_system_conf().map_err(|error| DnsError(error.to_string()))?;
+        let (config, options) = read_system_conf().map_err(|error| DnsError::Resolver(error.to_string()))?;
         Self::new(config, options, timeout)
     }
 
@@ -91,8 +109,8 @@ impl Dns {
         options.timeout = timeout / 2;
         options.cache_size = CACHED_RESPONSES;
         options.use_hosts_file = ResolveHosts::Never;
-        let resolver =
-            MessageAuthenticator::new(config, options).map_err(|error| DnsError(error.to_string()))?;
+        let resolver = MessageAuthenticator::new(config, options)
+            .map_err(|error| DnsError::Resolver(error.to_string()))?;
         Ok(Self { resolver, timeout, answers: Answers::default() })
     }
 

@@ -15,7 +15,7 @@ use mail_auth::{
 use tokio::time::timeout;
 
 use self::dkim::Signatures;
-use super::{core::Checked, dns::Dns};
+use super::{core::Checked, dns::Dns, params::Params};
 use crate::mail::{
     AuthResult, Envelope, Source,
     parse::{MAX_FIELDS, Section, authors, section},
@@ -29,6 +29,12 @@ pub struct Policy {
     /// Hosts of ours that pass on mail of others. The client of such a mail says nothing about its sender, so SPF is
     /// not evaluated; nor is it for LMTP, which only a mail system speaks.
     pub relays: Vec<IpAddr>,
+}
+
+impl From<&Params> for Policy {
+    fn from(params: &Params) -> Self {
+        Self { dkim_max_signatures: params.dkim_max_signatures, relays: params.relays.clone() }
+    }
 }
 
 /// Fields that occur once in a well-formed mail (RFC 5322 section 3.6, RFC 2045) and change what a reader sees. With

@@ -1,0 +1,91 @@
+//! A mail, who sends it, and what its domain publishes.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::SystemTime,
+};
+
+use posthorn::{
+    authenticator::{
+        core::{Checked, decide, needs_registry},
+        dns::Dns,
+        verify::{Policy, verify},
+        zone::Zone,
+    },
+    mail::{AuthResult, AuthResult::Pass, Envelope, Registration, Role, Source},
+};
+
+use crate::testbed::sign::SignedDomain;
+
+pub const MAIL: &str = "From: Alice <alice@example.org>\r\n\
+    To: fleet@example.net\r\n\
+    Subject: Where is vehicle 7?\r\n\
+    Date: Mon, 6 Jan 2025 08:00:00 +0100\r\n\
+    Message-ID: <1@example.org>\r\n\
+    \r\n\
+    Where is it, and how much charge has it?\r\n";
+/// A client that example.org's SPF record does not name.
+pub const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+pub const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// A fleet's correspondent whose DNS is a zone file.
+pub struct Scene {
+    pub domain: SignedDomain,
+    pub zone: String,
+    pub peer: IpAddr,
+    pub mail_from: String,
+    pub helo: String,
+    pub source: Source,
+    pub policy: Policy,
+    pub now: SystemTime,
+}
+
+impl Scene {
+    pub fn new() -> Self {
+        Self::of(SignedDomain::new("example.org", "s1"))
+    }
+
+    pub fn of(domain: SignedDomain) -> Self {
+        Self {
+            zone: domain.zone(),
+            domain,
+            peer: STRANGER,
+            mail_from: "alice@example.org".into(),
+            helo: "client.example.com".into(),
+            source: Source::Smtp,
+            policy: Policy { dkim_max_signatures: 10, relays: Vec::new() },
+            now: SystemTime::now(),
+        }
+    }
+
+    pub fn dns(&self) -> Dns {
+        Dns::zone(&Zone::parse(&self.zone, "test.zone").unwrap()).unwrap()
+    }
+
+    pub fn check(&self, mail: impl AsRef<[u8]>) -> Checked {
+        self.check_with(&self.dns(), mail)
+    }
+
+    pub fn check_with(&self, dns: &Dns, mail: impl AsRef<[u8]>) -> Checked {
+        let envelope = Envelope {
+            source: self.source,
+            peer: self.peer,
+            helo: self.helo.clone(),
+            mail_from: self.mail_from.clone(),
+            rcpt_to: vec!["fleet@example.net".into()],
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let checked = runtime.block_on(verify(dns, &self.policy, &envelope, mail.as_ref(), self.now));
+        assert!(!checked.reason.contains('@') && checked.reason.ends_with('.'), "{}", checked.reason);
+        let active = Some((Registration::Active, Role::Operator));
+        let verdict = decide(checked.clone(), active);
+        assert_eq!(verdict.authenticated, checked.dmarc == Pass);
+        assert_eq!(needs_registry(&checked), checked.dmarc == Pass);
+        checked
+    }
+}
+
+#[track_caller]
+pub fn assert_results(checked: &Checked, spf: AuthResult, dkim: AuthResult, dmarc: AuthResult) {
+    assert_eq!((checked.spf, checked.dkim, checked.dmarc), (spf, dkim, dmarc), "{}", checked.reason);
+}
