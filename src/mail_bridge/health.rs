@@ -1,0 +1,136 @@
+//! What `/diagnostics` says of the bridge. Pure.
+
+use crate::health::{Level, Status};
+
+/// State of the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Journal {
+    /// Files.
+    pub segments: usize,
+    /// Their size, bytes.
+    pub bytes: u64,
+    /// Mails not settled.
+    pub unsettled: usize,
+    /// Bytes of torn tails cut at start.
+    pub torn_bytes: u64,
+    /// Why it refuses everything, if it does.
+    pub failed: Option<String>,
+}
+
+/// State of the servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Intake {
+    /// Open connections.
+    pub connections: usize,
+    /// Bound of those.
+    pub max_connections: usize,
+    /// Mails answered with 250 since start.
+    pub accepted: u64,
+    /// Mails answered with 451 since start.
+    pub deferred: u64,
+    /// Connections refused since start.
+    pub refused_connections: u64,
+    /// Whether anybody listens to the mails published.
+    pub subscribers: bool,
+    /// Mails published and not settled.
+    pub in_flight: usize,
+}
+
+/// State of the outbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outbox {
+    /// Mails to be sent.
+    pub pending: usize,
+    /// Delivered since start.
+    pub delivered: u64,
+    /// Failed for good since start.
+    pub failed: u64,
+    /// Attempts in a row that failed for now.
+    pub deferred_in_a_row: u32,
+}
+
+/// State of the bridge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Of the journal.
+    pub journal: Journal,
+    /// Of the servers and the window.
+    pub intake: Intake,
+    /// Of the outbox.
+    pub outbox: Outbox,
+}
+
+/// One status for each thing that can fail.
+pub fn status(state: &State) -> Vec<Status> {
+    vec![journal(&state.journal), intake(state), outbox(&state.outbox)]
+}
+
+fn journal(state: &Journal) -> Status {
+    let (level, message) = match &state.failed {
+        Some(reason) => (Level::Error, format!("refuses until restart: {reason}")),
+        None if state.torn_bytes > 0 => {
+            (Level::Warn, "a torn tail was cut at start, see the .torn file".to_owned())
+        }
+        None => (Level::Ok, "durable".to_owned()),
+    };
+    Status::new("journal", level, message)
+        .with("segments", state.segments)
+        .with("bytes", state.bytes)
+        .with("unsettled", state.unsettled)
+        .with("torn_bytes", state.torn_bytes)
+}
+
+fn intake(state: &State) -> Status {
+    let intake = &state.intake;
+    let (level, message) = if state.journal.failed.is_some() {
+        (Level::Error, "answers 451: the journal has failed")
+    } else if intake.connections >= intake.max_connections {
+        (Level::Warn, "all connections in use, more are refused with 421")
+    } else if !intake.subscribers && state.journal.unsettled > 0 {
+        (Level::Warn, "mails wait in the journal: nobody subscribes to them")
+    } else {
+        (Level::Ok, "accepting")
+    };
+    Status::new("intake", level, message)
+        .with("connections", intake.connections)
+        .with("accepted", intake.accepted)
+        .with("deferred", intake.deferred)
+        .with("refused_connections", intake.refused_connections)
+        .with("in_flight", intake.in_flight)
+}
+
+fn outbox(state: &Outbox) -> Status {
+    let (level, message) = match state.deferred_in_a_row {
+        0 => (Level::Ok, "sending"),
+        _ => (Level::Warn, "the smart host does not take mails now, they are tried again"),
+    };
+    Status::new("outbox", level, message)
+        .with("pending", state.pending)
+        .with("delivered", state.delivered)
+        .with("failed", state.failed)
+        .with("deferred_in_a_row", state.deferred_in_a_row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn levels(change: impl Fn(&mut State)) -> Vec<Level> {
+        let mut state = State::default();
+        state.intake.max_connections = 2;
+        change(&mut state);
+        status(&state).iter().map(|status| status.level).collect()
+    }
+
+    #[test]
+    fn tells_what_is_wrong() {
+        assert_eq!(levels(|_| {}), [Level::Ok; 3]);
+        assert_eq!(
+            levels(|state| state.journal.failed = Some("disk full".into())),
+            [Level::Error, Level::Error, Level::Ok]
+        );
+        assert_eq!(levels(|state| state.intake.connections = 2), [Level::Ok, Level::Warn, Level::Ok]);
+        assert_eq!(levels(|state| state.journal.unsettled = 1), [Level::Ok, Level::Warn, Level::Ok]);
+        assert_eq!(levels(|state| state.outbox.deferred_in_a_row = 1), [Level::Ok, Level::Ok, Level::Warn]);
+    }
+}

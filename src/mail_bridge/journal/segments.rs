@@ -1,0 +1,199 @@
+//! The files of the journal: opening, appending, rotating, retiring. Blocking.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    index::{Index, Place},
+    record::Record,
+    store::{JournalError, Settings},
+};
+use crate::{mail_bridge::params::MESSAGE_BYTES, record_log::RecordLog};
+
+/// Bound of a record: a mail and its envelope.
+const RECORD_BYTES: usize = MESSAGE_BYTES as usize + 1024 * 1024;
+/// Start of a segment and head of each record, as `record_log` writes them.
+const MAGIC_BYTES: u64 = 16;
+const HEAD_BYTES: u64 = 8;
+/// Identities in one `Remembered` record.
+const REMEMBERED_CHUNK: usize = 10_000;
+
+pub(super) struct Segments {
+    settings: Settings,
+    /// Older segments and their sizes, bytes.
+    older: BTreeMap<u64, u64>,
+    number: u64,
+    current: RecordLog,
+    /// Held until dropped: one owner.
+    _lock: File,
+}
+
+impl Segments {
+    /// Opens the directory and fills `index`; also gives the bytes of torn tails that were cut.
+    pub(super) fn open(settings: Settings, index: &mut Index) -> Result<(Self, u64), JournalError> {
+        let directory = &settings.directory;
+        let failed = |source| JournalError::Directory { path: directory.clone(), source };
+        fs::create_dir_all(directory).map_err(failed)?;
+        let path = directory.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => JournalError::Locked { path: directory.clone() },
+            TryLockError::Error(source) => failed(source),
+        })?;
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(directory).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<u64>().ok());
+            numbers.extend(number);
+        }
+        numbers.sort_unstable();
+        let number = numbers.pop().unwrap_or(1);
+        let mut torn = 0;
+        let mut older = BTreeMap::new();
+        for number in numbers {
+            let (log, torn_bytes) = recover(&settings, number, index)?;
+            older.insert(number, log.len_bytes());
+            torn += torn_bytes;
+        }
+        let (current, torn_bytes) = recover(&settings, number, index)?;
+        Ok((Self { settings, older, number, current, _lock: lock }, torn + torn_bytes))
+    }
+
+    pub(super) fn append(&mut self, record: &Record) -> Result<Place, JournalError> {
+        let bytes = record.encode();
+        self.current.append(&bytes)?;
+        let offset = self.current.len_bytes().saturating_sub(bytes.len() as u64);
+        Ok(Place { segment: self.number, offset, bytes: bytes.len() })
+    }
+
+    pub(super) fn sync(&mut self) -> Result<(), JournalError> {
+        Ok(self.current.sync()?)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.current.len_bytes() >= self.settings.segment_bytes
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.older.len().saturating_add(1)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.older.values().sum::<u64>().saturating_add(self.current.len_bytes())
+    }
+
+    /// Starts a new segment. The current one MUST be synced.
+    pub(super) fn rotate(&mut self) -> Result<(), JournalError> {
+        let next = self.number.saturating_add(1);
+        let (log, _) = RecordLog::open(&path(&self.settings.directory, next), RECORD_BYTES)?;
+        self.older.insert(self.number, self.current.len_bytes());
+        self.current = log;
+        self.number = next;
+        Ok(())
+    }
+
+    /// The oldest segment, if it is to be retired.
+    pub(super) fn retirable(&self, index: &Index) -> Option<u64> {
+        let (&oldest, &bytes) = self.older.first_key_value()?;
+        let spare = self.older.len() > self.settings.keep_segments;
+        (spare && index.live_bytes(oldest).saturating_mul(2) <= bytes).then_some(oldest)
+    }
+
+    /// Saves what is needed of a segment and deletes it. A crash in between leaves both, which `Index::apply` allows.
+    pub(super) fn retire(&mut self, number: u64, index: &mut Index) -> Result<(), JournalError> {
+        let file = path(&self.settings.directory, number);
+        let (mut mails, mut keys) = (Vec::new(), Vec::new());
+        for bytes in RecordLog::read(&file, RECORD_BYTES)?.records {
+            let record = decode(&file, &bytes)?;
+            match &record {
+                Record::Accepted(mail)
+                    if index.mail(&mail.id).is_some_and(|place| place.segment == number) =>
+                {
+                    if index.is_unsettled(&mail.id) {
+                        self.move_to_end(&record, index)?;
+                    } else {
+                        mails.push(mail.id);
+                    }
+                }
+                Record::Queued(_, mail) => {
+                    let key = super::OutboundKey::of(mail);
+                    if index.outbound(&key).is_none_or(|place| place.segment != number) {
+                        continue;
+                    }
+                    if index.is_pending(&key) {
+                        let attempt = index.attempt(&key).cloned();
+                        self.move_to_end(&record, index)?;
+                        if let Some(attempt) = attempt {
+                            self.move_to_end(&Record::Attempted(attempt), index)?;
+                        }
+                    } else {
+                        keys.push(key);
+                    }
+                }
+                Record::Remembered(old_mails, old_keys) => {
+                    mails.extend(old_mails.iter().filter(|id| index.is_remembered(id)));
+                    keys.extend(old_keys.iter().filter(|key| index.is_remembered_key(key)));
+                }
+                _ => {}
+            }
+        }
+        for chunk in mails.chunks(REMEMBERED_CHUNK) {
+            self.move_to_end(&Record::Remembered(chunk.to_vec(), Vec::new()), index)?;
+        }
+        for chunk in keys.chunks(REMEMBERED_CHUNK) {
+            self.move_to_end(&Record::Remembered(Vec::new(), chunk.to_vec()), index)?;
+        }
+        self.sync()?;
+        fs::remove_file(&file).map_err(|source| JournalError::Segment {
+            path: file,
+            action: "delete",
+            source,
+        })?;
+        self.older.remove(&number);
+        Ok(())
+    }
+
+    fn move_to_end(&mut self, record: &Record, index: &mut Index) -> Result<(), JournalError> {
+        let place = self.append(record)?;
+        index.apply(record, place);
+        Ok(())
+    }
+}
+
+/// The record at a place. `None`: the segment was deleted meanwhile.
+pub(super) fn read(directory: &Path, place: Place) -> Result<Option<Record>, JournalError> {
+    let path = path(directory, place.segment);
+    let failed = |source| JournalError::Segment { path: path.clone(), action: "read", source };
+    let mut file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result.map_err(failed)?,
+    };
+    let mut bytes = vec![0; place.bytes];
+    file.seek(SeekFrom::Start(place.offset)).map_err(failed)?;
+    file.read_exact(&mut bytes).map_err(failed)?;
+    decode(&path, &bytes).map(Some)
+}
+
+fn path(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("{number:010}.log"))
+}
+
+fn decode(path: &Path, bytes: &[u8]) -> Result<Record, JournalError> {
+    Record::decode(bytes).map_err(|source| JournalError::Record { path: path.to_owned(), source })
+}
+
+fn recover(settings: &Settings, number: u64, index: &mut Index) -> Result<(RecordLog, u64), JournalError> {
+    let path = path(&settings.directory, number);
+    let (log, recovered) = RecordLog::open(&path, RECORD_BYTES)?;
+    let mut offset = MAGIC_BYTES;
+    for bytes in &recovered.records {
+        offset = offset.saturating_add(HEAD_BYTES);
+        index.apply(&decode(&path, bytes)?, Place { segment: number, offset, bytes: bytes.len() });
+        offset = offset.saturating_add(bytes.len() as u64);
+    }
+    Ok((log, recovered.torn_bytes))
+}

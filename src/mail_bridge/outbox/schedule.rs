@@ -1,0 +1,215 @@
+//! Which outbound mail is sent when, and what an attempt means. Pure.
+//!
+//! Time is the time since the node started, an argument everywhere; a mail's age at start is given once, so that a
+//! clock that jumps later makes no mail old.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+use crate::mail_bridge::{
+    journal::{Attempt, OutboundKey, SendState},
+    params::BackOff,
+};
+
+/// Recipients of an outbound mail, at most: one bit each.
+pub const RECIPIENTS: usize = 100;
+/// A mail is tried so often before its age can make it fail, as the clock at start may be wrong (no battery).
+const MIN_ATTEMPTS: u32 = 3;
+
+/// What an attempt came to. Recipients are bits, the first of `OutboundMail.to` the lowest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Recipients whose mail the server took.
+    pub delivered: u128,
+    /// Recipients refused for good.
+    pub refused: u128,
+    /// Reply or error, one line.
+    pub reply: String,
+}
+
+#[derive(Debug)]
+struct Entry {
+    attempts: u32,
+    /// When it was added, and its age then.
+    added: Duration,
+    age: Duration,
+    due: Duration,
+    open: u128,
+    failed: u128,
+}
+
+/// The schedule.
+#[derive(Debug)]
+pub struct Schedule {
+    back_off: BackOff,
+    give_up: Duration,
+    entries: HashMap<OutboundKey, Entry>,
+    due: BTreeSet<(Duration, OutboundKey)>,
+}
+
+impl Schedule {
+    /// An empty schedule. Mails older than `give_up` fail at their next failed attempt.
+    pub fn new(back_off: BackOff, give_up: Duration) -> Self {
+        Self { back_off, give_up, entries: HashMap::new(), due: BTreeSet::new() }
+    }
+
+    /// Adds a mail that is on disk; due at once. `age` is its age now, `last` its last attempt before a restart.
+    pub fn add(&mut self, key: OutboundKey, age: Duration, last: Option<&Attempt>, now: Duration) {
+        let entry = Entry {
+            attempts: last.map_or(0, |last| last.attempts),
+            added: now,
+            age,
+            due: now,
+            open: last.map_or(u128::MAX, |last| last.open),
+            failed: last.map_or(0, |last| last.failed),
+        };
+        if let Some(old) = self.entries.insert(key, entry) {
+            self.due.remove(&(old.due, key));
+        }
+        self.due.insert((now, key));
+    }
+
+    /// The mail that is due, with the recipients to try; the one due longest.
+    pub fn next(&self, now: Duration) -> Option<(OutboundKey, u128)> {
+        let (_, key) = self.due.first().filter(|(due, _)| *due <= now)?;
+        self.entries.get(key).map(|entry| (*key, entry.open))
+    }
+
+    /// When the next mail is due.
+    pub fn next_wakeup(&self) -> Option<Duration> {
+        self.due.first().map(|&(due, _)| due)
+    }
+
+    /// Takes the outcome of an attempt; says what is to be written down. `recipients` is how many the mail has.
+    pub fn tried(
+        &mut self,
+        key: OutboundKey,
+        recipients: usize,
+        outcome: Outcome,
+        now: Duration,
+    ) -> Option<Attempt> {
+        let entry = self.entries.get_mut(&key)?;
+        let all = u32::try_from(recipients)
+            .ok()
+            .and_then(|count| 1u128.checked_shl(count))
+            .map_or(u128::MAX, |bit| bit - 1);
+        entry.attempts = entry.attempts.saturating_add(1);
+        entry.failed |= outcome.refused & all;
+        entry.open &= all & !outcome.delivered & !outcome.refused;
+        let age = entry.age.saturating_add(now.saturating_sub(entry.added));
+        let old = age >= self.give_up && entry.attempts >= MIN_ATTEMPTS;
+        let (state, reply) = if entry.open == 0 && entry.failed == 0 {
+            (SendState::Delivered, outcome.reply)
+        } else if entry.open == 0 {
+            (SendState::Failed, outcome.reply)
+        } else if old {
+            entry.failed |= entry.open;
+            entry.open = 0;
+            (
+                SendState::Failed,
+                format!("given up after {} h: {}", self.give_up.as_secs() / 3600, outcome.reply),
+            )
+        } else {
+            (SendState::Deferred, outcome.reply)
+        };
+        let attempt =
+            Attempt { key, state, attempts: entry.attempts, open: entry.open, failed: entry.failed, reply };
+        self.due.remove(&(entry.due, key));
+        if state == SendState::Deferred {
+            entry.due = now.saturating_add(self.back_off.delay(entry.attempts));
+            self.due.insert((entry.due, key));
+        } else {
+            self.entries.remove(&key);
+        }
+        Some(attempt)
+    }
+
+    /// Puts off a mail that cannot be read, without counting an attempt.
+    pub fn put_off(&mut self, key: OutboundKey, now: Duration) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            self.due.remove(&(entry.due, key));
+            entry.due = now.saturating_add(self.back_off.max);
+            self.due.insert((entry.due, key));
+        }
+    }
+
+    /// Mails to be sent.
+    pub fn pending(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{MailId, OutboundKind};
+
+    const BACK_OFF: BackOff = BackOff { min: Duration::from_secs(1), max: Duration::from_secs(4) };
+
+    fn key(n: u8) -> OutboundKey {
+        OutboundKey::answering(MailId::from_bytes([n; 32]), OutboundKind::Answer)
+    }
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn outcome(delivered: u128, refused: u128) -> Outcome {
+        Outcome { delivered, refused, reply: "reply".to_owned() }
+    }
+
+    fn schedule() -> Schedule {
+        let mut schedule = Schedule::new(BACK_OFF, at(10));
+        schedule.add(key(1), at(0), None, at(0));
+        schedule
+    }
+
+    #[test]
+    fn tries_again_with_back_off_until_delivered() {
+        let mut schedule = schedule();
+        assert_eq!(schedule.next(at(0)), Some((key(1), u128::MAX)));
+        assert_eq!(schedule.tried(key(1), 1, outcome(0, 0), at(0)).unwrap().state, SendState::Deferred);
+        assert_eq!((schedule.next(at(0)), schedule.next_wakeup()), (None, Some(at(1))));
+        let delivered = schedule.tried(key(1), 1, outcome(1, 0), at(1)).unwrap();
+        assert_eq!((delivered.state, delivered.attempts), (SendState::Delivered, 2));
+        assert_eq!((schedule.pending(), schedule.next_wakeup()), (0, None));
+        assert_eq!(schedule.tried(key(1), 1, outcome(1, 0), at(1)), None);
+    }
+
+    #[test]
+    fn tries_only_the_recipients_that_are_open_and_fails_if_one_did() {
+        let mut schedule = schedule();
+        let attempt = schedule.tried(key(1), 3, outcome(0b001, 0b010), at(0)).unwrap();
+        assert_eq!((attempt.state, attempt.open, attempt.failed), (SendState::Deferred, 0b100, 0b010));
+        assert_eq!(schedule.next(at(1)), Some((key(1), 0b100)));
+        assert_eq!(schedule.tried(key(1), 3, outcome(0b100, 0), at(1)).unwrap().state, SendState::Failed);
+    }
+
+    #[test]
+    fn gives_up_on_the_old_but_not_before_a_few_attempts() {
+        let mut schedule = Schedule::new(BACK_OFF, at(10));
+        schedule.add(key(1), at(1_000_000_000), None, at(0));
+        let states: Vec<_> =
+            (0..3).map(|n| schedule.tried(key(1), 1, outcome(0, 0), at(n)).unwrap().state).collect();
+        assert_eq!(states, [SendState::Deferred, SendState::Deferred, SendState::Failed]);
+    }
+
+    #[test]
+    fn goes_on_where_it_was_before_a_restart() {
+        let last = Attempt {
+            key: key(1),
+            state: SendState::Deferred,
+            attempts: 7,
+            open: 0b10,
+            failed: 0,
+            reply: String::new(),
+        };
+        let mut schedule = Schedule::new(BACK_OFF, at(10));
+        schedule.add(key(1), at(0), Some(&last), at(0));
+        assert_eq!(schedule.next(at(0)), Some((key(1), 0b10)));
+        let delivered = schedule.tried(key(1), 2, outcome(0b10, 0), at(0)).unwrap();
+        assert_eq!((delivered.state, delivered.attempts), (SendState::Delivered, 8));
+    }
+}

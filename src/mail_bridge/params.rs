@@ -1,0 +1,291 @@
+//! Every parameter of the mail bridge: the only home of its defaults, and the rules between them. Pure.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::session::Limits;
+use crate::params::{
+    Default::{Double, Int, Text},
+    ParamError, Rule, Spec, Values,
+};
+
+/// Largest `max_message_bytes`, bytes. The journal's records are bounded by it, whatever the parameter says, so that
+/// a lowered parameter does not make old mails unreadable.
+pub const MESSAGE_BYTES: i64 = 128 * 1024 * 1024;
+
+const fn spec(
+    name: &'static str,
+    default: crate::params::Default,
+    rule: Rule,
+    unit: &'static str,
+    description: &'static str,
+) -> Spec {
+    Spec { name, default, rule, unit, description }
+}
+
+/// All parameters.
+#[rustfmt::skip]
+pub const SPECS: &[Spec] = &[
+    spec("smtp_listen", Text("127.0.0.1:2525"), Rule::Any, "", "Address and port of the SMTP server; port 0 takes a free one, empty turns it off."),
+    spec("lmtp_listen", Text("127.0.0.1:2424"), Rule::Any, "", "Address and port of the LMTP server; port 0 takes a free one, empty turns it off."),
+    spec("hostname", Text("localhost"), Rule::NotEmpty, "", "Name that the bridge gives in greetings, EHLO and Message-IDs."),
+    spec("max_message_bytes", Int(10 * 1024 * 1024), Rule::IntRange(1024, MESSAGE_BYTES), "B", "Larger mails are refused with 552."),
+    spec("max_recipients", Int(100), Rule::IntRange(1, 1000), "", "Further recipients of a mail are refused with 452."),
+    spec("max_received_headers", Int(50), Rule::IntRange(1, 1000), "", "A mail with more Received fields loops and is refused with 554."),
+    spec("max_connections", Int(64), Rule::IntRange(1, 10_000), "", "Further connections, SMTP and LMTP together, are refused with 421."),
+    spec("max_session_errors", Int(10), Rule::IntRange(1, 1000), "", "Refused commands before a session is ended with 421."),
+    spec("max_session_mails", Int(10_000), Rule::IntRange(1, 1_000_000), "", "Mails before a session is ended with 421."),
+    spec("session_timeout_s", Double(300.0), Rule::DoubleRange(0.1, 3600.0), "s", "A session that sends nothing for so long, or no whole command or mail for four times as long, is ended with 421."),
+    spec("drain_timeout_s", Double(10.0), Rule::DoubleRange(0.0, 600.0), "s", "On shutdown, time for mails under way to be taken and for the mail being sent."),
+    spec("journal_directory", Text(""), Rule::Any, "", "Directory of the journal, created if missing; empty: posthorn/mail_bridge in the user's state directory."),
+    spec("journal_segment_bytes", Int(64 * 1024 * 1024), Rule::IntRange(4096, 1024 * 1024 * 1024), "B", "A file of the journal is followed by a new one at this size."),
+    spec("journal_keep_segments", Int(4), Rule::IntRange(1, 10_000), "", "Files of the journal kept for get_raw although all in them is settled."),
+    spec("journal_remembered", Int(100_000), Rule::IntRange(0, 10_000_000), "", "Mails and answers whose file is gone but whose identity is remembered, so that a repetition is seen."),
+    spec("max_in_flight", Int(32), Rule::IntRange(1, 10_000), "", "Mails published and not yet settled, at most."),
+    spec("redelivery_min_s", Double(10.0), Rule::DoubleRange(0.01, 86_400.0), "s", "A mail not settled is published again after this; doubles each time."),
+    spec("redelivery_max_s", Double(600.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two publications of a mail."),
+    spec("smarthost", Text("127.0.0.1:25"), Rule::NotEmpty, "", "Host and port of the SMTP server that outbound mails are handed to."),
+    spec("smarthost_timeout_s", Double(60.0), Rule::DoubleRange(0.1, 3600.0), "s", "Time for the smart host to accept a connection and for each of its replies."),
+    spec("sender_address", Text(""), Rule::Any, "", "From of outbound mails that name none; empty: posthorn@ and the hostname."),
+    spec("retry_min_s", Double(60.0), Rule::DoubleRange(0.01, 86_400.0), "s", "An outbound mail that failed for now is sent again after this; doubles each time."),
+    spec("retry_max_s", Double(3600.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two attempts of an outbound mail."),
+    spec("retry_give_up_h", Double(72.0), Rule::DoubleRange(0.0, 8760.0), "h", "An outbound mail older than this fails for good at its next failed attempt."),
+];
+
+/// When something is done again: after `min`, then twice as long each time, at most `max`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BackOff {
+    /// First delay.
+    pub min: Duration,
+    /// Longest delay.
+    pub max: Duration,
+}
+
+impl BackOff {
+    /// Delay after so many attempts, 1 or more.
+    pub fn delay(&self, attempts: u32) -> Duration {
+        let doublings = attempts.saturating_sub(1).min(30);
+        self.min.saturating_mul(1 << doublings).min(self.max)
+    }
+}
+
+/// The parameters, valid together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Params {
+    /// Where SMTP listens, if it does.
+    pub smtp_listen: Option<SocketAddr>,
+    /// Where LMTP listens, if it does.
+    pub lmtp_listen: Option<SocketAddr>,
+    /// Name of the bridge.
+    pub hostname: String,
+    /// Bounds of a session.
+    pub limits: Limits,
+    /// Open connections, at most.
+    pub max_connections: usize,
+    /// Silence that ends a session.
+    pub session_timeout: Duration,
+    /// Bound of the drain on shutdown.
+    pub drain_timeout: Duration,
+    /// Directory of the journal.
+    pub journal_directory: PathBuf,
+    /// Size at which a journal file is closed, bytes.
+    pub journal_segment_bytes: u64,
+    /// Settled journal files that are kept.
+    pub journal_keep_segments: usize,
+    /// Identities remembered of journal files that are gone.
+    pub journal_remembered: usize,
+    /// Mails published and not settled, at most.
+    pub max_in_flight: usize,
+    /// When an unsettled mail is published again.
+    pub redelivery: BackOff,
+    /// `host:port` of the smart host.
+    pub smarthost: String,
+    /// Bound of each of its replies.
+    pub smarthost_timeout: Duration,
+    /// From of outbound mails that name none.
+    pub sender_address: String,
+    /// When an outbound mail is tried again.
+    pub retry: BackOff,
+    /// Age at which an outbound mail fails for good.
+    pub retry_give_up: Duration,
+}
+
+impl Params {
+    /// Reads the parameters. `state_home` is the user's state directory (`$XDG_STATE_HOME` or `~/.local/state`).
+    ///
+    /// # Errors
+    /// The first rule broken, with parameter and value.
+    pub fn load(values: &Values, state_home: &Path) -> Result<Self, ParamError> {
+        let directory = values.text("journal_directory")?;
+        let hostname = values.text("hostname")?;
+        let sender = values.text("sender_address")?;
+        let params = Self {
+            smtp_listen: listen(values, "smtp_listen")?,
+            lmtp_listen: listen(values, "lmtp_listen")?,
+            limits: Limits {
+                message_bytes: values.count("max_message_bytes")?,
+                recipients: values.count("max_recipients")?,
+                received_headers: values.count("max_received_headers")?,
+                errors: values.count("max_session_errors")?,
+                mails: values.count("max_session_mails")?,
+            },
+            max_connections: values.count("max_connections")?,
+            session_timeout: values.seconds("session_timeout_s")?,
+            drain_timeout: values.seconds("drain_timeout_s")?,
+            journal_directory: if directory.is_empty() {
+                state_home.join("posthorn/mail_bridge")
+            } else {
+                PathBuf::from(directory)
+            },
+            journal_segment_bytes: values.count("journal_segment_bytes")?,
+            journal_keep_segments: values.count("journal_keep_segments")?,
+            journal_remembered: values.count("journal_remembered")?,
+            max_in_flight: values.count("max_in_flight")?,
+            redelivery: BackOff {
+                min: values.seconds("redelivery_min_s")?,
+                max: values.seconds("redelivery_max_s")?,
+            },
+            smarthost: values.text("smarthost")?,
+            smarthost_timeout: values.seconds("smarthost_timeout_s")?,
+            sender_address: if sender.is_empty() { format!("posthorn@{hostname}") } else { sender },
+            retry: BackOff { min: values.seconds("retry_min_s")?, max: values.seconds("retry_max_s")? },
+            retry_give_up: Duration::from_secs_f64(
+                values.double("retry_give_up_h")?.clamp(0.0, 8760.0) * 3600.0,
+            ),
+            hostname,
+        };
+        params.validate()?;
+        Ok(params)
+    }
+
+    fn validate(&self) -> Result<(), ParamError> {
+        let graphic = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if !graphic(&self.hostname) || self.hostname.len() > 255 {
+            return Err(ParamError::rule(
+                "hostname",
+                &self.hostname,
+                "a host name of at most 255 bytes, ASCII",
+            ));
+        }
+        if !graphic(&self.sender_address)
+            || !self.sender_address.contains('@')
+            || self.sender_address.len() > 254
+        {
+            return Err(ParamError::rule(
+                "sender_address",
+                &self.sender_address,
+                "an address like name@host, ASCII",
+            ));
+        }
+        let port = self.smarthost.rsplit_once(':').filter(|(host, _)| graphic(host));
+        if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 0)) {
+            return Err(ParamError::rule("smarthost", &self.smarthost, "host:port"));
+        }
+        for (name, listen) in [("smtp_listen", self.smtp_listen), ("lmtp_listen", self.lmtp_listen)] {
+            if listen.is_some_and(|listen| listen.to_string() == self.smarthost) {
+                let rule = format!("another address than {name}, else answers come back as mails");
+                return Err(ParamError::rule("smarthost", &self.smarthost, rule));
+            }
+        }
+        if let (Some(smtp), Some(lmtp)) = (self.smtp_listen, self.lmtp_listen)
+            && smtp == lmtp
+            && smtp.port() != 0
+        {
+            return Err(ParamError::rule("lmtp_listen", lmtp, "another address than smtp_listen"));
+        }
+        if self.redelivery.min > self.redelivery.max {
+            let rule = format!("at least redelivery_min_s = {}", self.redelivery.min.as_secs_f64());
+            return Err(ParamError::rule("redelivery_max_s", self.redelivery.max.as_secs_f64(), rule));
+        }
+        if self.retry.min > self.retry.max {
+            let rule = format!("at least retry_min_s = {}", self.retry.min.as_secs_f64());
+            return Err(ParamError::rule("retry_max_s", self.retry.max.as_secs_f64(), rule));
+        }
+        Ok(())
+    }
+}
+
+fn listen(values: &Values, name: &'static str) -> Result<Option<SocketAddr>, ParamError> {
+    let text = values.text(name)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address = text
+        .parse()
+        .map_err(|_| ParamError::rule(name, &text, "an IP address and port like 127.0.0.1:2525"))?;
+    Ok(Some(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::params::{Value, resolve};
+
+    fn load(overrides: &[(&str, &str)]) -> Result<Params, ParamError> {
+        let overrides = overrides
+            .iter()
+            .map(|&(name, value)| {
+                let value = value.parse().map_or_else(|_| Value::Text(value.to_owned()), Value::Double);
+                (name.to_owned(), value)
+            })
+            .collect::<BTreeMap<_, _>>();
+        Params::load(&resolve(SPECS, overrides)?, Path::new("/state"))
+    }
+
+    #[test]
+    fn defaults_are_valid_bind_to_loopback_and_keep_their_own_rules() {
+        let params = load(&[]).unwrap();
+        assert!(params.smtp_listen.unwrap().ip().is_loopback());
+        assert_eq!(params.journal_directory, Path::new("/state/posthorn/mail_bridge"));
+        assert_eq!(params.sender_address, "posthorn@localhost");
+        for spec in SPECS {
+            let value = BTreeMap::from([(spec.name.to_owned(), spec.default.value())]);
+            assert!(resolve(SPECS, value).is_ok(), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn names_parameter_value_and_rule() {
+        for (overrides, error) in [
+            (
+                &[("smtp_listen", "localhost")][..],
+                "parameter 'smtp_listen' = localhost: must be an IP address and port like 127.0.0.1:2525",
+            ),
+            (&[("smarthost", "mail")], "parameter 'smarthost' = mail: must be host:port"),
+            (
+                &[("smarthost", "127.0.0.1:2525")],
+                "parameter 'smarthost' = 127.0.0.1:2525: must be another address than smtp_listen, else answers come back as mails",
+            ),
+            (
+                &[("lmtp_listen", "127.0.0.1:2525")],
+                "parameter 'lmtp_listen' = 127.0.0.1:2525: must be another address than smtp_listen",
+            ),
+            (
+                &[("redelivery_max_s", "1")],
+                "parameter 'redelivery_max_s' = 1: must be at least redelivery_min_s = 10",
+            ),
+            (
+                &[("hostname", "a b")],
+                "parameter 'hostname' = a b: must be a host name of at most 255 bytes, ASCII",
+            ),
+            (
+                &[("sender_address", "robot")],
+                "parameter 'sender_address' = robot: must be an address like name@host, ASCII",
+            ),
+        ] {
+            assert_eq!(load(overrides).unwrap_err().to_string(), error);
+        }
+    }
+
+    #[test]
+    fn backs_off_by_doubling_up_to_the_longest() {
+        let back_off = BackOff { min: Duration::from_secs(1), max: Duration::from_secs(5) };
+        let delays: Vec<_> = [1, 2, 3, 4, u32::MAX].map(|attempts| back_off.delay(attempts).as_secs()).into();
+        assert_eq!(delays, [1, 2, 4, 5, 5]);
+    }
+}

@@ -1,0 +1,267 @@
+//! The SMTP and LMTP servers: sockets, timers and limits around [`Session`]s.
+//!
+//! Bounds: open connections (421 beyond), silence and dribbling (421), and for each connection one mail and one
+//! buffer. On shutdown no connection is taken; a session between mails ends with 421, a mail under way may finish
+//! within the drain time. A connection that is lost before the final dot leaves nothing behind.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use super::{
+    journal::{Accepted, Journal},
+    session::{Ending, Incoming, Limits, Progress, Session, Verdict},
+};
+use crate::mail::{AcceptedMail, MailId, Source};
+
+/// Read from a connection at once, bytes.
+const BUFFER_BYTES: usize = 16 * 1024;
+/// A whole command or mail may take so many times the session timeout, however steadily bytes arrive.
+const SLOW_FACTOR: u32 = 4;
+/// After a refusal that ends the session, what the client still sends is read and dropped for so long and so much,
+/// so that the reply is not lost to a reset.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
+/// Pause after a failed accept (out of descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A server that cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} (parameter '{parameter}'): {source}")]
+pub struct ListenError {
+    /// The address.
+    pub address: SocketAddr,
+    /// The parameter that says so.
+    pub parameter: &'static str,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// Counts for `/diagnostics`.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Open connections.
+    pub connections: AtomicUsize,
+    /// Mails answered with 250.
+    pub accepted: AtomicU64,
+    /// Mails answered with 451.
+    pub deferred: AtomicU64,
+    /// Connections refused.
+    pub refused_connections: AtomicU64,
+}
+
+/// What the servers of a bridge share.
+#[derive(Debug)]
+pub struct Settings {
+    /// Name that the servers give.
+    pub hostname: Arc<str>,
+    /// Bounds of a session.
+    pub limits: Limits,
+    /// Silence that ends a session.
+    pub session_timeout: Duration,
+    /// Time for mails under way on shutdown.
+    pub drain_timeout: Duration,
+    /// One permit an open connection.
+    pub connections: Arc<Semaphore>,
+    /// Counts.
+    pub counters: Arc<Counters>,
+}
+
+/// Listens on `address`, which `parameter` gave.
+///
+/// # Errors
+/// If the address is not this host's or the port is in use.
+pub async fn listen(address: SocketAddr, parameter: &'static str) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| ListenError { address, parameter, source })
+}
+
+/// Serves until `shutdown` is true and every session has ended. False: the drain time was not enough and sessions
+/// were cut; their clients got no 250.
+pub async fn run(
+    listener: TcpListener,
+    protocol: Source,
+    settings: Arc<Settings>,
+    journal: Journal,
+    mut shutdown: watch::Receiver<bool>,
+) -> bool {
+    let mut sessions = JoinSet::new();
+    let session_shutdown = shutdown.clone();
+    loop {
+        tokio::select! {
+            biased;
+            () = stopped(&mut shutdown) => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => match Arc::clone(&settings.connections).try_acquire_owned() {
+                    Ok(permit) => {
+                        let connection = Connection {
+                            stream,
+                            settings: Arc::clone(&settings),
+                            journal: journal.clone(),
+                            shutdown: session_shutdown.clone(),
+                        };
+                        sessions.spawn(async move {
+                            let counters = Arc::clone(&connection.settings.counters);
+                            counters.connections.fetch_add(1, Ordering::Relaxed);
+                            if let Err(error) = connection.serve(protocol, peer.ip()).await {
+                                tracing::debug!(%error, ?protocol, "connection lost");
+                            }
+                            counters.connections.fetch_sub(1, Ordering::Relaxed);
+                            drop(permit);
+                        });
+                    }
+                    Err(_) => refuse(&stream, &settings),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            // Ended sessions are collected as they end.
+            Some(_) = sessions.join_next() => {}
+        }
+    }
+    drop(listener);
+    let drained =
+        timeout(settings.drain_timeout, async { while sessions.join_next().await.is_some() {} }).await;
+    sessions.shutdown().await;
+    drained.is_ok()
+}
+
+/// Returns when `shutdown` is true, or its sender is gone.
+pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+fn refuse(stream: &TcpStream, settings: &Settings) {
+    settings.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
+    // A new connection has room for it; if not, closing says as much.
+    let _ = stream.try_write(format!("421 4.3.2 {} too many connections\r\n", settings.hostname).as_bytes());
+}
+
+struct Connection {
+    stream: TcpStream,
+    settings: Arc<Settings>,
+    journal: Journal,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Connection {
+    async fn serve(mut self, protocol: Source, peer: IpAddr) -> io::Result<()> {
+        self.stream.set_nodelay(true)?;
+        let hostname = Arc::clone(&self.settings.hostname);
+        let mut session = Session::new(protocol, peer, hostname, self.settings.limits);
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let slow = self.settings.session_timeout.saturating_mul(SLOW_FACTOR);
+        let mut progress_by = (session.steps(), Instant::now() + slow);
+        self.write(&mut session).await?;
+        loop {
+            let read = match self.read(&mut buffer, progress_by.1, session.in_mail()).await {
+                Ok(0) => return Ok(()),
+                Ok(read) => read,
+                Err(Interruption::Lost(error)) => return Err(error),
+                Err(Interruption::End(ending)) => {
+                    session.end(ending);
+                    return self.close(&mut session).await;
+                }
+            };
+            let mut input = buffer.get(..read).unwrap_or_default();
+            loop {
+                match session.receive(&mut input) {
+                    Progress::More => break,
+                    Progress::Close => return self.close(&mut session).await,
+                    Progress::Mail(mail) => {
+                        self.write(&mut session).await?;
+                        session.verdict(self.take(*mail).await);
+                    }
+                }
+            }
+            self.write(&mut session).await?;
+            if session.steps() != progress_by.0 {
+                progress_by = (session.steps(), Instant::now() + slow);
+            }
+        }
+    }
+
+    async fn read(
+        &mut self,
+        buffer: &mut [u8],
+        progress_by: Instant,
+        in_mail: bool,
+    ) -> Result<usize, Interruption> {
+        let deadline = progress_by.min(Instant::now() + self.settings.session_timeout);
+        let read = timeout_at(deadline, self.stream.read(buffer));
+        tokio::select! {
+            biased;
+            () = stopped(&mut self.shutdown), if !in_mail => Err(Interruption::End(Ending::Shutdown)),
+            result = read => match result {
+                Ok(result) => result.map_err(Interruption::Lost),
+                Err(_) => Err(Interruption::End(Ending::Timeout)),
+            },
+        }
+    }
+
+    async fn write(&mut self, session: &mut Session) -> io::Result<()> {
+        let output = session.take_output();
+        if output.is_empty() {
+            return Ok(());
+        }
+        timeout(self.settings.session_timeout, self.stream.write_all(&output))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+
+    async fn take(&self, mail: Incoming) -> Verdict {
+        let id = MailId::of(&mail.data);
+        let counters = &self.settings.counters;
+        let mail =
+            AcceptedMail { id, received_at: SystemTime::now(), envelope: mail.envelope, data: mail.data };
+        match self.journal.accept(mail).await {
+            Ok(accepted) => {
+                counters.accepted.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(mail_id = %id, known = accepted == Accepted::Known, "mail journaled");
+                Verdict::Stored(id)
+            }
+            Err(error) => {
+                counters.deferred.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(mail_id = %id, %error, "mail not journaled");
+                Verdict::TryAgain
+            }
+        }
+    }
+
+    async fn close(mut self, session: &mut Session) -> io::Result<()> {
+        self.write(session).await?;
+        self.stream.shutdown().await?;
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut left = LINGER_BYTES;
+        let _ = timeout(LINGER, async {
+            while let Ok(read @ 1..) = self.stream.read(&mut buffer).await {
+                left = left.saturating_sub(read);
+                if left == 0 {
+                    break;
+                }
+            }
+        })
+        .await;
+        Ok(())
+    }
+}
+
+enum Interruption {
+    Lost(io::Error),
+    End(Ending),
+}
