@@ -24,6 +24,8 @@ pub mod bridge;
 pub mod core;
 pub mod health;
 pub mod journal;
+#[cfg(feature = "ros")]
+pub mod node;
 pub mod outbox;
 pub mod params;
 #[cfg(feature = "net")]

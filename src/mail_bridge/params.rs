@@ -134,7 +134,7 @@ impl Params {
             },
             max_connections: values.count("max_connections")?,
             session_timeout: values.seconds("session_timeout_s")?,
-            drain_timeout: values.seconds("drain_timeout_s")?,
+            drain_timeout: values.seconds("drain_timeout_s")? / 2,
             journal_directory: if directory.is_empty() {
                 state_home.join("posthorn/mail_bridge")
             } else {

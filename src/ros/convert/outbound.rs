@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::{ConvertError, error, id_from_ros, time_to_ros};
 use crate::{
     mail::{Action, Disposition, OutboundKind, OutboundMail},
-    mail_bridge::Delivery,
+    mail_bridge::{journal::SendState, outbox::Delivery},
     ros::msg,
 };
 
@@ -80,7 +80,7 @@ pub fn delivery_to_ros(delivery: &Delivery, now: SystemTime) -> msg::DeliverySta
         answers: delivery.answers.as_bytes().to_vec(),
         kind: delivery.kind as u8,
         message_id: delivery.message_id.clone(),
-        status: delivery.status as u8,
+        status: status_to_ros(delivery.state),
         attempts: delivery.attempts,
         reply: delivery.reply.clone(),
     }

@@ -1,0 +1,138 @@
+//! The node: the bridge's mails to topics, dispositions and outbound mails from topics to the bridge.
+
+use std::{process::ExitCode, time::{Duration, SystemTime}};
+
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+
+use super::{
+    bridge::{Bridge, Handle, Streams},
+    params::{Params, SPECS},
+};
+use crate::{
+    mail::{AcceptedMail, MailId, mail_of},
+    ros::{
+        RosError,
+        convert::{delivery_to_ros, disposition_from_ros, mail_to_ros, outbound_from_ros, raw_to_ros},
+        diagnostics,
+        graph::{Graph, Publisher, Request},
+        msg,
+        runtime::{self, NodeError, NodeFacts, Shutdown},
+        srv, topics,
+    },
+};
+
+/// Name, purpose and parameters of the node.
+pub const FACTS: NodeFacts = NodeFacts {
+    name: "mail_bridge",
+    about: "Takes mails by SMTP and LMTP into the graph, and sends mails from the graph by SMTP",
+    specs: SPECS,
+};
+
+/// How often it is looked whether anybody subscribes to mail/raw.
+const LOOK_FOR_SUBSCRIBERS: Duration = Duration::from_millis(200);
+
+/// `main` of the executable.
+pub fn main() -> ExitCode {
+    runtime::run(FACTS, |values| Params::load(values, &runtime::state_home()), run)
+}
+
+async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {
+    let raw = graph.publisher(&topics::MAIL_RAW)?;
+    let inbound = graph.publisher(&topics::MAIL_INBOUND)?;
+    let delivered = graph.publisher(&topics::MAIL_DELIVERIES)?;
+    let dispositions = graph.subscribe(&topics::MAIL_DISPOSITIONS)?;
+    let outbound = graph.subscribe(&topics::MAIL_OUTBOUND)?;
+    let requests = graph.serve(&topics::GET_RAW)?;
+
+    let (bridge, Streams { mut mails, mut deliveries }) = Bridge::start(params).await?;
+    let handle = bridge.handle();
+    let of_health = handle.clone();
+    diagnostics::publish(&mut graph, move || of_health.status())?;
+    tokio::spawn(take_dispositions(dispositions, handle.clone()));
+    tokio::spawn(take_outbound(outbound, handle.clone()));
+    tokio::spawn(serve_raw(requests, handle.clone()));
+    let _spinning = graph.spin()?;
+
+    let mut looks = tokio::time::interval(LOOK_FOR_SUBSCRIBERS);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => break,
+            _ = looks.tick() => handle.set_subscribers(raw.subscribers() > 0),
+            Some(mail) = mails.recv() => {
+                if let Err(error) = publish(&raw, &inbound, mail) {
+                    tracing::warn!(%error, "a mail was not published; it comes again");
+                }
+            }
+            Some(delivery) = deliveries.recv() => {
+                if let Err(error) = delivered.publish(&delivery_to_ros(&delivery, SystemTime::now())) {
+                    tracing::warn!(%error, "a delivery status is lost");
+                }
+            }
+        }
+    }
+    // Deliveries are journaled; what is reported after this is reported by nobody.
+    deliveries.close();
+    if bridge.drain().await { Ok(()) } else { Err("cut short: what was under way goes on after the restart".into()) }
+}
+
+fn publish(
+    raw: &Publisher<msg::RawMail>,
+    inbound: &Publisher<msg::Mail>,
+    accepted: AcceptedMail,
+) -> Result<(), RosError> {
+    let mail = mail_of(&accepted);
+    tracing::info!(mail_id = %mail.id, size = mail.size, "published");
+    inbound.publish(&mail_to_ros(&mail))?;
+    raw.publish(&raw_to_ros(&mail, accepted.data))
+}
+
+async fn take_dispositions(mut messages: mpsc::Receiver<msg::Disposition>, handle: Handle) {
+    while let Some(message) = messages.recv().await {
+        match disposition_from_ros(message) {
+            Ok(disposition) => {
+                if handle.disposition(disposition).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a message on mail/dispositions breaks its specification"),
+        }
+    }
+}
+
+/// One after the other would wait for one sync each; together they share it.
+async fn take_outbound(mut messages: mpsc::Receiver<msg::OutboundMail>, handle: Handle) {
+    while let Some(message) = messages.recv().await {
+        match outbound_from_ros(message) {
+            Ok(mail) => {
+                let handle = handle.clone();
+                tokio::spawn(async move {
+                    let answers = mail.answers;
+                    if let Err(error) = handle.outbound(mail).await {
+                        tracing::error!(%error, %answers, "an outbound mail was not journaled; its mail comes again");
+                    }
+                });
+            }
+            Err(error) => tracing::warn!(%error, "a message on mail/outbound breaks its specification"),
+        }
+    }
+}
+
+async fn serve_raw(mut requests: mpsc::Receiver<Request<srv::GetRaw::Service>>, handle: Handle) {
+    while let Some(request) = requests.recv().await {
+        let mail = match MailId::try_from(request.message.mail_id.as_slice()) {
+            Ok(id) => handle.get_raw(id).await.unwrap_or_else(|error| {
+                tracing::error!(%error, "the journal cannot be read");
+                None
+            }),
+            Err(_) => None,
+        };
+        let response = mail.map_or_else(srv::GetRaw::Response::default, |mail| srv::GetRaw::Response {
+            found: true,
+            data: mail.data,
+        });
+        if let Err(error) = request.respond(response) {
+            tracing::warn!(%error, "an answer of get_raw is lost");
+        }
+    }
+}
