@@ -4,6 +4,7 @@
 //! - [`mail`]: what a mail, a verdict and an answer are; the types that two nodes share. Pure.
 //! - [`params`]: how a node's parameters are described, defaulted and validated. Pure.
 //! - [`health`]: what a node says of itself on `/diagnostics`. Pure.
+//! - [`record_log`]: an append-only file that survives `kill -9`; the journal and the evidence log are made of it.
 //! - [`mail_bridge`]: SMTP and LMTP in, the journal, the window of unsettled mails, the outbox.
 //! - [`authenticator`]: SPF, DKIM, DMARC, the registry contract, the evidence ledger.
 //! - [`vehicle_router`]: any vehicle topic in, the latest state of each vehicle out.
@@ -21,6 +22,7 @@ pub mod health;
 pub mod mail;
 pub mod mail_bridge;
 pub mod params;
+pub mod record_log;
 #[cfg(feature = "ros")]
 pub mod ros;
 pub mod vehicle_router;
