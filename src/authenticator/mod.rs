@@ -1,1 +1,5 @@
 //! To come.
+
+pub mod address;
+pub mod merkle;
+mod secret;
