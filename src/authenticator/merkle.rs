@@ -127,10 +127,7 @@ mod tests {
 
     #[test]
     fn gives_the_roots_of_certificate_transparency() {
-        assert_eq!(
-            tree(0).root(),
-            hash("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
-        );
+        assert_eq!(tree(0).root(), hash("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"));
         for (index, root) in ROOTS.iter().enumerate() {
             assert_eq!(tree(index + 1).root(), hash(root), "{} leaves", index + 1);
         }
@@ -156,10 +153,7 @@ mod tests {
                 hash("d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7"),
             ]
         );
-        assert_eq!(
-            proof(2, 3),
-            [hash("fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125")]
-        );
+        assert_eq!(proof(2, 3), [hash("fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125")]);
         assert_eq!(tree(3).proof(3), None);
     }
 

@@ -59,10 +59,10 @@ fn load(path: &Path) -> Result<[u8; 32], SecretError> {
     }
     let mut text = String::new();
     file.take(100).read_to_string(&mut text).map_err(|source| failed(path, "read", source))?;
-    let digits: MailId = text.trim_end().parse().map_err(|_| SecretError::Content {
-        path: path.to_owned(),
-        rule: "64 hex digits",
-    })?;
+    let digits: MailId = text
+        .trim_end()
+        .parse()
+        .map_err(|_| SecretError::Content { path: path.to_owned(), rule: "64 hex digits" })?;
     Ok(*digits.as_bytes())
 }
 
