@@ -1,11 +1,28 @@
-//! To come.
+//! Who sent a mail, and the proof of it: SPF, DKIM, DMARC, the registry contract, the evidence ledger.
+//!
+//! # What is promised
+//! - `authenticated` MUST hold only if DMARC passed for the one From mailbox and the registry names it active; see [`core`].
+//! - A verdict MUST be in the evidence log, synced, before it is published (contract 5); see [`evidence`].
+//! - What goes on chain reveals no address and no text: digests of addresses are keyed; see [`address`].
+//!
+//! # Layout, in reading order
+//! - [`params`]: every parameter, its default and its rules. Pure.
+//! - [`zone`]: DNS from a file. Pure. `dns`: from that, or from servers.
+//! - `verify`: a mail to what is known of its sender.
+//! - [`core`]: from that to the verdict. Pure.
+//! - [`address`]: keyed digests of addresses.
+//! - [`evidence`], [`merkle`]: what is hashed, the log, the proofs.
+//!
+//! What it does not do: ARC; reading Authentication-Results, which anybody can write.
 
-#[cfg(feature = "ros")]
-pub mod node;
+pub mod address;
 pub mod core;
 #[cfg(feature = "net")]
 pub mod dns;
+pub mod evidence;
+pub mod merkle;
 pub mod params;
+mod secret;
 #[cfg(feature = "net")]
 pub mod verify;
 pub mod zone;

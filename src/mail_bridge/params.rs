@@ -87,7 +87,7 @@ pub struct Params {
     pub max_connections: usize,
     /// Silence that ends a session.
     pub session_timeout: Duration,
-    /// Bound of the drain on shutdown.
+    /// Bound of each half of the drain, intake and then outbox: half of `drain_timeout_s`.
     pub drain_timeout: Duration,
     /// Directory of the journal.
     pub journal_directory: PathBuf,

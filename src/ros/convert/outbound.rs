@@ -80,7 +80,7 @@ pub fn delivery_to_ros(delivery: &Delivery, now: SystemTime) -> msg::DeliverySta
         answers: delivery.answers.as_bytes().to_vec(),
         kind: delivery.kind as u8,
         message_id: delivery.message_id.clone(),
-        status: status_to_ros(delivery.state),
+        status: delivery.state as u8,
         attempts: delivery.attempts,
         reply: delivery.reply.clone(),
     }
