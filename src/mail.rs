@@ -12,13 +12,14 @@ pub use parse::parse;
 
 use std::{net::IpAddr, time::SystemTime};
 
-/// How a mail came in (`Mail.SOURCE_*`).
+/// How a mail came in. Numbers are those of `Mail.SOURCE_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Source {
     /// SMTP, RFC 5321.
-    Smtp,
+    Smtp = 1,
     /// LMTP, RFC 2033.
-    Lmtp,
+    Lmtp = 2,
 }
 
 /// The SMTP envelope: who delivers, from whom, to whom. Unverified.

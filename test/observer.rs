@@ -51,9 +51,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (asked, mut requests) = mpsc::unbounded_channel::<Value>();
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            match serde_json::from_str(&line) {
-                Ok(request) if asked.send(request).is_ok() => {}
-                _ => break,
+            let Ok(request) = serde_json::from_str(&line) else { break };
+            if asked.send(request).is_err() {
+                break;
             }
         }
         std::process::exit(0);
@@ -72,7 +72,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Calls a service when it is there, and prints its answer.
-fn ask(node: &mut r2r::Node, call: &Value, lines: mpsc::UnboundedSender<Value>) -> Result<(), Box<dyn Error>> {
+fn ask(
+    node: &mut r2r::Node,
+    call: &Value,
+    lines: mpsc::UnboundedSender<Value>,
+) -> Result<(), Box<dyn Error>> {
     let text = |name: &str| call[name].as_str().map(str::to_owned).ok_or(format!("request without {name}"));
     let (service, type_name) = (text("service")?, text("type")?);
     let client = node.create_client_untyped(&service, &type_name, QosProfile::services_default())?;

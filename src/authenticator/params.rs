@@ -76,8 +76,6 @@ pub struct Params {
     pub address_key_path: PathBuf,
     /// Mails verified at once.
     pub max_in_flight: usize,
-    /// For the end of the node.
-    pub drain_timeout: Duration,
 }
 
 /// Addresses of contracts that are deployed.

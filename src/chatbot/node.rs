@@ -160,8 +160,12 @@ impl Worker {
             let work = lock(&self.work);
             (work.in_flight(), work.capacity())
         };
-        let status =
-            msg::WorkerStatus { stamp: time_to_ros(SystemTime::now()), id: id.to_owned(), in_flight, capacity };
+        let status = msg::WorkerStatus {
+            stamp: time_to_ros(SystemTime::now()),
+            id: id.to_owned(),
+            in_flight,
+            capacity,
+        };
         if let Err(error) = heartbeats.publish(&status) {
             tracing::warn!(%error, "a heartbeat is lost");
         }

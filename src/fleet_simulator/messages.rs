@@ -1,7 +1,11 @@
 //! A sample as the messages of a real vehicle's sensors.
 
 use super::Sample;
-use crate::ros::{builtin_interfaces::msg::Time, nav_msgs::msg::Odometry, sensor_msgs::msg::{BatteryState, NavSatFix}};
+use crate::ros::{
+    builtin_interfaces::msg::Time,
+    nav_msgs::msg::Odometry,
+    sensor_msgs::msg::{BatteryState, NavSatFix},
+};
 
 /// Horizontal standard deviation of the simulated receiver, which has no noise [m].
 const POSITION_STD_M: f64 = 0.5;

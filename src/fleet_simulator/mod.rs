@@ -3,12 +3,12 @@
 //! Deterministic: the same seed, steps and orders give the same states, bit for bit, on one machine. Not a physics
 //! engine: no traffic, no slip, no sensor noise; positions are exact to centimetres within a few kilometres of the origin.
 
+pub mod core;
+mod geodesy;
 #[cfg(feature = "ros")]
 mod messages;
 #[cfg(feature = "ros")]
 pub mod node;
-pub mod core;
-mod geodesy;
 pub mod params;
 mod random;
 mod route;

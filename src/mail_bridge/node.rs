@@ -1,6 +1,9 @@
 //! The node: the bridge's mails to topics, dispositions and outbound mails from topics to the bridge.
 
-use std::{process::ExitCode, time::{Duration, SystemTime}};
+use std::{
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
@@ -73,7 +76,11 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     }
     // Deliveries are journaled; what is reported after this is reported by nobody.
     deliveries.close();
-    if bridge.drain().await { Ok(()) } else { Err("cut short: what was under way goes on after the restart".into()) }
+    if bridge.drain().await {
+        Ok(())
+    } else {
+        Err("cut short: what was under way goes on after the restart".into())
+    }
 }
 
 fn publish(

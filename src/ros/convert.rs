@@ -53,7 +53,9 @@ fn id_from_ros(field: &'static str, bytes: &[u8]) -> Result<MailId, ConvertError
 }
 
 fn bytes_from_ros<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], ConvertError> {
-    bytes.try_into().map_err(|_| error(field, format!("{} bytes", bytes.len()), "as long as the message says"))
+    bytes
+        .try_into()
+        .map_err(|_| error(field, format!("{} bytes", bytes.len()), "as long as the message says"))
 }
 
 #[cfg(test)]

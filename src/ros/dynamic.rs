@@ -7,8 +7,9 @@
 use std::{sync::Arc, thread::JoinHandle};
 
 use rclrs::{
-    Context, CreateBasicExecutor, DynamicMessage, ExecutorCommands, InitOptions, MessageInfo, MessageTypeName,
-    NodeOptions, QoSProfile, RclrsError, SimpleValue, SpinOptions, SubscriptionOptions, Value,
+    Context, CreateBasicExecutor, DynamicMessage, ExecutorCommands, InitOptions, IntoNodeOptions,
+    MessageInfo, MessageTypeName, QoSProfile, RclrsError, SimpleValue, SpinOptions, SubscriptionOptions,
+    Value,
 };
 
 use super::RosError;
@@ -51,7 +52,7 @@ pub fn subscribe(
     };
     let context = Context::new(remappings(std::env::args()), InitOptions::default()).map_err(of_node)?;
     let mut executor = context.create_basic_executor();
-    let node = executor.create_node(NodeOptions::new(&name).namespace(namespace)).map_err(of_node)?;
+    let node = executor.create_node(name.as_str().namespace(namespace)).map_err(of_node)?;
 
     let mut handles = Vec::with_capacity(subscriptions.len());
     for (place, subscription) in subscriptions.iter().enumerate() {
@@ -71,9 +72,13 @@ pub fn subscribe(
         let mut options = SubscriptionOptions::new(&subscription.topic);
         options.qos = QoSProfile::sensor_data_default();
         let handle = node
-            .create_dynamic_subscription(type_name, options, move |message: DynamicMessage, _: MessageInfo| {
-                receive(place, fields.iter().filter_map(|path| number(&message, path)).collect());
-            })
+            .create_dynamic_subscription(
+                type_name,
+                options,
+                move |message: DynamicMessage, _: MessageInfo| {
+                    receive(place, fields.iter().filter_map(|path| number(&message, path)).collect());
+                },
+            )
             .map_err(|e| error(e.to_string()))?;
         handles.push(handle);
     }

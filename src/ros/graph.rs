@@ -113,9 +113,10 @@ impl Graph {
         T::Request: Send,
     {
         let name = service.facts.name;
-        let stream = self.node.create_service(name, QosProfile::services_default()).map_err(|source| {
-            RosError::Create { what: "service", name: name.to_owned(), source }
-        })?;
+        let stream = self
+            .node
+            .create_service(name, QosProfile::services_default())
+            .map_err(|source| RosError::Create { what: "service", name: name.to_owned(), source })?;
         Ok(move_on(stream, SERVICE_DEPTH))
     }
 
@@ -128,9 +129,10 @@ impl Graph {
         service: &Service<T>,
     ) -> Result<Client<T>, RosError> {
         let name = service.facts.name;
-        let inner = self.node.create_client(name, QosProfile::services_default()).map_err(|source| {
-            RosError::Create { what: "client", name: name.to_owned(), source }
-        })?;
+        let inner = self
+            .node
+            .create_client(name, QosProfile::services_default())
+            .map_err(|source| RosError::Create { what: "client", name: name.to_owned(), source })?;
         Ok(Client { service: name, inner })
     }
 

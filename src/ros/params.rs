@@ -114,5 +114,8 @@ fn not_declared(name: &str) -> r2r::Error {
 }
 
 fn read_only(name: &str) -> r2r::Error {
-    r2r::Error::ParameterValueConv { name: name.to_owned(), msg: "is read-only: restart the node to change it".to_owned() }
+    r2r::Error::ParameterValueConv {
+        name: name.to_owned(),
+        msg: "is read-only: restart the node to change it".to_owned(),
+    }
 }

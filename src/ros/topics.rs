@@ -99,8 +99,13 @@ pub const CHATBOT_WORKERS: Topic<msg::WorkerStatus> =
 pub const VEHICLES_STATES: Topic<msg::VehicleState> =
     Topic::new("vehicles/states", "posthorn/msg/VehicleState", Qos::Sensor, "vehicle_router", "anyone");
 /// Conditions of vehicles, raised and cleared.
-pub const VEHICLES_ALERTS: Topic<msg::VehicleAlert> =
-    Topic::new("vehicles/alerts", "posthorn/msg/VehicleAlert", Qos::State, "vehicle_router", "chatbot, others");
+pub const VEHICLES_ALERTS: Topic<msg::VehicleAlert> = Topic::new(
+    "vehicles/alerts",
+    "posthorn/msg/VehicleAlert",
+    Qos::State,
+    "vehicle_router",
+    "chatbot, others",
+);
 /// Orders to vehicles.
 pub const VEHICLES_COMMANDS: Topic<msg::VehicleCommand> =
     Topic::new("vehicles/commands", "posthorn/msg/VehicleCommand", Qos::Event, "chatbot", "vehicles");
@@ -165,6 +170,7 @@ impl<T> VehicleTopic<T> {
 /// Position of a vehicle, from the simulator.
 pub(crate) const FIX: VehicleTopic<sensor_msgs::msg::NavSatFix> = VehicleTopic::new("fix");
 /// Battery of a vehicle, from the simulator.
-pub(crate) const BATTERY_STATE: VehicleTopic<sensor_msgs::msg::BatteryState> = VehicleTopic::new("battery_state");
+pub(crate) const BATTERY_STATE: VehicleTopic<sensor_msgs::msg::BatteryState> =
+    VehicleTopic::new("battery_state");
 /// Motion of a vehicle, from the simulator.
 pub(crate) const ODOMETRY: VehicleTopic<nav_msgs::msg::Odometry> = VehicleTopic::new("odometry");

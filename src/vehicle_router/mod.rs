@@ -4,10 +4,10 @@
 //! Invariants: a value out of its range never reaches a state; an alert is raised once and cleared once. It does not
 //! keep history, and it does not know a message type beyond the paths of the fields it reads.
 
-#[cfg(feature = "ros")]
-pub mod node;
 pub mod core;
 pub mod extract;
+#[cfg(feature = "ros")]
+pub mod node;
 pub mod params;
 mod route;
 

@@ -14,10 +14,7 @@ pub fn mail_to_ros(mail: &Mail) -> msg::Mail {
     msg::Mail {
         stamp: time_to_ros(*received_at),
         id: id.as_bytes().to_vec(),
-        source: match envelope.source {
-            Source::Smtp => msg::Mail::SOURCE_SMTP,
-            Source::Lmtp => msg::Mail::SOURCE_LMTP,
-        },
+        source: envelope.source as u8,
         peer_address: envelope.peer.to_string(),
         helo: envelope.helo.clone(),
         mail_from: envelope.mail_from.clone(),
@@ -107,11 +104,10 @@ pub fn accepted_from_ros(raw: msg::RawMail) -> Result<AcceptedMail, ConvertError
 
 fn envelope_from_ros(mail: &msg::Mail) -> Result<Envelope, ConvertError> {
     Ok(Envelope {
-        source: match mail.source {
-            msg::Mail::SOURCE_SMTP => Source::Smtp,
-            msg::Mail::SOURCE_LMTP => Source::Lmtp,
-            other => return Err(error("source", other, "one of SOURCE_*")),
-        },
+        source: [Source::Smtp, Source::Lmtp]
+            .into_iter()
+            .find(|source| *source as u8 == mail.source)
+            .ok_or_else(|| error("source", mail.source, "one of SOURCE_*"))?,
         peer: mail
             .peer_address
             .parse()
@@ -163,6 +159,12 @@ mod tests {
             },
             data,
         }
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_message() {
+        assert_eq!(Source::Smtp as u8, msg::Mail::SOURCE_SMTP as u8);
+        assert_eq!(Source::Lmtp as u8, msg::Mail::SOURCE_LMTP as u8);
     }
 
     #[test]

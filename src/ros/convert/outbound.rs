@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::{ConvertError, error, id_from_ros, time_to_ros};
 use crate::{
     mail::{Action, Disposition, OutboundKind, OutboundMail},
-    mail_bridge::{journal::SendState, outbox::Delivery},
+    mail_bridge::outbox::Delivery,
     ros::msg,
 };
 
@@ -104,10 +104,22 @@ mod tests {
             text: "t".into(),
         };
         let message = outbound_to_ros(&mail, SystemTime::UNIX_EPOCH);
-        assert_eq!(message.kind, msg::OutboundMail::KIND_FORWARD);
+        assert_eq!(message.kind, msg::OutboundMail::KIND_FORWARD as u8);
         assert_eq!(outbound_from_ros(message.clone()), Ok(mail));
         let nobody = msg::OutboundMail { to: vec![], ..message };
-        assert_eq!(outbound_from_ros(nobody).unwrap_err().to_string(), "field 'to' = []: must be at least one recipient");
+        assert_eq!(
+            outbound_from_ros(nobody).unwrap_err().to_string(),
+            "field 'to' = []: must be at least one recipient"
+        );
+    }
+
+    #[test]
+    fn states_of_a_delivery_are_those_of_the_message() {
+        use crate::mail_bridge::journal::SendState;
+        assert_eq!(SendState::Queued as u8, msg::DeliveryStatus::QUEUED as u8);
+        assert_eq!(SendState::Delivered as u8, msg::DeliveryStatus::DELIVERED as u8);
+        assert_eq!(SendState::Deferred as u8, msg::DeliveryStatus::DEFERRED as u8);
+        assert_eq!(SendState::Failed as u8, msg::DeliveryStatus::FAILED as u8);
     }
 
     #[test]
@@ -115,7 +127,7 @@ mod tests {
         let disposition =
             Disposition { mail_id: MailId::of(b"x"), action: Action::Rejected, reason: "r".into() };
         let message = disposition_to_ros(&disposition, SystemTime::UNIX_EPOCH);
-        assert_eq!(message.action, msg::Disposition::REJECTED);
+        assert_eq!(message.action, msg::Disposition::REJECTED as u8);
         assert_eq!(disposition_from_ros(message), Ok(disposition));
         assert!(disposition_from_ros(msg::Disposition::default()).is_err());
     }

@@ -75,8 +75,12 @@ mod tests {
     #[test]
     fn a_receipt_survives_the_graph() {
         let at = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 5);
-        let finding =
-            Finding { mail_id: MailId::of(b"x"), received_at: at, sender_digest: [1; 32], verdict: [1, 2, 3, 4, 5, 6] };
+        let finding = Finding {
+            mail_id: MailId::of(b"x"),
+            received_at: at,
+            sender_digest: [1; 32],
+            verdict: [1, 2, 3, 4, 5, 6],
+        };
         let evidence = Evidence { index: 7, finding };
         let receipt = Receipt {
             leaf: evidence.leaf(),

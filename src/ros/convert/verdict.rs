@@ -45,7 +45,11 @@ pub fn authenticated_from_ros(message: &msg::AuthenticatedMail) -> Result<(Mail,
     };
     let proven = verdict.dmarc == AuthResult::Pass && verdict.registry == Registration::Active;
     if verdict.authenticated && !proven {
-        return Err(error("verdict.authenticated", true, "false unless DMARC passed and the sender is active"));
+        return Err(error(
+            "verdict.authenticated",
+            true,
+            "false unless DMARC passed and the sender is active",
+        ));
     }
     Ok((mail_from_ros(&message.mail)?, verdict))
 }
@@ -84,23 +88,29 @@ mod tests {
     #[test]
     fn numbers_are_those_of_the_message() {
         let pairs = [
-            (msg::Verdict::UNKNOWN, AuthResult::Unknown),
-            (msg::Verdict::NONE, AuthResult::None),
-            (msg::Verdict::PASS, AuthResult::Pass),
-            (msg::Verdict::FAIL, AuthResult::Fail),
-            (msg::Verdict::SOFTFAIL, AuthResult::SoftFail),
-            (msg::Verdict::NEUTRAL, AuthResult::Neutral),
-            (msg::Verdict::TEMPERROR, AuthResult::TempError),
-            (msg::Verdict::PERMERROR, AuthResult::PermError),
+            (msg::Verdict::UNKNOWN as u8, AuthResult::Unknown),
+            (msg::Verdict::NONE as u8, AuthResult::None),
+            (msg::Verdict::PASS as u8, AuthResult::Pass),
+            (msg::Verdict::FAIL as u8, AuthResult::Fail),
+            (msg::Verdict::SOFTFAIL as u8, AuthResult::SoftFail),
+            (msg::Verdict::NEUTRAL as u8, AuthResult::Neutral),
+            (msg::Verdict::TEMPERROR as u8, AuthResult::TempError),
+            (msg::Verdict::PERMERROR as u8, AuthResult::PermError),
         ];
         for (number, result) in pairs {
             assert_eq!(result_from_ros("", number), Ok(result));
         }
-        assert_eq!(registration_from_ros(msg::Verdict::REGISTRY_ACTIVE), Ok(Registration::Active));
-        assert_eq!(registration_from_ros(msg::Verdict::REGISTRY_REVOKED), Ok(Registration::Revoked));
-        assert_eq!(registration_from_ros(msg::Verdict::REGISTRY_UNAVAILABLE), Ok(Registration::Unavailable));
-        assert_eq!(role_from_ros("", msg::Verdict::ROLE_OPERATOR), Ok(Role::Operator));
-        assert_eq!(role_from_ros("role", 9).unwrap_err().to_string(), "field 'role' = 9: must be one of ROLE_*");
+        assert_eq!(registration_from_ros(msg::Verdict::REGISTRY_ACTIVE as u8), Ok(Registration::Active));
+        assert_eq!(registration_from_ros(msg::Verdict::REGISTRY_REVOKED as u8), Ok(Registration::Revoked));
+        assert_eq!(
+            registration_from_ros(msg::Verdict::REGISTRY_UNAVAILABLE as u8),
+            Ok(Registration::Unavailable)
+        );
+        assert_eq!(role_from_ros("", msg::Verdict::ROLE_OPERATOR as u8), Ok(Role::Operator));
+        assert_eq!(
+            role_from_ros("role", 9).unwrap_err().to_string(),
+            "field 'role' = 9: must be one of ROLE_*"
+        );
     }
 
     #[test]
