@@ -1,0 +1,252 @@
+//! The node: raw mails to verdicts to topics, evidence to the chain, receipts to a topic, the registry as services.
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::{
+    address::AddressKey,
+    chain::{Ends, Keeper, Registry},
+    core::{as_evidenced, decide, evidence_code, is_worth_retrying, needs_registry},
+    dns::Dns,
+    evidence::{Finding, Receipt, log::EvidenceLog, store::EvidenceStore},
+    evidencer::Evidencer,
+    health::{self, Mails},
+    params::{Params, SPECS},
+    verify::{Policy, verify},
+};
+use crate::{
+    mail::{AcceptedMail, MailId, Role, mail_of},
+    ros::{
+        RosError,
+        convert::{accepted_from_ros, authenticated_to_ros, receipt_to_ros, role_from_ros},
+        diagnostics,
+        graph::{Graph, Publisher, Request},
+        msg,
+        runtime::{self, NodeError, NodeFacts, Shutdown},
+        srv, topics,
+    },
+};
+
+/// Name, purpose and parameters of the node.
+pub const FACTS: NodeFacts = NodeFacts {
+    name: "authenticator",
+    about: "Finds out who sent a mail, and records mail and verdict on the evidence ledger",
+    specs: SPECS,
+};
+
+/// `main` of the executable.
+pub fn main() -> ExitCode {
+    runtime::run(FACTS, |values| Params::load(values, &runtime::state_home()), run)
+}
+
+async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {
+    let (dns, policy) = (Dns::open(params.dns_zone_file.as_deref(), params.dns_timeout)?, Policy::from(&params));
+    let (max_in_flight, give_up) = (params.max_in_flight, params.temperror_give_up);
+    let opened = tokio::task::spawn_blocking(move || open(params)).await?;
+    let (keeper, Ends { registry, receipts, health: chain_health }, store) = opened?;
+    let (evidencer, evidence_keeper) = Evidencer::new(store.clone());
+
+    let mails = Arc::new(Mutex::new(Mails::default()));
+    let verifier = Arc::new(Verifier {
+        dns,
+        policy,
+        give_up,
+        registry: registry.clone(),
+        evidencer,
+        authenticated: graph.publisher(&topics::MAIL_AUTHENTICATED)?,
+        mails: Arc::clone(&mails),
+    });
+    let mut raw = graph.subscribe(&topics::MAIL_RAW)?;
+    let published = graph.publisher(&topics::MAIL_RECEIPTS)?;
+    serve(&mut graph, &registry, &store)?;
+    let counted = store.clone();
+    diagnostics::publish(&mut graph, move || {
+        let (evidenced, _) = counted.counts();
+        health::statuses(&lock(&mails), evidenced, &chain_health.borrow())
+    })?;
+    let _spinning = graph.spin()?;
+    tokio::spawn(publish_receipts(receipts, published));
+    let mut of_keeper = shutdown.clone();
+    let mut keeper = tokio::spawn(keeper.run(async move { of_keeper.requested().await }));
+    let mut evidence_keeper = tokio::spawn(evidence_keeper.run());
+    tracing::info!("verifying");
+
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => break,
+            // Both run until the end: that they ended is a failure.
+            result = &mut keeper => result??,
+            result = &mut evidence_keeper => result??,
+            Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+            Some(mail) = raw.recv(), if tasks.len() < max_in_flight => {
+                let verifier = Arc::clone(&verifier);
+                tasks.spawn(async move { verifier.handle(mail).await });
+            }
+        }
+    }
+    // What is in flight is finished; evidence that is not anchored is on disk and is anchored at the next start.
+    while tasks.join_next().await.is_some() {}
+    keeper.await??;
+    Ok(())
+}
+
+type Opened = (Keeper, Ends, EvidenceStore);
+
+/// Everything that is on this host's disk.
+fn open(params: Params) -> Result<Opened, NodeError> {
+    let (log, torn_bytes) = EvidenceLog::open(&params.state_directory.join("evidence"))?;
+    if torn_bytes > 0 {
+        tracing::warn!(torn_bytes, "evidence log: cut a torn tail");
+    }
+    let store = EvidenceStore::new(log);
+    let key = AddressKey::load_or_create(&params.address_key_path)?;
+    let (keeper, ends) = Keeper::open(params, store.clone(), key)?;
+    Ok((keeper, ends, store))
+}
+
+/// The counts are whole after any panic: each change is one step.
+fn lock(mails: &Mutex<Mails>) -> MutexGuard<'_, Mails> {
+    mails.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Verifier {
+    dns: Dns,
+    policy: Policy,
+    give_up: Duration,
+    registry: Registry,
+    evidencer: Evidencer,
+    authenticated: Publisher<msg::AuthenticatedMail>,
+    mails: Arc<Mutex<Mails>>,
+}
+
+impl Verifier {
+    async fn handle(&self, raw: msg::RawMail) {
+        match accepted_from_ros(raw) {
+            Ok(mail) => {
+                lock(&self.mails).in_flight += 1;
+                self.judge(&mail).await;
+                lock(&self.mails).in_flight -= 1;
+            }
+            Err(error) => {
+                lock(&self.mails).malformed += 1;
+                tracing::warn!(%error, "a message on mail/raw breaks its specification");
+            }
+        }
+    }
+
+    async fn judge(&self, mail: &AcceptedMail) {
+        let now = SystemTime::now();
+        let checked = verify(&self.dns, &self.policy, &mail.envelope, &mail.data, now).await;
+        let age = now.duration_since(mail.received_at).unwrap_or_default();
+        if is_worth_retrying(&checked) && age < self.give_up {
+            lock(&self.mails).left += 1;
+            tracing::warn!(mail_id = %mail.id, reason = %checked.reason, "left to be delivered again");
+            return;
+        }
+        let from = checked.from.clone();
+        let registered = match &from {
+            Some(from) if needs_registry(&checked) => Some(self.registry.sender(from).await),
+            _ => None,
+        };
+        let verdict = decide(checked, registered);
+        let finding = Finding {
+            mail_id: mail.id,
+            received_at: mail.received_at,
+            sender_digest: self.registry.digest(from.as_deref().unwrap_or_default()),
+            verdict: evidence_code(&verdict),
+        };
+        let Ok(evidence) = self.evidencer.evidence(finding).await else { return };
+        let verdict = as_evidenced(verdict, &evidence.finding.verdict);
+        {
+            let mut mails = lock(&self.mails);
+            *(if verdict.authenticated { &mut mails.authenticated } else { &mut mails.refused }) += 1;
+        }
+        tracing::info!(mail_id = %mail.id, authenticated = verdict.authenticated, reason = %verdict.reason, "verdict");
+        let message = authenticated_to_ros(&mail_of(mail), &verdict, SystemTime::now());
+        if let Err(error) = self.authenticated.publish(&message) {
+            tracing::warn!(%error, mail_id = %mail.id, "a verdict was not published; the mail comes again");
+        }
+    }
+}
+
+async fn publish_receipts(mut receipts: mpsc::Receiver<Receipt>, publisher: Publisher<msg::LedgerReceipt>) {
+    while let Some(receipt) = receipts.recv().await {
+        if let Err(error) = publisher.publish(&receipt_to_ros(&receipt)) {
+            tracing::warn!(%error, "a receipt was not published; authenticator/prove has it");
+        }
+    }
+}
+
+fn serve(graph: &mut Graph, registry: &Registry, store: &EvidenceStore) -> Result<(), RosError> {
+    tokio::spawn(serve_register(graph.serve(&topics::REGISTER_SENDER)?, registry.clone()));
+    tokio::spawn(serve_revoke(graph.serve(&topics::REVOKE_SENDER)?, registry.clone()));
+    tokio::spawn(serve_prove(graph.serve(&topics::PROVE)?, store.clone()));
+    Ok(())
+}
+
+async fn serve_register(mut requests: mpsc::Receiver<Request<srv::RegisterSender::Service>>, registry: Registry) {
+    while let Some(request) = requests.recv().await {
+        let srv::RegisterSender::Request { address, role } = &request.message;
+        let result = match role_from_ros("role", *role) {
+            Ok(Role::None) => Err("field 'role' = 0: must be ROLE_OBSERVER or ROLE_OPERATOR".to_owned()),
+            Ok(role) => registry.register(address, role).await,
+            Err(error) => Err(error.to_string()),
+        };
+        let (success, message) = outcome("sender registered", result);
+        respond(request, srv::RegisterSender::Response { success, message });
+    }
+}
+
+async fn serve_revoke(mut requests: mpsc::Receiver<Request<srv::RevokeSender::Service>>, registry: Registry) {
+    while let Some(request) = requests.recv().await {
+        let result = registry.revoke(&request.message.address).await;
+        let (success, message) = outcome("sender revoked", result);
+        respond(request, srv::RevokeSender::Response { success, message });
+    }
+}
+
+async fn serve_prove(mut requests: mpsc::Receiver<Request<srv::Prove::Service>>, store: EvidenceStore) {
+    while let Some(request) = requests.recv().await {
+        let receipt = match MailId::try_from(request.message.mail_id.as_slice()) {
+            Ok(id) => store.receipt(id).await.unwrap_or_else(|error| {
+                tracing::error!(%error, "the evidence log was changed");
+                None
+            }),
+            Err(_) => None,
+        };
+        let response = receipt.map_or_else(srv::Prove::Response::default, |receipt| srv::Prove::Response {
+            found: true,
+            receipt: receipt_to_ros(&receipt),
+        });
+        respond(request, response);
+    }
+}
+
+/// Logged without the address: that is only in the request.
+fn outcome(what: &str, result: Result<String, String>) -> (bool, String) {
+    match result {
+        Ok(transaction) => {
+            tracing::info!(%transaction, "{what}");
+            (true, transaction)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "not done: {what}");
+            (false, error)
+        }
+    }
+}
+
+fn respond<T>(request: Request<T>, response: T::Response)
+where
+    T: crate::ros::graph::ServiceType,
+{
+    if let Err(error) = request.respond(response) {
+        tracing::warn!(%error, "an answer is lost");
+    }
+}
