@@ -50,7 +50,9 @@ pub struct AnchorState {
 #[derive(Debug, thiserror::Error)]
 pub enum AnchorError {
     /// The evidence log was lost or is another one.
-    #[error("the chain has {next} leaves, the evidence log {evidenced}: the log was lost; restore it, or deploy new contracts")]
+    #[error(
+        "the chain has {next} leaves, the evidence log {evidenced}: the log was lost; restore it, or deploy new contracts"
+    )]
     LogLost {
         /// Leaves on chain.
         next: u64,
@@ -58,7 +60,9 @@ pub enum AnchorError {
         evidenced: u64,
     },
     /// The chain lost what was confirmed: it was reset, or reorganised deeper than the configured confirmations.
-    #[error("the chain has {next} leaves, {anchored} have receipts: the chain was reset, or needs more confirmations")]
+    #[error(
+        "the chain has {next} leaves, {anchored} have receipts: the chain was reset, or needs more confirmations"
+    )]
     ChainWentBack {
         /// Leaves on chain.
         next: u64,

@@ -77,7 +77,8 @@ impl Ledger {
         let addresses = match Addresses::load(&path)? {
             Some(addresses) => addresses,
             None => {
-                let submitter = Submitter { web3: &web3, key: &key, chain_id: chain_id.as_u64(), options: &options };
+                let submitter =
+                    Submitter { web3: &web3, key: &key, chain_id: chain_id.as_u64(), options: &options };
                 let (sender_registry, _) = deploy(&submitter, "deploy SenderRegistry", &registry).await?;
                 let (evidence_ledger, deployed_block) =
                     deploy(&submitter, "deploy EvidenceLedger", &evidence).await?;
@@ -91,7 +92,8 @@ impl Ledger {
             let (expected, found) = (addresses.chain_id, chain_id.as_u64());
             return Err(LedgerError::WrongChain { path, expected, found });
         }
-        let both = [("SenderRegistry", addresses.sender_registry), ("EvidenceLedger", addresses.evidence_ledger)];
+        let both =
+            [("SenderRegistry", addresses.sender_registry), ("EvidenceLedger", addresses.evidence_ledger)];
         for (contract, address) in both {
             let code = web3.eth().code(address, None).await;
             if code.map_err(|error| LedgerError::from_web3(action, error))?.0.is_empty() {
@@ -299,6 +301,7 @@ async fn deploy(
 ) -> Result<(Address, u64), LedgerError> {
     let transaction = submitter.send(action, None, contract.bytecode.0.clone()).await?;
     let mined = submitter.confirm(action, transaction).await?;
-    let address = mined.created.ok_or(LedgerError::Answer { action, rule: "the new contract's address".to_owned() })?;
+    let address =
+        mined.created.ok_or(LedgerError::Answer { action, rule: "the new contract's address".to_owned() })?;
     Ok((address, mined.block_number))
 }

@@ -50,7 +50,8 @@ impl Artifact {
 
     /// What a call of `function` returned.
     pub fn decode(&self, function: &'static str, data: &[u8]) -> Result<Vec<Token>, LedgerError> {
-        let function_abi = self.abi.function(function).map_err(|why| LedgerError::Artifact(why.to_string()))?;
+        let function_abi =
+            self.abi.function(function).map_err(|why| LedgerError::Artifact(why.to_string()))?;
         function_abi
             .decode_output(data)
             .map_err(|why| LedgerError::Answer { action: function, rule: format!("decodable: {why}") })
@@ -83,9 +84,13 @@ impl fmt::Display for Revert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotOwner => write!(f, "the account is not the contract's owner"),
-            Self::OutOfOrder { next, first } => write!(f, "the batch begins at leaf {first}, must begin at {next}"),
+            Self::OutOfOrder { next, first } => {
+                write!(f, "the batch begins at leaf {first}, must begin at {next}")
+            }
             Self::EmptyBatch => write!(f, "the batch has no leaves, must have at least 1"),
-            Self::BadRole(role) => write!(f, "role {role} does not exist, must be 1 (observer) or 2 (operator)"),
+            Self::BadRole(role) => {
+                write!(f, "role {role} does not exist, must be 1 (observer) or 2 (operator)")
+            }
             Self::NotRegistered => write!(f, "the sender is not registered, or revoked already"),
             Self::Other(reason) => write!(f, "{reason}"),
         }
@@ -95,7 +100,9 @@ impl fmt::Display for Revert {
 impl Revert {
     /// Nodes put the revert's data in different places: any string of hex in `data` will do.
     pub(super) fn from_rpc(message: &str, data: Option<&Value>) -> Self {
-        let hex = |value: &Value| serde_json::from_value::<Bytes>(value.clone()).ok().filter(|bytes| bytes.0.len() >= 4);
+        let hex = |value: &Value| {
+            serde_json::from_value::<Bytes>(value.clone()).ok().filter(|bytes| bytes.0.len() >= 4)
+        };
         let bytes = data.and_then(|data| {
             let inner = data.as_object().into_iter().flat_map(|fields| fields.values());
             std::iter::once(data).chain(inner).find_map(hex)
@@ -106,13 +113,17 @@ impl Revert {
     fn decode(data: &[u8]) -> Option<Self> {
         let (selector, arguments) = data.split_first_chunk::<4>()?;
         let artifacts = [Artifact::evidence_ledger().ok()?, Artifact::sender_registry().ok()?];
-        let error = artifacts.iter().flat_map(|artifact| artifact.abi.errors()).find(|error| {
-            error.signature().as_bytes().starts_with(selector)
-        })?;
-        let numbers: Vec<_> = error.decode(arguments).ok()?.into_iter().filter_map(Token::into_uint).collect();
+        let error = artifacts
+            .iter()
+            .flat_map(|artifact| artifact.abi.errors())
+            .find(|error| error.signature().as_bytes().starts_with(selector))?;
+        let numbers: Vec<_> =
+            error.decode(arguments).ok()?.into_iter().filter_map(Token::into_uint).collect();
         match (error.name.as_str(), numbers.as_slice()) {
             ("NotOwner", _) => Some(Self::NotOwner),
-            ("OutOfOrder", [next, first]) => Some(Self::OutOfOrder { next: next.as_u64(), first: first.as_u64() }),
+            ("OutOfOrder", [next, first]) => {
+                Some(Self::OutOfOrder { next: next.as_u64(), first: first.as_u64() })
+            }
             ("EmptyBatch", _) => Some(Self::EmptyBatch),
             ("BadRole", [role]) => Some(Self::BadRole(u8::try_from(role.as_u64()).ok()?)),
             ("NotRegistered", _) => Some(Self::NotRegistered),
@@ -140,7 +151,9 @@ impl Addresses {
     pub(super) fn load(path: &Path) -> Result<Option<Self>, LedgerError> {
         let failed = |why: String| LedgerError::State { path: path.to_owned(), reason: why };
         match fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|why| failed(format!("must be JSON: {why}"))),
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map(Some).map_err(|why| failed(format!("must be JSON: {why}")))
+            }
             Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(why) => Err(failed(format!("cannot be read: {why}"))),
         }

@@ -89,7 +89,9 @@ impl EmbeddedChain {
         let params = match &call.params {
             Params::Array(params) => params.as_slice(),
             Params::None => &[],
-            Params::Map(_) => return Err(error::Error::Rpc(rpc::error(-32602, "parameters must be an array"))),
+            Params::Map(_) => {
+                return Err(error::Error::Rpc(rpc::error(-32602, "parameters must be an array")));
+            }
         };
         // The chain changes only after its file: a panic leaves it as it was.
         let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);

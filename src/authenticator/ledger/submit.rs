@@ -9,7 +9,9 @@ use jsonrpc_core::Value;
 use tokio::time::{Instant, sleep};
 use web3::{
     BatchTransport, Transport, Web3,
-    types::{Address, BlockNumber, Bytes, CallRequest, H256, TransactionParameters, TransactionReceipt, U64, U256},
+    types::{
+        Address, BlockNumber, Bytes, CallRequest, H256, TransactionParameters, TransactionReceipt, U64, U256,
+    },
 };
 
 use super::{Chain, LedgerError, LedgerKey, LedgerOptions};
@@ -46,17 +48,18 @@ pub(super) struct Submitter<'a> {
 
 impl Submitter<'_> {
     /// Signs and sends; the transaction may be mined or not.
-    pub async fn send(&self, action: &'static str, to: Option<Address>, data: Vec<u8>) -> Result<H256, LedgerError> {
+    pub async fn send(
+        &self,
+        action: &'static str,
+        to: Option<Address>,
+        data: Vec<u8>,
+    ) -> Result<H256, LedgerError> {
         let failed = |error| LedgerError::from_web3(action, error);
         let from = self.key.address();
         let (nonce, stuck) = self.nonce(action, from).await?;
         // Also finds out whether the contract would refuse, before anything is paid.
-        let call = CallRequest {
-            from: Some(from),
-            to,
-            data: Some(Bytes(data.clone())),
-            ..CallRequest::default()
-        };
+        let call =
+            CallRequest { from: Some(from), to, data: Some(Bytes(data.clone())), ..CallRequest::default() };
         let gas = self.web3.eth().estimate_gas(call, None).await.map_err(failed)?;
         let (price, tip) = self.fees(action).await?;
         let (price, tip) = if stuck { (price * 2, tip * 2) } else { (price, tip) };
@@ -74,7 +77,8 @@ impl Submitter<'_> {
             max_priority_fee_per_gas: Some(tip),
             ..TransactionParameters::default()
         };
-        let signed = self.web3.accounts().sign_transaction(transaction, self.key.secret()).await.map_err(failed)?;
+        let signed =
+            self.web3.accounts().sign_transaction(transaction, self.key.secret()).await.map_err(failed)?;
         match self.web3.eth().send_raw_transaction(signed.raw_transaction).await.map_err(failed) {
             // The same bytes are in the pool already: as good as sent.
             Err(LedgerError::Conflict { reason, .. }) if reason.to_ascii_lowercase().contains("already") => {
@@ -143,7 +147,8 @@ impl Submitter<'_> {
     async fn fees(&self, action: &'static str) -> Result<(U256, U256), LedgerError> {
         let failed = |error| LedgerError::from_web3(action, error);
         let chain = self.web3.transport();
-        let requests = ["eth_gasPrice", "eth_maxPriorityFeePerGas"].map(|method| chain.prepare(method, Vec::new()));
+        let requests =
+            ["eth_gasPrice", "eth_maxPriorityFeePerGas"].map(|method| chain.prepare(method, Vec::new()));
         let mut answers = chain.send_batch(requests).await.map_err(failed)?.into_iter();
         let mut next = || answers.next().unwrap_or(Ok(Value::Null));
         let number = |value| serde_json::from_value::<U256>(value).ok();

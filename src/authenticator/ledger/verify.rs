@@ -30,10 +30,16 @@ impl Ledger {
         let ours = mined.logs.iter().filter(|log| {
             log.address == self.addresses.evidence_ledger && log.topics.first() == Some(&topic)
         });
-        let anchored: Vec<_> =
-            ours.filter_map(parse_anchored).map(|event| (event.first, event.count, H256(event.root))).collect();
+        let anchored: Vec<_> = ours
+            .filter_map(parse_anchored)
+            .map(|event| (event.first, event.count, H256(event.root)))
+            .collect();
         let expected = (anchor.first, anchor.count, H256(anchor.root));
-        if anchored.contains(&expected) { Ok(()) } else { Err(same.differs("the anchor", &expected, &anchored)) }
+        if anchored.contains(&expected) {
+            Ok(())
+        } else {
+            Err(same.differs("the anchor", &expected, &anchored))
+        }
     }
 }
 
@@ -42,7 +48,12 @@ struct Same {
 }
 
 impl Same {
-    fn check<T: Debug + PartialEq>(&self, what: &'static str, expected: T, found: T) -> Result<(), LedgerError> {
+    fn check<T: Debug + PartialEq>(
+        &self,
+        what: &'static str,
+        expected: T,
+        found: T,
+    ) -> Result<(), LedgerError> {
         if expected == found { Ok(()) } else { Err(self.differs(what, &expected, &found)) }
     }
 

@@ -166,7 +166,9 @@ impl Chain {
             let transaction = Transaction::decode(&block.raw).map_err(|_| corrupt(block.number, rule))?;
             let outcome = state.run(&transaction, block.number, block.timestamp);
             let outcome = outcome.map_err(|_| corrupt(block.number, rule))?;
-            if build(&transaction, &block.raw, block.number, block.parent, block.timestamp, &outcome) != *block {
+            if build(&transaction, &block.raw, block.number, block.parent, block.timestamp, &outcome)
+                != *block
+            {
                 return Err(corrupt(block.number, rule));
             }
             state.commit(outcome);
@@ -231,7 +233,8 @@ impl Chain {
     }
 
     fn write_snapshot(&self) -> io::Result<()> {
-        let snapshot = Snapshot { number: self.head_number(), hash: self.head_hash(), state: self.state.clone() };
+        let snapshot =
+            Snapshot { number: self.head_number(), hash: self.head_hash(), state: self.state.clone() };
         let bytes = serde_json::to_vec(&snapshot)?;
         let (draft, path) = (self.dir.join("snapshot.tmp"), self.dir.join("snapshot.log"));
         if draft.exists() {

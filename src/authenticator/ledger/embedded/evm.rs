@@ -90,7 +90,12 @@ impl State {
     }
 
     /// Runs a call: no nonce, no fee.
-    pub fn call(&self, message: &Message, number: u64, timestamp: u64) -> Result<Outcome, InvalidTransaction> {
+    pub fn call(
+        &self,
+        message: &Message,
+        number: u64,
+        timestamp: u64,
+    ) -> Result<Outcome, InvalidTransaction> {
         let tx = TxEnv {
             caller: address(message.from),
             gas_limit: message.gas,
@@ -113,7 +118,8 @@ impl State {
     }
 
     pub fn balance(&self, account: Address) -> U256 {
-        self.info(account).map_or_else(U256::zero, |info| U256::from_big_endian(&info.balance.to_be_bytes::<32>()))
+        self.info(account)
+            .map_or_else(U256::zero, |info| U256::from_big_endian(&info.balance.to_be_bytes::<32>()))
     }
 
     pub fn code(&self, account: Address) -> Vec<u8> {
@@ -161,7 +167,9 @@ fn outcome(done: ResultAndState) -> Outcome {
     let (gas_used, gas_peak) = (gas.tx_gas_used(), gas.total_gas_spent().max(gas.floor_gas()));
     let (success, logs, output, created) = match done.result {
         ExecutionResult::Success { logs, output: Output::Call(data), .. } => (true, logs, data, None),
-        ExecutionResult::Success { logs, output: Output::Create(data, created), .. } => (true, logs, data, created),
+        ExecutionResult::Success { logs, output: Output::Create(data, created), .. } => {
+            (true, logs, data, created)
+        }
         // What was logged before a revert is reverted too.
         ExecutionResult::Revert { output, .. } => (false, Vec::new(), output, None),
         ExecutionResult::Halt { .. } => (false, Vec::new(), revm::primitives::Bytes::new(), None),

@@ -19,7 +19,12 @@ use super::{
 const TIP: u64 = 1;
 
 /// Answers one request; `now` is the time of a block it may mine.
-pub(super) fn answer(chain: &mut Chain, method: &str, params: &[Value], now: SystemTime) -> Result<Value, Error> {
+pub(super) fn answer(
+    chain: &mut Chain,
+    method: &str,
+    params: &[Value],
+    now: SystemTime,
+) -> Result<Value, Error> {
     let head = chain.head_number();
     match method {
         "eth_chainId" => Ok(json!(U64::from(chain.genesis.chain_id))),
@@ -246,7 +251,8 @@ fn logs(chain: &Chain, filter: &Value) -> Result<Value, Error> {
     };
     let addresses = one_or_many(filter.get("address"))?;
     let topics: Vec<Value> = filter.get("topics").and_then(Value::as_array).cloned().unwrap_or_default();
-    let topics = topics.iter().map(|topic| one_or_many(Some(topic))).collect::<Result<Vec<Vec<H256>>, _>>()?;
+    let topics =
+        topics.iter().map(|topic| one_or_many(Some(topic))).collect::<Result<Vec<Vec<H256>>, _>>()?;
     let wanted = |log: &super::block::LogEntry| {
         (addresses.is_empty() || addresses.contains(&log.address))
             && (0..).zip(&topics).all(|(at, wanted)| {
@@ -264,7 +270,9 @@ fn logs(chain: &Chain, filter: &Value) -> Result<Value, Error> {
 fn one_or_many<T: DeserializeOwned>(value: Option<&Value>) -> Result<Vec<T>, Error> {
     match value {
         None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(values)) => values.iter().map(|value| param(std::slice::from_ref(value), 0)).collect(),
+        Some(Value::Array(values)) => {
+            values.iter().map(|value| param(std::slice::from_ref(value), 0)).collect()
+        }
         Some(value) => param(std::slice::from_ref(value), 0).map(|value| vec![value]),
     }
 }
