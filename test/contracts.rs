@@ -104,7 +104,7 @@ async fn both_chains_give_the_same_addresses_and_charge_the_same_gas() {
             ("anchor of 1", ledger.anchor(1, vec![[2; 32]]).await.unwrap().gas_used),
             ("anchor of 65536", ledger.anchor(2, vec![[3; 32]; 65536]).await.unwrap().gas_used),
         ];
-        println!("{kind:?}: gas {gas:?}");
+        eprintln!("{kind:?}: gas {gas:?}");
         seen.push((addresses, gas));
     }
     assert_eq!(seen[0], seen[1]);

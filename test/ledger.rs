@@ -15,7 +15,7 @@ use posthorn::{
     authenticator::{
         anchor::{AnchorError, AnchorPolicy, AnchorState, Anchorer},
         evidence::{Finding, Receipt, log::EvidenceLog, store::EvidenceStore},
-        ledger::{Chain, EmbeddedChain, Ledger, LedgerError, LedgerKey},
+        ledger::{Chain, EmbeddedChain, Ledger, LedgerError, LedgerKey, LedgerOptions},
     },
     mail::{MailId, Registration, Role},
 };
@@ -81,7 +81,10 @@ impl Running {
     async fn receive(&mut self, count: usize) -> Vec<Receipt> {
         let mut receipts = Vec::new();
         while receipts.len() < count {
-            receipts.push(self.receipts.recv().await.expect("the anchorer runs"));
+            match self.receipts.recv().await {
+                Some(receipt) => receipts.push(receipt),
+                None => panic!("the anchorer ended: {:?}", (&mut self.task).await),
+            }
         }
         receipts
     }
@@ -115,7 +118,8 @@ async fn evidence_gets_receipts_that_verify_and_tampered_ones_do_not(world: Worl
     running.stop().await;
 
     let other = receipts[9].anchor.clone();
-    let tampered: [(&str, &dyn Fn(&mut Receipt)); 9] = [
+    type Tamper<'a> = (&'a str, &'a dyn Fn(&mut Receipt));
+    let tampered: [Tamper; 9] = [
         ("mail", &|receipt| receipt.evidence.finding.mail_id = MailId::of(b"forged")),
         ("verdict", &|receipt| receipt.evidence.finding.verdict[0] ^= 1),
         ("root", &|receipt| receipt.anchor.root[31] ^= 1),
@@ -300,7 +304,7 @@ async fn the_embedded_chain_survives_restarts_with_and_without_its_snapshot() {
     for first in 0..anchors {
         ledger.anchor(first, vec![[3; 32]]).await.unwrap();
     }
-    println!("{anchors} anchors in {:?}", started.elapsed());
+    eprintln!("{anchors} anchors in {:?}", started.elapsed());
     let Chain::Embedded(embedded) = &chain else { unreachable!() };
     let head = embedded.head();
     assert_eq!(head.0, anchors + 3);
@@ -324,7 +328,7 @@ async fn the_embedded_chain_survives_restarts_with_and_without_its_snapshot() {
     for name in ["chain", "replayed", "torn"] {
         let started = std::time::Instant::now();
         let embedded = open(name).unwrap();
-        println!("{name}: opened in {:?}", started.elapsed());
+        eprintln!("{name}: opened in {:?}", started.elapsed());
         assert_eq!(embedded.head(), head, "{name}");
         let ledger =
             Ledger::connect(Chain::Embedded(embedded), key.clone(), dir.path(), options()).await.unwrap();
@@ -336,4 +340,75 @@ async fn the_embedded_chain_survives_restarts_with_and_without_its_snapshot() {
     let other = LedgerKey::load_or_create(&dir.path().join("other.key")).unwrap();
     let error = EmbeddedChain::open(&dir.path().join("torn"), other.address(), SystemTime::now).unwrap_err();
     assert!(error.to_string().contains("was made for account"), "{error}");
+}
+
+/// Connects to the contracts of `world` with other options.
+async fn reconnect(world: &World, confirmations: u64, timeout: Duration) -> Arc<Ledger> {
+    let options = LedgerOptions { confirmations, timeout };
+    let ledger = Ledger::connect(world.chain.clone(), world.key.clone(), world.dir.path(), options).await;
+    Arc::new(ledger.unwrap())
+}
+
+#[tokio::test]
+async fn replaces_a_transaction_that_is_stuck_and_anchors_once() {
+    let world = World::new(Kind::Anvil).await;
+    world.ledger().await;
+    let ledger = reconnect(&world, 1, Duration::from_secs(1)).await;
+    let store = store(world.dir.path());
+    // The node takes transactions and mines none.
+    world.chain.execute("evm_setAutomine", vec![json!(false)]).await.unwrap();
+    let stuck = ledger.anchor(0, vec![[1; 32]]).await.unwrap_err();
+    assert!(matches!(stuck, LedgerError::Timeout { .. }) && stuck.is_retryable(), "{stuck}");
+
+    // The evidence is another by now: the stuck batch must not be anchored beside it.
+    store.append(vec![finding(0), finding(1)]).await.unwrap();
+    let mut running = start(&store, &ledger);
+    let waiting = running.state.wait_for(|state| state.last_error.is_some()).await.unwrap().clone();
+    let reason = waiting.last_error.unwrap();
+    assert!(reason.contains("not confirmed after 1 s"), "{reason}");
+    world.chain.execute("evm_setAutomine", vec![json!(true)]).await.unwrap();
+    world.chain.execute("evm_mine", vec![]).await.unwrap();
+    for receipt in running.receive(2).await {
+        assert_eq!((receipt.anchor.first, receipt.anchor.count), (0, 2));
+        ledger.verify(&receipt).await.unwrap();
+    }
+    assert_eq!(ledger.next_index().await.unwrap(), 2);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn gives_no_receipt_before_the_confirmations() {
+    let world = World::new(Kind::Anvil).await;
+    world.ledger().await;
+    let ledger = reconnect(&world, 3, Duration::from_secs(30)).await;
+    let store = store(world.dir.path());
+    let mut running = start(&store, &ledger);
+    store.append(vec![finding(0)]).await.unwrap();
+    while ledger.next_index().await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.chain.execute("evm_mine", vec![]).await.unwrap();
+    assert!(running.receipts.try_recv().is_err());
+    world.chain.execute("evm_mine", vec![]).await.unwrap();
+    let receipt = running.receive(1).await.remove(0);
+    let head = Web3::new(world.chain.clone()).eth().block_number().await.unwrap().as_u64();
+    assert_eq!(head, receipt.anchor.block_number + 2);
+    ledger.verify(&receipt).await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn stops_if_the_chain_loses_what_was_confirmed() {
+    let world = World::new(Kind::Anvil).await;
+    let ledger = Arc::new(world.ledger().await);
+    let store = store(world.dir.path());
+    let before = world.chain.execute("evm_snapshot", vec![]).await.unwrap();
+    let mut running = start(&store, &ledger);
+    store.append(vec![finding(0)]).await.unwrap();
+    let receipt = running.receive(1).await.remove(0);
+    world.chain.execute("evm_revert", vec![before]).await.unwrap();
+    assert!(!ledger.verify(&receipt).await.unwrap_err().is_retryable());
+    store.append(vec![finding(1)]).await.unwrap();
+    let error = running.task.await.unwrap().unwrap_err();
+    assert!(matches!(error, AnchorError::ChainWentBack { next: 0, anchored: 1 }), "{error}");
 }

@@ -166,8 +166,10 @@ impl LedgerError {
         if says(&["already known", "already imported", "nonce too low", "nonce too high", "underpriced"]) {
             return Self::Conflict { action, reason: message };
         }
-        // Limits of a provider, or trouble inside the node.
-        if matches!(code, -32005 | -32603) || says(&["rate limit", "too many requests", "timeout"]) {
+        // Limits of a provider, trouble inside the node, or one of several nodes is behind the others.
+        let transient =
+            ["rate limit", "too many requests", "timeout", "header not found", "unknown block", "outofrange"];
+        if matches!(code, -32005 | -32603) || says(&transient) {
             return Self::Unreachable { action, reason: message };
         }
         Self::Refused { action, code, message }

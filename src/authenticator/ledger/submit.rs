@@ -60,7 +60,9 @@ impl Submitter<'_> {
         // Also finds out whether the contract would refuse, before anything is paid.
         let call =
             CallRequest { from: Some(from), to, data: Some(Bytes(data.clone())), ..CallRequest::default() };
-        let gas = self.web3.eth().estimate_gas(call, None).await.map_err(failed)?;
+        // On what is mined: what is in the pool is about to be replaced.
+        let latest = Some(BlockNumber::Latest);
+        let gas = self.web3.eth().estimate_gas(call, latest).await.map_err(failed)?;
         let (price, tip) = self.fees(action).await?;
         let (price, tip) = if stuck { (price * 2, tip * 2) } else { (price, tip) };
         let transaction = TransactionParameters {
