@@ -175,3 +175,50 @@ impl LedgerError {
         Self::Refused { action, code, message }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jsonrpc_core::{Error as RpcError, ErrorCode};
+    use serde_json::json;
+
+    use super::*;
+
+    fn rpc(code: i64, message: &str, data: Option<serde_json::Value>) -> LedgerError {
+        let error = RpcError { code: ErrorCode::from(code), message: message.to_owned(), data };
+        LedgerError::from_web3("anchor", Error::Rpc(error))
+    }
+
+    #[test]
+    fn tells_what_time_may_cure_from_what_it_does_not() {
+        for (code, message, retryable) in [
+            (-32000, "nonce too low: next nonce 5, tx nonce 3", true),
+            (-32000, "Nonce too high", true),
+            (-32000, "already known", true),
+            (-32000, "replacement transaction underpriced", true),
+            (-32005, "daily request count exceeded", true),
+            (-32603, "Internal error", true),
+            (-32000, "header not found", true),
+            (-32003, "insufficient funds for gas * price + value", false),
+            (-32601, "the method does not exist", false),
+            (3, "execution reverted", false),
+        ] {
+            assert_eq!(rpc(code, message, None).is_retryable(), retryable, "{message}");
+        }
+        let transport = |code| LedgerError::from_web3("call", Error::Transport(TransportError::Code(code)));
+        assert!(
+            transport(429).is_retryable() && transport(503).is_retryable() && !transport(401).is_retryable()
+        );
+    }
+
+    #[test]
+    fn finds_the_reason_wherever_the_node_puts_it() {
+        // NotOwner().
+        let selector = json!("0x30cd7471");
+        for data in [selector.clone(), json!({ "data": selector, "message": "reverted" })] {
+            let error = rpc(-32000, "VM Exception: revert", Some(data));
+            assert!(matches!(error, LedgerError::Reverted { revert: Revert::NotOwner, .. }), "{error}");
+        }
+        let error = rpc(3, "execution reverted: paused", Some(json!("0x")));
+        assert!(error.to_string().ends_with("the contract refuses: execution reverted: paused"));
+    }
+}

@@ -114,3 +114,41 @@ impl Genesis {
         Ok(Self { chain_id: rlp.val_at(1)?, funded: rlp.val_at(2)? })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn reads_back_what_it_wrote(
+            number: u64, parent: [u8; 32], timestamp: u64, raw: Vec<u8>, success: bool, gas_used: u64, price: u128,
+            to: Option<[u8; 20]>, created: Option<[u8; 20]>, topics: Vec<[u8; 32]>, data: Vec<u8>,
+        ) {
+            let topics = topics.into_iter().map(H256).collect();
+            let block = Block {
+                number, parent: H256(parent), timestamp, raw, success, gas_used, price,
+                from: Address::repeat_byte(1),
+                to: to.map(Into::into),
+                created: created.map(Into::into),
+                logs: vec![LogEntry { address: Address::repeat_byte(2), topics, data }],
+            };
+            prop_assert_eq!(Block::decode(&block.encode()), Ok(block));
+        }
+
+        #[test]
+        fn hostile_bytes_are_only_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Block::decode(&bytes);
+            let _ = Genesis::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_genesis_is_read_back_and_told_from_others() {
+        let genesis = Genesis { chain_id: 5, funded: Address::repeat_byte(3) };
+        assert_eq!(Genesis::decode(&genesis.encode()), Ok(genesis.clone()));
+        assert_ne!(hash(&genesis.encode()), hash(&Genesis { chain_id: 6, ..genesis }.encode()));
+    }
+}

@@ -94,3 +94,76 @@ impl Transaction {
         self.max_fee.min(self.max_priority_fee.saturating_add(base_fee.into()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use web3::signing::{Key, SecretKey, SecretKeyRef};
+
+    use super::*;
+
+    fn signed(secret: [u8; 32], high_s: bool) -> (Address, Vec<u8>) {
+        let secret = SecretKey::from_slice(&secret).unwrap();
+        let key = SecretKeyRef::new(&secret);
+        let fields = |stream: &mut RlpStream| {
+            stream.append(&1u64).append(&2u64).append(&3u128).append(&4u128).append(&5u64);
+            stream.append(&Address::repeat_byte(6)).append(&U256::from(7)).append(&vec![8u8, 9]);
+            stream.begin_list(1).begin_list(2).append(&Address::repeat_byte(10)).append_list(&[H256::zero()]);
+        };
+        let mut unsigned = RlpStream::new_list(9);
+        fields(&mut unsigned);
+        let signature = key.sign_message(&keccak256(&[&[2], unsigned.as_raw()].concat())).unwrap();
+        let mut s = U256::from_big_endian(signature.s.as_bytes());
+        let mut parity = signature.v;
+        if high_s {
+            let order = U256::from_big_endian(&HALF_ORDER) * 2 + 1;
+            (s, parity) = (order - s, 1 - parity);
+        }
+        let mut stream = RlpStream::new_list(12);
+        fields(&mut stream);
+        stream.append(&parity).append(&U256::from_big_endian(signature.r.as_bytes())).append(&s);
+        (key.address(), [&[2], stream.as_raw()].concat())
+    }
+
+    #[test]
+    fn recovers_the_sender_and_every_field() {
+        let (from, raw) = signed([1; 32], false);
+        let transaction = Transaction::decode(&raw).unwrap();
+        assert_eq!(transaction.from, from);
+        assert_eq!((transaction.chain_id, transaction.nonce, transaction.gas), (1, 2, 5));
+        assert_eq!((transaction.max_priority_fee, transaction.max_fee), (3, 4));
+        assert_eq!(transaction.to, Some(Address::repeat_byte(6)));
+        assert_eq!((transaction.value, transaction.data), (U256::from(7), vec![8, 9]));
+        assert_eq!(transaction.access_list, [(Address::repeat_byte(10), vec![H256::zero()])]);
+    }
+
+    #[test]
+    fn refuses_the_other_signature_of_the_same_transaction() {
+        let (_, raw) = signed([1; 32], true);
+        assert_eq!(Transaction::decode(&raw), Err(TransactionError::Signature));
+    }
+
+    #[test]
+    fn refuses_what_is_cut_short_too_long_or_of_another_type() {
+        let (_, raw) = signed([1; 32], false);
+        for cut in 0..raw.len() {
+            assert!(Transaction::decode(&raw[..cut]).is_err(), "cut at {cut}");
+        }
+        assert!(Transaction::decode(&[&raw[..], &[0]].concat()).is_err());
+        assert_eq!(Transaction::decode(&[&[1], &raw[1..]].concat()), Err(TransactionError::Type));
+        // Lengths that overflow.
+        assert!(Transaction::decode(&[&[2][..], &[0xff; 40]].concat()).is_err());
+        assert!(Transaction::decode(&[&[2, 0xfb][..], &[0xbf; 40]].concat()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_are_only_refused(bytes in prop::collection::vec(any::<u8>(), 0..300), at: prop::sample::Index, byte: u8) {
+            let _ = Transaction::decode(&[&[2], &bytes[..]].concat());
+            let (_, mut raw) = signed([1; 32], false);
+            let at = at.index(raw.len());
+            raw[at] = byte;
+            let _ = Transaction::decode(&raw);
+        }
+    }
+}
