@@ -1,1 +1,414 @@
-//! To come.
+//! The ledger from evidence to receipt, over restarts and faults, on both chains.
+
+pub mod fixture;
+
+use std::{
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use fixture::{Anvil, Kind, World, fund, on_both_chains, options};
+use jsonrpc_core::Value;
+use posthorn::{
+    authenticator::{
+        anchor::{AnchorError, AnchorPolicy, AnchorState, Anchorer},
+        evidence::{Finding, Receipt, log::EvidenceLog, store::EvidenceStore},
+        ledger::{Chain, EmbeddedChain, Ledger, LedgerError, LedgerKey, LedgerOptions},
+    },
+    mail::{MailId, Registration, Role},
+};
+use serde_json::json;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+use web3::{
+    Transport, Web3,
+    signing::SecretKey,
+    types::{H256, TransactionParameters, U64, U256},
+};
+
+on_both_chains!(
+    evidence_gets_receipts_that_verify_and_tampered_ones_do_not,
+    an_anchor_without_receipts_gets_them_after_a_crash_and_once,
+    a_lost_log_and_a_changed_log_stop_the_anchorer,
+    refuses_transactions_as_a_real_node_does,
+    names_file_and_chain_if_the_contracts_are_elsewhere,
+);
+
+fn finding(number: u64) -> Finding {
+    Finding {
+        mail_id: MailId::of(&number.to_be_bytes()),
+        received_at: SystemTime::UNIX_EPOCH + Duration::from_nanos(1_790_000_000_123_456_789 + number),
+        sender_digest: [9; 32],
+        verdict: [1, 2, 2, 2, 2, 2],
+    }
+}
+
+fn store(dir: &Path) -> EvidenceStore {
+    EvidenceStore::new(EvidenceLog::open(&dir.join("evidence")).unwrap().0)
+}
+
+/// A running anchorer.
+struct Running {
+    receipts: mpsc::Receiver<Receipt>,
+    state: watch::Receiver<AnchorState>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), AnchorError>>,
+}
+
+fn start(store: &EvidenceStore, ledger: &Arc<Ledger>) -> Running {
+    let (receipts_in, receipts) = mpsc::channel(8);
+    let (state_in, state) = watch::channel(AnchorState::default());
+    let (stop, stopped) = oneshot::channel();
+    let anchorer = Anchorer {
+        store: store.clone(),
+        ledger: ledger.clone(),
+        policy: AnchorPolicy { max_batch: 4, max_age: Duration::from_millis(20) },
+        receipts: receipts_in,
+        state: state_in,
+        now: SystemTime::now,
+    };
+    let task = tokio::spawn(anchorer.run(async {
+        let _ = stopped.await;
+    }));
+    Running { receipts, state, stop, task }
+}
+
+impl Running {
+    async fn receive(&mut self, count: usize) -> Vec<Receipt> {
+        let mut receipts = Vec::new();
+        while receipts.len() < count {
+            match self.receipts.recv().await {
+                Some(receipt) => receipts.push(receipt),
+                None => panic!("the anchorer ended: {:?}", (&mut self.task).await),
+            }
+        }
+        receipts
+    }
+
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+async fn evidence_gets_receipts_that_verify_and_tampered_ones_do_not(world: World) {
+    let (store, ledger) = (store(world.dir.path()), Arc::new(world.ledger().await));
+    let mut running = start(&store, &ledger);
+    assert_eq!(store.append((0..10).map(finding).collect()).await.unwrap().len(), 10);
+    let receipts = running.receive(10).await;
+    for (index, receipt) in receipts.iter().enumerate() {
+        assert_eq!(receipt.evidence.index, index as u64);
+        assert_eq!(receipt.evidence.finding, finding(index as u64));
+        ledger.verify(receipt).await.unwrap();
+        assert_eq!(store.receipt(receipt.evidence.finding.mail_id).await.unwrap().as_ref(), Some(receipt));
+    }
+    assert!(receipts.iter().any(|receipt| receipt.anchor.count > 1));
+    running
+        .state
+        .wait_for(|state| state.anchored == 10 && state.pending == 0 && state.reachable)
+        .await
+        .unwrap();
+    // The same mails again: no new leaf.
+    store.append((0..10).map(finding).collect()).await.unwrap();
+    assert_eq!(store.counts(), (10, 10));
+    running.stop().await;
+
+    let other = receipts[9].anchor.clone();
+    type Tamper<'a> = (&'a str, &'a dyn Fn(&mut Receipt));
+    let tampered: [Tamper; 9] = [
+        ("mail", &|receipt| receipt.evidence.finding.mail_id = MailId::of(b"forged")),
+        ("verdict", &|receipt| receipt.evidence.finding.verdict[0] ^= 1),
+        ("root", &|receipt| receipt.anchor.root[31] ^= 1),
+        ("chain", &|receipt| receipt.anchor.chain_id += 1),
+        ("contract", &|receipt| receipt.anchor.contract[0] ^= 1),
+        ("transaction", &|receipt| receipt.anchor.transaction[0] ^= 1),
+        ("other transaction", &|receipt| receipt.anchor.transaction = other.transaction),
+        ("block number", &|receipt| receipt.anchor.block_number += 1),
+        ("block hash", &|receipt| receipt.anchor.block_hash[0] ^= 1),
+    ];
+    for (what, tamper) in tampered {
+        let mut receipt = receipts[0].clone();
+        tamper(&mut receipt);
+        let error = ledger.verify(&receipt).await.expect_err(what);
+        assert!(!error.is_retryable(), "{what}: {error}");
+    }
+    // A forged batch: the proof is right, but nobody anchored it.
+    let mut forged = receipts[0].clone();
+    forged.evidence.finding.verdict[0] ^= 1;
+    forged.leaf = forged.evidence.leaf();
+    forged.anchor.root = forged.leaf;
+    (forged.anchor.count, forged.inclusion_proof) = (1, Vec::new());
+    assert_eq!(forged.verify_offline(), Ok(()));
+    assert!(matches!(ledger.verify(&forged).await, Err(LedgerError::NotOnChain { .. })));
+}
+
+async fn an_anchor_without_receipts_gets_them_after_a_crash_and_once(world: World) {
+    let (store_before, ledger) = (store(world.dir.path()), Arc::new(world.ledger().await));
+    store_before.append((0..3).map(finding).collect()).await.unwrap();
+    let leaves =
+        (0..3).map(|index| posthorn::authenticator::evidence::Evidence { index, finding: finding(index) });
+    // Anchored, and then the process dies before a receipt.
+    let mined = ledger.anchor(0, leaves.map(|evidence| evidence.leaf()).collect()).await.unwrap();
+    drop(store_before);
+
+    let store = store(world.dir.path());
+    let mut running = start(&store, &ledger);
+    for receipt in running.receive(3).await {
+        assert_eq!(receipt.anchor.transaction, mined.transaction.0);
+        assert_eq!((receipt.anchor.first, receipt.anchor.count), (0, 3));
+        ledger.verify(&receipt).await.unwrap();
+    }
+    running.stop().await;
+
+    // The next start restores nothing: the first receipt is that of the next mail.
+    let mut running = start(&store, &ledger);
+    store.append(vec![finding(3)]).await.unwrap();
+    assert_eq!(running.receive(1).await[0].evidence.index, 3);
+    assert_eq!(ledger.next_index().await.unwrap(), 4);
+    running.stop().await;
+}
+
+async fn a_lost_log_and_a_changed_log_stop_the_anchorer(world: World) {
+    let ledger = Arc::new(world.ledger().await);
+    ledger.anchor(0, vec![[1; 32], [2; 32]]).await.unwrap();
+    let store = store(world.dir.path());
+    let error = start(&store, &ledger).task.await.unwrap().unwrap_err();
+    assert!(matches!(error, AnchorError::LogLost { next: 2, evidenced: 0 }), "{error}");
+    store.append(vec![finding(0), finding(1)]).await.unwrap();
+    let error = start(&store, &ledger).task.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("its root is not that of the evidence log"), "{error}");
+}
+
+async fn refuses_transactions_as_a_real_node_does(world: World) {
+    let ledger = world.ledger().await;
+    let web3 = Web3::new(world.chain.clone());
+    let chain_id = ledger.addresses().chain_id;
+    let key = |name: &str| {
+        LedgerKey::load_or_create(&world.path(name)).unwrap();
+        fs::read_to_string(world.path(name)).unwrap().trim().parse::<SecretKey>().unwrap()
+    };
+    let send = async |key: &SecretKey, nonce: u64, chain_id: u64| {
+        let transaction = TransactionParameters {
+            nonce: Some(nonce.into()),
+            to: Some(ledger.addresses().evidence_ledger),
+            value: U256::zero(),
+            chain_id: Some(chain_id),
+            transaction_type: Some(U64::from(2)),
+            max_fee_per_gas: Some(U256::from(3_000_000_000_u64)),
+            max_priority_fee_per_gas: Some(U256::one()),
+            ..TransactionParameters::default()
+        };
+        let signed = web3.accounts().sign_transaction(transaction, key).await.unwrap();
+        match web3.eth().send_raw_transaction(signed.raw_transaction).await {
+            Err(web3::Error::Rpc(error)) => error.message.to_ascii_lowercase(),
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    };
+    let owner = key("ledger.key");
+    let refusal = send(&owner, 0, chain_id).await;
+    assert!(refusal.contains("nonce too low"), "{refusal}");
+    let refusal = send(&key("poor.key"), 0, chain_id).await;
+    assert!(refusal.contains("insufficient funds"), "{refusal}");
+    let refusal = send(&owner, 2, chain_id + 1).await;
+    assert!(refusal.contains("chain id"), "{refusal}");
+
+    match world.chain.execute("eth_noSuchThing", vec![]).await {
+        Err(web3::Error::Rpc(error)) => assert_eq!(error.code.code(), -32601),
+        other => panic!("expected an error, got {other:?}"),
+    }
+    // What both show of a block and a transaction can be read.
+    let mined = ledger.anchor(0, vec![[1; 32]]).await.unwrap();
+    let block = web3.eth().block(web3::types::BlockId::Hash(mined.block_hash)).await.unwrap().unwrap();
+    assert_eq!(
+        (block.number, block.transactions),
+        (Some(mined.block_number.into()), vec![mined.transaction])
+    );
+    let shown = web3.eth().transaction(mined.transaction.into()).await.unwrap().unwrap();
+    assert_eq!((shown.from, shown.block_hash), (Some(world.key.address()), Some(mined.block_hash)));
+    assert!(web3.eth().balance(world.key.address(), None).await.unwrap() > U256::zero());
+    assert_eq!(web3.eth().transaction(H256::zero().into()).await.unwrap(), None);
+}
+
+async fn names_file_and_chain_if_the_contracts_are_elsewhere(world: World) {
+    let addresses = world.ledger().await.addresses().clone();
+    let path = world.path("contracts.json");
+    let edit = |name: &str, value: Value| {
+        let mut file = serde_json::to_value(&addresses).unwrap();
+        file[name] = value;
+        fs::write(&path, file.to_string()).unwrap();
+    };
+    edit("chain_id", json!(1));
+    let error = world.connect(world.key.clone()).await.err().unwrap();
+    assert!(matches!(error, LedgerError::WrongChain { expected: 1, .. }), "{error}");
+    edit("evidence_ledger", json!(world.key.address()));
+    let error = world.connect(world.key.clone()).await.err().unwrap();
+    assert!(matches!(error, LedgerError::NoCode { contract: "EvidenceLedger", .. }), "{error}");
+    assert!(!error.is_retryable());
+    fs::write(&path, "{}").unwrap();
+    let error = world.connect(world.key.clone()).await.err().unwrap();
+    assert!(matches!(error, LedgerError::State { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn waits_for_a_chain_that_is_not_there_yet_and_for_one_that_went_away() {
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let dir = tempfile::tempdir().unwrap();
+    let key = LedgerKey::load_or_create(&dir.path().join("ledger.key")).unwrap();
+    let http = posthorn::authenticator::ledger::Http::new(&format!("http://127.0.0.1:{port}")).unwrap();
+    let (failed, mut failures) = mpsc::unbounded_channel();
+    let (path, chain, account) = (dir.path().to_owned(), Chain::Http(http), key.address());
+    // Starts without money: the chain appears, the account is poor, then rich.
+    let connecting = {
+        let chain = chain.clone();
+        tokio::spawn(async move {
+            let report = move |error: &LedgerError| failed.send(error.to_string()).unwrap();
+            loop {
+                match Ledger::connect_patiently(chain.clone(), key.clone(), &path, options(), &report).await {
+                    Err(LedgerError::Refused { .. } | LedgerError::Reverted { .. }) => {}
+                    result => return result,
+                }
+            }
+        })
+    };
+    let failure = failures.recv().await.unwrap();
+    assert!(failure.contains("cannot be reached") && !failure.contains("127.0.0.1"), "{failure}");
+    let anvil = Anvil::start(port);
+    fund(&chain, account).await;
+    let ledger = Arc::new(connecting.await.unwrap().unwrap());
+
+    let store = store(dir.path());
+    let mut running = start(&store, &ledger);
+    store.append(vec![finding(0)]).await.unwrap();
+    assert_eq!(running.receive(1).await[0].evidence.index, 0);
+    drop(anvil);
+    store.append(vec![finding(1)]).await.unwrap();
+    let down = running.state.wait_for(|state| !state.reachable).await.unwrap().clone();
+    assert_eq!((down.anchored, down.pending), (1, 1));
+    assert!(ledger.sender([0; 32]).await.unwrap_err().is_retryable());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn the_embedded_chain_survives_restarts_with_and_without_its_snapshot() {
+    let world = World::new(Kind::Embedded).await;
+    let World { dir, key, chain, .. } = world;
+    let open = |name: &str| EmbeddedChain::open(&dir.path().join(name), key.address(), SystemTime::now);
+    let ledger = Ledger::connect(chain.clone(), key.clone(), dir.path(), options()).await.unwrap();
+    ledger.register([1; 32], Role::Operator, [2; 32]).await.unwrap();
+    let started = std::time::Instant::now();
+    let anchors = 600;
+    for first in 0..anchors {
+        ledger.anchor(first, vec![[3; 32]]).await.unwrap();
+    }
+    eprintln!("{anchors} anchors in {:?}", started.elapsed());
+    let Chain::Embedded(embedded) = &chain else { unreachable!() };
+    let head = embedded.head();
+    assert_eq!(head.0, anchors + 3);
+
+    // Another process may read, but not write, while this one has it.
+    let reader = EmbeddedChain::open_read_only(&dir.path().join("chain")).unwrap();
+    assert_eq!(reader.head(), head);
+    assert!(open("chain").unwrap_err().to_string().contains("in use"));
+    drop((ledger, chain));
+
+    let copy = |to: &str, snapshot: Option<&[u8]>| {
+        fs::create_dir(dir.path().join(to)).unwrap();
+        fs::copy(dir.path().join("chain/chain.log"), dir.path().join(to).join("chain.log")).unwrap();
+        if let Some(bytes) = snapshot {
+            fs::write(dir.path().join(to).join("snapshot.log"), bytes).unwrap();
+        }
+    };
+    let snapshot = fs::read(dir.path().join("chain/snapshot.log")).expect("a snapshot was written");
+    copy("replayed", None);
+    copy("torn", Some(&snapshot[..snapshot.len() / 2]));
+    for name in ["chain", "replayed", "torn"] {
+        let started = std::time::Instant::now();
+        let embedded = open(name).unwrap();
+        eprintln!("{name}: opened in {:?}", started.elapsed());
+        assert_eq!(embedded.head(), head, "{name}");
+        let ledger =
+            Ledger::connect(Chain::Embedded(embedded), key.clone(), dir.path(), options()).await.unwrap();
+        assert_eq!(ledger.next_index().await.unwrap(), anchors, "{name}");
+        let sender = ledger.sender([1; 32]).await.unwrap();
+        assert_eq!(sender, (Registration::Active, Role::Operator, [2; 32]), "{name}");
+        ledger.anchor(anchors, vec![[4; 32]]).await.unwrap();
+    }
+    let other = LedgerKey::load_or_create(&dir.path().join("other.key")).unwrap();
+    let error = EmbeddedChain::open(&dir.path().join("torn"), other.address(), SystemTime::now).unwrap_err();
+    assert!(error.to_string().contains("was made for account"), "{error}");
+}
+
+/// Connects to the contracts of `world` with other options.
+async fn reconnect(world: &World, confirmations: u64, timeout: Duration) -> Arc<Ledger> {
+    let options = LedgerOptions { confirmations, timeout };
+    let ledger = Ledger::connect(world.chain.clone(), world.key.clone(), world.dir.path(), options).await;
+    Arc::new(ledger.unwrap())
+}
+
+#[tokio::test]
+async fn replaces_a_transaction_that_is_stuck_and_anchors_once() {
+    let world = World::new(Kind::Anvil).await;
+    world.ledger().await;
+    let ledger = reconnect(&world, 1, Duration::from_secs(1)).await;
+    let store = store(world.dir.path());
+    // The node takes transactions and mines none.
+    world.chain.execute("evm_setAutomine", vec![json!(false)]).await.unwrap();
+    let stuck = ledger.anchor(0, vec![[1; 32]]).await.unwrap_err();
+    assert!(matches!(stuck, LedgerError::Timeout { .. }) && stuck.is_retryable(), "{stuck}");
+
+    // The evidence is another by now: the stuck batch must not be anchored beside it.
+    store.append(vec![finding(0), finding(1)]).await.unwrap();
+    let mut running = start(&store, &ledger);
+    let waiting = running.state.wait_for(|state| state.last_error.is_some()).await.unwrap().clone();
+    let reason = waiting.last_error.unwrap();
+    assert!(reason.contains("not confirmed after 1 s"), "{reason}");
+    world.chain.execute("evm_setAutomine", vec![json!(true)]).await.unwrap();
+    world.chain.execute("evm_mine", vec![]).await.unwrap();
+    for receipt in running.receive(2).await {
+        assert_eq!((receipt.anchor.first, receipt.anchor.count), (0, 2));
+        ledger.verify(&receipt).await.unwrap();
+    }
+    assert_eq!(ledger.next_index().await.unwrap(), 2);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn gives_no_receipt_before_the_confirmations() {
+    let world = World::new(Kind::Anvil).await;
+    world.ledger().await;
+    let ledger = reconnect(&world, 3, Duration::from_secs(30)).await;
+    let store = store(world.dir.path());
+    let mut running = start(&store, &ledger);
+    store.append(vec![finding(0)]).await.unwrap();
+    while ledger.next_index().await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.chain.execute("evm_mine", vec![]).await.unwrap();
+    assert!(running.receipts.try_recv().is_err());
+    world.chain.execute("evm_mine", vec![]).await.unwrap();
+    let receipt = running.receive(1).await.remove(0);
+    let head = Web3::new(world.chain.clone()).eth().block_number().await.unwrap().as_u64();
+    assert_eq!(head, receipt.anchor.block_number + 2);
+    ledger.verify(&receipt).await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn stops_if_the_chain_loses_what_was_confirmed() {
+    let world = World::new(Kind::Anvil).await;
+    let ledger = Arc::new(world.ledger().await);
+    let store = store(world.dir.path());
+    let before = world.chain.execute("evm_snapshot", vec![]).await.unwrap();
+    let mut running = start(&store, &ledger);
+    store.append(vec![finding(0)]).await.unwrap();
+    let receipt = running.receive(1).await.remove(0);
+    world.chain.execute("evm_revert", vec![before]).await.unwrap();
+    assert!(!ledger.verify(&receipt).await.unwrap_err().is_retryable());
+    store.append(vec![finding(1)]).await.unwrap();
+    let error = running.task.await.unwrap().unwrap_err();
+    assert!(matches!(error, AnchorError::ChainWentBack { next: 0, anchored: 1 }), "{error}");
+}

@@ -11,16 +11,29 @@
 //! - `verify`: a mail to what is known of its sender.
 //! - [`core`]: from that to the verdict. Pure.
 //! - [`address`]: keyed digests of addresses.
-//! - [`evidence`], [`merkle`]: what is hashed, the log, the proofs.
+//! - [`evidence`], [`merkle`]: what is hashed, the log, the proofs. `evidencer`: many findings, one sync.
+//! - `ledger`: the contracts on a chain, embedded or behind JSON-RPC. `anchor`: evidence onto it, in order, once.
+//! - `chain`: all of that in the life of the node. [`health`]: what it says of itself. Pure.
 //!
 //! What it does not do: ARC; reading Authentication-Results, which anybody can write.
 
 pub mod address;
+#[cfg(feature = "net")]
+pub mod anchor;
+#[cfg(feature = "net")]
+pub mod chain;
 pub mod core;
 #[cfg(feature = "net")]
 pub mod dns;
 pub mod evidence;
+#[cfg(feature = "net")]
+pub mod evidencer;
+pub mod health;
+#[cfg(feature = "net")]
+pub mod ledger;
 pub mod merkle;
+#[cfg(feature = "ros")]
+pub mod node;
 pub mod params;
 mod secret;
 #[cfg(feature = "net")]

@@ -1,0 +1,70 @@
+//! The ledger: two contracts on an Ethereum chain, behind one client.
+//!
+//! - [`Chain`]: how the chain is reached, over HTTP ([`Http`]) or in the process ([`EmbeddedChain`]).
+//! - [`Ledger`]: asks the registry, registers and revokes, anchors roots, verifies receipts.
+//! - [`LedgerKey`]: the account that pays and owns the contracts.
+//! - [`LedgerError`]: whether to try again, to refuse, or to stop.
+
+mod client;
+mod contracts;
+mod embedded;
+mod error;
+mod http;
+mod key;
+mod submit;
+mod verify;
+
+use std::pin::Pin;
+
+use jsonrpc_core::{Call, Value};
+use web3::{BatchTransport, RequestId, Transport, error::Result};
+
+pub use client::{Ledger, LedgerOptions, OnChain};
+pub use contracts::{Addresses, Revert};
+pub use embedded::{ChainError, EMBEDDED_CHAIN_ID, EmbeddedChain};
+pub use error::LedgerError;
+pub use http::Http;
+pub use key::LedgerKey;
+pub(crate) use submit::Backoff;
+pub use submit::Mined;
+
+/// What a transport gives: a future that owns what it needs.
+pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A chain, however it is reached; clones share it.
+#[derive(Clone, Debug)]
+pub enum Chain {
+    /// A node elsewhere.
+    Http(Http),
+    /// A chain in this process.
+    Embedded(EmbeddedChain),
+}
+
+impl Transport for Chain {
+    type Out = Answer<Result<Value>>;
+
+    fn prepare(&self, method: &str, params: Vec<Value>) -> (RequestId, Call) {
+        match self {
+            Self::Http(http) => http.prepare(method, params),
+            Self::Embedded(chain) => chain.prepare(method, params),
+        }
+    }
+
+    fn send(&self, id: RequestId, request: Call) -> Self::Out {
+        match self {
+            Self::Http(http) => http.send(id, request),
+            Self::Embedded(chain) => chain.send(id, request),
+        }
+    }
+}
+
+impl BatchTransport for Chain {
+    type Batch = Answer<Result<Vec<Result<Value>>>>;
+
+    fn send_batch<T: IntoIterator<Item = (RequestId, Call)>>(&self, requests: T) -> Self::Batch {
+        match self {
+            Self::Http(http) => http.send_batch(requests),
+            Self::Embedded(chain) => chain.send_batch(requests),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What can go wrong with a chain, and what to do about it.
+
+use std::path::PathBuf;
+
+use web3::{
+    error::{Error, TransportError},
+    types::{Address, H256},
+};
+
+use super::contracts::Revert;
+use crate::authenticator::{address::SecretError, evidence::ReceiptError};
+
+/// A ledger that did not do what it was asked to. [`is_retryable`](Self::is_retryable) tells whether time may help.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The node's URL cannot be used. Shows nothing of it: it may hold a provider's key.
+    #[error("ledger endpoint: must be {rule}")]
+    Endpoint {
+        /// What it must be.
+        rule: String,
+    },
+    /// The chain does not answer, or is overloaded. Retry.
+    #[error("{action}: the chain cannot be reached: {reason}")]
+    Unreachable {
+        /// What was asked.
+        action: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The chain answers, but the transaction is not mined in time. Retry: look first whether it is done.
+    #[error("{action}: not confirmed after {seconds} s (transaction {transaction:?})")]
+    Timeout {
+        /// What was asked.
+        action: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+        /// The transaction, if one was sent.
+        transaction: Option<H256>,
+    },
+    /// Another transaction of this account was faster. Retry: look first whether it is done.
+    #[error("{action}: another transaction of this account is in the way: {reason}")]
+    Conflict {
+        /// What was asked.
+        action: &'static str,
+        /// As the node says it.
+        reason: String,
+    },
+    /// The contract refuses. Nothing was changed.
+    #[error("{action}: the contract refuses: {revert}")]
+    Reverted {
+        /// What was asked.
+        action: &'static str,
+        /// Its reason.
+        revert: Revert,
+    },
+    /// The node refuses, for example for lack of money.
+    #[error("{action}: the node refuses: {message} (code {code})")]
+    Refused {
+        /// What was asked.
+        action: &'static str,
+        /// JSON-RPC error code.
+        code: i64,
+        /// As the node says it.
+        message: String,
+    },
+    /// An answer that is not what the execution API says.
+    #[error("{action}: the chain's answer is not {rule}")]
+    Answer {
+        /// What was asked.
+        action: &'static str,
+        /// What it must be.
+        rule: String,
+    },
+    /// The contracts of the state directory are not those of this chain.
+    #[error(
+        "contracts in '{path}' are on chain {expected}, the node is on chain {found}; use that chain, or another state directory",
+        path = path.display()
+    )]
+    WrongChain {
+        /// The file.
+        path: PathBuf,
+        /// Chain id in the file.
+        expected: u64,
+        /// Chain id of the node.
+        found: u64,
+    },
+    /// The chain has no contract where there must be one, for example because it was reset.
+    #[error(
+        "contract {contract} of '{path}': no code at {address:?} on chain {chain_id}; the chain was reset or is another one",
+        path = path.display()
+    )]
+    NoCode {
+        /// The file.
+        path: PathBuf,
+        /// Name of the contract.
+        contract: &'static str,
+        /// Where it must be.
+        address: Address,
+        /// Chain id of the node.
+        chain_id: u64,
+    },
+    /// The file with the contracts' addresses cannot be used.
+    #[error("contracts file '{path}': {reason}", path = path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The account's key cannot be had.
+    #[error(transparent)]
+    Key(#[from] SecretError),
+    /// A committed artifact does not fit this program: a defect.
+    #[error("contract artifact: {0}")]
+    Artifact(String),
+    /// The receipt contradicts itself.
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    /// The receipt contradicts the chain.
+    #[error("receipt of leaf {index}: {what} is {expected} in the receipt and {found} on chain")]
+    NotOnChain {
+        /// Place of the leaf.
+        index: u64,
+        /// What differs.
+        what: &'static str,
+        /// In the receipt.
+        expected: String,
+        /// On chain.
+        found: String,
+    },
+}
+
+impl LedgerError {
+    /// Whether trying again later may succeed. Otherwise somebody has to change something.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. } | Self::Conflict { .. })
+    }
+
+    /// What a failed request means.
+    pub(super) fn from_web3(action: &'static str, error: Error) -> Self {
+        let unreachable = |reason: String| Self::Unreachable { action, reason };
+        match error {
+            Error::Rpc(error) => Self::from_rpc(action, error),
+            Error::Transport(TransportError::Code(code)) if code != 429 && code < 500 => {
+                Self::Refused { action, code: code.into(), message: format!("HTTP status {code}") }
+            }
+            Error::Transport(TransportError::Code(code)) => unreachable(format!("HTTP status {code}")),
+            Error::Transport(TransportError::Message(reason)) => unreachable(reason),
+            Error::Unreachable | Error::Internal => unreachable(error.to_string()),
+            Error::Io(why) => unreachable(why.to_string()),
+            Error::InvalidResponse(reason) | Error::Decoder(reason) => {
+                Self::Answer { action, rule: format!("understood: {reason}") }
+            }
+            Error::Recovery(why) => Self::Answer { action, rule: format!("signed: {why}") },
+        }
+    }
+
+    fn from_rpc(action: &'static str, error: jsonrpc_core::Error) -> Self {
+        let (code, message) = (error.code.code(), error.message);
+        let says = message.to_ascii_lowercase();
+        let says = |words: &[&str]| words.iter().any(|word| says.contains(word));
+        if code == 3 || says(&["revert"]) {
+            return Self::Reverted { action, revert: Revert::from_rpc(&message, error.data.as_ref()) };
+        }
+        // The words of go-ethereum, which others copy.
+        if says(&["already known", "already imported", "nonce too low", "nonce too high", "underpriced"]) {
+            return Self::Conflict { action, reason: message };
+        }
+        // Limits of a provider, trouble inside the node, or one of several nodes is behind the others.
+        let transient =
+            ["rate limit", "too many requests", "timeout", "header not found", "unknown block", "outofrange"];
+        if matches!(code, -32005 | -32603) || says(&transient) {
+            return Self::Unreachable { action, reason: message };
+        }
+        Self::Refused { action, code, message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonrpc_core::{Error as RpcError, ErrorCode};
+    use serde_json::json;
+
+    use super::*;
+
+    fn rpc(code: i64, message: &str, data: Option<serde_json::Value>) -> LedgerError {
+        let error = RpcError { code: ErrorCode::from(code), message: message.to_owned(), data };
+        LedgerError::from_web3("anchor", Error::Rpc(error))
+    }
+
+    #[test]
+    fn tells_what_time_may_cure_from_what_it_does_not() {
+        for (code, message, retryable) in [
+            (-32000, "nonce too low: next nonce 5, tx nonce 3", true),
+            (-32000, "Nonce too high", true),
+            (-32000, "already known", true),
+            (-32000, "replacement transaction underpriced", true),
+            (-32005, "daily request count exceeded", true),
+            (-32603, "Internal error", true),
+            (-32000, "header not found", true),
+            (-32003, "insufficient funds for gas * price + value", false),
+            (-32601, "the method does not exist", false),
+            (3, "execution reverted", false),
+        ] {
+            assert_eq!(rpc(code, message, None).is_retryable(), retryable, "{message}");
+        }
+        let transport = |code| LedgerError::from_web3("call", Error::Transport(TransportError::Code(code)));
+        assert!(
+            transport(429).is_retryable() && transport(503).is_retryable() && !transport(401).is_retryable()
+        );
+    }
+
+    #[test]
+    fn finds_the_reason_wherever_the_node_puts_it() {
+        // NotOwner().
+        let selector = json!("0x30cd7471");
+        for data in [selector.clone(), json!({ "data": selector, "message": "reverted" })] {
+            let error = rpc(-32000, "VM Exception: revert", Some(data));
+            assert!(matches!(error, LedgerError::Reverted { revert: Revert::NotOwner, .. }), "{error}");
+        }
+        let error = rpc(3, "execution reverted: paused", Some(json!("0x")));
+        assert!(error.to_string().ends_with("the contract refuses: execution reverted: paused"));
+    }
+}

@@ -1,0 +1,139 @@
+//! Both kinds of chain, each test its own: the embedded one and a real anvil.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, SystemTime},
+};
+
+use posthorn::authenticator::ledger::{
+    Chain, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions,
+};
+use serde_json::json;
+use tempfile::TempDir;
+use web3::{Transport, types::Address};
+
+const ANVIL: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/contracts/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
+
+/// Which chain a test runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Embedded,
+    Anvil,
+}
+
+/// An anvil process that dies with this.
+pub struct Anvil {
+    child: Child,
+    pub port: u16,
+}
+
+impl Anvil {
+    /// Starts one on `port` (0: a free one) and waits until it listens.
+    pub fn start(port: u16) -> Self {
+        assert!(
+            Path::new(ANVIL).exists(),
+            "anvil is not installed: run `make test`, or `npm ci --prefix contracts`"
+        );
+        let mut child = Command::new(ANVIL)
+            .args(["--port", &port.to_string(), "--accounts", "1"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("anvil starts");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let port = loop {
+            let line = lines.next().expect("anvil says where it listens before it ends").unwrap();
+            if let Some(address) = line.strip_prefix("Listening on ") {
+                break address.rsplit(':').next().unwrap().parse().unwrap();
+            }
+        };
+        // Nobody reads on: it must not block on a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, port }
+    }
+
+    pub fn chain(&self) -> Chain {
+        Chain::Http(Http::new(&format!("http://127.0.0.1:{}", self.port)).unwrap())
+    }
+}
+
+impl Drop for Anvil {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A chain, an account with money, and a state directory.
+pub struct World {
+    pub dir: TempDir,
+    pub key: LedgerKey,
+    pub chain: Chain,
+    _anvil: Option<Anvil>,
+}
+
+impl World {
+    pub async fn new(kind: Kind) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = LedgerKey::load_or_create(&dir.path().join("ledger.key")).unwrap();
+        Self::with_key(kind, dir, key).await
+    }
+
+    pub async fn with_key(kind: Kind, dir: TempDir, key: LedgerKey) -> Self {
+        let anvil = (kind == Kind::Anvil).then(|| Anvil::start(0));
+        let chain = match &anvil {
+            Some(anvil) => anvil.chain(),
+            None => Chain::Embedded(
+                EmbeddedChain::open(&dir.path().join("chain"), key.address(), SystemTime::now).unwrap(),
+            ),
+        };
+        if anvil.is_some() {
+            fund(&chain, key.address()).await;
+        }
+        Self { dir, key, chain, _anvil: anvil }
+    }
+
+    pub async fn ledger(&self) -> Ledger {
+        self.connect(self.key.clone()).await.unwrap()
+    }
+
+    pub async fn connect(&self, key: LedgerKey) -> Result<Ledger, LedgerError> {
+        Ledger::connect(self.chain.clone(), key, self.dir.path(), options()).await
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+/// Gives an account of an anvil money.
+pub async fn fund(chain: &Chain, account: Address) {
+    chain.execute("anvil_setBalance", vec![json!(account), json!("0x3635c9adc5dea00000")]).await.unwrap();
+}
+
+pub fn options() -> LedgerOptions {
+    LedgerOptions { confirmations: 1, timeout: Duration::from_secs(30) }
+}
+
+/// One test function, run on both chains.
+macro_rules! on_both_chains {
+    ($($test:ident),* $(,)?) => {$(
+        mod $test {
+            use crate::ledger::fixture::{Kind, World};
+
+            #[tokio::test]
+            async fn embedded() {
+                super::$test(World::new(Kind::Embedded).await).await;
+            }
+
+            #[tokio::test]
+            async fn anvil() {
+                super::$test(World::new(Kind::Anvil).await).await;
+            }
+        }
+    )*};
+}
+pub(crate) use on_both_chains;
