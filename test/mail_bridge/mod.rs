@@ -1,0 +1,7 @@
+//! The bridge over real sockets and real files.
+
+mod intake;
+mod journal;
+mod outbox;
+mod settlement;
+mod support;
