@@ -52,14 +52,13 @@ async fn a_torn_tail_is_cut_and_reported_and_the_rest_kept() {
 #[tokio::test]
 async fn the_same_bytes_are_one_mail_also_after_settlement_and_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let overrides = [("redelivery_min_s", Value::Double(100.0))];
-    let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
     let first = deliver(&bridge, "again\r\n").await;
     assert_eq!(deliver(&bridge, "again\r\n").await, first);
     assert_eq!(soon(streams.mails.recv()).await.unwrap().id, first);
     bridge.handle().disposition(disposition(first, Action::Ignored)).await.unwrap();
     assert!(bridge.drain().await);
-    let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
     deliver(&bridge, "again\r\n").await;
     let second = deliver(&bridge, "other\r\n").await;
     assert_eq!(soon(streams.mails.recv()).await.unwrap().id, second);
@@ -74,7 +73,6 @@ async fn settled_segments_are_deleted_and_nothing_in_them_is_forgotten() {
         ("journal_segment_bytes", Value::Int(4096)),
         ("journal_keep_segments", Value::Int(1)),
         ("max_in_flight", Value::Int(100)),
-        ("redelivery_min_s", Value::Double(100.0)),
     ];
     let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
     let handle = bridge.handle();

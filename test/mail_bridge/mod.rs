@@ -2,6 +2,7 @@
 
 mod intake;
 mod journal;
+mod kill;
 mod outbox;
 mod settlement;
 mod support;

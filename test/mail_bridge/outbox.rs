@@ -145,4 +145,7 @@ async fn an_outbound_mail_that_cannot_be_composed_fails_for_good() {
     let mail = OutboundMail { to, ..answer(MailId::of(b"q"), OutboundKind::Answer) };
     bridge.handle().outbound(mail).await.unwrap();
     assert_eq!(states(&mut streams, 2).await, [(SendState::Queued, 0), (SendState::Failed, 1)]);
+    let mail = OutboundMail { to: Vec::new(), ..answer(MailId::of(b"r"), OutboundKind::Answer) };
+    bridge.handle().outbound(mail).await.unwrap();
+    assert_eq!(states(&mut streams, 2).await, [(SendState::Queued, 0), (SendState::Failed, 1)]);
 }

@@ -21,7 +21,8 @@ async fn nothing_is_published_while_nobody_subscribes() {
 #[tokio::test]
 async fn an_unsettled_mail_comes_again_and_a_rejected_one_does_not() {
     let dir = tempfile::tempdir().unwrap();
-    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    let (bridge, mut streams) =
+        start_publishing(dir.path(), &[("redelivery_min_s", Value::Double(0.02))]).await;
     let id = deliver(&bridge, "again\r\n").await;
     for _ in 0..3 {
         assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
@@ -75,7 +76,7 @@ async fn an_answer_stored_before_a_kill_settles_after_it() {
 #[tokio::test]
 async fn no_more_than_the_window_is_in_flight() {
     let dir = tempfile::tempdir().unwrap();
-    let overrides = [("max_in_flight", Value::Int(2)), ("redelivery_min_s", Value::Double(100.0))];
+    let overrides = [("max_in_flight", Value::Int(2))];
     let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
     let mut ids = Vec::new();
     for n in 0..5 {

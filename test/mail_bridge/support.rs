@@ -43,7 +43,6 @@ pub fn params(directory: &Path, overrides: &[(&str, Value)]) -> Params {
         ("smtp_listen", text("127.0.0.1:0")),
         ("lmtp_listen", text("127.0.0.1:0")),
         ("journal_directory", text(directory.display())),
-        ("redelivery_min_s", Value::Double(0.02)),
         ("retry_min_s", Value::Double(0.02)),
         ("smarthost", text("127.0.0.1:1")),
         ("drain_timeout_s", Value::Double(5.0)),
@@ -123,6 +122,11 @@ impl Talk {
                 return line.trim_end().to_owned();
             }
         }
+    }
+
+    /// What has arrived, without taking it.
+    pub async fn peek(&mut self) -> String {
+        String::from_utf8(self.0.fill_buf().await.unwrap().to_vec()).unwrap()
     }
 
     pub async fn expect(&mut self, code: &str) {
