@@ -40,11 +40,14 @@ impl Writer {
             {
                 self.fail(&error);
             }
+            // Events before replies: whoever has a reply may rely on the event being on its way.
+            if self.failed.is_none() {
+                events.into_iter().for_each(|event| drop(self.events.send(event)));
+            }
             for done in done {
                 done(self.check());
             }
             if self.failed.is_none() {
-                events.into_iter().for_each(|event| drop(self.events.send(event)));
                 self.tidy();
             }
             self.note_figures();
