@@ -179,7 +179,7 @@ async fn refuses_connections_over_the_bound_until_one_ends() {
 #[tokio::test]
 async fn ends_silent_sessions_and_those_that_dribble() {
     let dir = tempfile::tempdir().unwrap();
-    let (bridge, _streams) = start(dir.path(), &[("session_timeout_s", Value::Double(0.1))]).await;
+    let (bridge, _streams) = start(dir.path(), &[("session_timeout_s", Value::Double(0.3))]).await;
     let mut silent = Talk::connect(bridge.smtp_addr().unwrap()).await;
     silent.expect("421 4.4.2").await;
     let mut dribble = Talk::connect(bridge.smtp_addr().unwrap()).await;

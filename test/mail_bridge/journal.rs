@@ -4,11 +4,12 @@ use std::{fs::OpenOptions, io::Write, path::Path};
 
 use posthorn::{
     health::Level,
-    mail::{Action, MailId},
+    mail::{Action, MailId, OutboundKind, OutboundMail},
+    mail_bridge::journal::{Queued, SendState},
     params::Value,
 };
 
-use super::support::{deliver, disposition, soon, start, start_publishing};
+use super::support::{answer, deliver, disposition, soon, start, start_publishing};
 
 fn segments(directory: &Path) -> Vec<std::path::PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(directory)
@@ -73,12 +74,21 @@ async fn settled_segments_are_deleted_and_nothing_in_them_is_forgotten() {
         ("journal_segment_bytes", Value::Int(4096)),
         ("journal_keep_segments", Value::Int(1)),
         ("max_in_flight", Value::Int(100)),
+        ("retry_min_s", Value::Double(1000.0)),
     ];
     let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
     let handle = bridge.handle();
     let text = |n: usize| format!("{n} {}\r\n", "x".repeat(1000));
     let stuck = deliver(&bridge, "never settled\r\n").await;
     assert_eq!(soon(streams.mails.recv()).await.unwrap().id, stuck);
+    // One that stays deferred, as there is no smart host, and one that fails for good.
+    let deferred = answer(stuck, OutboundKind::Answer);
+    let failed = OutboundMail { to: Vec::new(), ..answer(stuck, OutboundKind::Forward) };
+    handle.outbound(deferred.clone()).await.unwrap();
+    handle.outbound(failed.clone()).await.unwrap();
+    for state in [SendState::Queued, SendState::Deferred, SendState::Queued, SendState::Failed] {
+        assert_eq!(soon(streams.deliveries.recv()).await.unwrap().state, state);
+    }
     for n in 0..60 {
         let id = deliver(&bridge, &text(n)).await;
         assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
@@ -96,4 +106,10 @@ async fn settled_segments_are_deleted_and_nothing_in_them_is_forgotten() {
     deliver(&bridge, &text(0)).await;
     assert_eq!(bridge.handle().state().journal.unsettled, 1);
     assert!(bridge.handle().get_raw(MailId::of(text(59).as_bytes())).await.unwrap().is_some());
+    for outbound in [deferred, failed] {
+        assert_eq!(bridge.handle().outbound(outbound).await.unwrap(), Queued::Known);
+    }
+    // The deferred one is due at once after a start, and its attempts go on counting.
+    let delivery = soon(streams.deliveries.recv()).await.unwrap();
+    assert_eq!((delivery.answers, delivery.state, delivery.attempts), (stuck, SendState::Deferred, 2));
 }

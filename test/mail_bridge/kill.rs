@@ -37,9 +37,14 @@ fn spawn(directory: &Path) -> (Child, u16) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let port = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("port=")?.parse().ok()).unwrap();
-    (child, port)
+    let mut said = Vec::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        if let Some(port) = line.strip_prefix("port=").and_then(|port| port.parse().ok()) {
+            return (child, port);
+        }
+        said.push(line);
+    }
+    panic!("the bridge did not start: {said:#?}");
 }
 
 /// Sends mails until the connection breaks; gives those that were acknowledged.

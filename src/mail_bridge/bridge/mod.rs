@@ -50,7 +50,8 @@ pub enum BridgeError {
     Address(#[source] std::io::Error),
 }
 
-/// What the bridge gives to the graph.
+/// What the bridge gives to the graph. Both are to be read until [`Bridge::drain`] has returned, or dropped: deliveries
+/// that nobody reads stop the outbox.
 #[derive(Debug)]
 pub struct Streams {
     /// Mails to publish; a mail comes again until it is settled.
@@ -59,7 +60,8 @@ pub struct Streams {
     pub deliveries: mpsc::Receiver<Delivery>,
 }
 
-/// What the graph says to the bridge; clones speak to the same one.
+/// What the graph says to the bridge; clones speak to the same one. The journal stays locked while one lives, unless the
+/// bridge was drained.
 #[derive(Clone)]
 pub struct Handle {
     journal: Journal,
