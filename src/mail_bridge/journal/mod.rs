@@ -22,6 +22,8 @@ pub mod record;
 mod segments;
 #[cfg(feature = "net")]
 mod store;
+#[cfg(feature = "net")]
+mod writer;
 
 pub use record::{Attempt, OutboundKey, Record, SendState};
 #[cfg(feature = "net")]

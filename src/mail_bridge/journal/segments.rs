@@ -5,12 +5,13 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
+    sync::Mutex,
 };
 
 use super::{
     index::{Index, Place},
     record::Record,
-    store::{JournalError, Settings},
+    store::{JournalError, Settings, lock},
 };
 use crate::{mail_bridge::params::MESSAGE_BYTES, record_log::RecordLog};
 
@@ -104,17 +105,19 @@ impl Segments {
     }
 
     /// Saves what is needed of a segment and deletes it. A crash in between leaves both, which `Index::apply` allows.
-    pub(super) fn retire(&mut self, number: u64, index: &mut Index) -> Result<(), JournalError> {
+    /// `index` is locked for each record, not for the reading.
+    pub(super) fn retire(&mut self, number: u64, index: &Mutex<Index>) -> Result<(), JournalError> {
         let file = path(&self.settings.directory, number);
         let (mut mails, mut keys) = (Vec::new(), Vec::new());
         for bytes in RecordLog::read(&file, RECORD_BYTES)?.records {
             let record = decode(&file, &bytes)?;
+            let mut index = lock(index);
             match &record {
                 Record::Accepted(mail)
                     if index.mail(&mail.id).is_some_and(|place| place.segment == number) =>
                 {
                     if index.is_unsettled(&mail.id) {
-                        self.move_to_end(&record, index)?;
+                        self.move_to_end(&record, &mut index)?;
                     } else {
                         mails.push(mail.id);
                     }
@@ -126,9 +129,9 @@ impl Segments {
                     }
                     if index.is_pending(&key) {
                         let attempt = index.attempt(&key).cloned();
-                        self.move_to_end(&record, index)?;
+                        self.move_to_end(&record, &mut index)?;
                         if let Some(attempt) = attempt {
-                            self.move_to_end(&Record::Attempted(attempt), index)?;
+                            self.move_to_end(&Record::Attempted(attempt), &mut index)?;
                         }
                     } else {
                         keys.push(key);
@@ -142,10 +145,10 @@ impl Segments {
             }
         }
         for chunk in mails.chunks(REMEMBERED_CHUNK) {
-            self.move_to_end(&Record::Remembered(chunk.to_vec(), Vec::new()), index)?;
+            self.move_to_end(&Record::Remembered(chunk.to_vec(), Vec::new()), &mut lock(index))?;
         }
         for chunk in keys.chunks(REMEMBERED_CHUNK) {
-            self.move_to_end(&Record::Remembered(Vec::new(), chunk.to_vec()), index)?;
+            self.move_to_end(&Record::Remembered(Vec::new(), chunk.to_vec()), &mut lock(index))?;
         }
         self.sync()?;
         fs::remove_file(&file).map_err(|source| JournalError::Segment {

@@ -1,4 +1,4 @@
-//! The journal's owner: one OS thread that appends, syncs once for all that wait, then replies (group commit).
+//! The handle of the journal: requests to its thread, and reading back.
 
 use std::{
     io,
@@ -11,9 +11,10 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    index::{Index, Pending},
+    index::{Index, Pending, Place},
     record::{Attempt, OutboundKey, Record, RecordError},
     segments::{Segments, read},
+    writer::Writer,
 };
 use crate::{
     mail::{AcceptedMail, Disposition, MailId, OutboundMail},
@@ -128,9 +129,9 @@ pub enum Queued {
     Known,
 }
 
-type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
 
-enum Command {
+pub(super) enum Command {
     Accept(AcceptedMail, Reply<Accepted>),
     Settle(Disposition, Reply<bool>),
     Queue(SystemTime, OutboundMail, Reply<Queued>),
@@ -138,21 +139,22 @@ enum Command {
     Close(oneshot::Sender<()>),
 }
 
-struct Shared {
-    index: Index,
-    figures: health::Journal,
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) index: Mutex<Index>,
+    pub(super) figures: Mutex<health::Journal>,
 }
 
 /// A handle of the journal; clones share it. The thread ends with the last handle or with [`close`](Self::close).
 #[derive(Clone)]
 pub struct Journal {
     commands: mpsc::Sender<Command>,
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Shared>,
     directory: PathBuf,
 }
 
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    // Nobody panics while holding it; if somebody did, the index is still whole.
+pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nobody panics while holding one; if somebody did, the value is still whole.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -175,7 +177,7 @@ impl Journal {
             torn_bytes,
         };
         let figures = health::Journal { torn_bytes, ..health::Journal::default() };
-        let shared = Arc::new(Mutex::new(Shared { index, figures }));
+        let shared = Arc::new(Shared { index: Mutex::new(index), figures: Mutex::new(figures) });
         let (commands, receiver) = mpsc::channel(QUEUE);
         let mut writer = Writer { segments, shared: Arc::clone(&shared), events, failed: None };
         writer.note_figures();
@@ -250,16 +252,13 @@ impl Journal {
 
     /// Its state, for `/diagnostics`.
     pub fn figures(&self) -> health::Journal {
-        lock(&self.shared).figures.clone()
+        lock(&self.shared.figures).clone()
     }
 
-    fn read(
-        &self,
-        place: impl Fn(&Index) -> Option<super::index::Place>,
-    ) -> Result<Option<Record>, JournalError> {
+    fn read(&self, place: impl Fn(&Index) -> Option<Place>) -> Result<Option<Record>, JournalError> {
         // Twice, as the record may move to another segment between the look-up and the reading.
         for _ in 0..2 {
-            let place = place(&lock(&self.shared).index);
+            let place = place(&lock(&self.shared.index));
             if let Some(place) = place
                 && let Some(record) = read(&self.directory, place)?
             {
@@ -274,150 +273,4 @@ impl Journal {
         self.commands.send(command(reply)).await.map_err(|_| JournalError::Closed)?;
         result.await.map_err(|_| JournalError::Closed)?
     }
-}
-
-/// What is told after the sync.
-type Done = Box<dyn FnOnce(Result<(), JournalError>) + Send>;
-
-struct Writer {
-    segments: Segments,
-    shared: Arc<Mutex<Shared>>,
-    events: mpsc::UnboundedSender<Event>,
-    failed: Option<Arc<str>>,
-}
-
-impl Writer {
-    fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        while let Some(first) = commands.blocking_recv() {
-            let (mut done, mut events, mut closing) = (Vec::new(), Vec::new(), None);
-            let mut next = Some(first);
-            while let Some(command) = next {
-                if let Command::Close(reply) = command {
-                    closing = Some(reply);
-                    break;
-                }
-                done.extend(self.append(command, &mut events));
-                next = commands.try_recv().ok();
-            }
-            if self.failed.is_none()
-                && let Err(error) = self.segments.sync()
-            {
-                self.fail(&error);
-            }
-            for done in done {
-                done(self.check());
-            }
-            if self.failed.is_none() {
-                events.into_iter().for_each(|event| drop(self.events.send(event)));
-                self.tidy();
-            }
-            self.note_figures();
-            if let Some(closing) = closing {
-                // The directory is free before the reply.
-                drop(self);
-                let _ = closing.send(());
-                return;
-            }
-        }
-    }
-
-    /// Appends what a command needs; its reply comes after the sync.
-    fn append(&mut self, command: Command, events: &mut Vec<Event>) -> Option<Done> {
-        match command {
-            Command::Accept(mail, reply) => {
-                let id = mail.id;
-                let known = lock(&self.shared).index.knows(&id);
-                if !known {
-                    self.write(&Record::Accepted(mail));
-                    events.push(Event::Accepted(id));
-                }
-                let result = if known { Accepted::Known } else { Accepted::New };
-                Some(after(reply, result))
-            }
-            Command::Settle(disposition, reply) => {
-                let unsettled = lock(&self.shared).index.is_unsettled(&disposition.mail_id);
-                if unsettled {
-                    self.write(&Record::Settled(disposition));
-                }
-                Some(after(reply, unsettled))
-            }
-            Command::Queue(at, mail, reply) => {
-                let key = OutboundKey::of(&mail);
-                let new = !lock(&self.shared).index.knows_outbound(&key);
-                let record = Record::Queued(at, mail);
-                if new {
-                    self.write(&record);
-                }
-                if let Record::Queued(_, mail) = record {
-                    events.push(Event::Queued {
-                        new,
-                        key,
-                        mail: OutboundMail { text: String::new(), ..mail },
-                    });
-                }
-                Some(after(reply, if new { Queued::New } else { Queued::Known }))
-            }
-            Command::Attempted(attempt, reply) => {
-                self.write(&Record::Attempted(attempt));
-                Some(after(reply, ()))
-            }
-            Command::Close(_) => None,
-        }
-    }
-
-    fn write(&mut self, record: &Record) {
-        if self.failed.is_some() {
-            return;
-        }
-        match self.segments.append(record) {
-            // Known from now on: a repetition in this batch waits for the same sync, and after a failed sync nothing
-            // is taken any more.
-            Ok(place) => lock(&self.shared).index.apply(record, place),
-            Err(error) => self.fail(&error),
-        }
-    }
-
-    /// Starts a new segment and retires the oldest, when it is time.
-    fn tidy(&mut self) {
-        if !self.segments.is_full() {
-            return;
-        }
-        if let Err(error) = self.segments.rotate() {
-            return self.fail(&error);
-        }
-        loop {
-            let mut shared = lock(&self.shared);
-            let Some(number) = self.segments.retirable(&shared.index) else { return };
-            let retired = self.segments.retire(number, &mut shared.index);
-            drop(shared);
-            if let Err(error) = retired {
-                return self.fail(&error);
-            }
-        }
-    }
-
-    fn fail(&mut self, error: &JournalError) {
-        tracing::error!(%error, "journal failed; refusing everything until restart");
-        self.failed = Some(error.to_string().into());
-    }
-
-    fn check(&self) -> Result<(), JournalError> {
-        self.failed.as_ref().map_or(Ok(()), |reason| Err(JournalError::Failed(Arc::clone(reason))))
-    }
-
-    fn note_figures(&mut self) {
-        let mut shared = lock(&self.shared);
-        shared.figures = health::Journal {
-            segments: self.segments.count(),
-            bytes: self.segments.bytes(),
-            unsettled: shared.index.unsettled_count(),
-            torn_bytes: shared.figures.torn_bytes,
-            failed: self.failed.as_deref().map(str::to_owned),
-        };
-    }
-}
-
-fn after<T: Send + 'static>(reply: Reply<T>, value: T) -> Done {
-    // The caller may have gone; the record stays.
-    Box::new(move |result| drop(reply.send(result.map(|()| value))))
 }

@@ -13,8 +13,8 @@ use super::{compose::Composed, schedule::Outcome};
 
 /// A reply is bounded by `smtp_proto` (4 KiB of text); this much is read at once, bytes.
 const BUFFER_BYTES: usize = 4096;
-/// Kept of a reply for people, characters.
-const REPLY_CHARS: usize = 400;
+/// Kept of a reply for people, characters: at most 998 bytes, the bound of `DeliveryStatus.reply`.
+const REPLY_CHARS: usize = 240;
 
 /// The connection is of no more use; nothing is known of the mail under way.
 #[derive(Debug, thiserror::Error)]
@@ -204,8 +204,13 @@ fn refusal(reply: &Response<String>, asked: u128, refused: u128) -> Outcome {
 fn text(reply: &Response<String>) -> String {
     let [class, subject, detail] = reply.esc;
     let esc = if class == 0 { String::new() } else { format!("{class}.{subject}.{detail} ") };
-    let message = reply.message.split_whitespace().collect::<Vec<_>>().join(" ");
-    format!("{} {esc}{message}", reply.code).chars().filter(|c| !c.is_control()).take(REPLY_CHARS).collect()
+    one_line(&format!("{} {esc}{}", reply.code, reply.message))
+}
+
+/// A text for people, from elsewhere: one line, bounded, nothing that moves a cursor.
+pub(super) fn one_line(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars().filter(|c| !c.is_control()).take(REPLY_CHARS).collect()
 }
 
 /// The data of a mail on the wire: dots at line starts doubled, a final dot line.

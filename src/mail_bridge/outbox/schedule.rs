@@ -91,10 +91,9 @@ impl Schedule {
         now: Duration,
     ) -> Option<Attempt> {
         let entry = self.entries.get_mut(&key)?;
-        let all = u32::try_from(recipients)
-            .ok()
-            .and_then(|count| 1u128.checked_shl(count))
-            .map_or(u128::MAX, |bit| bit - 1);
+        // A mail without recipients cannot be delivered: it has one that fails.
+        let count = u32::try_from(recipients.max(1)).unwrap_or(u32::MAX);
+        let all = 1u128.checked_shl(count).map_or(u128::MAX, |bit| bit - 1);
         entry.attempts = entry.attempts.saturating_add(1);
         entry.failed |= outcome.refused & all;
         entry.open &= all & !outcome.delivered & !outcome.refused;

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    client::{Client, ClientError},
+    client::{Client, ClientError, one_line},
     compose::compose,
     schedule::{Outcome, Schedule},
 };
@@ -129,7 +129,10 @@ impl Sender {
                 figures.delivered = figures.delivered.saturating_add(1);
                 figures.deferred_in_a_row = 0;
             }
-            SendState::Failed => figures.failed = figures.failed.saturating_add(1),
+            SendState::Failed => {
+                figures.failed = figures.failed.saturating_add(1);
+                figures.deferred_in_a_row = 0;
+            }
             _ => figures.deferred_in_a_row = figures.deferred_in_a_row.saturating_add(1),
         });
         tracing::info!(mail_id = %mail.answers, state = ?attempt.state, attempts = attempt.attempts, "outbound mail");
@@ -157,7 +160,13 @@ impl Sender {
         let params = &self.params;
         let composed = match compose(mail, &params.sender_address, &params.hostname, SystemTime::now()) {
             Ok(composed) => composed,
-            Err(error) => return Outcome { delivered: 0, refused: open, reply: format!("invalid: {error}") },
+            Err(error) => {
+                return Outcome {
+                    delivered: 0,
+                    refused: open,
+                    reply: one_line(&format!("invalid: {error}")),
+                };
+            }
         };
         // A kept connection may have been closed by the server meanwhile: that is no attempt.
         if let Some(mut kept) = client.take()
@@ -177,7 +186,7 @@ impl Sender {
                 *client = Some(fresh);
                 outcome
             }
-            Err(error) => Outcome { delivered: 0, refused: 0, reply: error.to_string() },
+            Err(error) => Outcome { delivered: 0, refused: 0, reply: one_line(&error.to_string()) },
         }
     }
 

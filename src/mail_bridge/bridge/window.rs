@@ -1,0 +1,131 @@
+//! The tasks that decide what is published and that read it from disk.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    mail::{AcceptedMail, Disposition, MailId, OutboundMail},
+    mail_bridge::{
+        core::{Core, Effect, Input},
+        health,
+        journal::{Event, Journal, JournalError, OutboundKey},
+        server::stopped,
+    },
+};
+
+/// Reads mails from disk and passes them on, until either end is gone.
+pub(super) async fn publisher(
+    journal: Journal,
+    mut ids: mpsc::Receiver<MailId>,
+    mails: mpsc::Sender<AcceptedMail>,
+) {
+    while let Some(id) = ids.recv().await {
+        let reader = journal.clone();
+        let mail = tokio::task::spawn_blocking(move || reader.read_mail(&id)).await;
+        match mail.unwrap_or(Err(JournalError::Closed)) {
+            Ok(Some(mail)) => {
+                if mails.send(mail).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) => tracing::debug!(mail_id = %id, "settled before it was published"),
+            Err(error) => {
+                tracing::error!(mail_id = %id, %error, "mail cannot be read, published again later")
+            }
+        }
+    }
+}
+
+/// The task around [`Core`]; never waits for anything but inputs and time.
+pub(super) struct Window {
+    pub(super) core: Core,
+    pub(super) journal: Journal,
+    pub(super) start: Instant,
+    pub(super) publish: mpsc::Sender<MailId>,
+    pub(super) queued: mpsc::UnboundedSender<(OutboundKey, OutboundMail)>,
+    pub(super) figures: Arc<Mutex<health::Intake>>,
+    pub(super) settling: JoinSet<()>,
+}
+
+impl Window {
+    pub(super) async fn run(
+        mut self,
+        mut events: mpsc::UnboundedReceiver<Event>,
+        mut dispositions: mpsc::Receiver<Disposition>,
+        mut subscribers: watch::Receiver<bool>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        loop {
+            self.note();
+            let wakeup = self.core.next_wakeup().and_then(|due| self.start.checked_add(due));
+            let input = tokio::select! {
+                () = stopped(&mut stop) => break,
+                Some(()) = next_settled(&mut self.settling), if !self.settling.is_empty() => continue,
+                Ok(()) = subscribers.changed() => Input::Subscribers(*subscribers.borrow_and_update()),
+                Some(event) = events.recv() => self.event(event),
+                Some(disposition) = dispositions.recv() => Input::Disposition(disposition),
+                () = sleep_until(wakeup.unwrap_or(self.start)), if wakeup.is_some() => Input::Tick,
+            };
+            self.step(input);
+        }
+        // What was said before the stop still counts.
+        while let Ok(event) = events.try_recv() {
+            let input = self.event(event);
+            self.step(input);
+        }
+        while let Ok(disposition) = dispositions.try_recv() {
+            self.step(Input::Disposition(disposition));
+        }
+        while self.settling.join_next().await.is_some() {}
+        self.note();
+    }
+
+    fn event(&self, event: Event) -> Input {
+        match event {
+            Event::Accepted(id) => Input::Accepted(id),
+            Event::Queued { new, key, mail } => {
+                let input = Input::Stored { answers: mail.answers, kind: mail.kind };
+                if new {
+                    // The outbox has ended: the mail is on disk and sent after the restart.
+                    let _ = self.queued.send((key, mail));
+                } else {
+                    tracing::debug!(mail_id = %mail.answers, kind = ?mail.kind, "second outbound mail dropped");
+                }
+                input
+            }
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        for effect in self.core.step(input, self.start.elapsed()) {
+            match effect {
+                // No room: whoever publishes is slow; the mail is due again later.
+                Effect::Publish(id) => drop(self.publish.try_send(id)),
+                Effect::Settle(disposition) => {
+                    let journal = self.journal.clone();
+                    self.settling.spawn(async move {
+                        let mail_id = disposition.mail_id;
+                        if let Err(error) = journal.settle(disposition).await {
+                            tracing::warn!(%mail_id, %error, "not settled, published again after the restart");
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    fn note(&self) {
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.in_flight = self.core.in_flight();
+        figures.subscribers = self.core.has_subscribers();
+    }
+}
+
+async fn next_settled(settling: &mut JoinSet<()>) -> Option<()> {
+    settling.join_next().await.map(|_| ())
+}

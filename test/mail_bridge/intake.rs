@@ -1,0 +1,291 @@
+//! SMTP and LMTP over TCP, friendly and hostile.
+
+use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
+
+use posthorn::{
+    health::Level,
+    mail::{MailId, Source},
+    mail_bridge::bridge::Bridge,
+    params::Value,
+};
+use tokio::net::TcpStream;
+
+use super::support::{Talk, deliver, params, soon, start, start_publishing, text};
+
+const MAIL: &str = "Received: from x\r\nFrom: ada@x.test\r\nSubject: where\r\n\r\nwhere is vehicle 7?\r\n";
+
+/// Ends the bridge and counts what it kept.
+async fn kept(bridge: Bridge) -> usize {
+    let handle = bridge.handle();
+    assert!(bridge.drain().await);
+    handle.state().journal.unsettled
+}
+
+#[tokio::test]
+async fn an_smtp_mail_is_published_byte_for_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    let mut talk = Talk::connect(bridge.smtp_addr().unwrap()).await;
+    talk.begin("EHLO client.test").await;
+    talk.send(&format!("{MAIL}..dot\r\n.\r\n")).await;
+    talk.expect("250 2.6.0").await;
+    talk.say("QUIT", "221").await;
+    let mail = soon(streams.mails.recv()).await.unwrap();
+    assert_eq!(String::from_utf8(mail.data.clone()).unwrap(), format!("{MAIL}.dot\r\n"));
+    assert_eq!(mail.id, MailId::of(&mail.data));
+    assert_eq!((mail.envelope.source, mail.envelope.helo.as_str()), (Source::Smtp, "client.test"));
+    assert_eq!(mail.envelope.mail_from, "ada@x.test");
+    assert_eq!(mail.envelope.rcpt_to, ["fleet@bridge.test"]);
+    assert!(mail.envelope.peer.is_loopback());
+    assert_eq!(bridge.handle().get_raw(mail.id).await.unwrap().unwrap(), mail);
+    assert_eq!(bridge.handle().get_raw(MailId::of(b"other")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_lmtp_mail_for_two_gets_two_replies() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    let mut talk = Talk::connect(bridge.lmtp_addr().unwrap()).await;
+    talk.say("EHLO client.test", "500").await;
+    talk.say("LHLO client.test", "250").await;
+    talk.say("MAIL FROM:<>", "250").await;
+    talk.say("RCPT TO:<a@bridge.test>", "250").await;
+    talk.say("RCPT TO:<b@bridge.test>", "250").await;
+    talk.say("DATA", "354").await;
+    talk.send("no header\r\n.\r\n").await;
+    talk.expect("250").await;
+    talk.expect("250").await;
+    talk.say("NOOP", "250 2.0.0 ok").await;
+    let mail = soon(streams.mails.recv()).await.unwrap();
+    assert_eq!((mail.envelope.source, mail.envelope.rcpt_to.len()), (Source::Lmtp, 2));
+    assert_eq!(mail.data, b"no header\r\n");
+}
+
+#[tokio::test]
+async fn pipelined_mails_and_an_empty_one_are_taken_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    let mut talk = Talk::connect(bridge.smtp_addr().unwrap()).await;
+    let mail = |data: &str| format!("MAIL FROM:<>\r\nRCPT TO:<a@b.test>\r\nDATA\r\n{data}.\r\n");
+    talk.send(&format!("EHLO c\r\n{}{}{}QUIT\r\n", mail("1\r\n"), mail(""), mail("3\r\n"))).await;
+    let replies = talk.rest().await;
+    assert_eq!(replies.matches("250 2.6.0").count(), 3, "{replies}");
+    for data in ["1\r\n", "", "3\r\n"] {
+        assert_eq!(soon(streams.mails.recv()).await.unwrap().data, data.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn many_sessions_at_once_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, _streams) = start(dir.path(), &[("journal_segment_bytes", Value::Int(4096))]).await;
+    let address = bridge.smtp_addr().unwrap();
+    let sessions = (0..16).map(|client| {
+        tokio::spawn(async move {
+            let mut talk = Talk::connect(address).await;
+            talk.say("EHLO c", "250").await;
+            for mail in 0..10 {
+                talk.begin_next().await;
+                talk.send(&format!("{client} {mail}\r\n.\r\n")).await;
+                talk.expect("250").await;
+            }
+        })
+    });
+    for session in sessions.collect::<Vec<_>>() {
+        session.await.unwrap();
+    }
+    assert_eq!(kept(bridge).await, 160);
+}
+
+#[tokio::test]
+async fn refuses_an_oversize_mail_announced_or_not_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, _streams) = start(dir.path(), &[("max_message_bytes", Value::Int(1024))]).await;
+    let mut talk = Talk::connect(bridge.smtp_addr().unwrap()).await;
+    talk.say("EHLO c", "250").await;
+    talk.say("MAIL FROM:<> SIZE=1025", "552 5.3.4").await;
+    talk.begin_next().await;
+    talk.send(&format!("{}.\r\n", "x\r\n".repeat(400))).await;
+    talk.expect("552 5.3.4").await;
+    talk.begin_next().await;
+    talk.send("small\r\n.\r\n").await;
+    talk.expect("250").await;
+    // Without end: the session ends instead.
+    talk.begin_next().await;
+    talk.send(&"x".repeat(5000)).await;
+    talk.expect("552 5.3.4").await;
+    assert_eq!(talk.rest().await, "");
+    assert_eq!(kept(bridge).await, 1);
+}
+
+#[tokio::test]
+async fn a_mail_cut_before_its_end_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, _streams) = start(dir.path(), &[]).await;
+    for end in ["", "\r\n", "\r\n.", "\r\n.\r"] {
+        let mut talk = Talk::connect(bridge.smtp_addr().unwrap()).await;
+        talk.begin("EHLO c").await;
+        talk.send(&format!("half a mail{end}")).await;
+    }
+    assert_eq!(kept(bridge).await, 0);
+}
+
+#[tokio::test]
+async fn smuggled_line_endings_are_refused_and_end_the_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, _streams) = start(dir.path(), &[]).await;
+    let smuggled = "MAIL FROM:<ceo@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\nevil\r\n.\r\n";
+    for end in ["\n.\r\n", "\r\n.\n", "\n.\n", "\r.\r\n", "\r.\r", "\n.\r", "\r\n.\r\r\n"] {
+        let mut talk = Talk::connect(bridge.smtp_addr().unwrap()).await;
+        talk.begin("EHLO c").await;
+        talk.send(&format!("good{end}{smuggled}")).await;
+        talk.expect("550 5.6.11").await;
+        assert_eq!(talk.rest().await, "", "{end:?}");
+    }
+    assert_eq!(kept(bridge).await, 0);
+}
+
+#[tokio::test]
+async fn bounds_lines_recipients_and_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let overrides = [("max_recipients", Value::Int(1)), ("max_session_errors", Value::Int(3))];
+    let (bridge, _streams) = start(dir.path(), &overrides).await;
+    let mut talk = Talk::connect(bridge.smtp_addr().unwrap()).await;
+    talk.say(&"x".repeat(100_000), "500 5.5.2").await;
+    talk.say("EHLO c", "250").await;
+    talk.say("MAIL FROM:<>", "250").await;
+    talk.say("RCPT TO:<a@b.test>", "250").await;
+    talk.say("RCPT TO:<b@b.test>", "452").await;
+    talk.say("WHAT", "500").await;
+    talk.expect("421").await;
+    assert_eq!(talk.rest().await, "");
+}
+
+#[tokio::test]
+async fn refuses_connections_over_the_bound_until_one_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, _streams) = start(dir.path(), &[("max_connections", Value::Int(1))]).await;
+    let address = bridge.smtp_addr().unwrap();
+    let first = Talk::connect(address).await;
+    let (_second, reply) = Talk::knock(address).await;
+    assert!(reply.starts_with("421"), "{reply}");
+    // LMTP shares the bound.
+    assert!(Talk::knock(bridge.lmtp_addr().unwrap()).await.1.starts_with("421"));
+    assert_eq!(bridge.handle().state().intake.refused_connections, 2);
+    drop(first);
+    soon(async { while !Talk::knock(address).await.1.starts_with("220") {} }).await;
+}
+
+#[tokio::test]
+async fn ends_silent_sessions_and_those_that_dribble() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, _streams) = start(dir.path(), &[("session_timeout_s", Value::Double(0.3))]).await;
+    let mut silent = Talk::connect(bridge.smtp_addr().unwrap()).await;
+    silent.expect("421 4.4.2").await;
+    let mut dribble = Talk::connect(bridge.smtp_addr().unwrap()).await;
+    dribble.begin("EHLO c").await;
+    // Bytes come often enough, the end of the mail does not.
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    let reply = soon(async {
+        loop {
+            tokio::select! {
+                biased;
+                reply = dribble.peek() => break reply,
+                _ = pace.tick() => dribble.send("x").await,
+            }
+        }
+    });
+    assert!(reply.await.starts_with("421 4.4.2"));
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_a_mail_finish_and_ends_idle_sessions() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, _streams) = start(dir.path(), &[]).await;
+    let address = bridge.smtp_addr().unwrap();
+    let mut idle = Talk::connect(address).await;
+    let mut busy = Talk::connect(address).await;
+    busy.begin("EHLO c").await;
+    let handle = bridge.handle();
+    let drain = tokio::spawn(bridge.drain());
+    idle.expect("421 4.3.2").await;
+    busy.send("late but whole\r\n.\r\n").await;
+    busy.expect("250").await;
+    busy.expect("421 4.3.2").await;
+    drop((idle, busy));
+    assert!(soon(drain).await.unwrap());
+    assert_eq!(handle.state().journal.unsettled, 1);
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn names_the_address_in_use_and_the_directory_that_cannot_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, _streams) = start(dir.path(), &[]).await;
+    let address: SocketAddr = bridge.smtp_addr().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let failure = async |directory: &Path, overrides: &[(&str, Value)]| {
+        Bridge::start(params(directory, overrides)).await.err().unwrap().to_string()
+    };
+    let error = failure(other.path(), &[("smtp_listen", text(address))]).await;
+    assert!(error.starts_with(&format!("cannot listen on {address} (parameter 'smtp_listen'): ")), "{error}");
+    let file = other.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let error = failure(&file.join("journal"), &[]).await;
+    assert!(
+        error.contains(&format!("'{}/journal' (parameter 'journal_directory')", file.display())),
+        "{error}"
+    );
+    let error = failure(dir.path(), &[]).await;
+    assert!(error.contains("in use by another process"), "{error}");
+}
+
+#[tokio::test]
+async fn answers_451_and_reports_an_error_when_the_journal_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = dir.path().join("journal");
+    let (bridge, _streams) = start(&journal, &[("journal_segment_bytes", Value::Int(4096))]).await;
+    // The next segment cannot be made.
+    std::fs::remove_dir_all(&journal).unwrap();
+    let big = "x\r\n".repeat(2000);
+    deliver(&bridge, &big).await;
+    let mut talk = Talk::connect(bridge.smtp_addr().unwrap()).await;
+    talk.begin("EHLO c").await;
+    talk.send("no room\r\n.\r\n").await;
+    talk.expect("451 4.3.0").await;
+    // Also a repetition of what was taken: its promise stands, but nobody can check it now.
+    talk.begin_next().await;
+    talk.send(&format!("{big}.\r\n")).await;
+    talk.expect("451 4.3.0").await;
+    let levels: Vec<_> = bridge.handle().status().iter().map(|status| status.level).collect();
+    assert_eq!(levels, [Level::Error, Level::Error, Level::Ok]);
+    assert!(!bridge.drain().await);
+}
+
+#[tokio::test]
+async fn the_clients_of_python_deliver_by_smtp_and_lmtp() {
+    const SCRIPT: &str = r#"
+import smtplib, sys
+mail = "From: ada@x.test\nSubject: dots\n\n.\n..\n.x\nend\n"
+with smtplib.SMTP("127.0.0.1", int(sys.argv[1])) as client:
+    assert client.sendmail("ada@x.test", ["fleet@bridge.test"], mail + "smtp\n") == {}
+    assert client.has_extn("smtputf8") and client.esmtp_features["size"]
+with smtplib.LMTP("127.0.0.1", int(sys.argv[2])) as client:
+    assert client.sendmail("ada@x.test", ["fleet@bridge.test"], mail + "lmtp\n") == {}
+"#;
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    let ports = [bridge.smtp_addr(), bridge.lmtp_addr()].map(|address| address.unwrap().port().to_string());
+    let python = move || Command::new("python3").arg("-c").arg(SCRIPT).args(ports).output().unwrap();
+    let output = soon(tokio::task::spawn_blocking(python)).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        let mail = soon(streams.mails.recv()).await.unwrap();
+        let data = String::from_utf8(mail.data).unwrap();
+        assert!(data.contains("\r\n\r\n.\r\n..\r\n.x\r\nend\r\n"), "{data}");
+        if !seen.contains(&mail.envelope.source) {
+            seen.push(mail.envelope.source);
+        }
+    }
+}

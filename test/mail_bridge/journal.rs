@@ -1,0 +1,115 @@
+//! What survives restarts, kills, torn tails and rotation.
+
+use std::{fs::OpenOptions, io::Write, path::Path};
+
+use posthorn::{
+    health::Level,
+    mail::{Action, MailId, OutboundKind, OutboundMail},
+    mail_bridge::journal::{Queued, SendState},
+    params::Value,
+};
+
+use super::support::{answer, deliver, disposition, soon, start, start_publishing};
+
+fn segments(directory: &Path) -> Vec<std::path::PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn a_mail_outlives_a_kill_and_keeps_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, streams) = start(dir.path(), &[]).await;
+    let ids = [deliver(&bridge, "one\r\n").await, deliver(&bridge, "two\r\n").await];
+    drop((bridge, streams));
+    let (_bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    for id in ids {
+        assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
+    }
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_cut_and_reported_and_the_rest_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, _streams) = start(dir.path(), &[]).await;
+    let id = deliver(&bridge, "whole\r\n").await;
+    assert!(bridge.drain().await);
+    let last = segments(dir.path()).pop().unwrap();
+    OpenOptions::new().append(true).open(last).unwrap().write_all(&[7; 100]).unwrap();
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
+    let status = bridge.handle().status().remove(0);
+    assert_eq!((status.name, status.level), ("journal", Level::Warn));
+    deliver(&bridge, "after\r\n").await;
+    assert!(bridge.drain().await);
+    assert_eq!(start(dir.path(), &[]).await.0.handle().state().journal.unsettled, 2);
+}
+
+#[tokio::test]
+async fn the_same_bytes_are_one_mail_also_after_settlement_and_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    let first = deliver(&bridge, "again\r\n").await;
+    assert_eq!(deliver(&bridge, "again\r\n").await, first);
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().id, first);
+    bridge.handle().disposition(disposition(first, Action::Ignored)).await.unwrap();
+    assert!(bridge.drain().await);
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    deliver(&bridge, "again\r\n").await;
+    let second = deliver(&bridge, "other\r\n").await;
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().id, second);
+    assert!(streams.mails.try_recv().is_err());
+    assert_eq!(bridge.handle().state().journal.unsettled, 1);
+}
+
+#[tokio::test]
+async fn settled_segments_are_deleted_and_nothing_in_them_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let overrides = [
+        ("journal_segment_bytes", Value::Int(4096)),
+        ("journal_keep_segments", Value::Int(1)),
+        ("max_in_flight", Value::Int(100)),
+        ("retry_min_s", Value::Double(1000.0)),
+    ];
+    let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
+    let handle = bridge.handle();
+    let text = |n: usize| format!("{n} {}\r\n", "x".repeat(1000));
+    let stuck = deliver(&bridge, "never settled\r\n").await;
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().id, stuck);
+    // One that stays deferred, as there is no smart host, and one that fails for good.
+    let deferred = answer(stuck, OutboundKind::Answer);
+    let failed = OutboundMail { to: Vec::new(), ..answer(stuck, OutboundKind::Forward) };
+    handle.outbound(deferred.clone()).await.unwrap();
+    handle.outbound(failed.clone()).await.unwrap();
+    for state in [SendState::Queued, SendState::Deferred, SendState::Queued, SendState::Failed] {
+        assert_eq!(soon(streams.deliveries.recv()).await.unwrap().state, state);
+    }
+    for n in 0..60 {
+        let id = deliver(&bridge, &text(n)).await;
+        assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
+        handle.disposition(disposition(id, Action::Rejected)).await.unwrap();
+    }
+    assert!(bridge.drain().await);
+    let files = segments(dir.path());
+    assert!(files.len() <= 4 && !files[0].ends_with("0000000001.log"), "{files:?}");
+
+    let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
+    let mail = soon(streams.mails.recv()).await.unwrap();
+    assert_eq!((mail.id, mail.data.as_slice()), (stuck, &b"never settled\r\n"[..]));
+    // The first is gone from disk, but not from memory: not published again.
+    assert_eq!(bridge.handle().get_raw(MailId::of(text(0).as_bytes())).await.unwrap(), None);
+    deliver(&bridge, &text(0)).await;
+    assert_eq!(bridge.handle().state().journal.unsettled, 1);
+    assert!(bridge.handle().get_raw(MailId::of(text(59).as_bytes())).await.unwrap().is_some());
+    for outbound in [deferred, failed] {
+        assert_eq!(bridge.handle().outbound(outbound).await.unwrap(), Queued::Known);
+    }
+    // The deferred one is due at once after a start, and its attempts go on counting.
+    let delivery = soon(streams.deliveries.recv()).await.unwrap();
+    assert_eq!((delivery.answers, delivery.state, delivery.attempts), (stuck, SendState::Deferred, 2));
+}

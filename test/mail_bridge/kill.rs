@@ -1,0 +1,101 @@
+//! `kill -9` under load: what was answered with 250 is on disk, whole, once.
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use posthorn::{mail::MailId, params::Value};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::support::{soon, start, start_publishing};
+
+const DIRECTORY: &str = "POSTHORN_TEST_KILLED_BRIDGE";
+const SEGMENT: (&str, Value) = ("journal_segment_bytes", Value::Int(16_384));
+
+/// Not a test by itself: the process that the test below kills.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by bridge_killed_under_load_keeps_every_mail_it_acknowledged"]
+async fn killed_bridge() {
+    let Ok(directory) = std::env::var(DIRECTORY) else { return };
+    let (bridge, _streams) = start(Path::new(&directory), &[SEGMENT]).await;
+    eprintln!("port={}", bridge.smtp_addr().unwrap().port());
+    std::future::pending::<()>().await;
+}
+
+fn spawn(directory: &Path) -> (Child, u16) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "mail_bridge::kill::killed_bridge", "--ignored", "--nocapture"])
+        .env(DIRECTORY, directory)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        if let Some(port) = line.strip_prefix("port=").and_then(|port| port.parse().ok()) {
+            return (child, port);
+        }
+        said.push(line);
+    }
+    panic!("the bridge did not start: {said:#?}");
+}
+
+/// Sends mails until the connection breaks; gives those that were acknowledged.
+async fn client(port: u16, name: String) -> Vec<MailId> {
+    let mut acknowledged = Vec::new();
+    let Ok(stream) = TcpStream::connect(("127.0.0.1", port)).await else { return acknowledged };
+    let mut lines = tokio::io::BufReader::new(stream);
+    let mut reply = String::new();
+    for number in 0.. {
+        let data = format!("Subject: {name} {number}\r\n\r\n{}\r\n", "x".repeat(number * 37 % 900));
+        let hello = if number == 0 { "EHLO c\r\n" } else { "" };
+        let mail = format!("{hello}MAIL FROM:<>\r\nRCPT TO:<a@b.test>\r\nDATA\r\n{data}.\r\n");
+        if lines.write_all(mail.as_bytes()).await.is_err() {
+            return acknowledged;
+        }
+        while !reply.starts_with("250 2.6.0") {
+            reply.clear();
+            if !matches!(lines.read_line(&mut reply).await, Ok(1..)) {
+                return acknowledged;
+            }
+        }
+        acknowledged.push(MailId::of(data.as_bytes()));
+        reply.clear();
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bridge_killed_under_load_keeps_every_mail_it_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..5u64 {
+        let (mut child, port) = spawn(dir.path());
+        let clients: Vec<_> = (0..8).map(|n| tokio::spawn(client(port, format!("{round} {n}")))).collect();
+        // The moment of the kill is arbitrary: that is the point.
+        tokio::time::sleep(Duration::from_millis(40 + round * 29)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for client in clients {
+            acknowledged.extend(soon(client).await.unwrap());
+        }
+    }
+    assert!(!acknowledged.is_empty());
+    let overrides =
+        [SEGMENT, ("max_in_flight", Value::Int(10_000)), ("redelivery_min_s", Value::Double(500.0))];
+    let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
+    let mut published = BTreeSet::new();
+    while !acknowledged.is_subset(&published) {
+        let mail = soon(streams.mails.recv()).await.unwrap();
+        assert_eq!(mail.id, MailId::of(&mail.data));
+        assert!(published.insert(mail.id), "published twice");
+    }
+    assert!(bridge.handle().state().journal.unsettled >= acknowledged.len());
+}

@@ -1,0 +1,91 @@
+//! What settles a mail, and what does not.
+
+use posthorn::{
+    mail::{Action, MailId, OutboundKind},
+    mail_bridge::journal::Queued,
+    params::Value,
+};
+
+use super::support::{answer, deliver, disposition, soon, start, start_publishing};
+
+#[tokio::test]
+async fn nothing_is_published_while_nobody_subscribes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, mut streams) = start(dir.path(), &[]).await;
+    let id = deliver(&bridge, "wait\r\n").await;
+    assert!(streams.mails.try_recv().is_err());
+    bridge.handle().set_subscribers(true);
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
+}
+
+#[tokio::test]
+async fn an_unsettled_mail_comes_again_and_a_rejected_one_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, mut streams) =
+        start_publishing(dir.path(), &[("redelivery_min_s", Value::Double(0.02))]).await;
+    let id = deliver(&bridge, "again\r\n").await;
+    for _ in 0..3 {
+        assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
+    }
+    bridge.handle().disposition(disposition(MailId::of(b"unknown"), Action::Rejected)).await.unwrap();
+    bridge.handle().disposition(disposition(id, Action::Rejected)).await.unwrap();
+    bridge.handle().disposition(disposition(id, Action::Rejected)).await.unwrap();
+    let handle = bridge.handle();
+    assert!(bridge.drain().await);
+    assert_eq!(handle.state().journal.unsettled, 0);
+}
+
+#[tokio::test]
+async fn a_promised_answer_settles_only_when_it_is_in_the_outbox() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    let id = deliver(&bridge, "question\r\n").await;
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
+    let handle = bridge.handle();
+    handle.disposition(disposition(id, Action::Answered)).await.unwrap();
+    handle.outbound(answer(id, OutboundKind::Forward)).await.unwrap();
+    assert!(bridge.drain().await);
+    assert_eq!(handle.state().journal.unsettled, 1, "a forward is no answer");
+
+    // The promise was in memory only: it is published again, and the disposition has to come again.
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
+    let handle = bridge.handle();
+    handle.disposition(disposition(id, Action::Ordered)).await.unwrap();
+    assert_eq!(handle.outbound(answer(id, OutboundKind::Answer)).await.unwrap(), Queued::New);
+    assert!(bridge.drain().await);
+    assert_eq!(handle.state().journal.unsettled, 0);
+}
+
+#[tokio::test]
+async fn an_answer_stored_before_a_kill_settles_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, streams) = start(dir.path(), &[]).await;
+    let id = deliver(&bridge, "question\r\n").await;
+    bridge.handle().outbound(answer(id, OutboundKind::Answer)).await.unwrap();
+    drop((bridge, streams));
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
+    let handle = bridge.handle();
+    assert_eq!(handle.outbound(answer(id, OutboundKind::Answer)).await.unwrap(), Queued::Known);
+    handle.disposition(disposition(id, Action::Answered)).await.unwrap();
+    assert!(bridge.drain().await);
+    assert_eq!(handle.state().journal.unsettled, 0);
+}
+
+#[tokio::test]
+async fn no_more_than_the_window_is_in_flight() {
+    let dir = tempfile::tempdir().unwrap();
+    let overrides = [("max_in_flight", Value::Int(2))];
+    let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        ids.push(deliver(&bridge, &format!("{n}\r\n")).await);
+    }
+    let handle = bridge.handle();
+    for (n, id) in ids.into_iter().enumerate() {
+        assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id, "{n}");
+        assert!(handle.state().intake.in_flight <= 2);
+        handle.disposition(disposition(id, Action::Ignored)).await.unwrap();
+    }
+}
