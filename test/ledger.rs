@@ -344,7 +344,7 @@ async fn the_embedded_chain_survives_restarts_with_and_without_its_snapshot() {
 
 /// Connects to the contracts of `world` with other options.
 async fn reconnect(world: &World, confirmations: u64, timeout: Duration) -> Arc<Ledger> {
-    let options = LedgerOptions { confirmations, timeout };
+    let options = LedgerOptions { confirmations, timeout, contracts: None };
     let ledger = Ledger::connect(world.chain.clone(), world.key.clone(), world.dir.path(), options).await;
     Arc::new(ledger.unwrap())
 }

@@ -3,7 +3,10 @@
 //! An unreachable chain stops nothing: evidence waits on disk, the registry is unavailable, and both go on when the
 //! chain is back.
 
-use std::{sync::Arc, time::{Duration, SystemTime}};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::sync::{mpsc, watch};
 
@@ -89,7 +92,10 @@ impl Registry {
     }
 
     fn connected(&self) -> Result<Arc<Ledger>, String> {
-        self.ledger.borrow().clone().ok_or_else(|| "the chain is not connected yet; see /diagnostics".to_owned())
+        self.ledger
+            .borrow()
+            .clone()
+            .ok_or_else(|| "the chain is not connected yet; see /diagnostics".to_owned())
     }
 }
 
@@ -119,7 +125,11 @@ impl Keeper {
     ///
     /// # Errors
     /// If a key, the endpoint or the embedded chain cannot be used.
-    pub fn open(params: Params, store: EvidenceStore, address_key: AddressKey) -> Result<(Self, Ends), KeeperError> {
+    pub fn open(
+        params: Params,
+        store: EvidenceStore,
+        address_key: AddressKey,
+    ) -> Result<(Self, Ends), KeeperError> {
         let key = LedgerKey::load_or_create(&params.ledger_key_path)?;
         let chain = match &params.ethereum_endpoint {
             Some(url) => Chain::Http(Http::new(url)?),

@@ -63,6 +63,23 @@ pub fn decide(checked: Checked, registry: Option<(Registration, Role)>) -> Verdi
     }
 }
 
+/// Whether DNS kept the verdict from being reached: the mail is better judged again than refused.
+pub fn is_worth_retrying(checked: &Checked) -> bool {
+    checked.dmarc == AuthResult::TempError
+}
+
+/// The verdict to act on, where the ledger has `evidenced` for the mail, from when it first came. A sender who was not
+/// authenticated then is not now: what is acted on MUST be what can be proven. Less than what was evidenced is possible,
+/// for example after a revocation.
+pub fn as_evidenced(verdict: Verdict, evidenced: &[u8; 6]) -> Verdict {
+    if !verdict.authenticated || evidenced.first() == Some(&1) {
+        return verdict;
+    }
+    let reason =
+        "The ledger has this mail as not authenticated, from when it first came; send it again.".to_owned();
+    Verdict { authenticated: false, role: Role::None, reason, ..verdict }
+}
+
 /// The verdict as hashed into the ledger's leaf (`LedgerReceipt.verdict`).
 pub fn evidence_code(verdict: &Verdict) -> [u8; 6] {
     [
@@ -78,6 +95,22 @@ pub fn evidence_code(verdict: &Verdict) -> [u8; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mail_that_was_evidenced_as_not_authenticated_is_never_acted_on() {
+        let now = Verdict {
+            dmarc: AuthResult::Pass,
+            registry: Registration::Active,
+            role: Role::Operator,
+            authenticated: true,
+            ..Verdict::default()
+        };
+        assert_eq!(as_evidenced(now.clone(), &evidence_code(&now)), now);
+        let then = Verdict { registry: Registration::Unavailable, authenticated: false, ..now.clone() };
+        let acted_on = as_evidenced(now.clone(), &evidence_code(&then));
+        assert!(!acted_on.authenticated && acted_on.role == Role::None, "{acted_on:?}");
+        assert_eq!(as_evidenced(then.clone(), &evidence_code(&now)), then);
+    }
     use AuthResult::*;
 
     const RESULTS: [AuthResult; 8] = [Unknown, None, Pass, Fail, SoftFail, Neutral, TempError, PermError];

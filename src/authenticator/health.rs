@@ -32,8 +32,11 @@ pub struct Ledger {
 
 /// The statuses; `evidenced` is the number of leaves in the evidence log.
 pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger) -> Vec<Status> {
-    let (level, message) =
-        if mails.left == 0 { (Level::Ok, "verifies") } else { (Level::Warn, "DNS did not answer for some mails") };
+    let (level, message) = if mails.left == 0 {
+        (Level::Ok, "verifies")
+    } else {
+        (Level::Warn, "DNS did not answer for some mails")
+    };
     let mails = Status::new("mails", level, message)
         .with("in_flight", mails.in_flight)
         .with("authenticated", mails.authenticated)
@@ -64,7 +67,10 @@ mod tests {
     fn an_unreachable_chain_is_an_error_that_says_what_is_kept() {
         let ledger = Ledger { last_error: Some("connection refused".into()), ..Ledger::default() };
         let status = statuses(&Mails::default(), 3, &ledger).pop().unwrap();
-        assert_eq!((status.level, status.message.as_str()), (Level::Error, "waits for the chain: connection refused"));
+        assert_eq!(
+            (status.level, status.message.as_str()),
+            (Level::Error, "waits for the chain: connection refused")
+        );
         assert!(status.values.contains(&("pending", "3".to_owned())));
     }
 

@@ -25,7 +25,7 @@ use crate::{
         RosError,
         convert::{accepted_from_ros, authenticated_to_ros, receipt_to_ros, role_from_ros},
         diagnostics,
-        graph::{Graph, Publisher, Request},
+        graph::{Graph, Publisher, Request, ServiceType},
         msg,
         runtime::{self, NodeError, NodeFacts, Shutdown},
         srv, topics,
@@ -45,7 +45,8 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {
-    let (dns, policy) = (Dns::open(params.dns_zone_file.as_deref(), params.dns_timeout)?, Policy::from(&params));
+    let (dns, policy) =
+        (Dns::open(params.dns_zone_file.as_deref(), params.dns_timeout)?, Policy::from(&params));
     let (max_in_flight, give_up) = (params.max_in_flight, params.temperror_give_up);
     let opened = tokio::task::spawn_blocking(move || open(params)).await?;
     let (keeper, Ends { registry, receipts, health: chain_health }, store) = opened?;
@@ -190,7 +191,10 @@ fn serve(graph: &mut Graph, registry: &Registry, store: &EvidenceStore) -> Resul
     Ok(())
 }
 
-async fn serve_register(mut requests: mpsc::Receiver<Request<srv::RegisterSender::Service>>, registry: Registry) {
+async fn serve_register(
+    mut requests: mpsc::Receiver<Request<srv::RegisterSender::Service>>,
+    registry: Registry,
+) {
     while let Some(request) = requests.recv().await {
         let srv::RegisterSender::Request { address, role } = &request.message;
         let result = match role_from_ros("role", *role) {
@@ -244,7 +248,7 @@ fn outcome(what: &str, result: Result<String, String>) -> (bool, String) {
 
 fn respond<T>(request: Request<T>, response: T::Response)
 where
-    T: crate::ros::graph::ServiceType,
+    T: ServiceType + 'static,
 {
     if let Err(error) = request.respond(response) {
         tracing::warn!(%error, "an answer is lost");

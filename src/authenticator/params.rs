@@ -33,6 +33,7 @@ pub const SPECS: &[Spec] = &[
     seconds("dns_timeout_s", 5.0, 0.1, 60.0, "Time for all DNS answers that one of SPF, DKIM and DMARC needs for a mail."),
     Spec { name: "relays", default: Default::Texts(&[]), rule: Rule::NotEmpty, unit: "",
         description: "IP addresses of own hosts that pass on mail of others; SPF is not evaluated for what they deliver." },
+    seconds("temperror_give_up_s", 900.0, 0.0, 86400.0, "Age up to which a mail is left to be delivered again if DNS does not answer; then it is refused."),
     count("dkim_max_signatures", 10, 100, "DKIM signatures of a mail that are evaluated."),
     text("ethereum_endpoint", "JSON-RPC URL of the Ethereum node, http:// or https://; empty: the embedded chain."),
     text("registry_address", "Address of the sender registry, 0x and 40 hex digits; empty: deployed at the first start."),
@@ -54,6 +55,8 @@ pub struct Params {
     pub dns_zone_file: Option<PathBuf>,
     /// For all answers that one method needs.
     pub dns_timeout: Duration,
+    /// Age of a mail up to which it is judged again if DNS does not answer.
+    pub temperror_give_up: Duration,
     /// Own hosts that pass on mail of others.
     pub relays: Vec<IpAddr>,
     /// Signatures evaluated of a mail.
@@ -65,7 +68,7 @@ pub struct Params {
     /// Blocks, the transaction's included.
     pub confirmations: u64,
     /// Mails in a batch, at most.
-    pub batch_max_mails: usize,
+    pub batch_max_mails: u32,
     /// Age of a batch, at most.
     pub batch_max_age: Duration,
     /// Folder of evidence and keys.
@@ -100,6 +103,7 @@ impl Params {
         let params = Self {
             dns_zone_file: optional(values, "dns_zone_file")?.map(PathBuf::from),
             dns_timeout: values.seconds("dns_timeout_s")?,
+            temperror_give_up: values.seconds("temperror_give_up_s")?,
             relays: relays(values)?,
             dkim_max_signatures: values.count("dkim_max_signatures")?,
             ethereum_endpoint: endpoint(values)?,

@@ -154,6 +154,9 @@ impl Graph {
     }
 }
 
+/// The type of a service.
+pub use r2r::WrappedServiceTypeSupport as ServiceType;
+
 /// A request that waits for `respond`.
 pub type Request<T> = r2r::ServiceRequest<T>;
 

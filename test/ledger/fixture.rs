@@ -115,7 +115,7 @@ pub async fn fund(chain: &Chain, account: Address) {
 }
 
 pub fn options() -> LedgerOptions {
-    LedgerOptions { confirmations: 1, timeout: Duration::from_secs(30) }
+    LedgerOptions { confirmations: 1, timeout: Duration::from_secs(30), contracts: None }
 }
 
 /// One test function, run on both chains.

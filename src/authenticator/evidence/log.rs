@@ -118,12 +118,12 @@ impl EvidenceLog {
         Ok((log, evidence.torn_bytes.saturating_add(anchors.torn_bytes)))
     }
 
-    /// Gives each finding its place and returns the places, in the order of `findings`, when all are on disk: one
+    /// Gives each finding its place and returns the evidence, in the order of `findings`, when all are on disk: one
     /// sync for all. A mail that is in the log already keeps its place and its first finding; nothing is written.
     ///
     /// # Errors
     /// If it cannot be written: then none of the new ones is in the log, and the log refuses to go on.
-    pub fn append(&mut self, findings: &[Finding]) -> Result<Vec<u64>, EvidenceError> {
+    pub fn append(&mut self, findings: &[Finding]) -> Result<Vec<Evidence>, EvidenceError> {
         let mut fresh: Vec<Evidence> = Vec::new();
         let mut fresh_by_mail = HashMap::new();
         let mut places = Vec::with_capacity(findings.len());
@@ -142,7 +142,7 @@ impl EvidenceLog {
         }
         self.evidence_log.sync()?;
         fresh.into_iter().for_each(|entry| self.insert(entry));
-        Ok(places)
+        Ok(places.into_iter().filter_map(|place| self.entry(place)).cloned().collect())
     }
 
     /// Keeps an anchor; when it returns, the batch has receipts.
@@ -204,8 +204,12 @@ impl EvidenceLog {
         Ok((anchor.first..anchor.end()).filter_map(|index| self.prove(index, anchor, &tree)).collect())
     }
 
+    fn entry(&self, index: u64) -> Option<&Evidence> {
+        self.entries.get(usize::try_from(index).ok()?)
+    }
+
     fn prove(&self, index: u64, anchor: &Anchor, tree: &Tree) -> Option<Receipt> {
-        let evidence = self.entries.get(usize::try_from(index).ok()?)?.clone();
+        let evidence = self.entry(index)?.clone();
         let inclusion_proof = tree.proof(usize::try_from(index.checked_sub(anchor.first)?).ok()?)?;
         Some(Receipt { leaf: evidence.leaf(), evidence, anchor: anchor.clone(), inclusion_proof })
     }
@@ -255,13 +259,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut log, torn) = EvidenceLog::open(dir.path()).unwrap();
         assert_eq!(torn, 0);
-        assert_eq!(log.append(&[finding(1), finding(2), finding(1)]).unwrap(), [0, 1, 0]);
+        let places = |evidence: Vec<Evidence>| evidence.iter().map(|entry| entry.index).collect::<Vec<_>>();
+        assert_eq!(places(log.append(&[finding(1), finding(2), finding(1)]).unwrap()), [0, 1, 0]);
         let size = log.evidence_log.len_bytes();
-        assert_eq!(log.append(&[finding(2)]).unwrap(), [1]);
+        let other = Finding { verdict: [9; 6], ..finding(2) };
+        assert_eq!(log.append(&[other]).unwrap(), [Evidence { index: 1, finding: finding(2) }]);
         assert_eq!(log.evidence_log.len_bytes(), size);
         drop(log);
         let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
-        assert_eq!(log.append(&[finding(3), finding(2)]).unwrap(), [2, 1]);
+        assert_eq!(places(log.append(&[finding(3), finding(2)]).unwrap()), [2, 1]);
         assert_eq!(log.evidenced(), 3);
     }
 

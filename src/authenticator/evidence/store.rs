@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::{
-    Finding, Receipt,
+    Evidence, Finding, Receipt,
     log::{EvidenceError, EvidenceLog},
 };
 use crate::mail::MailId;
@@ -28,10 +28,10 @@ impl EvidenceStore {
     ///
     /// # Errors
     /// As there: none of the new ones is in the log.
-    pub async fn append(&self, findings: Vec<Finding>) -> Result<Vec<u64>, EvidenceError> {
-        let places = self.blocking(move |log| log.append(&findings)).await?;
+    pub async fn append(&self, findings: Vec<Finding>) -> Result<Vec<Evidence>, EvidenceError> {
+        let evidenced = self.blocking(move |log| log.append(&findings)).await?;
         self.grown.notify_one();
-        Ok(places)
+        Ok(evidenced)
     }
 
     /// [`EvidenceLog::receipt`], on a thread that may block: it builds the tree of a batch.

@@ -15,7 +15,10 @@ use super::{
     submit::{Submitter, in_block},
 };
 use crate::{
-    authenticator::merkle::{Hash, Tree},
+    authenticator::{
+        merkle::{Hash, Tree},
+        params::Contracts,
+    },
     mail::{Registration, Role},
 };
 
@@ -29,6 +32,8 @@ pub struct LedgerOptions {
     pub confirmations: u64,
     /// How long to wait for them.
     pub timeout: Duration,
+    /// Contracts that are deployed; `None`: those of `contracts.json`, or new ones.
+    pub contracts: Option<Contracts>,
 }
 
 /// An `Anchored` event on chain.
@@ -58,8 +63,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Asks the chain who it is, and deploys the contracts if `contracts.json` in `state_dir` does not exist; else
-    /// they must be there. If the process dies between deployment and file, the contracts are deployed anew.
+    /// Asks the chain who it is, and deploys the contracts if none are given and `contracts.json` in `state_dir` does
+    /// not exist; else they must be there. If the process dies between deployment and file, the contracts are deployed anew.
     ///
     /// # Errors
     /// Retryable if the chain cannot be reached; otherwise the chain, the file or the account must be changed.
@@ -74,7 +79,13 @@ impl Ledger {
         let chain_id = web3.eth().chain_id().await.map_err(|error| LedgerError::from_web3(action, error))?;
         let (registry, evidence) = (Artifact::sender_registry()?, Artifact::evidence_ledger()?);
         let path = state_dir.join("contracts.json");
-        let addresses = match Addresses::load(&path)? {
+        let given = options.contracts.map(|Contracts { registry, ledger }| Addresses {
+            chain_id: chain_id.as_u64(),
+            sender_registry: registry.into(),
+            evidence_ledger: ledger.into(),
+            deployed_block: 0,
+        });
+        let addresses = match given.map_or_else(|| Addresses::load(&path), |given| Ok(Some(given)))? {
             Some(addresses) => addresses,
             None => {
                 let submitter =
