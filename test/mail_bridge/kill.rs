@@ -44,6 +44,8 @@ fn spawn(directory: &Path) -> (Child, u16) {
         }
         said.push(line);
     }
+    child.kill().unwrap();
+    child.wait().unwrap();
     panic!("the bridge did not start: {said:#?}");
 }
 

@@ -8,6 +8,7 @@
 pub mod domain;
 pub mod node;
 pub mod observer;
+pub mod posthorn;
 pub mod sign;
 pub mod smtp;
 

@@ -40,17 +40,18 @@ impl Writer {
             {
                 self.fail(&error);
             }
-            // Events before replies: whoever has a reply may rely on the event being on its way.
+            // Events and figures before replies: whoever has a reply may rely on them.
+            self.note_figures();
             if self.failed.is_none() {
                 events.into_iter().for_each(|event| drop(self.events.send(event)));
             }
             for done in done {
                 done(self.check());
             }
-            if self.failed.is_none() {
+            if self.failed.is_none() && self.segments.is_full() {
                 self.tidy();
+                self.note_figures();
             }
-            self.note_figures();
             if let Some(closing) = closing {
                 // The directory is free before the reply.
                 drop(self);
@@ -116,11 +117,8 @@ impl Writer {
         }
     }
 
-    /// Starts a new segment and retires the oldest, when it is time.
+    /// Starts a new segment, and retires the oldest as far as it is time.
     fn tidy(&mut self) {
-        if !self.segments.is_full() {
-            return;
-        }
         if let Err(error) = self.segments.rotate() {
             return self.fail(&error);
         }

@@ -1,0 +1,175 @@
+//! The whole graph: the five nodes on embedded defaults, a sender's domain, a receiving server, an observer.
+
+use std::{fs, net::SocketAddr, path::PathBuf};
+
+use posthorn::{
+    mail::{MailId, Role},
+    ros::topics::{self, TopicFacts},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{
+    domain::Domain,
+    node::Node,
+    observer::Observer,
+    sign::SignedDomain,
+    smtp::{Client, Sink},
+};
+
+/// The registered sender's domain.
+pub const SENDER_DOMAIN: &str = "dispatch.example";
+/// The registered sender.
+pub const SENDER: &str = "dana@dispatch.example";
+/// Where mails to posthorn go.
+pub const POSTHORN: &str = "posthorn@fleet.example";
+/// Who gets what chatbot cannot interpret.
+pub const HUMAN: &str = "operator@fleet.example";
+
+/// A running graph and all around it; everything ends when it is dropped.
+pub struct Posthorn {
+    pub mail_bridge: Node,
+    pub authenticator: Node,
+    pub chatbot: Node,
+    pub vehicle_router: Node,
+    pub fleet_simulator: Node,
+    pub observer: Observer,
+    pub sink: Sink,
+    pub sender: SignedDomain,
+    pub smtp: SocketAddr,
+    pub domain: Domain,
+    state: TempDir,
+}
+
+impl Posthorn {
+    /// Starts everything and registers [`SENDER`] as operator; `topics` are observed. Returns when mails are answered.
+    pub fn start(topics: &[TopicFacts], authenticator: &[(&str, &str)]) -> Self {
+        let (domain, state, sink) = (Domain::take(), tempfile::tempdir().expect("scratch"), Sink::start());
+        let sender = SignedDomain::new(SENDER_DOMAIN, "s1");
+        // Its mail is sent by another host: what comes from here and is not signed is forged.
+        let zone = sender.zone().replace("ip4:127.0.0.1", "ip4:192.0.2.1");
+        fs::write(state.path().join("zone"), zone).expect("zone");
+        let path = |name: &str| state.path().join(name).display().to_string();
+
+        let fleet_simulator = Node::start("fleet_simulator", &domain, &[]);
+        let vehicle_router = Node::start("vehicle_router", &domain, &[]);
+        let chatbot = Node::start("chatbot", &domain, &[("human_mailbox", HUMAN), ("from_address", POSTHORN)]);
+        let (zone, authenticator_state) = (path("zone"), path("authenticator"));
+        let parameters = [
+            &[("dns_zone_file", zone.as_str()), ("state_directory", &authenticator_state)][..],
+            &[("batch_max_age_s", "0.1")],
+            authenticator,
+        ]
+        .concat();
+        let authenticator = Node::start("authenticator", &domain, &parameters);
+        let mail_bridge = start_mail_bridge(&domain, &path("mail_bridge"), sink.address, &[]);
+        let observer = Observer::start(&domain, topics);
+        let smtp = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut posthorn = Self {
+            mail_bridge,
+            authenticator,
+            chatbot,
+            vehicle_router,
+            fleet_simulator,
+            observer,
+            sink,
+            sender,
+            smtp,
+            domain,
+            state,
+        };
+        posthorn.find_smtp();
+        posthorn.register(SENDER, Role::Operator);
+        posthorn.observer.call(topics::GET_STATE.facts, &json!({ "vehicle": "" }));
+        posthorn
+    }
+
+    /// Registers a sender by the authenticator's service; tries again while the chain is being opened.
+    pub fn register(&mut self, address: &str, role: Role) {
+        let request = json!({ "address": address, "role": role as u8 });
+        loop {
+            let answer = self.observer.call(topics::REGISTER_SENDER.facts, &request);
+            match answer["message"].as_str() {
+                _ if answer["success"] == true => return,
+                Some(message) if message.contains("not connected yet") => {}
+                _ => panic!("register_sender: {answer}"),
+            }
+        }
+    }
+
+    /// Starts mail_bridge again, on the same journal.
+    pub fn restart_mail_bridge(&mut self) {
+        let journal = self.state.path().join("mail_bridge").display().to_string();
+        self.mail_bridge = start_mail_bridge(&self.domain, &journal, self.sink.address, &[]);
+        self.find_smtp();
+    }
+
+    fn find_smtp(&mut self) {
+        let address = self.mail_bridge.wait_for_log("listening address=");
+        self.smtp = address.parse().expect("address");
+    }
+
+    /// Hands in a mail, which must be accepted, and gives its id.
+    pub fn accept(&self, mail_from: &str, data: &[u8]) -> MailId {
+        let reply = Client::connect(self.smtp).send(mail_from, POSTHORN, data);
+        assert!(reply.starts_with("250"), "{reply}");
+        MailId::of(data)
+    }
+
+    /// A question of [`SENDER`], signed, with a Message-ID made of `tag`.
+    pub fn question(&self, tag: &str, subject: &str, text: &str) -> Vec<u8> {
+        self.sender.sign(&message(tag, subject, text))
+    }
+
+    /// Folder of the authenticator: evidence, keys, the embedded chain.
+    pub fn authenticator_state(&self) -> PathBuf {
+        self.state.path().join("authenticator")
+    }
+
+    /// All nodes, by name.
+    pub fn nodes(&mut self) -> [&mut Node; 5] {
+        [
+            &mut self.mail_bridge,
+            &mut self.authenticator,
+            &mut self.chatbot,
+            &mut self.vehicle_router,
+            &mut self.fleet_simulator,
+        ]
+    }
+}
+
+fn start_mail_bridge(domain: &Domain, journal: &str, sink: SocketAddr, more: &[(&str, &str)]) -> Node {
+    let smarthost = format!("\"{sink}\"");
+    let parameters = [
+        &[
+            ("smtp_listen", "\"127.0.0.1:0\""),
+            ("lmtp_listen", "\"\""),
+            ("journal_directory", journal),
+            ("smarthost", smarthost.as_str()),
+        ][..],
+        more,
+    ]
+    .concat();
+    Node::start("mail_bridge", domain, &parameters)
+}
+
+/// An unsigned mail of [`SENDER`] to posthorn.
+pub fn message(tag: &str, subject: &str, text: &str) -> String {
+    let date = mail_date();
+    format!(
+        "From: Dana <{SENDER}>\r\nTo: posthorn <{POSTHORN}>\r\nSubject: {subject}\r\nDate: {date}\r\n\
+         Message-ID: <{tag}@{SENDER_DOMAIN}>\r\n\r\n{text}\r\n"
+    )
+}
+
+/// Now, as RFC 5322 section 3.3 writes it.
+fn mail_date() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    mail_builder::headers::date::Date::new(i64::try_from(now.as_secs()).expect("seconds")).to_rfc822()
+}
+
+/// The id in a message of the graph.
+pub fn id_of(bytes: &Value) -> MailId {
+    let bytes: Vec<u8> = serde_json::from_value(bytes.clone()).expect("bytes");
+    MailId::try_from(bytes.as_slice()).expect("32 bytes")
+}
