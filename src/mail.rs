@@ -231,7 +231,7 @@ pub struct OutboundMail {
     pub kind: OutboundKind,
     /// Message-ID to give it, without angle brackets.
     pub message_id: String,
-    /// From header and envelope sender; empty for the bridge's own address.
+    /// From header; empty for the bridge's own address.
     pub from: String,
     /// Recipients, at least one.
     pub to: Vec<String>,

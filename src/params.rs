@@ -279,9 +279,27 @@ mod tests {
     use super::*;
 
     const SPECS: &[Spec] = &[
-        Spec { name: "port", default: Default::Int(25), rule: Rule::IntRange(0, 65535), unit: "", description: "" },
-        Spec { name: "rate", default: Default::Double(1.0), rule: Rule::DoubleRange(0.1, 10.0), unit: "Hz", description: "" },
-        Spec { name: "policy", default: Default::Text("refuse"), rule: Rule::OneOf(&["refuse", "answer"]), unit: "", description: "" },
+        Spec {
+            name: "port",
+            default: Default::Int(25),
+            rule: Rule::IntRange(0, 65535),
+            unit: "",
+            description: "",
+        },
+        Spec {
+            name: "rate",
+            default: Default::Double(1.0),
+            rule: Rule::DoubleRange(0.1, 10.0),
+            unit: "Hz",
+            description: "",
+        },
+        Spec {
+            name: "policy",
+            default: Default::Text("refuse"),
+            rule: Rule::OneOf(&["refuse", "answer"]),
+            unit: "",
+            description: "",
+        },
     ];
 
     fn with(name: &str, value: Value) -> Result<Values, ParamError> {
@@ -300,9 +318,18 @@ mod tests {
     fn names_parameter_value_and_rule() {
         let error = |name, value| with(name, value).unwrap_err().to_string();
         assert_eq!(error("port", Value::Int(70000)), "parameter 'port' = 70000: must be 0 to 65535");
-        assert_eq!(error("policy", Value::Text("maybe".into())), "parameter 'policy' = \"maybe\": must be one of refuse, answer");
-        assert_eq!(error("port", Value::Text("25".into())), "parameter 'port' = \"25\": is of type string, must be int");
-        assert_eq!(error("prot", Value::Int(1)), "parameter 'prot' = 1: unknown; this node has port, rate, policy");
+        assert_eq!(
+            error("policy", Value::Text("maybe".into())),
+            "parameter 'policy' = \"maybe\": must be one of refuse, answer"
+        );
+        assert_eq!(
+            error("port", Value::Text("25".into())),
+            "parameter 'port' = \"25\": is of type string, must be int"
+        );
+        assert_eq!(
+            error("prot", Value::Int(1)),
+            "parameter 'prot' = 1: unknown; this node has port, rate, policy"
+        );
         assert_eq!(error("rate", Value::Double(f64::NAN)), "parameter 'rate' = NaN: must be 0.1 to 10.0");
     }
 

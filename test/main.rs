@@ -12,6 +12,4 @@ mod ledger;
 mod mail_bridge;
 mod parsing;
 #[cfg(feature = "net")]
-mod testbed {
-    pub mod sign;
-}
+mod testbed;

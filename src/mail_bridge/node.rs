@@ -74,8 +74,8 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             }
         }
     }
-    // Deliveries are journaled; what is reported after this is reported by nobody.
-    deliveries.close();
+    // Both are journaled: what is not published now is published, or known to be delivered, after the restart.
+    drop((mails, deliveries));
     if bridge.drain().await {
         Ok(())
     } else {

@@ -7,7 +7,9 @@
 
 pub mod domain;
 pub mod node;
+#[cfg(feature = "ros")]
 pub mod observer;
+#[cfg(feature = "ros")]
 pub mod posthorn;
 pub mod sign;
 pub mod smtp;

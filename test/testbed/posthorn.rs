@@ -21,6 +21,8 @@ use super::{
 pub const SENDER_DOMAIN: &str = "dispatch.example";
 /// The registered sender.
 pub const SENDER: &str = "dana@dispatch.example";
+/// A domain that may send from this host, and of which posthorn knows nobody.
+pub const STRANGER_DOMAIN: &str = "stranger.example";
 /// Where mails to posthorn go.
 pub const POSTHORN: &str = "posthorn@fleet.example";
 /// Who gets what chatbot cannot interpret.
@@ -46,14 +48,15 @@ impl Posthorn {
     pub fn start(topics: &[TopicFacts], authenticator: &[(&str, &str)]) -> Self {
         let (domain, state, sink) = (Domain::take(), tempfile::tempdir().expect("scratch"), Sink::start());
         let sender = SignedDomain::new(SENDER_DOMAIN, "s1");
-        // Its mail is sent by another host: what comes from here and is not signed is forged.
-        let zone = sender.zone().replace("ip4:127.0.0.1", "ip4:192.0.2.1");
+        let zone =
+            format!("{}$ORIGIN {STRANGER_DOMAIN}.\n@ TXT \"v=spf1 ip4:127.0.0.1 -all\"\n", sender.zone());
         fs::write(state.path().join("zone"), zone).expect("zone");
         let path = |name: &str| state.path().join(name).display().to_string();
 
         let fleet_simulator = Node::start("fleet_simulator", &domain, &[]);
         let vehicle_router = Node::start("vehicle_router", &domain, &[]);
-        let chatbot = Node::start("chatbot", &domain, &[("human_mailbox", HUMAN), ("from_address", POSTHORN)]);
+        let chatbot =
+            Node::start("chatbot", &domain, &[("human_mailbox", HUMAN), ("from_address", POSTHORN)]);
         let (zone, authenticator_state) = (path("zone"), path("authenticator"));
         let parameters = [
             &[("dns_zone_file", zone.as_str()), ("state_directory", &authenticator_state)][..],
@@ -80,7 +83,7 @@ impl Posthorn {
         };
         posthorn.find_smtp();
         posthorn.register(SENDER, Role::Operator);
-        posthorn.observer.call(topics::GET_STATE.facts, &json!({ "vehicle": "" }));
+        posthorn.wait_for_vehicles();
         posthorn
     }
 
@@ -93,6 +96,18 @@ impl Posthorn {
                 _ if answer["success"] == true => return,
                 Some(message) if message.contains("not connected yet") => {}
                 _ => panic!("register_sender: {answer}"),
+            }
+        }
+    }
+
+    /// Waits until vehicle_router has heard everything of every vehicle.
+    fn wait_for_vehicles(&mut self) {
+        let stamps = ["position_stamp", "battery_stamp", "odometry_stamp"];
+        loop {
+            let answer = self.observer.call(topics::GET_STATE.facts, &json!({ "vehicle": "" }));
+            let states = answer["states"].as_array().expect("states");
+            if states.iter().all(|state| stamps.iter().all(|stamp| state[stamp]["sec"] != 0)) {
+                return;
             }
         }
     }

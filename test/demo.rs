@@ -1,0 +1,187 @@
+//! `make demo`: three mails through the whole graph, and what became of each, for a person to read. Exits 0 only if
+//! everything it promises happened.
+
+#![allow(
+    missing_docs,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
+
+mod testbed;
+
+use std::time::Instant;
+
+use posthorn::{
+    authenticator::ledger::{Chain, EmbeddedChain, Ledger, LedgerKey, LedgerOptions},
+    mail::MailId,
+    ros::{convert::receipt_from_ros, msg, topics},
+};
+use serde_json::Value;
+use testbed::posthorn::{HUMAN, Posthorn, SENDER, STRANGER_DOMAIN, id_of, message};
+
+fn main() {
+    let began = Instant::now();
+    println!("posthorn: email as one more sensor stream of a fleet\n");
+    println!(
+        "Starting mail_bridge, authenticator, chatbot, vehicle_router and fleet_simulator, each a process,"
+    );
+    println!("on embedded defaults: own journal, own chain, a zone file for DNS, loopback for mail.");
+    let observed = [
+        topics::MAIL_AUTHENTICATED.facts,
+        topics::MAIL_RECEIPTS.facts,
+        topics::MAIL_DISPOSITIONS.facts,
+        topics::MAIL_DELIVERIES.facts,
+    ];
+    let mut posthorn = Posthorn::start(&observed, &[]);
+    println!(
+        "{SENDER} is registered as operator in the contract. ({:.1} s)\n",
+        began.elapsed().as_secs_f64()
+    );
+
+    let question =
+        posthorn.question("question", "Where is truck_2?", "Hello,\r\nwhere is truck_2?\r\n\r\nDana");
+    let forged = message("forged", "Stop truck_2", "stop truck_2").into_bytes();
+    let unclear =
+        posthorn.question("unclear", "The gate", "The gate at dock 4 is stuck again, somebody should look.");
+    let mut checks = 0;
+    checks += show(
+        &mut posthorn,
+        Scene {
+            title: "A signed question by a registered sender",
+            data: question,
+            authenticated: true,
+            action: msg::Disposition::ANSWERED as u64,
+            goes_to: Some(SENDER),
+        },
+    );
+    checks += show(
+        &mut posthorn,
+        Scene {
+            title: "A forged order: it claims the same sender, but nothing proves it",
+            data: forged,
+            authenticated: false,
+            action: msg::Disposition::REJECTED as u64,
+            goes_to: None,
+        },
+    );
+    checks += show(
+        &mut posthorn,
+        Scene {
+            title: "A signed mail that chatbot cannot interpret",
+            data: unclear,
+            authenticated: true,
+            action: msg::Disposition::FORWARDED as u64,
+            goes_to: Some(HUMAN),
+        },
+    );
+    let unexpected = posthorn.sink.rest();
+    assert!(unexpected.is_empty(), "mails that nobody should get: {unexpected:?}");
+    checks += 1;
+    for node in posthorn.nodes() {
+        let status = node.terminate();
+        assert!(status.success(), "{status} after SIGTERM:\n{}", node.log());
+        checks += 1;
+    }
+    println!(
+        "{checks} checks: 3 mails accepted, judged, evidenced with a verified proof and settled; 2 mails sent, none to the \
+         forger;\n5 nodes drained. {:.1} s in all.",
+        began.elapsed().as_secs_f64()
+    );
+}
+
+/// One mail, and what must become of it.
+struct Scene {
+    title: &'static str,
+    data: Vec<u8>,
+    authenticated: bool,
+    action: u64,
+    goes_to: Option<&'static str>,
+}
+
+/// Plays a scene, prints its block, and gives the number of checks that held.
+fn show(posthorn: &mut Posthorn, scene: Scene) -> u32 {
+    let Scene { title, data, authenticated, action, goes_to } = scene;
+    let stranger = format!("mallory@{STRANGER_DOMAIN}");
+    let mail_from = if authenticated { SENDER } else { &stranger };
+    let id = posthorn.accept(mail_from, &data);
+    let is_it = |field: &'static str| move |message: &Value| id_of(&message[field]) == id;
+
+    let judged = posthorn
+        .observer
+        .message(topics::MAIL_AUTHENTICATED.facts, |message| id_of(&message["mail"]["id"]) == id);
+    let (mail, verdict) = (&judged["mail"], &judged["verdict"]);
+    println!("── {title} {}", "─".repeat(96_usize.saturating_sub(title.len())));
+    println!(
+        "  in       From {}, Subject {}, envelope sender {mail_from}",
+        mail["from_addresses"][0]["address"], mail["subject"]
+    );
+    println!("           250 after it was on disk; id {}…", &id.to_string()[..16]);
+    let word = if verdict["authenticated"] == true { "AUTHENTICATED" } else { "NOT AUTHENTICATED" };
+    let method =
+        |name: &str| RESULTS[usize::try_from(verdict[name].as_u64().expect("result")).expect("small")];
+    println!("  verdict  {word}: SPF {}, DKIM {}, DMARC {}", method("spf"), method("dkim"), method("dmarc"));
+    println!("           {}", verdict["reason"].as_str().expect("reason"));
+    assert_eq!(verdict["authenticated"], authenticated, "{verdict}");
+
+    let receipt = posthorn.observer.message(topics::MAIL_RECEIPTS.facts, is_it("mail_id"));
+    let receipt: msg::LedgerReceipt = serde_json::from_value(receipt).expect("receipt");
+    verify(posthorn, id, &receipt);
+    println!(
+        "  ledger   leaf {} in transaction 0x{}…, block {}",
+        receipt.index,
+        hex(&receipt.transaction[..8]),
+        receipt.block_number
+    );
+    println!("           proof verified against the chain, from the receipt alone");
+
+    let disposition = posthorn.observer.message(topics::MAIL_DISPOSITIONS.facts, is_it("mail_id"));
+    assert_eq!(disposition["action"], action, "{disposition}");
+    match goes_to {
+        Some(recipient) => {
+            let answer = posthorn.sink.next();
+            assert_eq!(answer.rcpt_to, [recipient]);
+            let delivered = msg::DeliveryStatus::DELIVERED as u64;
+            posthorn.observer.message(topics::MAIL_DELIVERIES.facts, |message| {
+                id_of(&message["answers"]) == id && message["status"] == delivered
+            });
+            println!("  out      to {recipient}, subject {:?}", answer.header("Subject").unwrap_or_default());
+            for line in answer.text().trim_end().lines() {
+                println!("           │ {line}");
+            }
+        }
+        None => println!("  out      nothing: {}", disposition["reason"].as_str().expect("reason")),
+    }
+    println!();
+    4 + u32::from(goes_to.is_some()) * 2
+}
+
+/// Results of `Verdict.msg`, by number.
+const RESULTS: [&str; 8] =
+    ["not evaluated", "none", "pass", "fail", "softfail", "neutral", "temporary error", "permanent error"];
+
+/// Reads the authenticator's chain from disk, as it is, and asks it whether the receipt is true; also whether a receipt
+/// that was tampered with is not.
+fn verify(posthorn: &Posthorn, id: MailId, message: &msg::LedgerReceipt) {
+    let directory = posthorn.authenticator_state();
+    let receipt = receipt_from_ros(message).expect("receipt");
+    assert_eq!(receipt.evidence.finding.mail_id, id);
+    let mut tampered = receipt.clone();
+    tampered.evidence.finding.verdict[0] ^= 1;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    runtime.block_on(async {
+        let chain = EmbeddedChain::open_read_only(&directory.join("chain")).expect("chain");
+        let own_key = tempfile::tempdir().expect("scratch");
+        let key = LedgerKey::load_or_create(&own_key.path().join("key")).expect("key");
+        let options = LedgerOptions { confirmations: 1, timeout: testbed::PATIENCE, contracts: None };
+        let ledger = Ledger::connect(Chain::Embedded(chain), key, &directory, options).await.expect("ledger");
+        ledger.verify(&receipt).await.expect("the proof must verify");
+        ledger.verify(&tampered).await.expect_err("a tampered receipt must not verify");
+    });
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
