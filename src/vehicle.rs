@@ -89,8 +89,10 @@ impl Command {
 /// An order to a vehicle, with the mail that proves who gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VehicleCommand {
-    /// Id of the mail that ordered it. A vehicle carries out a `command_id` once.
-    pub command_id: MailId,
+    /// Identity of the order, the same for every copy of the mail. A vehicle carries out a `command_id` once.
+    pub command_id: [u8; 32],
+    /// Id of the mail that ordered it.
+    pub mail_id: MailId,
     /// Name of the vehicle.
     pub vehicle: String,
     /// What it must do.

@@ -53,7 +53,10 @@ pub enum Step {
 pub struct Pending {
     request: Request,
     origin: Origin,
-    received_at: SystemTime,
+    /// Of an order; a question needs none.
+    identity: Option<order::Identity>,
+    /// When it was received, or written if that is longer ago and it is an order.
+    since: SystemTime,
 }
 
 impl Pending {
@@ -138,9 +141,22 @@ impl Core {
                 let reason = "an order from an observer, answered that it is not allowed";
                 Step::Done(self.send(&origin, &text, Action::Answered, reason))
             }
-            Ok(request) => {
-                Step::NeedsStates(Box::new(Pending { request, origin, received_at: mail.received_at }))
-            }
+            Ok(request) if request.is_order() => match order::Identity::of(&origin.from, &mail.content) {
+                Some(identity) => {
+                    let since = mail.received_at.min(identity.date);
+                    Step::NeedsStates(Box::new(Pending { request, origin, identity: Some(identity), since }))
+                }
+                None => Step::Done(self.forward(
+                    &origin,
+                    "it holds an order, but not the Message-ID and Date by which a repetition is told",
+                )),
+            },
+            Ok(request) => Step::NeedsStates(Box::new(Pending {
+                request,
+                origin,
+                identity: None,
+                since: mail.received_at,
+            })),
         }
     }
 
@@ -151,14 +167,14 @@ impl Core {
         fleet: Result<&Fleet, Unavailable>,
         now: SystemTime,
     ) -> Vec<Effect> {
-        let Pending { request, origin, received_at } = pending;
+        let Pending { request, origin, identity, since } = pending;
         let clock = Clock { now, stale_after: self.params.stale_after };
-        let waited = clock.age(*received_at);
+        let waited = clock.age(*since);
         let late = waited > self.params.give_up_after;
         let fleet = match fleet {
             Ok(_) if late && request.is_order() => {
                 let reason = format!(
-                    "it holds an order that was received {} ago; whether it still holds is for a person to say. It may \
+                    "it holds an order that is {} old; whether it still holds is for a person to say. It may \
                      have been carried out already",
                     span(waited)
                 );
@@ -181,13 +197,13 @@ impl Core {
         let unheard = VehicleState::unheard(vehicle);
         let state = fleet.state(vehicle);
         let known = state.unwrap_or(&unheard);
-        let (text, what) = match request {
-            Request::Help | Request::Fleet | Request::Status(_) => (status::answer(known, &clock), "status"),
-            Request::Position(_) => (position::answer(known, &clock), "position"),
-            Request::Battery(_) => (battery::answer(known, &clock), "battery"),
-            Request::Order(command, _) => {
+        let (text, what) = match (request, identity) {
+            (Request::Position(_), _) => (position::answer(known, &clock), "position"),
+            (Request::Battery(_), _) => (battery::answer(known, &clock), "battery"),
+            (Request::Order(command, _), Some(identity)) => {
                 let order = VehicleCommand {
-                    command_id: origin.id,
+                    command_id: identity.command_id,
+                    mail_id: origin.id,
                     vehicle: vehicle.to_owned(),
                     command: *command,
                     ordered_by: origin.from.clone(),
@@ -202,6 +218,7 @@ impl Core {
                 ));
                 return effects;
             }
+            _ => (status::answer(known, &clock), "status"),
         };
         self.send(origin, &text, Action::Answered, &format!("{what} of {vehicle}"))
     }

@@ -140,7 +140,7 @@ impl Worker {
         for effect in effects {
             match effect {
                 Effect::Command(command) => {
-                    tracing::info!(mail_id = %command.command_id, vehicle = %command.vehicle, "order");
+                    tracing::info!(mail_id = %command.mail_id, vehicle = %command.vehicle, "order");
                     self.commands.publish(&command_to_ros(command, now))?;
                 }
                 Effect::Send(mail) => self.outbound.publish(&outbound_to_ros(mail, now))?,

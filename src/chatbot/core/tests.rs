@@ -34,6 +34,7 @@ fn mail(subject: &str, text: &str) -> Mail {
     };
     let content = Content {
         message_id: "1@example.org".into(),
+        date: Some(at(0)),
         subject: subject.into(),
         from: vec![address("anna@example.org")],
         reply_to: vec![address("stranger@example.net")],
@@ -119,7 +120,7 @@ fn an_operator_orders_and_is_answered_in_this_order() {
     let [Effect::Command(order), Effect::Send(answer), Effect::Settle(disposition)] = &effects[..] else {
         panic!("{effects:?}")
     };
-    assert_eq!((order.command_id, order.command), (mail.id, Command::Stop));
+    assert_eq!((order.mail_id, order.command), (mail.id, Command::Stop));
     assert_eq!((order.vehicle.as_str(), order.ordered_by.as_str()), ("Truck_1", "anna@example.org"));
     assert!(answer.text.starts_with("The order \"stop\" was sent to Truck_1."));
     assert_eq!(disposition.action, Action::Ordered);
@@ -243,6 +244,32 @@ fn a_late_order_goes_to_a_person() {
     assert_eq!(pending.query(), "truck_1");
     let (forward, action) = (core.answer(&pending, Ok(&fleet()), at(901)), Action::Forwarded);
     assert_eq!(sent_and_settled(&forward).1, action);
+}
+
+/// A signature does not cover every field: a copy of an order with one more has another id, and is the same order.
+#[test]
+fn a_copy_of_an_order_is_the_same_order_and_does_not_stay_fresh() {
+    let core = core_with("refuse");
+    let original = mail("stop truck_1", "");
+    let mut copy = Mail { id: MailId::of(b"with one more field"), received_at: at(800), ..original.clone() };
+    let command = |mail: &Mail| match effects(&core, mail, &verdict(Role::Operator)).as_slice() {
+        [Effect::Command(order), ..] => order.command_id,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(command(&copy), command(&original));
+    let mut other = original.clone();
+    other.content.message_id = "2@example.org".into();
+    assert_ne!(command(&other), command(&original));
+
+    copy.received_at = at(2000);
+    let Step::NeedsStates(pending) = core.interpret(&copy, &verdict(Role::Operator), None) else {
+        panic!("needs states")
+    };
+    let late = core.answer(&pending, Ok(&fleet()), at(2001));
+    assert_eq!(sent_and_settled(&late).1, Action::Forwarded);
+
+    copy.content.date = None;
+    assert_eq!(sent_and_settled(&effects(&core, &copy, &verdict(Role::Operator))).1, Action::Forwarded);
 }
 
 fn any_verdict() -> impl Strategy<Value = Verdict> {

@@ -19,7 +19,8 @@ fn fleet(seed: u64) -> Core {
 
 fn order(number: u8, vehicle: &str, command: Command) -> VehicleCommand {
     VehicleCommand {
-        command_id: MailId::of(&[number]),
+        command_id: [number; 32],
+        mail_id: MailId::of(&[number]),
         vehicle: vehicle.into(),
         command,
         ordered_by: "anna@example.org".into(),

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use r2r::builtin_interfaces::msg::Time;
 
-use super::{ConvertError, error, id_from_ros, time_from_ros, time_to_ros};
+use super::{ConvertError, bytes_from_ros, error, id_from_ros, time_from_ros, time_to_ros};
 use crate::{
     ros::msg,
     vehicle::{Alert, Battery, Command, Motion, Position, VehicleCommand, VehicleState},
@@ -65,7 +65,8 @@ pub fn alert_to_ros(alert: &Alert) -> msg::VehicleAlert {
 pub fn command_to_ros(command: &VehicleCommand, now: SystemTime) -> msg::VehicleCommand {
     msg::VehicleCommand {
         stamp: time_to_ros(now),
-        command_id: command.command_id.as_bytes().to_vec(),
+        command_id: command.command_id.to_vec(),
+        mail_id: command.mail_id.as_bytes().to_vec(),
         vehicle: command.vehicle.clone(),
         command: command.command as u8,
         ordered_by: command.ordered_by.clone(),
@@ -78,7 +79,8 @@ pub fn command_to_ros(command: &VehicleCommand, now: SystemTime) -> msg::Vehicle
 /// Naming the field that breaks `VehicleCommand.msg`.
 pub fn command_from_ros(message: &msg::VehicleCommand) -> Result<VehicleCommand, ConvertError> {
     Ok(VehicleCommand {
-        command_id: id_from_ros("command_id", &message.command_id)?,
+        command_id: bytes_from_ros("command_id", &message.command_id)?,
+        mail_id: id_from_ros("mail_id", &message.mail_id)?,
         vehicle: message.vehicle.clone(),
         command: [Command::Stop, Command::Resume]
             .into_iter()
