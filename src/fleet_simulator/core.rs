@@ -4,7 +4,6 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::{
     health::{Level, Status},
-    mail::MailId,
     vehicle::VehicleCommand,
 };
 
@@ -38,7 +37,7 @@ pub enum Outcome {
 #[derive(Debug)]
 struct Member {
     truck: Truck,
-    carried_out: VecDeque<MailId>,
+    carried_out: VecDeque<[u8; 32]>,
 }
 
 /// A fleet.

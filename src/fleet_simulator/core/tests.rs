@@ -1,3 +1,4 @@
+use crate::mail::MailId;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
