@@ -2,8 +2,8 @@
 //! line of JSON and calls services. It knows types by name only; what it subscribes to is on its command line.
 //!
 //! Arguments: NAMESPACE, then TOPIC=TYPE=QOS for each subscription. Standard input: `{"service", "type", "request"}` a
-//! line, ends the process when it ends. Standard output: `{"ready": true}` when the subscriptions are made, then
-//! `{"topic", "message"}` and `{"service", "response"}`.
+//! line, ends the process when it ends. Standard output: `{"ready": true}` when the subscriptions are made,
+//! `{"matched": true}` when each has a publisher, then `{"topic", "message"}` and `{"service", "response"}`.
 
 use std::{error::Error, io::BufRead, time::Duration};
 
@@ -12,9 +12,13 @@ use r2r::QosProfile;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+/// After which a request is repeated.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let namespace = arguments.next().ok_or("usage: observer NAMESPACE TOPIC=TYPE=QOS …")?;
+    let mut unmatched = Vec::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _entered = runtime.enter();
     let (lines, mut printed) = mpsc::unbounded_channel::<Value>();
@@ -32,6 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             other => return Err(format!("QoS {other:?}: must be event, state or sensor").into()),
         };
         let mut messages = node.subscribe_untyped(topic, type_name, profile)?;
+        unmatched.push(format!("{}{topic}", if topic.starts_with('/') { "" } else { "/" }));
         let (topic, lines) = (topic.to_owned(), lines.clone());
         tokio::spawn(async move {
             while let Some(message) = messages.next().await {
@@ -63,7 +68,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("{line}");
         }
     });
+    let mut matched = false;
     loop {
+        unmatched.retain(|topic| {
+            node.get_publishers_info_by_topic(topic, false).is_ok_and(|publishers| publishers.is_empty())
+        });
+        if unmatched.is_empty() && !matched {
+            matched = true;
+            let _ = lines.send(json!({ "matched": true }));
+        }
         while let Ok(call) = requests.try_recv() {
             ask(&mut node, &call, lines.clone())?;
         }
@@ -80,16 +93,21 @@ fn ask(
     let text = |name: &str| call[name].as_str().map(str::to_owned).ok_or(format!("request without {name}"));
     let (service, type_name) = (text("service")?, text("type")?);
     let client = node.create_client_untyped(&service, &type_name, QosProfile::services_default())?;
-    let available = r2r::Node::is_available(&client)?;
     let request = call["request"].clone();
     tokio::spawn(async move {
-        let answer = async {
-            available.await?;
-            client.request(request)?.await?
-        };
-        let line = match answer.await {
-            Ok(response) => json!({ "service": service, "response": response }),
-            Err(error) => json!({ "service": service, "error": r2r::Error::to_string(&error) }),
+        // A server that was killed is believed to be there for a while, and one that is starting is not there yet.
+        let line = loop {
+            let answer = match client.request(request.clone()) {
+                Ok(answer) => tokio::time::timeout(PATIENCE, answer).await,
+                Err(error) => break json!({ "service": service, "error": error.to_string() }),
+            };
+            match answer {
+                Ok(Ok(Ok(response))) => break json!({ "service": service, "response": response }),
+                Ok(Ok(Err(error)) | Err(error)) => {
+                    break json!({ "service": service, "error": error.to_string() });
+                }
+                Err(_) => {}
+            }
         };
         let _ = lines.send(line);
     });

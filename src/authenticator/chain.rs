@@ -146,19 +146,11 @@ impl Keeper {
         Ok((keeper, Ends { registry, receipts: receipts_out, health: health_out }))
     }
 
-    /// Connects, however long it takes, then anchors until `shutdown`.
+    /// Connects, however long it takes, then anchors until it is dropped, which is safe at any time.
     ///
     /// # Errors
     /// What waiting does not cure.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), KeeperError> {
-        tokio::select! {
-            biased;
-            () = shutdown => Ok(()),
-            result = self.work() => result,
-        }
-    }
-
-    async fn work(self) -> Result<(), KeeperError> {
+    pub async fn run(self) -> Result<(), KeeperError> {
         let Self { chain, key, params, store, connected, receipts, health } = self;
         let options = LedgerOptions {
             confirmations: params.confirmations,

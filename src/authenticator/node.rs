@@ -72,18 +72,17 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     })?;
     let _spinning = graph.spin()?;
     tokio::spawn(publish_receipts(receipts, published));
-    let mut of_keeper = shutdown.clone();
-    let mut keeper = tokio::spawn(keeper.run(async move { of_keeper.requested().await }));
-    let mut evidence_keeper = tokio::spawn(evidence_keeper.run());
+    // Both work until they are stopped: one that ends has failed.
+    let mut keepers = JoinSet::<Result<(), NodeError>>::new();
+    keepers.spawn(async { Ok(keeper.run().await?) });
+    keepers.spawn(async { Ok(evidence_keeper.run().await?) });
     tracing::info!("verifying");
 
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             () = shutdown.requested() => break,
-            // Both run until the end: that they ended is a failure.
-            result = &mut keeper => result??,
-            result = &mut evidence_keeper => result??,
+            Some(ended) = keepers.join_next() => ended??,
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
             Some(mail) = raw.recv(), if tasks.len() < max_in_flight => {
                 let verifier = Arc::clone(&verifier);
@@ -93,7 +92,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     }
     // What is in flight is finished; evidence that is not anchored is on disk and is anchored at the next start.
     while tasks.join_next().await.is_some() {}
-    keeper.await??;
+    keepers.shutdown().await;
     Ok(())
 }
 

@@ -70,7 +70,7 @@ impl Graph {
         self.publisher_named(topic.suffix, name, super::qos::Qos::Sensor.profile())
     }
 
-    fn publisher_named<T: WrappedTypesupport>(
+    pub(super) fn publisher_named<T: WrappedTypesupport>(
         &mut self,
         topic: &'static str,
         name: String,

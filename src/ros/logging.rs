@@ -1,8 +1,13 @@
-//! `tracing` events to rcl's log handlers: stderr in ROS's format and `/rosout`, at the level of `--log-level`.
+//! `tracing` events to stderr, by rcl in ROS's format at the level of `--log-level`, and to `/rosout`, from INFO on.
+//!
+//! rcl leaves `/rosout` to the client library, and r2r does not do it; so it is done here.
 
-use std::fmt::{self, Write};
+use std::{
+    fmt::{self, Write},
+    time::{Duration, SystemTime},
+};
 
-use r2r::LogSeverity;
+use r2r::{LogSeverity, QosProfile, rcl_interfaces::msg::Log};
 use tracing::{
     Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
@@ -12,15 +17,43 @@ use tracing_subscriber::{
     registry,
 };
 
-/// Sends every event of this process to rcl as the node named `logger`. Of other crates only warnings and errors.
-pub fn install(logger: String) {
-    let subscriber = registry().with(ToRcl { logger });
+use super::{
+    RosError,
+    convert::time_to_ros,
+    graph::{Graph, Publisher},
+};
+
+/// Records that a late subscription to `/rosout` gets, and how old they are at most: as rclcpp has it.
+const ROSOUT_DEPTH: usize = 1000;
+const ROSOUT_LIFESPAN: Duration = Duration::from_secs(10);
+
+/// Sends every event of this process to the log as the node of `graph`. Of other crates only warnings and errors.
+///
+/// # Errors
+/// If the middleware refuses the publisher.
+pub fn install(graph: &mut Graph) -> Result<(), RosError> {
+    let qos =
+        QosProfile::default().reliable().transient_local().keep_last(ROSOUT_DEPTH).lifespan(ROSOUT_LIFESPAN);
+    let rosout = graph.publisher_named("/rosout", "/rosout".to_owned(), qos)?;
+    let subscriber = registry().with(ToRcl { logger: graph.name(), rosout });
     // Fails only if a node was installed before, which then keeps the log.
     let _ = tracing::subscriber::set_global_default(subscriber);
+    Ok(())
 }
 
 struct ToRcl {
     logger: String,
+    rosout: Publisher<Log>,
+}
+
+/// Levels of `rcl_interfaces/msg/Log`; debug is not sent.
+fn rosout_level(level: Level) -> Option<u8> {
+    match level {
+        Level::ERROR => Some(40),
+        Level::WARN => Some(30),
+        Level::INFO => Some(20),
+        Level::DEBUG | Level::TRACE => None,
+    }
 }
 
 impl<S: Subscriber> Layer<S> for ToRcl {
@@ -41,7 +74,21 @@ impl<S: Subscriber> Layer<S> for ToRcl {
         // A NUL would end the C string, and with it r2r.
         let text = line.text().replace('\0', "\u{FFFD}");
         let file = metadata.file().unwrap_or_default();
-        r2r::log(&text, &self.logger, file, metadata.line().unwrap_or_default(), severity);
+        let line = metadata.line().unwrap_or_default();
+        r2r::log(&text, &self.logger, file, line, severity);
+        if let Some(level) = rosout_level(*metadata.level()) {
+            let log = Log {
+                stamp: time_to_ros(SystemTime::now()),
+                level,
+                name: self.logger.clone(),
+                msg: text,
+                file: file.to_owned(),
+                function: metadata.target().to_owned(),
+                line,
+            };
+            // An error cannot be logged here; stderr has the text. At the end the node, and so the topic, goes first.
+            let _ = self.rosout.publish(&log);
+        }
     }
 }
 

@@ -79,7 +79,7 @@ where
     let context = r2r::Context::create()?;
     let created = r2r::Node::create(context, facts.name, "");
     let mut graph = Graph::new(created.map_err(|source| super::RosError::Node { name: facts.name, source })?);
-    logging::install(graph.name());
+    logging::install(&mut graph)?;
     let values = resolve(facts.specs, params::overrides(&mut graph)?)?;
     let parameters = load(&values)?;
     let drain_timeout = values.seconds(DRAIN_TIMEOUT)?;

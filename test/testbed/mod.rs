@@ -32,6 +32,12 @@ pub fn executable(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is not built: run make test or make demo")).clone()
 }
 
+/// A port of 127.0.0.1 that is free now.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    listener.local_addr().expect("address").port()
+}
+
 /// A file of the project.
 pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)

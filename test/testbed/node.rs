@@ -71,8 +71,13 @@ impl Node {
 
     /// Ends it as an operator would, and gives its status.
     pub fn terminate(&mut self) -> ExitStatus {
+        self.end_by("TERM")
+    }
+
+    /// Sends it a signal, `INT` or `TERM`, and gives its status when it has ended.
+    pub fn end_by(&mut self, signal: &str) -> ExitStatus {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+        let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill");
         assert!(sent.success(), "{} is gone already:\n{}", self.name, self.log());
         self.wait()
     }

@@ -50,6 +50,11 @@ impl Observer {
         observer
     }
 
+    /// Waits until every subscription has a publisher: what is published then is received.
+    pub fn wait_until_matched(&mut self) {
+        self.next_line("every observed topic has a publisher", |line| line["matched"].as_bool().map(|_| ()));
+    }
+
     /// The next message on `topic` that `matches`, also one that came before; the others are kept.
     pub fn message(&mut self, topic: TopicFacts, matches: impl Fn(&Value) -> bool) -> Value {
         let wanted = |name: &str, message: &Value| name == topic.name && matches(message);

@@ -1,6 +1,10 @@
 //! The whole graph: the five nodes on embedded defaults, a sender's domain, a receiving server, an observer.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use posthorn::{
     mail::{MailId, Role},
@@ -46,42 +50,7 @@ pub struct Posthorn {
 impl Posthorn {
     /// Starts everything and registers [`SENDER`] as operator; `topics` are observed. Returns when mails are answered.
     pub fn start(topics: &[TopicFacts], authenticator: &[(&str, &str)]) -> Self {
-        let (domain, state, sink) = (Domain::take(), tempfile::tempdir().expect("scratch"), Sink::start());
-        let sender = SignedDomain::new(SENDER_DOMAIN, "s1");
-        let zone =
-            format!("{}$ORIGIN {STRANGER_DOMAIN}.\n@ TXT \"v=spf1 ip4:127.0.0.1 -all\"\n", sender.zone());
-        fs::write(state.path().join("zone"), zone).expect("zone");
-        let path = |name: &str| state.path().join(name).display().to_string();
-
-        let fleet_simulator = Node::start("fleet_simulator", &domain, &[]);
-        let vehicle_router = Node::start("vehicle_router", &domain, &[]);
-        let chatbot =
-            Node::start("chatbot", &domain, &[("human_mailbox", HUMAN), ("from_address", POSTHORN)]);
-        let (zone, authenticator_state) = (path("zone"), path("authenticator"));
-        let parameters = [
-            &[("dns_zone_file", zone.as_str()), ("state_directory", &authenticator_state)][..],
-            &[("batch_max_age_s", "0.1")],
-            authenticator,
-        ]
-        .concat();
-        let authenticator = Node::start("authenticator", &domain, &parameters);
-        let mail_bridge = start_mail_bridge(&domain, &path("mail_bridge"), sink.address, &[]);
-        let observer = Observer::start(&domain, topics);
-        let smtp = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut posthorn = Self {
-            mail_bridge,
-            authenticator,
-            chatbot,
-            vehicle_router,
-            fleet_simulator,
-            observer,
-            sink,
-            sender,
-            smtp,
-            domain,
-            state,
-        };
-        posthorn.find_smtp();
+        let mut posthorn = Unready::start(topics, authenticator).0;
         posthorn.register(SENDER, Role::Operator);
         posthorn.wait_for_vehicles();
         posthorn
@@ -115,8 +84,13 @@ impl Posthorn {
     /// Starts mail_bridge again, on the same journal.
     pub fn restart_mail_bridge(&mut self) {
         let journal = self.state.path().join("mail_bridge").display().to_string();
-        self.mail_bridge = start_mail_bridge(&self.domain, &journal, self.sink.address, &[]);
+        self.mail_bridge = start_mail_bridge(&self.domain, &journal, self.sink.address);
         self.find_smtp();
+    }
+
+    /// Starts authenticator again, on the same state.
+    pub fn restart_authenticator(&mut self, more: &[(&str, &str)]) {
+        self.authenticator = start_authenticator(&self.domain, self.state.path(), more);
     }
 
     fn find_smtp(&mut self) {
@@ -153,18 +127,58 @@ impl Posthorn {
     }
 }
 
-fn start_mail_bridge(domain: &Domain, journal: &str, sink: SocketAddr, more: &[(&str, &str)]) -> Node {
+/// A graph of which nothing is awaited but the port of SMTP.
+pub struct Unready(pub Posthorn);
+
+impl Unready {
+    /// Starts everything; `topics` are observed, the authenticator gets further parameters.
+    pub fn start(topics: &[TopicFacts], authenticator: &[(&str, &str)]) -> Self {
+        let (domain, state, sink) = (Domain::take(), tempfile::tempdir().expect("scratch"), Sink::start());
+        let sender = SignedDomain::new(SENDER_DOMAIN, "s1");
+        let zone =
+            format!("{}$ORIGIN {STRANGER_DOMAIN}.\n@ TXT \"v=spf1 ip4:127.0.0.1 -all\"\n", sender.zone());
+        fs::write(state.path().join("zone"), zone).expect("zone");
+        let journal = state.path().join("mail_bridge").display().to_string();
+        let chatbot = [("human_mailbox", HUMAN), ("from_address", POSTHORN)];
+        let mut posthorn = Posthorn {
+            fleet_simulator: Node::start("fleet_simulator", &domain, &[]),
+            vehicle_router: Node::start("vehicle_router", &domain, &[]),
+            chatbot: Node::start("chatbot", &domain, &chatbot),
+            authenticator: start_authenticator(&domain, state.path(), authenticator),
+            mail_bridge: start_mail_bridge(&domain, &journal, sink.address),
+            observer: Observer::start(&domain, topics),
+            sink,
+            sender,
+            smtp: SocketAddr::from(([127, 0, 0, 1], 0)),
+            domain,
+            state,
+        };
+        posthorn.find_smtp();
+        posthorn.observer.wait_until_matched();
+        Self(posthorn)
+    }
+}
+
+fn start_authenticator(domain: &Domain, state: &Path, more: &[(&str, &str)]) -> Node {
+    let path = |name: &str| state.join(name).display().to_string();
+    let (zone, directory) = (path("zone"), path("authenticator"));
+    let mut parameters = vec![("dns_zone_file", zone.as_str()), ("state_directory", &directory)];
+    // A batch a mail: what is anchored is seen at once.
+    if !more.iter().any(|(name, _)| *name == "batch_max_age_s") {
+        parameters.push(("batch_max_age_s", "0.1"));
+    }
+    parameters.extend(more);
+    Node::start("authenticator", domain, &parameters)
+}
+
+fn start_mail_bridge(domain: &Domain, journal: &str, sink: SocketAddr) -> Node {
     let smarthost = format!("\"{sink}\"");
     let parameters = [
-        &[
-            ("smtp_listen", "\"127.0.0.1:0\""),
-            ("lmtp_listen", "\"\""),
-            ("journal_directory", journal),
-            ("smarthost", smarthost.as_str()),
-        ][..],
-        more,
-    ]
-    .concat();
+        ("smtp_listen", "\"127.0.0.1:0\""),
+        ("lmtp_listen", "\"\""),
+        ("journal_directory", journal),
+        ("smarthost", &smarthost),
+    ];
     Node::start("mail_bridge", domain, &parameters)
 }
 

@@ -1,0 +1,108 @@
+//! Bad input ends in a clear error that names the thing, the value and the rule; and nothing is lost.
+
+use std::{net::TcpListener, process::Command};
+
+use super::alone;
+use crate::testbed::{domain::Domain, executable, node::Node};
+
+/// Starts `name`, which must end by itself with `code`, and gives its last words.
+fn last_words(name: &str, parameters: &[(&str, &str)], code: i32) -> String {
+    let domain = Domain::take();
+    let mut node = Node::start(name, &domain, parameters);
+    let status = node.wait();
+    assert_eq!(status.code(), Some(code), "{}", node.log());
+    node.log().trim_end().lines().last().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn an_unknown_parameter_ends_every_node() {
+    for name in ["mail_bridge", "authenticator", "chatbot", "vehicle_router", "fleet_simulator"] {
+        let words = last_words(name, &[("no_such_thing", "7")], 2);
+        assert!(words.contains("parameter 'no_such_thing' = 7: unknown; this node has "), "{words}");
+    }
+}
+
+#[test]
+fn an_invalid_parameter_is_named_with_value_and_rule() {
+    let cases = [
+        (
+            "mail_bridge",
+            "max_message_bytes",
+            "12",
+            "parameter 'max_message_bytes' = 12: must be 1024 to 134217728",
+        ),
+        (
+            "mail_bridge",
+            "max_recipients",
+            "many",
+            "parameter 'max_recipients' = \"many\": is of type string, must be int",
+        ),
+        ("authenticator", "confirmations", "0", "parameter 'confirmations' = 0: must be 1 to 1000"),
+        ("chatbot", "human_mailbox", "nobody", "parameter 'human_mailbox' = \"nobody\": must be an address"),
+        (
+            "vehicle_router",
+            "battery_recovered",
+            "0.1",
+            "parameter 'battery_recovered' = 0.1: must be above battery_low",
+        ),
+        ("fleet_simulator", "vehicle_count", "0", "parameter 'vehicle_count' = 0: must be 1 to 100"),
+    ];
+    for (node, parameter, value, expected) in cases {
+        let words = last_words(node, &[(parameter, value)], 2);
+        assert!(words.contains(expected), "{words}");
+    }
+}
+
+#[test]
+fn a_port_in_use_and_a_journal_that_cannot_be_written_are_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let scratch = tempfile::tempdir().unwrap();
+    let journal = scratch.path().join("journal").display().to_string();
+    let quoted = format!("\"{address}\"");
+    let words = last_words("mail_bridge", &[("smtp_listen", &quoted), ("journal_directory", &journal)], 1);
+    assert!(words.contains(&address) && words.contains("smtp_listen"), "{words}");
+
+    // A file is where the directory should be: that stops root too.
+    let file = scratch.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let below = file.join("journal").display().to_string();
+    let words =
+        last_words("mail_bridge", &[("smtp_listen", "\"127.0.0.1:0\""), ("journal_directory", &below)], 1);
+    assert!(words.contains(&below), "{words}");
+}
+
+#[test]
+fn two_bridges_do_not_share_a_journal() {
+    let _alone = alone();
+    let (domain, scratch) = (Domain::take(), tempfile::tempdir().unwrap());
+    let journal = scratch.path().display().to_string();
+    let parameters = [
+        ("smtp_listen", "\"127.0.0.1:0\""),
+        ("lmtp_listen", "\"\""),
+        ("journal_directory", journal.as_str()),
+    ];
+    let mut first = Node::start("mail_bridge", &domain, &parameters);
+    first.wait_for_log("listening address=");
+    let words = last_words("mail_bridge", &parameters, 1);
+    assert!(words.contains(&journal), "{words}");
+}
+
+#[test]
+fn an_argument_that_is_not_ros_s_is_refused() {
+    let output = Command::new(executable("chatbot")).arg("--verbose").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(words.contains("--verbose"), "{words}");
+}
+
+#[test]
+fn a_zone_file_that_cannot_be_read_is_named_with_line_and_rule() {
+    let scratch = tempfile::tempdir().unwrap();
+    let zone = scratch.path().join("zone");
+    std::fs::write(&zone, "$ORIGIN example.org.\n@ TXT \"open\n").unwrap();
+    let path = zone.display().to_string();
+    let state = scratch.path().join("state").display().to_string();
+    let words = last_words("authenticator", &[("dns_zone_file", &path), ("state_directory", &state)], 1);
+    assert!(words.contains(&format!("{path}:2")), "{words}");
+}

@@ -1,0 +1,56 @@
+//! The chain is not there when the node starts.
+
+use posthorn::{
+    authenticator::ledger::LedgerKey,
+    ros::{msg, topics},
+};
+
+use super::alone;
+use crate::{
+    ledger::fixture::{Anvil, fund},
+    testbed::{
+        free_port,
+        posthorn::{SENDER, Unready, id_of},
+    },
+};
+
+#[test]
+fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
+    let _alone = alone();
+    let port = free_port();
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let unready = Unready::start(
+        &[topics::MAIL_AUTHENTICATED.facts, topics::MAIL_RECEIPTS.facts, super::life::DIAGNOSTICS],
+        &[("ethereum_endpoint", &endpoint)],
+    );
+    let mut posthorn = unready.0;
+    let ledger_status = |message: &serde_json::Value, level: u64, words: &str| {
+        message["status"].as_array().into_iter().flatten().any(|status| {
+            status["name"] == "authenticator: ledger"
+                && status["level"] == level
+                && status["message"].as_str().unwrap().contains(words)
+        })
+    };
+    posthorn.observer.message(super::life::DIAGNOSTICS, |m| ledger_status(m, 2, "waits for the chain"));
+
+    // Mail is taken and judged all the same; without the registry nobody is authenticated.
+    let data = posthorn.question("early", "help", "");
+    let early = posthorn.accept(SENDER, &data);
+    let judged = posthorn
+        .observer
+        .message(topics::MAIL_AUTHENTICATED.facts, |message| id_of(&message["mail"]["id"]) == early);
+    assert_eq!(judged["verdict"]["registry"], msg::Verdict::REGISTRY_UNAVAILABLE as u64);
+    assert_eq!(judged["verdict"]["authenticated"], false);
+
+    // The chain comes up, with money for the node's account.
+    let anvil = Anvil::start(port);
+    let key = LedgerKey::load_or_create(&posthorn.authenticator_state().join("ledger.key")).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(fund(&anvil.chain(), key.address()));
+
+    let receipt =
+        posthorn.observer.message(topics::MAIL_RECEIPTS.facts, |message| id_of(&message["mail_id"]) == early);
+    assert_eq!((&receipt["index"], &receipt["chain_id"]), (&0.into(), &31337.into()));
+    posthorn.observer.message(super::life::DIAGNOSTICS, |m| ledger_status(m, 0, "anchors"));
+    assert!(posthorn.sink.rest().is_empty());
+}

@@ -1,0 +1,148 @@
+//! Nodes begin, idle, crash and end.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use posthorn::ros::topics::{self, TopicFacts};
+use serde_json::Value;
+
+use super::alone;
+use crate::testbed::{
+    domain::Domain,
+    node::Node,
+    observer::Observer,
+    posthorn::{Posthorn, SENDER, id_of},
+    smtp::Client,
+    wait_for,
+};
+
+const NODES: [&str; 5] = ["mail_bridge", "authenticator", "chatbot", "vehicle_router", "fleet_simulator"];
+
+/// Topics that are not posthorn's own.
+pub const DIAGNOSTICS: TopicFacts = TopicFacts {
+    name: "/diagnostics",
+    type_name: "diagnostic_msgs/msg/DiagnosticArray",
+    ..topics::MAIL_RAW.facts
+};
+const ROSOUT: TopicFacts =
+    TopicFacts { name: "/rosout", type_name: "rcl_interfaces/msg/Log", ..topics::CHATBOT_WORKERS.facts };
+
+/// `250` was said and nothing was published, because nobody subscribes: then the power fails.
+#[test]
+fn a_mail_bridge_killed_between_250_and_publication_publishes_after_the_restart() {
+    let _alone = alone();
+    let (domain, journal) = (Domain::take(), tempfile::tempdir().unwrap());
+    let directory = journal.path().display().to_string();
+    let parameters = [
+        ("smtp_listen", "\"127.0.0.1:0\""),
+        ("lmtp_listen", "\"\""),
+        ("journal_directory", directory.as_str()),
+    ];
+    let mut bridge = Node::start("mail_bridge", &domain, &parameters);
+    let smtp = bridge.wait_for_log("listening address=").parse().unwrap();
+    let mails: Vec<_> = (0..20).map(|n| format!("Subject: {n}\r\n\r\nbody {n}\r\n").into_bytes()).collect();
+    let mut client = Client::connect(smtp);
+    for mail in &mails {
+        let reply = client.send("a@example.org", "b@example.org", mail);
+        assert!(reply.starts_with("250"), "{reply}");
+    }
+    bridge.kill();
+    assert!(!bridge.log().contains("published"), "{}", bridge.log());
+
+    let mut observer = Observer::start(&domain, &[topics::MAIL_RAW.facts]);
+    let _bridge = Node::start("mail_bridge", &domain, &parameters);
+    for mail in &mails {
+        let raw = observer.message(topics::MAIL_RAW.facts, |raw| raw["data"] == serde_json::json!(mail));
+        assert_eq!(id_of(&raw["mail"]["id"]), posthorn::mail::MailId::of(mail));
+    }
+}
+
+#[test]
+fn a_graph_whose_mail_bridge_is_killed_answers_every_mail_once() {
+    let _alone = alone();
+    let mut posthorn = Posthorn::start(&[], &[]);
+    let mut asked = BTreeSet::new();
+    for round in 0..3 {
+        let tags: Vec<_> = (0..5).map(|n| format!("kill-{round}-{n}")).collect();
+        for tag in &tags {
+            let data = posthorn.question(tag, "help", "");
+            posthorn.accept(SENDER, &data);
+        }
+        posthorn.mail_bridge.kill();
+        posthorn.restart_mail_bridge();
+        asked.extend(tags.into_iter().map(|tag| format!("<{tag}@dispatch.example>")));
+    }
+    let mut answered = Vec::new();
+    while answered.iter().collect::<BTreeSet<_>>().len() < asked.len() {
+        let mail = posthorn.sink.next();
+        answered.push(mail.header("In-Reply-To").unwrap().to_owned());
+    }
+    assert_eq!(answered.iter().cloned().collect::<BTreeSet<_>>(), asked);
+    // The receiving server may get a mail again whose 250 the dead bridge had not yet on disk: with the same Message-ID.
+    // The outbox itself takes one answer a mail.
+    assert!(answered.len() <= asked.len() + 3, "{answered:?}");
+}
+
+#[test]
+fn every_node_speaks_on_diagnostics_and_rosout_and_drains_on_either_signal() {
+    let _alone = alone();
+    let mut posthorn = Posthorn::start(&[DIAGNOSTICS, ROSOUT], &[]);
+    let speaks = |name: &'static str| {
+        move |message: &Value| {
+            let statuses = message["status"].as_array().into_iter().flatten();
+            let well =
+                |status: &Value| status["name"].as_str().unwrap().starts_with(name) && status["level"] == 0;
+            statuses.clone().count() > 0 && statuses.into_iter().all(well)
+        }
+    };
+    for name in NODES {
+        posthorn.observer.message(DIAGNOSTICS, speaks(name));
+    }
+    for (node, signal) in posthorn.nodes().into_iter().zip(["INT", "TERM", "INT", "TERM", "INT"]) {
+        let status = node.end_by(signal);
+        assert_eq!(status.code(), Some(0), "SIG{signal}:\n{}", node.log());
+        assert!(node.log().contains(&format!("SIG{signal}: draining")), "{}", node.log());
+        assert!(node.log().trim_end().ends_with("drained"), "{}", node.log());
+    }
+    for name in NODES {
+        let drains =
+            |log: &Value| log["name"] == name && log["msg"].as_str().unwrap().ends_with(": draining");
+        posthorn.observer.message(ROSOUT, drains);
+    }
+}
+
+/// A node that has nothing to do costs less than 2 % of a core, the vehicles' traffic included.
+#[test]
+fn idle_nodes_cost_little() {
+    const WINDOW: Duration = Duration::from_secs(10);
+    let _alone = alone();
+    let mut posthorn = Posthorn::start(&[], &[]);
+    let before = posthorn.nodes().map(|node| node.cpu_ticks());
+    // Not synchronisation: this is the time over which is measured.
+    std::thread::sleep(WINDOW);
+    let after = posthorn.nodes().map(|node| node.cpu_ticks());
+    for ((name, before), after) in NODES.iter().zip(before).zip(after) {
+        // A tick is 10 ms.
+        let percent = (after - before) as f64 / WINDOW.as_secs_f64();
+        println!("idle: {name} {percent:.1} % of a core");
+        assert!(percent < 2.0, "{name}: {percent} % of a core");
+    }
+}
+
+/// The chain's transactions are of use only if the receipt comes also when the authenticator was down in between.
+#[test]
+fn evidence_survives_a_kill_of_the_authenticator() {
+    let _alone = alone();
+    let mut posthorn = Posthorn::start(&[topics::MAIL_AUTHENTICATED.facts], &[("batch_max_age_s", "3600.0")]);
+    let data = posthorn.question("before", "help", "");
+    let id = posthorn.accept(SENDER, &data);
+    posthorn
+        .observer
+        .message(topics::MAIL_AUTHENTICATED.facts, |message| id_of(&message["mail"]["id"]) == id);
+    posthorn.authenticator.kill();
+    posthorn.restart_authenticator(&[]);
+    let request = serde_json::json!({ "mail_id": id.as_bytes() });
+    wait_for("the receipt", || {
+        let answer = posthorn.observer.call(topics::PROVE.facts, &request);
+        (answer["found"] == true).then_some(())
+    });
+}

@@ -1,0 +1,69 @@
+//! A Python node, of another client library, sees the graph as it is documented.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use posthorn::{
+    mail::MailId,
+    ros::{qos::Qos, topics::TOPICS},
+};
+use serde_json::Value;
+
+use super::alone;
+use crate::testbed::{
+    posthorn::{POSTHORN, Posthorn, SENDER},
+    project,
+};
+
+#[test]
+fn a_python_node_sees_every_topic_with_its_type_and_qos_and_reads_a_mail() {
+    let _alone = alone();
+    let posthorn = Posthorn::start(&[], &[]);
+    let mut look = Command::new("python3")
+        .arg(project("test/graph/look.py"))
+        .args(TOPICS.iter().map(|topic| topic.name))
+        .envs(posthorn.domain.environment())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
+    let mut lines = BufReader::new(look.stdout.take().expect("piped")).lines();
+    let mut next = || -> Value {
+        let line = lines.next().expect("look.py says why on standard error").expect("line");
+        serde_json::from_str(&line).expect("JSON")
+    };
+    assert_eq!(next()["ready"], true);
+    // Until its subscription is matched a mail passes it by, so there is one more until it has seen one.
+    let (done, mut data) = (std::thread::spawn(move || look.wait().expect("wait")), Vec::new());
+    while !done.is_finished() {
+        let tag = format!("seen-by-python-{}", data.len());
+        let mail = posthorn.question(&tag, "status", "Grüße");
+        posthorn.accept(SENDER, &mail);
+        data.push(mail);
+        posthorn.sink.next();
+    }
+    assert!(done.join().expect("thread").success());
+    let seen = next();
+
+    for topic in TOPICS {
+        let (reliability, durability) = match topic.qos {
+            Qos::Event => ("RELIABLE", "VOLATILE"),
+            Qos::State => ("RELIABLE", "TRANSIENT_LOCAL"),
+            Qos::Sensor => ("BEST_EFFORT", "VOLATILE"),
+        };
+        let publishers = seen["topics"][topic.name].as_array().expect("publishers");
+        assert_eq!(publishers.len(), 1, "{}: {publishers:?}", topic.name);
+        assert_eq!(publishers[0]["type"], topic.type_name, "{}", topic.name);
+        assert_eq!(publishers[0]["node"], topic.from.split(',').next().unwrap(), "{}", topic.name);
+        assert_eq!(publishers[0]["reliability"], reliability, "{}", topic.name);
+        assert_eq!(publishers[0]["durability"], durability, "{}", topic.name);
+    }
+    let mail = &seen["mail"];
+    assert!(data.iter().any(|data| mail["id"] == MailId::of(data).to_string()), "{mail}");
+    assert_eq!(mail["from"][0], SENDER);
+    assert_eq!(mail["rcpt_to"][0], POSTHORN);
+    assert_eq!(mail["subject"], "status");
+    assert_eq!(mail["text"].as_str().map(str::trim_end), Some("Grüße"));
+    assert_eq!(mail["source_is_smtp"], true);
+}
