@@ -1,6 +1,13 @@
 //! Every test that needs more than one module: one binary, for the sake of linking.
 
-#![allow(missing_docs, clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    missing_docs,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
 
 #[cfg(feature = "net")]
 mod authentication;

@@ -5,6 +5,8 @@
 //! line, ends the process when it ends. Standard output: `{"ready": true}` when the subscriptions are made,
 //! `{"matched": true}` when each has a publisher, then `{"topic", "message"}` and `{"service", "response"}`.
 
+#![allow(clippy::print_stdout, reason = "that is what it is for")]
+
 use std::{error::Error, io::BufRead, time::Duration};
 
 use futures::StreamExt;
