@@ -6,6 +6,8 @@
 mod authentication;
 #[cfg(feature = "net")]
 mod contracts;
+#[cfg(feature = "ros")]
+mod documents;
 #[cfg(feature = "net")]
 mod ledger;
 #[cfg(feature = "net")]

@@ -5,6 +5,8 @@
 //! line, ends the process when it ends. Standard output: `{"ready": true}` when the subscriptions are made, then
 //! `{"topic", "message"}` and `{"service", "response"}`.
 
+#![allow(clippy::print_stdout, reason = "what it prints is its purpose")]
+
 use std::{error::Error, io::BufRead, time::Duration};
 
 use futures::StreamExt;
