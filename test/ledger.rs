@@ -284,10 +284,12 @@ async fn waits_for_a_chain_that_is_not_there_yet_and_for_one_that_went_away() {
     let mut running = start(&store, &ledger);
     store.append(vec![finding(0)]).await.unwrap();
     assert_eq!(running.receive(1).await[0].evidence.index, 0);
+    running.state.wait_for(|state| state.reachable && state.anchored == 1).await.unwrap();
     drop(anvil);
     store.append(vec![finding(1)]).await.unwrap();
-    let down = running.state.wait_for(|state| !state.reachable).await.unwrap().clone();
-    assert_eq!((down.anchored, down.pending), (1, 1));
+    let down = running.state.wait_for(|state| !state.reachable && state.pending == 1).await.unwrap().clone();
+    assert_eq!(down.anchored, 1);
+    assert!(down.last_error.unwrap().contains("cannot be reached"));
     assert!(ledger.sender([0; 32]).await.unwrap_err().is_retryable());
     running.stop().await;
 }
