@@ -19,7 +19,7 @@ build: bootstrap ## build interfaces and nodes with colcon, into install/
 	@scripts/build
 
 demo: build ## three mails through the whole graph, with what became of each
-	@$(cargo) build --quiet --locked --release --example demo
+	@$(cargo) build --quiet --locked --release --example demo --example observer
 	@$(env) build/posthorn/cargo-target/release/examples/demo
 
 test: build contracts/node_modules/.package-lock.json ## run every test

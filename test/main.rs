@@ -14,6 +14,8 @@ mod authentication;
 #[cfg(feature = "net")]
 mod contracts;
 #[cfg(feature = "ros")]
+mod documents;
+#[cfg(feature = "ros")]
 mod graph;
 #[cfg(feature = "net")]
 mod ledger;

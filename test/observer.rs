@@ -5,7 +5,7 @@
 //! line, ends the process when it ends. Standard output: `{"ready": true}` when the subscriptions are made,
 //! `{"matched": true}` when each has a publisher, then `{"topic", "message"}` and `{"service", "response"}`.
 
-#![allow(clippy::print_stdout, reason = "that is what it is for")]
+#![allow(clippy::print_stdout, reason = "what it prints is its purpose")]
 
 use std::{error::Error, io::BufRead, time::Duration};
 
@@ -99,11 +99,12 @@ fn ask(
     tokio::spawn(async move {
         // A server that was killed is believed to be there for a while, and one that is starting is not there yet.
         let line = loop {
-            let answer = match client.request(request.clone()) {
-                Ok(answer) => tokio::time::timeout(PATIENCE, answer).await,
-                Err(error) => break json!({ "service": service, "error": error.to_string() }),
+            // Fast DDS refuses a request while it knows of no server.
+            let Ok(answer) = client.request(request.clone()) else {
+                tokio::time::sleep(PATIENCE / 10).await;
+                continue;
             };
-            match answer {
+            match tokio::time::timeout(PATIENCE, answer).await {
                 Ok(Ok(Ok(response))) => break json!({ "service": service, "response": response }),
                 Ok(Ok(Err(error)) | Err(error)) => {
                     break json!({ "service": service, "error": error.to_string() });

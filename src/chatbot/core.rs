@@ -180,6 +180,10 @@ impl Core {
                 );
                 return self.forward(origin, &reason);
             }
+            Ok(_) if identity.as_ref().is_some_and(|order| order.date > now + self.params.give_up_after) => {
+                // It would stay fresh until then, and so would every copy.
+                return self.forward(origin, "it holds an order whose Date is still to come");
+            }
             Ok(fleet) => fleet,
             Err(unavailable) if late => {
                 return self.forward(origin, &format!("{unavailable}, for {} now", span(waited)));

@@ -62,8 +62,13 @@ where
     match start(facts, load, node) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{}", with_sources(error.as_ref()));
-            ExitCode::from(if error.is::<ParamError>() { 2 } else { 1 })
+            let words = with_sources(error.as_ref());
+            if error.is::<ArgumentError>() {
+                // Before there is a log.
+                eprintln!("{}: {words}", facts.name);
+            }
+            tracing::error!("{words}");
+            ExitCode::from(if error.is::<ParamError>() || error.is::<ArgumentError>() { 2 } else { 1 })
         }
     }
 }
@@ -76,7 +81,7 @@ fn start<P, F>(
 where
     F: Future<Output = Result<(), NodeError>>,
 {
-    let context = r2r::Context::create()?;
+    let context = create_context()?;
     let created = r2r::Node::create(context, facts.name, "");
     let mut graph = Graph::new(created.map_err(|source| super::RosError::Node { name: facts.name, source })?);
     logging::install(&mut graph)?;
@@ -103,6 +108,28 @@ where
         tracing::info!("drained");
     }
     result
+}
+
+/// Arguments that rcl refuses, such as a parameter file that is not there or is not YAML.
+#[derive(Debug, thiserror::Error)]
+#[error("the ROS arguments are refused: {0}")]
+struct ArgumentError(String);
+
+/// r2r panics with rcl's words where rcl refuses the arguments; here they become an error.
+fn create_context() -> Result<r2r::Context, NodeError> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let created = std::panic::catch_unwind(r2r::Context::create);
+    std::panic::set_hook(hook);
+    match created {
+        Ok(context) => Ok(context?),
+        Err(panic) => {
+            let words = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+            // rcl adds the place in its own source.
+            let words = words.split(", at ./").next().unwrap_or_default().to_owned();
+            Err(ArgumentError(words).into())
+        }
+    }
 }
 
 /// Arguments that are not ROS's: those before `--ros-args` and after the `--` that ends it.

@@ -94,18 +94,13 @@ pub const MAIL_DELIVERIES: Topic<msg::DeliveryStatus> =
     Topic::new("mail/deliveries", "posthorn/msg/DeliveryStatus", Qos::Event, "mail_bridge", "anyone");
 /// Heartbeats of chatbot replicas.
 pub const CHATBOT_WORKERS: Topic<msg::WorkerStatus> =
-    Topic::new("chatbot/workers", "posthorn/msg/WorkerStatus", Qos::State, "chatbot", "chatbot");
+    Topic::new("chatbot/workers", "posthorn/msg/WorkerStatus", Qos::State, "chatbot", "anyone");
 /// Latest states of vehicles.
 pub const VEHICLES_STATES: Topic<msg::VehicleState> =
     Topic::new("vehicles/states", "posthorn/msg/VehicleState", Qos::Sensor, "vehicle_router", "anyone");
 /// Conditions of vehicles, raised and cleared.
-pub const VEHICLES_ALERTS: Topic<msg::VehicleAlert> = Topic::new(
-    "vehicles/alerts",
-    "posthorn/msg/VehicleAlert",
-    Qos::State,
-    "vehicle_router",
-    "chatbot, others",
-);
+pub const VEHICLES_ALERTS: Topic<msg::VehicleAlert> =
+    Topic::new("vehicles/alerts", "posthorn/msg/VehicleAlert", Qos::State, "vehicle_router", "anyone");
 /// Orders to vehicles.
 pub const VEHICLES_COMMANDS: Topic<msg::VehicleCommand> =
     Topic::new("vehicles/commands", "posthorn/msg/VehicleCommand", Qos::Event, "chatbot", "vehicles");

@@ -23,7 +23,7 @@ use crate::ros::{
 /// Name, purpose and parameters of the node.
 pub const FACTS: NodeFacts = NodeFacts {
     name: "vehicle_router",
-    about: "Reads any vehicle topic and keeps the latest state of each vehicle",
+    about: "Reads the topics of vehicles and keeps the latest state of each",
     specs: SPECS,
 };
 

@@ -89,6 +89,26 @@ fn two_bridges_do_not_share_a_journal() {
 }
 
 #[test]
+fn a_parameter_file_that_cannot_be_read_is_named() {
+    let scratch = tempfile::tempdir().unwrap();
+    let missing = scratch.path().join("missing.yaml");
+    let broken = scratch.path().join("broken.yaml");
+    std::fs::write(&broken, "/**:\n  ros__parameters:\n   - [\n").unwrap();
+    for file in [missing, broken] {
+        let output = Command::new(executable("chatbot"))
+            .args(["--ros-args", "--params-file"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{words}");
+        assert!(words.contains("chatbot: the ROS arguments are refused: "), "{words}");
+        assert!(words.contains(file.to_str().unwrap()), "{words}");
+        assert!(!words.contains("panicked"), "{words}");
+    }
+}
+
+#[test]
 fn an_argument_that_is_not_ros_s_is_refused() {
     let output = Command::new(executable("chatbot")).arg("--verbose").output().unwrap();
     assert_eq!(output.status.code(), Some(2));

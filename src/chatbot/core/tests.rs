@@ -268,6 +268,8 @@ fn a_copy_of_an_order_is_the_same_order_and_does_not_stay_fresh() {
     let late = core.answer(&pending, Ok(&fleet()), at(2001));
     assert_eq!(sent_and_settled(&late).1, Action::Forwarded);
 
+    copy.content.date = Some(at(3000));
+    assert_eq!(sent_and_settled(&effects(&core, &copy, &verdict(Role::Operator))).1, Action::Forwarded);
     copy.content.date = None;
     assert_eq!(sent_and_settled(&effects(&core, &copy, &verdict(Role::Operator))).1, Action::Forwarded);
 }

@@ -1,0 +1,81 @@
+//! Documents and other second copies of what has one home: generated here and compared with what is committed.
+//! `make docs` writes them anew.
+
+mod help;
+mod interfaces;
+mod one_home;
+mod readme;
+mod settings;
+
+use std::{fs, path::PathBuf};
+
+use posthorn::{
+    authenticator, chatbot, fleet_simulator, mail_bridge, ros::runtime::NodeFacts, vehicle_router,
+};
+
+use crate::testbed::project;
+
+/// Every node, in the order of the documents.
+const NODES: [NodeFacts; 5] = [
+    mail_bridge::node::FACTS,
+    authenticator::node::FACTS,
+    chatbot::node::FACTS,
+    vehicle_router::node::FACTS,
+    fleet_simulator::node::FACTS,
+];
+
+/// A file of the project, whole.
+fn read(path: &str) -> String {
+    fs::read_to_string(project(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Names of the entries of a folder of the project, sorted.
+fn list(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(project(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("entry").file_name().into_string().expect("UTF-8")).collect();
+    names.sort();
+    names
+}
+
+/// Compares a committed file with what was made of its sources; writes it instead if `make docs` asks for it.
+fn is_current(path: &str, made: &str) {
+    let file: PathBuf = project(path);
+    if std::env::var_os("POSTHORN_REGENERATE").is_some() {
+        fs::create_dir_all(file.parent().expect("folder")).expect(path);
+        // Whole or not at all: other tests read it now.
+        let whole = file.with_extension("new");
+        fs::write(&whole, made).expect(path);
+        fs::rename(whole, file).expect(path);
+        return;
+    }
+    let committed = fs::read_to_string(file).unwrap_or_default();
+    let same = committed.lines().zip(made.lines()).take_while(|(committed, made)| committed == made).count();
+    assert!(
+        committed == made,
+        "{path} is not current from line {} on: run make docs and commit it\ncommitted: {:?}\nmade:      {:?}",
+        same + 1,
+        committed.lines().nth(same).unwrap_or_default(),
+        made.lines().nth(same).unwrap_or_default(),
+    );
+}
+
+/// A Markdown table; what would end a cell or begin a tag is escaped outside of code.
+fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut text = format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
+    for row in rows {
+        assert_eq!(row.len(), columns.len(), "{row:?}");
+        let cells: Vec<_> = row.iter().map(|cell| escaped(cell)).collect();
+        text += &format!("| {} |\n", cells.join(" | "));
+    }
+    text
+}
+
+fn escaped(cell: &str) -> String {
+    let cell = cell.replace('|', "\\|");
+    if cell.starts_with('`') { cell } else { cell.replace('<', "\\<") }
+}
+
+fn code(text: impl std::fmt::Display) -> String {
+    format!("`{text}`")
+}

@@ -1,0 +1,158 @@
+//! Parameter files and launch files: they state what belongs to a site and nothing that has a default.
+
+use std::collections::BTreeMap;
+
+use posthorn::{
+    params::{Value, resolve},
+    ros::runtime::NodeFacts,
+};
+use roxmltree::{Document, Node};
+
+use super::{NODES, read};
+
+/// The parameters that a file sets. Values are written as JSON, which is YAML too, so that this can read them.
+fn configured(node: NodeFacts) -> BTreeMap<String, Value> {
+    let path = format!("config/{}.yaml", node.name);
+    let text = read(&path);
+    let mut lines =
+        text.lines().filter(|line| !line.trim_start().starts_with('#') && !line.trim().is_empty());
+    assert_eq!(lines.next(), Some("/**:"), "{path}");
+    match lines.next() {
+        Some("  ros__parameters: {}") => assert_eq!(lines.next(), None, "{path}"),
+        Some("  ros__parameters:") => {}
+        other => panic!("{path}: {other:?}"),
+    }
+    let parameters: Vec<_> =
+        lines.map(|line| setting(line).unwrap_or_else(|| panic!("{path}: {line:?}"))).collect();
+    let count = parameters.len();
+    let parameters: BTreeMap<_, _> = parameters.into_iter().collect();
+    assert_eq!(parameters.len(), count, "{path} sets a parameter twice");
+    parameters
+}
+
+/// Settings that a file shows in comments, for whoever needs them.
+fn shown(node: NodeFacts) -> BTreeMap<String, Value> {
+    let text = read(&format!("config/{}.yaml", node.name));
+    text.lines().filter_map(|line| setting(line.trim_start().strip_prefix("# ")?)).collect()
+}
+
+fn setting(line: &str) -> Option<(String, Value)> {
+    let (name, value) = line.trim().split_once(": ")?;
+    Some((name.to_owned(), from_json(serde_json::from_str(value).ok()?)))
+}
+
+fn from_json(value: serde_json::Value) -> Value {
+    match value {
+        serde_json::Value::Bool(value) => Value::Bool(value),
+        serde_json::Value::String(value) => Value::Text(value),
+        serde_json::Value::Array(values) => Value::Texts(
+            values.into_iter().map(|value| value.as_str().expect("a string").to_owned()).collect(),
+        ),
+        serde_json::Value::Number(value) => {
+            value.as_i64().map_or_else(|| Value::Double(value.as_f64().expect("a number")), Value::Int)
+        }
+        other => panic!("{other} is no parameter value"),
+    }
+}
+
+#[test]
+fn parameter_files_are_valid_and_repeat_no_default() {
+    let mut all = 0;
+    for node in NODES {
+        let configured = configured(node);
+        all += configured.len();
+        let with = |overrides| {
+            resolve(node.specs, overrides).unwrap_or_else(|error| panic!("{}: {error}", node.name))
+        };
+        let values = with(configured.clone());
+        let defaults = resolve(node.specs, BTreeMap::new()).expect("defaults");
+        for ((name, value), (_, default)) in values.iter().zip(defaults.iter()) {
+            let set = configured.contains_key(name);
+            assert!(!set || value != default, "config/{}.yaml repeats the default of {name}", node.name);
+        }
+        let shown = shown(node);
+        all += shown.len();
+        with(shown);
+    }
+    assert!(all > 10, "no file sets anything: read wrongly?");
+}
+
+/// Arguments of every launch file; the one that starts all nodes takes a folder instead of a file.
+const ARGUMENTS: [&str; 5] = ["namespace", "params_file", "log_level", "use_sim_time", "use_respawn"];
+
+fn elements<'a>(file: &'a Document<'_>, tag: &'static str) -> Vec<Node<'a, 'a>> {
+    file.root_element().children().filter(|node| node.has_tag_name(tag)).collect()
+}
+
+fn attribute<'a>(node: &Node<'a, '_>, name: &str) -> &'a str {
+    node.attribute(name).unwrap_or_else(|| panic!("{node:?} has no {name}"))
+}
+
+fn assert_arguments(path: &str, file: &Document<'_>, names: [&str; 5]) {
+    let arguments = elements(file, "arg");
+    assert_eq!(arguments.iter().map(|arg| attribute(arg, "name")).collect::<Vec<_>>(), names, "{path}");
+    for argument in arguments {
+        assert!(attribute(&argument, "description").len() > 5, "{path}: {argument:?}");
+        assert!(argument.has_attribute("default"), "{path}: {argument:?}");
+    }
+}
+
+#[test]
+fn each_node_s_launch_file_starts_it_and_holds_no_parameter_values() {
+    for node in NODES {
+        let path = format!("launch/{}.launch.xml", node.name);
+        let text = read(&path);
+        let file = Document::parse(&text).expect(&path);
+        assert_arguments(&path, &file, ARGUMENTS);
+        let params_file = format!("$(find-pkg-share posthorn)/config/{}.yaml", node.name);
+        assert!(
+            elements(&file, "arg").iter().any(|arg| arg.attribute("default") == Some(&params_file)),
+            "{path}"
+        );
+        let [started] = elements(&file, "node")[..] else { panic!("{path} starts other than one node") };
+        assert_eq!((attribute(&started, "pkg"), attribute(&started, "exec")), ("posthorn", node.name));
+        assert_eq!(attribute(&started, "name"), node.name, "{path}");
+        let parameters = started.children().filter(Node::is_element).map(|child| {
+            let given = |name| child.attribute(name).unwrap_or_default().to_owned();
+            (child.tag_name().name().to_owned(), given("from"), given("name"), given("value"))
+        });
+        let expected = [("$(var params_file)", "", ""), ("", "use_sim_time", "$(var use_sim_time)")];
+        let expected = expected.map(|(from, name, value)| {
+            ("param".to_owned(), from.to_owned(), name.to_owned(), value.to_owned())
+        });
+        assert_eq!(parameters.collect::<Vec<_>>(), expected, "{path}");
+    }
+}
+
+#[test]
+fn the_launch_file_of_all_includes_what_carries_mail_and_passes_every_argument_on() {
+    let path = "launch/posthorn.launch.xml";
+    let text = read(path);
+    let file = Document::parse(&text).expect(path);
+    assert_arguments(
+        path,
+        &file,
+        ["namespace", "config_directory", "log_level", "use_sim_time", "use_respawn"],
+    );
+    assert!(elements(&file, "node").is_empty(), "{path} only includes");
+    let mut included = Vec::new();
+    for include in elements(&file, "include") {
+        let target = attribute(&include, "file");
+        let node = NODES
+            .iter()
+            .find(|node| target == format!("$(find-pkg-share posthorn)/launch/{}.launch.xml", node.name));
+        let node = node.unwrap_or_else(|| panic!("{path} includes {target}"));
+        let params_file = format!("$(var config_directory)/{}.yaml", node.name);
+        let passed: Vec<_> = include
+            .children()
+            .filter(Node::is_element)
+            .map(|arg| (attribute(&arg, "name"), attribute(&arg, "value").to_owned()))
+            .collect();
+        let expected = ARGUMENTS.map(|name| {
+            (name, if name == "params_file" { params_file.clone() } else { format!("$(var {name})") })
+        });
+        assert_eq!(passed, expected, "{path}: {target}");
+        included.push(node.name);
+    }
+    assert_eq!(included, ["mail_bridge", "authenticator", "chatbot", "vehicle_router"]);
+}
