@@ -43,7 +43,7 @@ bench-path: build ## mails a second and latency over the whole graph, beside a p
 shell: bootstrap ## a shell with ROS 2 and, once built, posthorn
 	@$(env) bash
 
-lock: ## pin scripts/ros/requirements.in anew
+lock: ## pin the requirements.in of ROS 2 and of the benchmarks anew
 	@scripts/lock
 
 clean: ## remove what was built; the ROS 2 prefix stays in its cache

@@ -11,6 +11,7 @@ pub mod node;
 pub mod observer;
 #[cfg(feature = "ros")]
 pub mod posthorn;
+pub mod report;
 pub mod sign;
 pub mod smtp;
 

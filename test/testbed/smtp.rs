@@ -7,7 +7,7 @@ use std::{
         Mutex,
         mpsc::{Receiver, Sender, channel},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::PATIENCE;
@@ -124,6 +124,11 @@ impl Sink {
     pub fn next(&self) -> Delivered {
         let next = self.delivered.lock().expect("sink").recv_timeout(PATIENCE);
         next.unwrap_or_else(|_| panic!("no mail was delivered within {PATIENCE:?}"))
+    }
+
+    /// The next mail, if it comes within `patience`.
+    pub fn wait(&self, patience: Duration) -> Option<Delivered> {
+        self.delivered.lock().expect("sink").recv_timeout(patience).ok()
     }
 
     /// What was delivered and not taken.
