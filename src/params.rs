@@ -130,6 +130,20 @@ pub struct Spec {
     pub description: &'static str,
 }
 
+/// Name of the parameter, of every node, that bounds its end; the run loop reads it.
+pub const DRAIN_TIMEOUT: &str = "drain_timeout_s";
+
+/// The parameter [`DRAIN_TIMEOUT`].
+pub const fn drain_timeout(default_s: f64) -> Spec {
+    Spec {
+        name: DRAIN_TIMEOUT,
+        default: Default::Double(default_s),
+        rule: Rule::DoubleRange(0.0, 600.0),
+        unit: "s",
+        description: "Time to finish what is under way when the node is to end; over it, the node ends with an error.",
+    }
+}
+
 /// A parameter that ends the process at start.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ParamError {

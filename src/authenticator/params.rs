@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::params::{Default, ParamError, Rule, Spec, Values};
+use crate::params::{Default, ParamError, Rule, Spec, Values, drain_timeout};
 
 const fn text(name: &'static str, description: &'static str) -> Spec {
     Spec { name, default: Default::Text(""), rule: Rule::Any, unit: "", description }
@@ -45,7 +45,7 @@ pub const SPECS: &[Spec] = &[
     text("ledger_key_path", "File of the key that signs transactions; empty: in the state directory, made at the first start."),
     text("address_key_path", "File of the key of address digests; empty: in the state directory, made at the first start."),
     count("max_in_flight", 64, 4096, "Mails that are verified at once."),
-    seconds("drain_timeout_s", 10.0, 0.0, 600.0, "Time to finish what was begun when the node is to end."),
+    drain_timeout(10.0),
 ];
 
 /// The authenticator's parameters, valid.

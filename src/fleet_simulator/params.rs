@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::params::{Default, ParamError, Rule, Spec, Values};
+use crate::params::{Default, ParamError, Rule, Spec, Values, drain_timeout};
 
 /// All parameters; the only home of their defaults.
 pub const SPECS: &[Spec] = &[
@@ -41,13 +41,7 @@ pub const SPECS: &[Spec] = &[
         unit: "deg",
         description: "WGS 84 longitude around which the vehicles drive.",
     },
-    Spec {
-        name: "drain_timeout_s",
-        default: Default::Double(5.0),
-        rule: Rule::DoubleRange(0.0, 600.0),
-        unit: "s",
-        description: "How long the node may take to end.",
-    },
+    drain_timeout(5.0),
 ];
 
 /// The parameters.

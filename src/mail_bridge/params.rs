@@ -8,8 +8,9 @@ use std::{
 
 use super::session::Limits;
 use crate::params::{
+    DRAIN_TIMEOUT,
     Default::{Double, Int, Text},
-    ParamError, Rule, Spec, Values,
+    ParamError, Rule, Spec, Values, drain_timeout,
 };
 
 /// Largest `max_message_bytes`, bytes. The journal's records are bounded by it, whatever the parameter says, so that
@@ -39,7 +40,7 @@ pub const SPECS: &[Spec] = &[
     spec("max_session_errors", Int(10), Rule::IntRange(1, 1000), "", "Refused commands before a session is ended with 421."),
     spec("max_session_mails", Int(10_000), Rule::IntRange(1, 1_000_000), "", "Mails before a session is ended with 421."),
     spec("session_timeout_s", Double(300.0), Rule::DoubleRange(0.1, 3600.0), "s", "A session that sends nothing for so long, or no whole command or mail for four times as long, is ended with 421."),
-    spec("drain_timeout_s", Double(10.0), Rule::DoubleRange(0.0, 600.0), "s", "On shutdown, time for mails under way to be taken and for the mail being sent."),
+    drain_timeout(10.0),
     spec("journal_directory", Text(""), Rule::Any, "", "Directory of the journal, created if missing; empty: posthorn/mail_bridge in the user's state directory."),
     spec("journal_segment_bytes", Int(64 * 1024 * 1024), Rule::IntRange(4096, 1024 * 1024 * 1024), "B", "A file of the journal is followed by a new one at this size."),
     spec("journal_keep_segments", Int(4), Rule::IntRange(1, 10_000), "", "Files of the journal kept for get_raw although all in them is settled."),
@@ -134,7 +135,7 @@ impl Params {
             },
             max_connections: values.count("max_connections")?,
             session_timeout: values.seconds("session_timeout_s")?,
-            drain_timeout: values.seconds("drain_timeout_s")? / 2,
+            drain_timeout: values.seconds(DRAIN_TIMEOUT)? / 2,
             journal_directory: if directory.is_empty() {
                 state_home.join("posthorn/mail_bridge")
             } else {

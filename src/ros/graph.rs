@@ -1,8 +1,9 @@
 //! What one node has in the graph: publishers, subscriptions, services, clients.
 //!
 //! Everything is made before [`Graph::spin`] hands the r2r node to an OS thread of its own (an executor inside a tokio
-//! worker blocks it). r2r keeps ten received messages a subscription and drops more, so each subscription is moved on
-//! at once into a queue as deep as the topic's QoS.
+//! worker blocks it). r2r keeps ten received messages for each subscription and service and silently drops more; a spin
+//! takes one of each, so what it took is moved on, on the same thread, before the next spin. The queues it goes to are as
+//! deep as the topic's QoS, and say so when they overflow.
 
 use std::{
     sync::{
@@ -13,9 +14,9 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use r2r::{QosProfile, WrappedServiceTypeSupport, WrappedTypesupport};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{
     RosError,
@@ -24,17 +25,19 @@ use super::{
 
 /// How long one spin waits for work: the delay of an end that nothing else wakes.
 const SPIN_TIMEOUT: Duration = Duration::from_millis(200);
-/// Requests to a service that wait to be served.
-const SERVICE_DEPTH: usize = 64;
+/// Requests to a service, and answers to a client, that wait. The default of ten loses some of a burst.
+const SERVICE_DEPTH: usize = 1000;
 
 /// A node while it is being put together.
 pub struct Graph {
     node: r2r::Node,
+    /// Each moves on what r2r received for one subscription or service.
+    pumps: Vec<Box<dyn FnMut() + Send>>,
 }
 
 impl Graph {
     pub(super) fn new(node: r2r::Node) -> Self {
-        Self { node }
+        Self { node, pumps: Vec::new() }
     }
 
     pub(super) fn node(&mut self) -> &mut r2r::Node {
@@ -84,7 +87,7 @@ impl Graph {
         Ok(Publisher { topic, inner: Arc::new(Mutex::new(publisher)) })
     }
 
-    /// A subscription to `topic`; needs a tokio runtime.
+    /// A subscription to `topic`.
     ///
     /// # Errors
     /// If the middleware refuses.
@@ -98,7 +101,7 @@ impl Graph {
             name: name.to_owned(),
             source,
         })?;
-        Ok(move_on(stream, qos.depth()))
+        Ok(self.pump(name, stream, qos.depth()))
     }
 
     /// Serves `service`; answer each request with `respond`.
@@ -113,11 +116,12 @@ impl Graph {
         T::Request: Send,
     {
         let name = service.facts.name;
-        let stream = self
-            .node
-            .create_service(name, QosProfile::services_default())
-            .map_err(|source| RosError::Create { what: "service", name: name.to_owned(), source })?;
-        Ok(move_on(stream, SERVICE_DEPTH))
+        let stream = self.node.create_service(name, service_qos()).map_err(|source| RosError::Create {
+            what: "service",
+            name: name.to_owned(),
+            source,
+        })?;
+        Ok(self.pump(name, stream, SERVICE_DEPTH))
     }
 
     /// A client of `service`.
@@ -129,11 +133,29 @@ impl Graph {
         service: &Service<T>,
     ) -> Result<Client<T>, RosError> {
         let name = service.facts.name;
-        let inner = self
-            .node
-            .create_client(name, QosProfile::services_default())
-            .map_err(|source| RosError::Create { what: "client", name: name.to_owned(), source })?;
+        let inner = self.node.create_client(name, service_qos()).map_err(|source| RosError::Create {
+            what: "client",
+            name: name.to_owned(),
+            source,
+        })?;
         Ok(Client { service: name, inner })
+    }
+
+    fn pump<T: Send + 'static>(
+        &mut self,
+        name: &'static str,
+        mut stream: impl Stream<Item = T> + Send + Unpin + 'static,
+        depth: usize,
+    ) -> mpsc::Receiver<T> {
+        let (sender, receiver) = mpsc::channel(depth);
+        self.pumps.push(Box::new(move || {
+            while let Some(Some(item)) = stream.next().now_or_never() {
+                if let Err(TrySendError::Full(_)) = sender.try_send(item) {
+                    tracing::warn!(name, depth, "a message is lost: the queue of received ones is full");
+                }
+            }
+        }));
+        receiver
     }
 
     /// Spins the node on a thread of its own until the returned handle is dropped.
@@ -147,6 +169,7 @@ impl Graph {
             std::thread::Builder::new().name("ros spin".to_owned()).spawn(move || {
                 while run.load(Ordering::Relaxed) {
                     self.node.spin_once(SPIN_TIMEOUT);
+                    self.pumps.iter_mut().for_each(|pump| pump());
                 }
             })?
         };
@@ -160,19 +183,8 @@ pub use r2r::WrappedServiceTypeSupport as ServiceType;
 /// A request that waits for `respond`.
 pub type Request<T> = r2r::ServiceRequest<T>;
 
-fn move_on<T: Send + 'static>(
-    mut stream: impl Stream<Item = T> + Send + Unpin + 'static,
-    depth: usize,
-) -> mpsc::Receiver<T> {
-    let (sender, receiver) = mpsc::channel(depth);
-    tokio::spawn(async move {
-        while let Some(item) = stream.next().await {
-            if sender.send(item).await.is_err() {
-                break;
-            }
-        }
-    });
-    receiver
+fn service_qos() -> QosProfile {
+    QosProfile::services_default().keep_last(SERVICE_DEPTH)
 }
 
 /// The spinning thread; dropping it ends and awaits the thread, and with it the node.

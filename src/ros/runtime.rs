@@ -14,10 +14,7 @@ use tokio::{
 };
 
 use super::{graph::Graph, logging, params};
-use crate::params::{ParamError, Spec, Values, resolve};
-
-/// The parameter, of every node, that bounds its end.
-const DRAIN_TIMEOUT: &str = "drain_timeout_s";
+use crate::params::{DRAIN_TIMEOUT, ParamError, Spec, Values, resolve};
 
 /// What a node fails with; its own error type, boxed once, at the top.
 pub type NodeError = Box<dyn Error + Send + Sync>;

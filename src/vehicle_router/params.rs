@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
-    params::{Default, ParamError, Rule, Spec, Values},
+    params::{Default, ParamError, Rule, Spec, Values, drain_timeout},
     vehicle::is_name,
 };
 
@@ -67,13 +67,7 @@ pub const SPECS: &[Spec] = &[
         unit: "",
         description: "Most vehicles that may be configured.",
     },
-    Spec {
-        name: "drain_timeout_s",
-        default: Default::Double(5.0),
-        rule: Rule::DoubleRange(0.0, 600.0),
-        unit: "s",
-        description: "How long the node may take to end.",
-    },
+    drain_timeout(5.0),
 ];
 
 /// The parameters, valid together.
