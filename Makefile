@@ -7,7 +7,7 @@ env := scripts/env
 # cargo with the staged interfaces; made by CMake.
 cargo := $(env) build/posthorn/cargo
 
-.PHONY: help bootstrap build demo test lint docs bench-path shell lock clean
+.PHONY: help bootstrap build demo test test-core observe lint docs bench-path shell lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,8 +22,15 @@ demo: build ## three mails through the whole graph, with what became of each
 	@$(cargo) build --quiet --locked --release --example demo --example observer
 	@$(env) build/posthorn/cargo-target/release/examples/demo
 
-test: build contracts/node_modules/.package-lock.json ## run every test
-	$(cargo) test --locked --release
+test: build test-core contracts/node_modules/.package-lock.json ## run every test; ONLY=NAME those with NAME in their path
+	$(cargo) test --locked --release -- $(ONLY)
+
+test-core: ## run the tests of the pure core, which need no ROS, with debug assertions
+	cargo test --locked --no-default-features -- $(ONLY)
+
+observe: build ## print messages as JSON, where there is no ros2 command: make observe NAMESPACE=fleet TOPICS=mail/inbound=posthorn/msg/Mail=event
+	@$(cargo) build --quiet --locked --release --example observer
+	@$(env) build/posthorn/cargo-target/release/examples/observer "$(NAMESPACE)" $(TOPICS)
 
 contracts/node_modules/.package-lock.json: contracts/package-lock.json
 	npm ci --prefix contracts --no-audit --no-fund

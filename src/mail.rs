@@ -2,10 +2,12 @@
 //!
 //! The ROS messages in `msg/` are the same facts on the wire; `ros::convert` translates.
 
+mod address;
 mod automatic;
 mod id;
 pub(crate) mod parse;
 
+pub use address::is_address;
 pub use automatic::is_automatic;
 pub use id::{MailId, MailIdError};
 pub use parse::parse;

@@ -34,6 +34,7 @@ fn main() {
         topics::MAIL_RECEIPTS.facts,
         topics::MAIL_DISPOSITIONS.facts,
         topics::MAIL_DELIVERIES.facts,
+        topics::VEHICLES_COMMANDS.facts,
     ];
     let mut posthorn = Posthorn::start(&observed, &[]);
     println!(
@@ -54,7 +55,7 @@ fn main() {
             data: question,
             authenticated: true,
             action: msg::Disposition::ANSWERED as u64,
-            goes_to: Some(SENDER),
+            goes_to: Some((SENDER, &["truck_2", "geo:48.", "km/h"])),
         },
     );
     checks += show(
@@ -74,12 +75,14 @@ fn main() {
             data: unclear,
             authenticated: true,
             action: msg::Disposition::FORWARDED as u64,
-            goes_to: Some(HUMAN),
+            goes_to: Some((HUMAN, &["The gate at dock 4 is stuck again", SENDER])),
         },
     );
     let unexpected = posthorn.sink.rest();
     assert!(unexpected.is_empty(), "mails that nobody should get: {unexpected:?}");
-    checks += 1;
+    let ordered = posthorn.observer.received(topics::VEHICLES_COMMANDS.facts);
+    assert!(ordered.is_empty(), "orders that nobody may give: {ordered:?}");
+    checks += 2;
     for node in posthorn.nodes() {
         let status = node.terminate();
         assert!(status.success(), "{status} after SIGTERM:\n{}", node.log());
@@ -87,7 +90,7 @@ fn main() {
     }
     println!(
         "{checks} checks: 3 mails accepted, judged, evidenced with a verified proof and settled; 2 mails sent, none to the \
-         forger;\n5 nodes drained. {:.1} s in all.",
+         forger;\nno vehicle ordered; 5 nodes drained. {:.1} s in all.",
         began.elapsed().as_secs_f64()
     );
 }
@@ -98,7 +101,8 @@ struct Scene {
     data: Vec<u8>,
     authenticated: bool,
     action: u64,
-    goes_to: Option<&'static str>,
+    /// To whom something is sent, and what it must say.
+    goes_to: Option<(&'static str, &'static [&'static str])>,
 }
 
 /// Plays a scene, prints its block, and gives the number of checks that held.
@@ -135,27 +139,29 @@ fn show(posthorn: &mut Posthorn, scene: Scene) -> u32 {
         hex(&receipt.transaction[..8]),
         receipt.block_number
     );
-    println!("           proof verified against the chain, from the receipt alone");
+    println!("           proof verified against the chain, by another process");
 
     let disposition = posthorn.observer.message(topics::MAIL_DISPOSITIONS.facts, is_it("mail_id"));
     assert_eq!(disposition["action"], action, "{disposition}");
     match goes_to {
-        Some(recipient) => {
+        Some((recipient, words)) => {
             let answer = posthorn.sink.next();
             assert_eq!(answer.rcpt_to, [recipient]);
+            let text = answer.text();
+            assert!(words.iter().all(|word| text.contains(word)), "{words:?} in\n{text}");
             let delivered = msg::DeliveryStatus::DELIVERED as u64;
             posthorn.observer.message(topics::MAIL_DELIVERIES.facts, |message| {
                 id_of(&message["answers"]) == id && message["status"] == delivered
             });
             println!("  out      to {recipient}, subject {:?}", answer.header("Subject").unwrap_or_default());
-            for line in answer.text().trim_end().lines() {
+            for line in text.trim_end().lines() {
                 println!("           │ {line}");
             }
         }
         None => println!("  out      nothing: {}", disposition["reason"].as_str().expect("reason")),
     }
     println!();
-    4 + u32::from(goes_to.is_some()) * 2
+    4 + u32::from(goes_to.is_some()) * 3
 }
 
 /// Results of `Verdict.msg`, by number.

@@ -10,6 +10,7 @@
 use std::{error::Error, io::BufRead, time::Duration};
 
 use futures::StreamExt;
+use posthorn::ros::qos::Qos;
 use r2r::QosProfile;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -30,13 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let [topic, type_name, qos] = argument.split('=').collect::<Vec<_>>()[..] else {
             return Err(format!("argument {argument:?}: must be TOPIC=TYPE=QOS").into());
         };
-        let profile = QosProfile::default().keep_last(1000);
-        let profile = match qos {
-            "event" => profile.reliable().volatile(),
-            "state" => profile.reliable().transient_local(),
-            "sensor" => profile.best_effort().volatile(),
-            other => return Err(format!("QoS {other:?}: must be event, state or sensor").into()),
-        };
+        let known = [Qos::Event, Qos::State, Qos::Sensor].into_iter().find(|known| known.name() == qos);
+        let profile = known.ok_or(format!("QoS {qos:?}: must be event, state or sensor"))?.profile();
         let mut messages = node.subscribe_untyped(topic, type_name, profile)?;
         unmatched.push(format!("{}{topic}", if topic.starts_with('/') { "" } else { "/" }));
         let (topic, lines) = (topic.to_owned(), lines.clone());

@@ -2,7 +2,7 @@
 
 use std::{
     process::ExitCode,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -26,7 +26,7 @@ use crate::{
         convert::{accepted_from_ros, authenticated_to_ros, receipt_to_ros, role_from_ros},
         diagnostics,
         graph::{Graph, Publisher, Request, ServiceType},
-        msg,
+        lock, msg,
         runtime::{self, NodeError, NodeFacts, Shutdown},
         srv, topics,
     },
@@ -108,11 +108,6 @@ fn open(params: Params) -> Result<Opened, NodeError> {
     let key = AddressKey::load_or_create(&params.address_key_path)?;
     let (keeper, ends) = Keeper::open(params, store.clone(), key)?;
     Ok((keeper, ends, store))
-}
-
-/// The counts are whole after any panic: each change is one step.
-fn lock(mails: &Mutex<Mails>) -> MutexGuard<'_, Mails> {
-    mails.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Verifier {

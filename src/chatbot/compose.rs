@@ -1,11 +1,8 @@
 //! Answers and forwards as mails: recipients, identity, bounds.
 
-use crate::mail::{Content, MailId, OutboundKind, OutboundMail};
+use crate::mail::{Content, MailId, OutboundKind, OutboundMail, is_address};
 
-use super::{
-    params::{Params, is_address},
-    reading,
-};
+use super::{params::Params, reading};
 
 /// Bounds of `OutboundMail.msg`, bytes.
 const MAX_SUBJECT_BYTES: usize = 998;

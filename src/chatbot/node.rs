@@ -2,7 +2,7 @@
 
 use std::{
     process::ExitCode,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -24,7 +24,7 @@ use crate::{
         },
         diagnostics,
         graph::{Client, Graph, Publisher},
-        msg,
+        lock, msg,
         runtime::{self, NodeError, NodeFacts, Shutdown},
         srv, topics,
     },
@@ -82,11 +82,6 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     // What is in flight is finished; the runtime bounds how long that may take.
     while tasks.join_next().await.is_some() {}
     Ok(())
-}
-
-/// The counts are whole after any panic: each call changes them in one step.
-fn lock(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
-    work.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Worker {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::params::{Default, ParamError, Rule, Spec, Values, drain_timeout};
+use crate::{
+    mail::is_address,
+    params::{Default, ParamError, Rule, Spec, Values, drain_timeout},
+};
 
 /// All parameters; the only home of their defaults.
 pub const SPECS: &[Spec] = &[
@@ -107,18 +110,6 @@ fn address(values: &Values, name: &'static str) -> Result<String, ParamError> {
     } else {
         Err(ParamError::rule(name, format!("{address:?}"), "an address, local-part@domain"))
     }
-}
-
-/// Longest address, bytes (`OutboundMail.to`).
-const MAX_ADDRESS_BYTES: usize = 320;
-
-/// Whether `text` looks like one bare address (RFC 5321 section 4.1.2, without quoted local parts).
-pub(super) fn is_address(text: &str) -> bool {
-    let allowed = |c: char| !c.is_whitespace() && !c.is_control() && !"<>()[],;:\\\"".contains(c);
-    let parts = text.split_once('@').is_some_and(|(local, domain)| {
-        !local.is_empty() && !domain.is_empty() && !domain.contains('@') && !domain.starts_with('.')
-    });
-    parts && text.chars().all(allowed) && text.len() <= MAX_ADDRESS_BYTES
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     process::ExitCode,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Instant, SystemTime},
 };
 
@@ -18,7 +18,7 @@ use crate::ros::{
     convert::{command_from_ros, time_to_ros},
     diagnostics,
     graph::{Graph, Publisher},
-    msg, nav_msgs,
+    lock, msg, nav_msgs,
     runtime::{self, NodeError, NodeFacts, Shutdown},
     sensor_msgs, topics,
 };
@@ -76,11 +76,6 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             }
         }
     }
-}
-
-/// The core is whole after any panic: each call changes it in one step.
-fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
-    core.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn obey(core: &mut Core, message: &msg::VehicleCommand) {

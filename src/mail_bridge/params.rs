@@ -7,10 +7,13 @@ use std::{
 };
 
 use super::session::Limits;
-use crate::params::{
-    DRAIN_TIMEOUT,
-    Default::{Double, Int, Text},
-    ParamError, Rule, Spec, Values, drain_timeout,
+use crate::{
+    mail::is_address,
+    params::{
+        DRAIN_TIMEOUT,
+        Default::{Double, Int, Text},
+        ParamError, Rule, Spec, Values, drain_timeout,
+    },
 };
 
 /// Largest `max_message_bytes`, bytes. The journal's records are bounded by it, whatever the parameter says, so that
@@ -171,15 +174,9 @@ impl Params {
                 "a host name of at most 255 bytes, ASCII",
             ));
         }
-        if !graphic(&self.sender_address)
-            || !self.sender_address.contains('@')
-            || self.sender_address.len() > 254
-        {
-            return Err(ParamError::rule(
-                "sender_address",
-                &self.sender_address,
-                "an address like name@host, ASCII",
-            ));
+        if !is_address(&self.sender_address) {
+            let value = format!("{:?}", self.sender_address);
+            return Err(ParamError::rule("sender_address", value, "an address, local-part@domain"));
         }
         let port = self.smarthost.rsplit_once(':').filter(|(host, _)| graphic(host));
         if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 0)) {
@@ -276,7 +273,7 @@ mod tests {
             ),
             (
                 &[("sender_address", "robot")],
-                "parameter 'sender_address' = robot: must be an address like name@host, ASCII",
+                "parameter 'sender_address' = \"robot\": must be an address, local-part@domain",
             ),
         ] {
             assert_eq!(load(overrides).unwrap_err().to_string(), error);

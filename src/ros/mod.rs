@@ -17,7 +17,9 @@ pub mod qos;
 pub mod runtime;
 pub mod topics;
 
-pub use r2r::{builtin_interfaces, diagnostic_msgs, nav_msgs, sensor_msgs, std_msgs};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use r2r::{builtin_interfaces, nav_msgs, sensor_msgs};
 
 /// posthorn's messages; their comments in `msg/` are the specification.
 pub mod msg {
@@ -27,6 +29,11 @@ pub mod msg {
 /// posthorn's services; their comments in `srv/` are the specification.
 pub mod srv {
     pub use r2r::posthorn::srv::*;
+}
+
+/// Locks a node's state, which is whole after any panic: each call of a core changes it in one step.
+pub(crate) fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the middleware refuses.

@@ -11,17 +11,23 @@ use r2r::{Parameter, ParameterValue, RosParams, indexmap::IndexMap};
 use super::{RosError, graph::Graph};
 use crate::params::{ParamError, Spec, Value, Values};
 
+/// Every node has it. True is refused: mails come in the system's time, and so must what they are compared with.
+const USE_SIM_TIME: &str = "use_sim_time";
+
 /// Parameters that rcl gives every node; not ours to judge.
 fn belongs_to_rcl(name: &str) -> bool {
-    name == "use_sim_time" || name.starts_with("qos_overrides.")
+    name == USE_SIM_TIME || name.starts_with("qos_overrides.")
 }
 
 /// What launch and the command line set, for [`crate::params::resolve`].
 ///
 /// # Errors
-/// A parameter of a type that no parameter of posthorn has.
+/// A parameter of a type that no parameter of posthorn has, or simulated time.
 pub fn overrides(graph: &mut Graph) -> Result<BTreeMap<String, Value>, ParamError> {
     let params = graph.node().params.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(ParameterValue::Bool(true)) = params.get(USE_SIM_TIME).map(|parameter| &parameter.value) {
+        return Err(ParamError::rule(USE_SIM_TIME, true, "false: nodes stamp with the time of the system"));
+    }
     params
         .iter()
         .filter(|(name, _)| !belongs_to_rcl(name))

@@ -1,4 +1,4 @@
-//! The QoS profiles, by name; no other is used.
+//! The QoS profiles of posthorn's topics, by name.
 
 use r2r::QosProfile;
 

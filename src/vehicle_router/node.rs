@@ -2,7 +2,7 @@
 
 use std::{
     process::ExitCode,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::SystemTime,
 };
 
@@ -15,7 +15,7 @@ use crate::ros::{
     diagnostics,
     dynamic::{self, NumberSubscription},
     graph::{Graph, Publisher},
-    msg,
+    lock, msg,
     runtime::{self, NodeError, NodeFacts, Shutdown},
     srv, topics,
 };
@@ -75,11 +75,6 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             }
         }
     }
-}
-
-/// The core is whole after any panic: each call changes it in one step.
-fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
-    core.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Clone)]

@@ -74,3 +74,36 @@ fn every_decision_is_in_the_index_by_its_title() {
     }
     assert_eq!(index.matches("](0").count(), records.len(), "the index links to what is not there");
 }
+
+#[test]
+fn only_the_ros_layer_knows_the_client_libraries() {
+    let mut folders = vec!["src".to_owned()];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for name in list(&folder) {
+            let path = format!("{folder}/{name}");
+            if std::path::Path::new(&crate::testbed::project(&path)).is_dir() {
+                folders.extend((path != "src/ros").then_some(path));
+                continue;
+            }
+            files += 1;
+            let text = read(&path);
+            let uses = |line: &str| ["r2r::", "rclrs::"].iter().any(|name| line.contains(name));
+            let line = text.lines().find(|line| !line.trim_start().starts_with("//") && uses(line));
+            assert_eq!(line, None, "{path}");
+        }
+    }
+    assert!(files > 60, "{files} files");
+}
+
+#[test]
+fn every_interface_package_is_a_dependency() {
+    let cmake = read("CMakeLists.txt");
+    let packages = cmake.split_once("set(interface_packages").and_then(|(_, rest)| rest.split_once(')'));
+    let packages: Vec<_> = packages.expect("interface_packages").0.split_whitespace().skip(1).collect();
+    assert!(packages.len() > 5, "{packages:?}");
+    let manifest = read("package.xml");
+    for package in packages {
+        assert!(manifest.contains(&format!("<depend>{package}</depend>")), "package.xml lacks {package}");
+    }
+}

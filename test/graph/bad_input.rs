@@ -32,6 +32,12 @@ fn an_invalid_parameter_is_named_with_value_and_rule() {
             "parameter 'max_message_bytes' = 12: must be 1024 to 134217728",
         ),
         (
+            "chatbot",
+            "use_sim_time",
+            "true",
+            "parameter 'use_sim_time' = true: must be false: nodes stamp with",
+        ),
+        (
             "mail_bridge",
             "max_recipients",
             "many",

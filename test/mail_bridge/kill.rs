@@ -5,7 +5,10 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use posthorn::{mail::MailId, params::Value};
@@ -50,7 +53,7 @@ fn spawn(directory: &Path) -> (Child, u16) {
 }
 
 /// Sends mails until the connection breaks; gives those that were acknowledged.
-async fn client(port: u16, name: String) -> Vec<MailId> {
+async fn client(port: u16, name: String, count: Arc<AtomicUsize>) -> Vec<MailId> {
     let mut acknowledged = Vec::new();
     let Ok(stream) = TcpStream::connect(("127.0.0.1", port)).await else { return acknowledged };
     let mut lines = tokio::io::BufReader::new(stream);
@@ -69,6 +72,7 @@ async fn client(port: u16, name: String) -> Vec<MailId> {
             }
         }
         acknowledged.push(MailId::of(data.as_bytes()));
+        count.fetch_add(1, Ordering::Relaxed);
         reply.clear();
     }
     acknowledged
@@ -78,18 +82,26 @@ async fn client(port: u16, name: String) -> Vec<MailId> {
 async fn bridge_killed_under_load_keeps_every_mail_it_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = BTreeSet::new();
-    for round in 0..5u64 {
+    for round in 0..5 {
         let (mut child, port) = spawn(dir.path());
-        let clients: Vec<_> = (0..8).map(|n| tokio::spawn(client(port, format!("{round} {n}")))).collect();
-        // The moment of the kill is arbitrary: that is the point.
-        tokio::time::sleep(Duration::from_millis(40 + round * 29)).await;
+        let count = Arc::new(AtomicUsize::new(0));
+        let start = |n| tokio::spawn(client(port, format!("{round} {n}"), Arc::clone(&count)));
+        let clients: Vec<_> = (0..8).map(start).collect();
+        // In the middle of the load, each round elsewhere: what is under way at that moment is arbitrary.
+        let enough = 20 + round * 17;
+        soon(async {
+            while count.load(Ordering::Relaxed) < enough {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
         child.kill().unwrap();
         child.wait().unwrap();
         for client in clients {
             acknowledged.extend(soon(client).await.unwrap());
         }
     }
-    assert!(!acknowledged.is_empty());
+    assert!(acknowledged.len() >= 5 * 20);
     let overrides =
         [SEGMENT, ("max_in_flight", Value::Int(10_000)), ("redelivery_min_s", Value::Double(500.0))];
     let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;

@@ -19,7 +19,8 @@ impl Domain {
         for offset in 0..u32::from(LAST) {
             let id = u8::try_from((start + offset) % u32::from(LAST) + 1).expect("at most 101");
             let path = std::env::temp_dir().join(format!("posthorn-domain-{id}.lock"));
-            let file = File::options().create(true).append(true).open(&path).expect("lock file");
+            // Another user's, who may hold it.
+            let Ok(file) = File::options().create(true).append(true).open(&path) else { continue };
             match file.try_lock() {
                 Ok(()) => return Self { id, _lock: file },
                 Err(TryLockError::WouldBlock) => {}

@@ -4,6 +4,7 @@ use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
+    thread::JoinHandle,
 };
 
 use super::{domain::Domain, executable, project, wait_for};
@@ -13,6 +14,8 @@ pub struct Node {
     name: String,
     child: Child,
     log: Arc<Mutex<String>>,
+    /// Ends when all that the process wrote is in the log.
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Node {
@@ -33,12 +36,12 @@ impl Node {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         let log = Arc::new(Mutex::new(String::new()));
         let (lines, written) = (BufReader::new(child.stderr.take().expect("piped")), Arc::clone(&log));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
                 *written.lock().expect("log") += &(line + "\n");
             }
         });
-        Self { name: name.to_owned(), child, log }
+        Self { name: name.to_owned(), child, log, reader: Some(reader) }
     }
 
     /// Process id.
@@ -86,13 +89,22 @@ impl Node {
     pub fn kill(&mut self) {
         self.child.kill().expect("kill");
         self.child.wait().expect("wait");
+        self.read_log_to_its_end();
     }
 
     /// Waits until it has ended by itself.
     pub fn wait(&mut self) -> ExitStatus {
         let name = self.name.clone();
         let child = &mut self.child;
-        wait_for(&format!("{name} ends"), || child.try_wait().expect("wait"))
+        let status = wait_for(&format!("{name} ends"), || child.try_wait().expect("wait"));
+        self.read_log_to_its_end();
+        status
+    }
+
+    fn read_log_to_its_end(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("reader");
+        }
     }
 
     /// CPU time it has used so far, user and system [clock ticks of 10 ms].

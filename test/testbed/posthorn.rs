@@ -19,6 +19,7 @@ use super::{
     observer::Observer,
     sign::SignedDomain,
     smtp::{Client, Sink},
+    wait_for,
 };
 
 /// The registered sender's domain.
@@ -59,26 +60,25 @@ impl Posthorn {
     /// Registers a sender by the authenticator's service; tries again while the chain is being opened.
     pub fn register(&mut self, address: &str, role: Role) {
         let request = json!({ "address": address, "role": role as u8 });
-        loop {
+        wait_for("the chain is connected", || {
             let answer = self.observer.call(topics::REGISTER_SENDER.facts, &request);
             match answer["message"].as_str() {
-                _ if answer["success"] == true => return,
-                Some(message) if message.contains("not connected yet") => {}
+                _ if answer["success"] == true => Some(()),
+                Some(message) if message.contains("not connected yet") => None,
                 _ => panic!("register_sender: {answer}"),
             }
-        }
+        });
     }
 
     /// Waits until vehicle_router has heard everything of every vehicle.
     fn wait_for_vehicles(&mut self) {
         let stamps = ["position_stamp", "battery_stamp", "odometry_stamp"];
-        loop {
+        wait_for("every vehicle is heard", || {
             let answer = self.observer.call(topics::GET_STATE.facts, &json!({ "vehicle": "" }));
             let states = answer["states"].as_array().expect("states");
-            if states.iter().all(|state| stamps.iter().all(|stamp| state[stamp]["sec"] != 0)) {
-                return;
-            }
-        }
+            let heard = |state: &Value| stamps.iter().all(|stamp| state[stamp]["sec"] != 0);
+            (!states.is_empty() && states.iter().all(heard)).then_some(())
+        });
     }
 
     /// Starts mail_bridge again, on the same journal.

@@ -38,6 +38,11 @@ pub struct Mined {
     pub created: Option<Address>,
 }
 
+/// Whether a block has its confirmations, itself included, when the chain's newest block is `head`.
+fn is_confirmed(head: u64, block: u64, confirmations: u64) -> bool {
+    head.saturating_add(1) >= block.saturating_add(confirmations)
+}
+
 /// What one submission needs.
 pub(super) struct Submitter<'a> {
     pub web3: &'a Web3<Chain>,
@@ -103,7 +108,7 @@ impl Submitter<'_> {
                 }
                 let head = self.web3.eth().block_number().await.map_err(failed)?.as_u64();
                 // Looked for again at each turn, so a reorganisation shows.
-                if head.saturating_add(1) >= block_number.saturating_add(self.confirmations()) {
+                if is_confirmed(head, block_number, self.confirmations()) {
                     return Ok(Mined {
                         transaction,
                         block_number,
@@ -206,5 +211,19 @@ impl Backoff {
         let pause = self.0;
         self.0 = (pause * 2).min(Duration::from_secs(5));
         pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_counts_as_its_own_first_confirmation() {
+        assert!(is_confirmed(7, 7, 1));
+        assert!(!is_confirmed(7, 7, 2) && is_confirmed(8, 7, 2));
+        assert!(!is_confirmed(8, 7, 3) && is_confirmed(9, 7, 3));
+        // A node that is behind the one that gave the receipt.
+        assert!(!is_confirmed(6, 7, 1));
     }
 }

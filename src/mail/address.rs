@@ -1,0 +1,30 @@
+//! Which addresses posthorn sends from and to.
+
+/// Longest address, bytes: a path of RFC 5321 section 4.5.3.1.3 without its angle brackets.
+const MAX_BYTES: usize = 254;
+
+/// Whether `text` is one bare address that can be written to without SMTPUTF8 (RFC 5321 section 4.1.2, without quoted
+/// local parts).
+pub fn is_address(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !b"<>()[],;:\\\"".contains(&byte);
+    let parts = text.split_once('@').is_some_and(|(local, domain)| {
+        !local.is_empty() && !domain.is_empty() && !domain.contains('@') && !domain.starts_with('.')
+    });
+    parts && text.bytes().all(allowed) && text.len() <= MAX_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_plain_addresses_only() {
+        assert!(["a@b", "posthorn@localhost", "dana+x@dispatch.example"].into_iter().all(is_address));
+        let long = format!("{}@example.org", "a".repeat(250));
+        let bad = [
+            "", "a", "@b", "a@", "a@b@c", "a@.b", "a b@c", "<a@b>", "a@b,c@d", "\"a\"@b", "ü@b", "a@b\r\n",
+            &long,
+        ];
+        assert_eq!(bad.into_iter().find(|text| is_address(text)), None);
+    }
+}
