@@ -106,7 +106,7 @@ pub struct Content {
     pub headers: Vec<Header>,
     /// First text/plain part, or text/html reduced to text.
     pub text: String,
-    /// Something was cut at its bound.
+    /// Not all is shown: something was cut at its bound, or stands outside the parts of a multipart.
     pub truncated: bool,
     /// Attachments in the order of the mail.
     pub attachments: Vec<Attachment>,

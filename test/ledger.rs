@@ -66,7 +66,7 @@ fn start(store: &EvidenceStore, ledger: &Arc<Ledger>) -> Running {
     let anchorer = Anchorer {
         store: store.clone(),
         ledger: ledger.clone(),
-        policy: AnchorPolicy { max_batch: 4, max_age: Duration::from_millis(20) },
+        policy: AnchorPolicy { max_batch: 4, max_age: Duration::from_millis(20), patience: Duration::ZERO },
         receipts: receipts_in,
         state: state_in,
         now: SystemTime::now,

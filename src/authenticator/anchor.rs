@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     evidence::{Anchor, Receipt, log::EvidenceError, store::EvidenceStore},
-    ledger::{Backoff, Ledger, LedgerError, Mined, Revert},
+    ledger::{Backoff, Ledger, LedgerError, Mined},
     merkle::{Hash, Tree},
 };
 
@@ -31,6 +31,9 @@ pub struct AnchorPolicy {
     pub max_batch: u32,
     /// How long a leaf waits for others.
     pub max_age: Duration,
+    /// How long the chain may contradict the evidence log before that is final: one of several nodes behind an
+    /// endpoint may be behind the others, and a block may be replaced.
+    pub patience: Duration,
 }
 
 /// How far the anchorer is, for diagnostics.
@@ -156,7 +159,7 @@ struct Ended;
 
 impl Anchorer {
     /// Anchors until `shutdown`. What is submitted then and not confirmed gets its receipts at the next start.
-    /// An unreachable chain is no error: it goes on when the chain is back.
+    /// An unreachable chain is no error, nor one that refuses for now: it goes on when the chain is back.
     ///
     /// # Errors
     /// What waiting does not cure.
@@ -173,13 +176,14 @@ impl Anchorer {
         // True once the chain had nothing more to do. The first time, and after a failure, it asks at once: there may
         // be something to restore.
         let mut rested = false;
+        let mut contradicted = None;
         loop {
             if rested {
                 self.wait().await;
             }
             match self.turn().await {
                 Ok(Ok(act)) => {
-                    backoff = Backoff::default();
+                    (backoff, contradicted) = (Backoff::default(), None);
                     rested = match act {
                         Act::Rest => true,
                         Act::Anchor { .. } => rested,
@@ -188,17 +192,18 @@ impl Anchorer {
                     self.report(None);
                 }
                 Ok(Err(Ended)) => return Ok(()),
-                // Somebody, perhaps an earlier life of this process, was faster: ask again.
-                Err(AnchorError::Ledger(
-                    error @ LedgerError::Reverted { revert: Revert::OutOfOrder { .. }, .. },
-                )) => {
+                // Also where somebody, perhaps an earlier life of this process, was faster.
+                Err(AnchorError::Ledger(error)) if error.is_retryable() => {
+                    tracing::warn!(%error, "evidence waits");
                     self.report(Some(&error));
                     rested = false;
                     sleep(backoff.next()).await;
                 }
-                Err(AnchorError::Ledger(error)) if error.is_retryable() => {
+                Err(error @ (AnchorError::ChainWentBack { .. } | AnchorError::NoEvent { .. }))
+                    if contradicted.get_or_insert_with(Instant::now).elapsed() < self.policy.patience =>
+                {
                     tracing::warn!(%error, "evidence waits");
-                    self.report(Some(&error));
+                    self.state.send_modify(|state| state.last_error = Some(error.to_string()));
                     rested = false;
                     sleep(backoff.next()).await;
                 }
@@ -297,7 +302,8 @@ impl Anchorer {
 mod tests {
     use super::*;
 
-    const POLICY: AnchorPolicy = AnchorPolicy { max_batch: 3, max_age: Duration::from_secs(10) };
+    const POLICY: AnchorPolicy =
+        AnchorPolicy { max_batch: 3, max_age: Duration::from_secs(10), patience: Duration::ZERO };
 
     #[test]
     fn waits_until_a_batch_is_full_or_old_and_for_ever_if_there_is_nothing() {

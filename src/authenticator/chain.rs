@@ -20,10 +20,14 @@ use super::{
 };
 use crate::mail::{Registration, Role};
 
+/// The key of a registration that pins none.
+const ANY_KEY: [u8; 32] = [0; 32];
 /// How long confirmations are waited for before the chain is asked again how far it is.
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a mail waits for the registry.
 const REGISTRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the chain may contradict the evidence log before the node ends.
+const CONTRADICTION_PATIENCE: Duration = Duration::from_secs(600);
 /// Receipts that wait to be published.
 const RECEIPTS: usize = 1024;
 
@@ -54,12 +58,22 @@ impl Registry {
         self.key.digest(address)
     }
 
+    /// Returns when the chain was connected for the first time.
+    pub async fn connected_once(mut self) {
+        // An error means that the node ends.
+        let _ = self.ledger.wait_for(Option::is_some).await;
+    }
+
     /// What the registry says of `address`; unavailable if the chain does not answer in time.
     pub async fn sender(&self, address: &str) -> (Registration, Role) {
         let unavailable = (Registration::Unavailable, Role::None);
         let Some(ledger) = self.ledger.borrow().clone() else { return unavailable };
         match tokio::time::timeout(REGISTRY_TIMEOUT, ledger.sender(self.digest(address))).await {
-            Ok(Ok((registration, role, _))) => (registration, role),
+            Ok(Ok((registration, role, pinned_key))) if pinned_key == ANY_KEY => (registration, role),
+            Ok(Ok(_)) => {
+                tracing::warn!("the registry pins a DKIM key to the sender, which this version cannot check");
+                unavailable
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "registry unavailable");
                 unavailable
@@ -77,8 +91,7 @@ impl Registry {
     /// If the chain is not connected, cannot be reached, or refuses.
     pub async fn register(&self, address: &str, role: Role) -> Result<String, String> {
         let ledger = self.connected()?;
-        // No key is pinned: zeros are any key.
-        let mined = ledger.register(self.digest(address), role, [0; 32]).await;
+        let mined = ledger.register(self.digest(address), role, ANY_KEY).await;
         mined.map(|mined| format!("{:#x}", mined.transaction)).map_err(|error| error.to_string())
     }
 
@@ -177,7 +190,11 @@ impl Keeper {
         let anchorer = Anchorer {
             store,
             ledger,
-            policy: AnchorPolicy { max_batch: params.batch_max_mails, max_age: params.batch_max_age },
+            policy: AnchorPolicy {
+                max_batch: params.batch_max_mails,
+                max_age: params.batch_max_age,
+                patience: CONTRADICTION_PATIENCE,
+            },
             receipts,
             state,
             now: SystemTime::now,

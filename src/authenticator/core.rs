@@ -72,11 +72,12 @@ pub fn is_worth_retrying(checked: &Checked) -> bool {
 /// authenticated then is not now: what is acted on MUST be what can be proven. Less than what was evidenced is possible,
 /// for example after a revocation.
 pub fn as_evidenced(verdict: Verdict, evidenced: &[u8; 6]) -> Verdict {
-    if !verdict.authenticated || evidenced.first() == Some(&1) {
+    let [authenticated, .., role] = *evidenced;
+    if !verdict.authenticated || authenticated == 1 && verdict.role as u8 <= role {
         return verdict;
     }
     let reason =
-        "The ledger has this mail as not authenticated, from when it first came; send it again.".to_owned();
+        "The ledger has this mail with less authority, from when it first came; send it again.".to_owned();
     Verdict { authenticated: false, role: Role::None, reason, ..verdict }
 }
 
@@ -110,6 +111,9 @@ mod tests {
         let acted_on = as_evidenced(now.clone(), &evidence_code(&then));
         assert!(!acted_on.authenticated && acted_on.role == Role::None, "{acted_on:?}");
         assert_eq!(as_evidenced(then.clone(), &evidence_code(&now)), then);
+        let observer = Verdict { role: Role::Observer, ..now.clone() };
+        assert!(!as_evidenced(now.clone(), &evidence_code(&observer)).authenticated);
+        assert_eq!(as_evidenced(observer.clone(), &evidence_code(&now)), observer);
     }
     use AuthResult::*;
 

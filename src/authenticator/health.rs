@@ -11,7 +11,7 @@ pub struct Mails {
     pub authenticated: u64,
     /// Whose sender is not.
     pub refused: u64,
-    /// Left to be delivered again, because DNS did not answer.
+    /// Left to be delivered again, because DNS or the registry did not answer.
     pub left: u64,
     /// Messages on mail/raw that break their specification.
     pub malformed: u64,
@@ -35,7 +35,7 @@ pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger) -> Vec<Status> {
     let (level, message) = if mails.left == 0 {
         (Level::Ok, "verifies")
     } else {
-        (Level::Warn, "DNS did not answer for some mails")
+        (Level::Warn, "DNS or the registry did not answer for some mails")
     };
     let mails = Status::new("mails", level, message)
         .with("in_flight", mails.in_flight)

@@ -20,7 +20,7 @@ use super::{
     verify::{Policy, verify},
 };
 use crate::{
-    mail::{AcceptedMail, MailId, Role, mail_of},
+    mail::{AcceptedMail, MailId, Registration, Role, mail_of},
     ros::{
         RosError,
         convert::{accepted_from_ros, authenticated_to_ros, receipt_to_ros, role_from_ros},
@@ -47,7 +47,8 @@ pub fn main() -> ExitCode {
 async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {
     let (dns, policy) =
         (Dns::open(params.dns_zone_file.as_deref(), params.dns_timeout)?, Policy::from(&params));
-    let (max_in_flight, give_up) = (params.max_in_flight, params.temperror_give_up);
+    let (max_in_flight, give_up, patience) =
+        (params.max_in_flight, params.temperror_give_up, params.registry_patience);
     let opened = tokio::task::spawn_blocking(move || open(params)).await?;
     let (keeper, Ends { registry, receipts, health: chain_health }, store) = opened?;
     let (evidencer, evidence_keeper) = Evidencer::new(store.clone());
@@ -57,6 +58,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         dns,
         policy,
         give_up,
+        patience,
         registry: registry.clone(),
         evidencer,
         authenticated: graph.publisher(&topics::MAIL_AUTHENTICATED)?,
@@ -70,21 +72,35 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         let (evidenced, _) = counted.counts();
         health::statuses(&lock(&mails), evidenced, &chain_health.borrow())
     })?;
-    let _spinning = graph.spin()?;
-    tokio::spawn(publish_receipts(receipts, published));
+    let mut spinning = graph.spin()?;
     // Both work until they are stopped: one that ends has failed.
     let mut keepers = JoinSet::<Result<(), NodeError>>::new();
     keepers.spawn(async { Ok(keeper.run().await?) });
     keepers.spawn(async { Ok(evidence_keeper.run().await?) });
+    keepers.spawn(async {
+        publish_receipts(receipts, published).await;
+        // There are no more because the keeper of the chain has ended, which says why.
+        std::future::pending().await
+    });
     tracing::info!("verifying");
 
+    // Mails that waited while this host was off are not refused because the chain takes a moment longer.
+    let connected = registry.clone();
+    let connection = async move { tokio::time::timeout(patience, connected.connected_once()).await };
+    tokio::pin!(connection);
+    let mut takes_mails = false;
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             () = shutdown.requested() => break,
-            Some(ended) = keepers.join_next() => ended??,
+            error = spinning.ended() => return Err(error.into()),
+            Some(ended) = keepers.join_next() => {
+                ended??;
+                return Err("a task that works until the end has ended".into());
+            }
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
-            Some(mail) = raw.recv(), if tasks.len() < max_in_flight => {
+            _ = &mut connection, if !takes_mails => takes_mails = true,
+            Some(mail) = raw.recv(), if takes_mails && tasks.len() < max_in_flight => {
                 let verifier = Arc::clone(&verifier);
                 tasks.spawn(async move { verifier.handle(mail).await });
             }
@@ -114,6 +130,7 @@ struct Verifier {
     dns: Dns,
     policy: Policy,
     give_up: Duration,
+    patience: Duration,
     registry: Registry,
     evidencer: Evidencer,
     authenticated: Publisher<msg::AuthenticatedMail>,
@@ -149,6 +166,11 @@ impl Verifier {
             Some(from) if needs_registry(&checked) => Some(self.registry.sender(from).await),
             _ => None,
         };
+        if matches!(registered, Some((Registration::Unavailable, _))) && age < self.patience {
+            lock(&self.mails).left += 1;
+            tracing::warn!(mail_id = %mail.id, "left to be delivered again: the registry cannot be asked");
+            return;
+        }
         let verdict = decide(checked, registered);
         let finding = Finding {
             mail_id: mail.id,
@@ -235,7 +257,8 @@ fn outcome(what: &str, result: Result<String, String>) -> (bool, String) {
         }
         Err(error) => {
             tracing::warn!(%error, "not done: {what}");
-            (false, error)
+            // A node's words may hold anything; a NUL would end the C string, and with it r2r.
+            (false, error.replace('\0', "\u{FFFD}"))
         }
     }
 }

@@ -34,6 +34,7 @@ pub const SPECS: &[Spec] = &[
     Spec { name: "relays", default: Default::Texts(&[]), rule: Rule::NotEmpty, unit: "",
         description: "IP addresses of own hosts that pass on mail of others; SPF is not evaluated for what they deliver." },
     seconds("temperror_give_up_s", 900.0, 0.0, 86400.0, "Age up to which a mail is left to be delivered again if DNS does not answer; then it is refused."),
+    seconds("registry_patience_s", 60.0, 0.0, 86400.0, "Age up to which a mail is left to be delivered again if the registry cannot be asked, and time after the start for which mails wait for the chain; then they are judged without it."),
     count("dkim_max_signatures", 10, 100, "DKIM signatures of a mail that are evaluated."),
     text("ethereum_endpoint", "JSON-RPC URL of the Ethereum node, http:// or https://; empty: the embedded chain."),
     text("registry_address", "Address of the sender registry, 0x and 40 hex digits; empty: deployed at the first start."),
@@ -57,6 +58,8 @@ pub struct Params {
     pub dns_timeout: Duration,
     /// Age of a mail up to which it is judged again if DNS does not answer.
     pub temperror_give_up: Duration,
+    /// Age of a mail up to which it is judged again if the registry cannot be asked.
+    pub registry_patience: Duration,
     /// Own hosts that pass on mail of others.
     pub relays: Vec<IpAddr>,
     /// Signatures evaluated of a mail.
@@ -104,6 +107,7 @@ impl Params {
             dns_zone_file: optional(values, "dns_zone_file")?.map(PathBuf::from),
             dns_timeout: values.seconds("dns_timeout_s")?,
             temperror_give_up: values.seconds("temperror_give_up_s")?,
+            registry_patience: values.seconds("registry_patience_s")?,
             relays: relays(values)?,
             dkim_max_signatures: values.count("dkim_max_signatures")?,
             ethereum_endpoint: endpoint(values)?,

@@ -59,7 +59,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let heartbeats = graph.publisher(&topics::CHATBOT_WORKERS)?;
     let id = format!("{}/{}", graph.name(), std::process::id());
     diagnostics::publish(&mut graph, move || lock(&work).health())?;
-    let _spinning = graph.spin()?;
+    let mut spinning = graph.spin()?;
     tracing::info!("taking mails");
 
     let mut ticks = tokio::time::interval(HEARTBEAT);
@@ -68,6 +68,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     loop {
         tokio::select! {
             () = shutdown.requested() => break,
+            error = spinning.ended() => return Err(error.into()),
             _ = ticks.tick() => worker.heartbeat(&id, &heartbeats),
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
             Some(mail) = mails.recv() => {

@@ -44,7 +44,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let core = Arc::new(Mutex::new(core));
     let of_health = Arc::clone(&core);
     diagnostics::publish(&mut graph, move || lock(&of_health).health())?;
-    let _spinning = graph.spin()?;
+    let mut spinning = graph.spin()?;
     tracing::info!(vehicles = names.len(), "driving");
 
     let mut ticks = tokio::time::interval(params.period);
@@ -53,6 +53,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     loop {
         tokio::select! {
             () = shutdown.requested() => return Ok(()),
+            error = spinning.ended() => return Err(error.into()),
             Some(command) = commands.recv() => obey(&mut lock(&core), &command),
             _ = ticks.tick() => {
                 let now = Instant::now();

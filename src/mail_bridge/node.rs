@@ -54,13 +54,14 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     tokio::spawn(take_dispositions(dispositions, handle.clone()));
     tokio::spawn(take_outbound(outbound, handle.clone()));
     tokio::spawn(serve_raw(requests, handle.clone()));
-    let _spinning = graph.spin()?;
+    let mut spinning = graph.spin()?;
 
     let mut looks = tokio::time::interval(LOOK_FOR_SUBSCRIBERS);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = shutdown.requested() => break,
+            error = spinning.ended() => return Err(error.into()),
             _ = looks.tick() => handle.set_subscribers(raw.subscribers() > 0),
             Some(mail) = mails.recv() => {
                 if let Err(error) = publish(&raw, &inbound, mail) {

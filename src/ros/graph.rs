@@ -6,6 +6,7 @@
 //! deep as the topic's QoS, and say so when they overflow.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -16,7 +17,10 @@ use std::{
 
 use futures::{FutureExt, Stream, StreamExt};
 use r2r::{QosProfile, WrappedServiceTypeSupport, WrappedTypesupport};
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
 
 use super::{
     RosError,
@@ -164,16 +168,19 @@ impl Graph {
     /// If the system gives no thread.
     pub fn spin(mut self) -> std::io::Result<Spinning> {
         let run = Arc::new(AtomicBool::new(true));
+        let (alive, ended) = oneshot::channel::<Infallible>();
         let thread = {
             let run = Arc::clone(&run);
             std::thread::Builder::new().name("ros spin".to_owned()).spawn(move || {
+                // Dropped with the thread, also when it panics.
+                let _alive = alive;
                 while run.load(Ordering::Relaxed) {
                     self.node.spin_once(SPIN_TIMEOUT);
                     self.pumps.iter_mut().for_each(|pump| pump());
                 }
             })?
         };
-        Ok(Spinning { run, thread: Some(thread) })
+        Ok(Spinning { run, thread: Some(thread), ended })
     }
 }
 
@@ -191,6 +198,15 @@ fn service_qos() -> QosProfile {
 pub struct Spinning {
     run: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    ended: oneshot::Receiver<Infallible>,
+}
+
+impl Spinning {
+    /// Returns when the thread has ended, which it does by itself only after a panic: then the node hears nothing more.
+    pub async fn ended(&mut self) -> RosError {
+        let Err(_) = (&mut self.ended).await;
+        RosError::SpinEnded
+    }
 }
 
 impl Drop for Spinning {

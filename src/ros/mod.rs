@@ -65,6 +65,9 @@ pub enum RosError {
         /// r2r's word.
         source: r2r::Error,
     },
+    /// The thread that takes messages from the middleware is gone.
+    #[error("the spinning thread ended: the node hears nothing more")]
+    SpinEnded,
     /// A service did not answer.
     #[error("service '{service}' did not answer: {reason}")]
     Service {

@@ -61,7 +61,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
                 Err(reject) => tracing::debug!(%reject, "message rejected"),
             }
         })?;
-    let _spinning = graph.spin()?;
+    let mut spinning = graph.spin()?;
     tracing::info!(topics = subscriptions.len(), "listening");
 
     let mut ticks = tokio::time::interval(params.publish_period);
@@ -69,6 +69,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     loop {
         tokio::select! {
             () = shutdown.requested() => return Ok(()),
+            error = spinning.ended() => return Err(error.into()),
             _ = ticks.tick() => {
                 let effects = lock(&core).tick(SystemTime::now());
                 outputs.carry_out(effects);

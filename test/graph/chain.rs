@@ -21,7 +21,7 @@ fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
     let endpoint = format!("http://127.0.0.1:{port}");
     let unready = Unready::start(
         &[topics::MAIL_AUTHENTICATED.facts, topics::MAIL_RECEIPTS.facts, super::life::DIAGNOSTICS],
-        &[("ethereum_endpoint", &endpoint)],
+        &[("ethereum_endpoint", &endpoint), ("registry_patience_s", "0.0")],
     );
     let mut posthorn = unready.0;
     let ledger_status = |message: &serde_json::Value, level: u64, words: &str| {
@@ -53,4 +53,27 @@ fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
     assert_eq!((&receipt["index"], &receipt["chain_id"]), (&0.into(), &31337.into()));
     posthorn.observer.message(super::life::DIAGNOSTICS, |m| ledger_status(m, 0, "anchors"));
     assert!(posthorn.sink.rest().is_empty());
+}
+
+/// A host comes up before its uplink: what its senders wrote is judged when the registry can be asked, and not before.
+#[test]
+fn mails_wait_for_a_chain_that_comes_within_the_patience() {
+    let _alone = alone();
+    let port = free_port();
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let mut posthorn =
+        Unready::start(&[topics::MAIL_AUTHENTICATED.facts], &[("ethereum_endpoint", &endpoint)]).0;
+    let data = posthorn.question("early", "help", "");
+    let early = posthorn.accept(SENDER, &data);
+    posthorn.authenticator.wait_for_log("waiting for the chain");
+    assert!(posthorn.observer.received(topics::MAIL_AUTHENTICATED.facts).is_empty());
+
+    let anvil = Anvil::start(port);
+    let key = LedgerKey::load_or_create(&posthorn.authenticator_state().join("ledger.key")).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(fund(&anvil.chain(), key.address()));
+    let judged = posthorn
+        .observer
+        .message(topics::MAIL_AUTHENTICATED.facts, |message| id_of(&message["mail"]["id"]) == early);
+    assert_eq!(judged["verdict"]["registry"], msg::Verdict::REGISTRY_UNREGISTERED as u64);
 }

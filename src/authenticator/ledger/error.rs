@@ -10,6 +10,9 @@ use web3::{
 use super::contracts::Revert;
 use crate::authenticator::{address::SecretError, evidence::ReceiptError};
 
+/// JSON-RPC error code, of those left to servers, by which the embedded chain says that its disk failed.
+pub(super) const STORAGE_FAILED: i64 = -32050;
+
 /// A ledger that did not do what it was asked to. [`is_retryable`](Self::is_retryable) tells whether time may help.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -107,6 +110,14 @@ pub enum LedgerError {
         /// Why.
         reason: String,
     },
+    /// The embedded chain could not write to its disk, and takes nothing more until it is opened again.
+    #[error("{action}: the embedded chain's disk failed: {reason}")]
+    Storage {
+        /// What was tried.
+        action: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// The account's key cannot be had.
     #[error(transparent)]
     Key(#[from] SecretError),
@@ -131,9 +142,19 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// Whether trying again later may succeed. Otherwise somebody has to change something.
+    /// Whether trying again later may succeed without anybody changing something here: the node's refusals count, since
+    /// fees fall, accounts are funded and gateways are mended. Otherwise it is this node's own key, files or contracts.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. } | Self::Conflict { .. })
+        match self {
+            Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Conflict { .. }
+            | Self::Refused { .. }
+            | Self::Answer { .. } => true,
+            // Reverts without a reason happen where another copy of the transaction was mined in between.
+            Self::Reverted { revert, .. } => matches!(revert, Revert::OutOfOrder { .. } | Revert::Other(_)),
+            _ => false,
+        }
     }
 
     /// What a failed request means.
@@ -159,6 +180,9 @@ impl LedgerError {
         let (code, message) = (error.code.code(), error.message);
         let says = message.to_ascii_lowercase();
         let says = |words: &[&str]| words.iter().any(|word| says.contains(word));
+        if code == STORAGE_FAILED {
+            return Self::Storage { action, reason: message };
+        }
         if code == 3 || says(&["revert"]) {
             return Self::Reverted { action, revert: Revert::from_rpc(&message, error.data.as_ref()) };
         }
@@ -198,16 +222,17 @@ mod tests {
             (-32005, "daily request count exceeded", true),
             (-32603, "Internal error", true),
             (-32000, "header not found", true),
-            (-32003, "insufficient funds for gas * price + value", false),
-            (-32601, "the method does not exist", false),
-            (3, "execution reverted", false),
+            (-32003, "insufficient funds for gas * price + value", true),
+            (-32000, "max fee per gas less than block base fee", true),
+            (3, "execution reverted", true),
+            (STORAGE_FAILED, "no space left on device", false),
         ] {
             assert_eq!(rpc(code, message, None).is_retryable(), retryable, "{message}");
         }
         let transport = |code| LedgerError::from_web3("call", Error::Transport(TransportError::Code(code)));
-        assert!(
-            transport(429).is_retryable() && transport(503).is_retryable() && !transport(401).is_retryable()
-        );
+        assert!([401, 404, 429, 503].into_iter().all(|code| transport(code).is_retryable()));
+        let owner = rpc(3, "execution reverted", Some(json!("0x30cd7471")));
+        assert!(!owner.is_retryable(), "{owner}");
     }
 
     #[test]

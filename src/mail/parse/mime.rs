@@ -70,7 +70,9 @@ impl Walk<'_> {
         let media_type = content_type.as_ref().map_or_else(|| default.to_owned(), media_type);
         let boundary = content_type.as_ref().and_then(|value| value.attribute("boundary"));
         if media_type.starts_with("multipart/") && !boundary.unwrap_or_default().is_empty() {
-            let parts = split(body, boundary.unwrap_or_default().as_bytes(), MAX_PARTS);
+            let (parts, outside) = split(body, boundary.unwrap_or_default().as_bytes(), MAX_PARTS);
+            // A Content-Type that no signature covers can be exchanged, so that what was written stands outside.
+            self.bounds.cut_if(outside && !parts.is_empty());
             if depth < MAX_DEPTH && !parts.is_empty() {
                 // RFC 2046 section 5.1.5.
                 let default = if media_type == "multipart/digest" { "message/rfc822" } else { "text/plain" };
@@ -160,21 +162,24 @@ fn media_type(value: &ContentType) -> String {
 }
 
 /// The parts between the delimiter lines of a multipart body, without the line end that belongs to the delimiter. One
-/// more than `max` may come, so that the caller sees that there are too many.
-fn split<'x>(body: &'x [u8], boundary: &[u8], max: usize) -> Vec<&'x [u8]> {
+/// more than `max` may come, so that the caller sees that there are too many. True: there is text before or after them.
+fn split<'x>(body: &'x [u8], boundary: &[u8], max: usize) -> (Vec<&'x [u8]>, bool) {
     let mut parts = Vec::new();
     let (mut open, mut start) = (None, 0);
+    let (mut first, mut end) = (body.len(), body.len());
     for line in body.split_inclusive(|&byte| byte == b'\n') {
         let rest =
             line.strip_prefix(b"--").and_then(|line| line.strip_prefix(boundary)).map(<[u8]>::trim_ascii_end);
         if let Some(rest @ (b"" | b"--")) = rest {
+            first = first.min(start);
             if let Some(open) = open.take() {
                 let part: &[u8] = body.get(open..start).unwrap_or_default();
                 let part = part.strip_suffix(b"\n").unwrap_or(part);
                 parts.push(part.strip_suffix(b"\r").unwrap_or(part));
             }
             if rest == b"--" || parts.len() > max {
-                return parts;
+                end = start + line.len();
+                break;
             }
             open = Some(start + line.len());
         }
@@ -182,7 +187,9 @@ fn split<'x>(body: &'x [u8], boundary: &[u8], max: usize) -> Vec<&'x [u8]> {
     }
     // The last delimiter is missing: the part ends with the mail.
     parts.extend(open.and_then(|open| body.get(open..)));
-    parts
+    let outside = [body.get(..first), body.get(end..)];
+    let outside = outside.into_iter().flatten().any(|text| !text.trim_ascii().is_empty());
+    (parts, outside)
 }
 
 #[cfg(test)]
@@ -192,8 +199,15 @@ mod tests {
     #[test]
     fn splits_at_delimiter_lines_only() {
         let body = b"preamble\r\n--b\r\n1\r\n--bb\r\n--b \r\n2\r\n\r\n--b--\r\nepilogue\r\n--b\r\n";
-        assert_eq!(split(body, b"b", 9), [&b"1\r\n--bb"[..], b"2\r\n"]);
-        assert_eq!(split(b"--b\nunfinished", b"b", 9), [b"unfinished"]);
-        assert!(split(b"none", b"b", 9).is_empty());
+        assert_eq!(split(body, b"b", 9), (vec![&b"1\r\n--bb"[..], b"2\r\n"], true));
+        assert_eq!(split(b"--b\nunfinished", b"b", 9), (vec![&b"unfinished"[..]], false));
+        assert!(split(b"none", b"b", 9).0.is_empty());
+    }
+
+    #[test]
+    fn sees_what_stands_outside_the_parts() {
+        assert!(!split(b"\r\n--b\r\n1\r\n--b--\r\n \r\n", b"b", 9).1);
+        assert!(split(b"not this\r\n--b\r\n1\r\n--b--\r\n", b"b", 9).1);
+        assert!(split(b"--b\r\n1\r\n--b--\r\nnor this\r\n", b"b", 9).1);
     }
 }

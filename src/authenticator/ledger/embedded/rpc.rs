@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use web3::types::{Address, Bytes, H256, H2048, U64, U256};
 
+use super::super::error::STORAGE_FAILED;
 use super::{
     block::Block,
     chain::{Chain, MineError},
@@ -108,7 +109,7 @@ fn send(chain: &mut Chain, raw: &[u8], now: SystemTime) -> Result<Value, Error> 
     match chain.mine(&transaction, raw, now) {
         Ok(()) => Ok(json!(transaction.hash)),
         Err(MineError::Invalid(invalid)) => Err(error(-32000, text(&invalid))),
-        Err(failure @ MineError::Log(_)) => Err(error(-32603, failure.to_string())),
+        Err(failure @ MineError::Log(_)) => Err(error(STORAGE_FAILED, failure.to_string())),
         Err(refusal) => Err(error(-32000, refusal.to_string())),
     }
 }
