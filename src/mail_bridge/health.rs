@@ -32,7 +32,7 @@ pub struct Intake {
     pub refused_connections: u64,
     /// Whether anybody listens to the mails published.
     pub subscribers: bool,
-    /// Mails published and not settled.
+    /// Mails published not long ago and not settled.
     pub in_flight: usize,
 }
 

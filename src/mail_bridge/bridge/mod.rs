@@ -170,7 +170,7 @@ impl Bridge {
         let (stop_window, window_stopped) = watch::channel(false);
         let (dispositions, dispositions_out) = mpsc::channel(QUEUE);
         let (subscribers, subscribers_out) = watch::channel(false);
-        let (publish, publish_out) = mpsc::channel(params.max_in_flight);
+        let (publish, publish_out) = mpsc::channel(params.max_in_flight.saturating_mul(2));
         let (mails_in, mails) = mpsc::channel(1);
         let (deliver, deliveries) = mpsc::channel(QUEUE);
         let (queued, queued_out) = mpsc::unbounded_channel();
