@@ -52,7 +52,7 @@ pub const SPECS: &[Spec] = &[
     spec("redelivery_min_s", Double(10.0), Rule::DoubleRange(0.01, 86_400.0), "s", "A mail not settled is published again after this; doubles each time."),
     spec("redelivery_max_s", Double(600.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two publications of a mail."),
     spec("smarthost", Text("127.0.0.1:25"), Rule::NotEmpty, "", "Host and port of the SMTP server that outbound mails are handed to."),
-    spec("smarthost_timeout_s", Double(60.0), Rule::DoubleRange(0.1, 3600.0), "s", "Time for the smart host to accept a connection and for each of its replies."),
+    spec("smarthost_timeout_s", Double(60.0), Rule::DoubleRange(0.1, 3600.0), "s", "Time for the smart host to accept a connection and for each of its replies; for the one to a whole mail at least 600 s."),
     spec("sender_address", Text(""), Rule::Any, "", "From of outbound mails that name none; empty: posthorn@ and the hostname."),
     spec("retry_min_s", Double(60.0), Rule::DoubleRange(0.01, 86_400.0), "s", "An outbound mail that failed for now is sent again after this; doubles each time."),
     spec("retry_max_s", Double(3600.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two attempts of an outbound mail."),
