@@ -56,6 +56,16 @@ pub enum RecordLogError {
         /// The log.
         path: PathBuf,
     },
+    /// Damaged, where it must be whole; nothing was changed.
+    #[error("record log '{path}': damaged at byte {offset}, must be whole to its end, {bytes} bytes on; restore it, or move it and those after it away", path = path.display())]
+    Damaged {
+        /// The log.
+        path: PathBuf,
+        /// Where the first bad record starts.
+        offset: u64,
+        /// Bytes from there to the end.
+        bytes: u64,
+    },
     /// A record larger than the bound the log was opened with; nothing was written.
     #[error("record log '{path}': record of {bytes} bytes, must be at most {max}", path = path.display())]
     TooLarge {
@@ -105,6 +115,23 @@ impl RecordLog {
     /// If the file cannot be read, written or locked, or is not a record log. `max_record_bytes` must not be less
     /// than it was before: a larger record is taken for damage.
     pub fn open(path: &Path, max_record_bytes: usize) -> Result<(Self, Recovered), RecordLogError> {
+        Self::open_if(path, max_record_bytes, |_, _| true)
+    }
+
+    /// Like [`open`](Self::open), for a log that was ended with a sync: damage is no torn tail but lost records.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), and [`RecordLogError::Damaged`] if anything in it is no record.
+    pub fn open_whole(path: &Path, max_record_bytes: usize) -> Result<(Self, Recovered), RecordLogError> {
+        Self::open_if(path, max_record_bytes, |valid, torn| valid > 0 && torn == 0)
+    }
+
+    /// Opens the log if `allowed` says so of the bytes that are valid and those that are torn.
+    fn open_if(
+        path: &Path,
+        max_record_bytes: usize,
+        allowed: impl Fn(u64, u64) -> bool,
+    ) -> Result<(Self, Recovered), RecordLogError> {
         let failed = |action| move |source| RecordLogError::Io { path: path.to_owned(), action, source };
         let mut file = OpenOptions::new()
             .read(true)
@@ -118,6 +145,10 @@ impl RecordLog {
             TryLockError::Error(source) => failed("lock")(source),
         })?;
         let (valid, recovered) = scan(path, &file, max_record_bytes)?;
+        if !allowed(valid, recovered.torn_bytes) {
+            let bytes = recovered.torn_bytes;
+            return Err(RecordLogError::Damaged { path: path.to_owned(), offset: valid, bytes });
+        }
         if valid == 0 {
             // New, or torn while it was made.
             file.set_len(0).map_err(failed("truncate"))?;
@@ -279,11 +310,15 @@ fn checksum(length: [u8; 4], record: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// On disk when it returns, as the tail is cut next.
 fn keep_torn(path: &Path, file: &mut File, valid: u64) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".torn");
     file.seek(SeekFrom::Start(valid))?;
-    io::copy(file, &mut File::create(name)?).map(|_| ())
+    let mut torn = File::create(name)?;
+    io::copy(file, &mut torn)?;
+    torn.sync_all()?;
+    sync_directory(path)
 }
 
 /// Syncs the directory that holds `path`, so that a file created or renamed there stays there.
@@ -340,6 +375,29 @@ mod tests {
             drop(log);
             written(&path, &[b"next"]);
             assert_eq!(open(&path).1.records.len(), expected + 1);
+        }
+    }
+
+    #[test]
+    fn a_log_that_must_be_whole_is_refused_as_it_is_when_it_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        written(&path, &[b"one", b"two"]);
+        let whole = fs::read(&path).unwrap();
+        assert_eq!(RecordLog::open_whole(&path, 1000).unwrap().1.records.len(), 2);
+        let mut flipped = whole.clone();
+        flipped[16 + 8] ^= 1;
+        for (bytes, at) in
+            [(&flipped[..], 16), (&whole[..whole.len() - 1], 16 + 11), (&whole[..7], 0), (&[], 0)]
+        {
+            fs::write(&path, bytes).unwrap();
+            let error = RecordLog::open_whole(&path, 1000).unwrap_err();
+            assert!(matches!(error, RecordLogError::Damaged { offset, .. } if offset == at), "{error}");
+            assert!(
+                error.to_string().contains(&format!("{}': damaged at byte {at},", path.display())),
+                "{error}"
+            );
+            assert_eq!(fs::read(&path).unwrap(), bytes);
         }
     }
 

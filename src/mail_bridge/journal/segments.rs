@@ -13,7 +13,10 @@ use super::{
     record::Record,
     store::{JournalError, Settings, lock},
 };
-use crate::{mail_bridge::params::MESSAGE_BYTES, record_log::RecordLog};
+use crate::{
+    mail_bridge::params::MESSAGE_BYTES,
+    record_log::{RecordLog, Recovered},
+};
 
 /// Bound of a record: a mail and its envelope.
 const RECORD_BYTES: usize = MESSAGE_BYTES as usize + 1024 * 1024;
@@ -34,13 +37,14 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    /// Opens the directory and fills `index`; also gives the bytes of torn tails that were cut.
+    /// Opens the directory and fills `index`; also gives the bytes of the torn tail that were cut. Only the last segment
+    /// may have one, as a segment is synced before the next is made.
     pub(super) fn open(settings: Settings, index: &mut Index) -> Result<(Self, u64), JournalError> {
         let directory = &settings.directory;
         let failed = |source| JournalError::Directory { path: directory.clone(), source };
         fs::create_dir_all(directory).map_err(failed)?;
-        let path = directory.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        let lock = directory.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(lock).map_err(failed)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => JournalError::Locked { path: directory.clone() },
             TryLockError::Error(source) => failed(source),
@@ -53,15 +57,15 @@ impl Segments {
         }
         numbers.sort_unstable();
         let number = numbers.pop().unwrap_or(1);
-        let mut torn = 0;
         let mut older = BTreeMap::new();
         for number in numbers {
-            let (log, torn_bytes) = recover(&settings, number, index)?;
+            let opened = RecordLog::open_whole(&path(&settings.directory, number), RECORD_BYTES)?;
+            let (log, _) = restore(opened, number, index)?;
             older.insert(number, log.len_bytes());
-            torn += torn_bytes;
         }
-        let (current, torn_bytes) = recover(&settings, number, index)?;
-        Ok((Self { settings, older, number, current, _lock: lock }, torn + torn_bytes))
+        let opened = RecordLog::open(&path(&settings.directory, number), RECORD_BYTES)?;
+        let (current, torn_bytes) = restore(opened, number, index)?;
+        Ok((Self { settings, older, number, current, _lock: lock }, torn_bytes))
     }
 
     pub(super) fn append(&mut self, record: &Record) -> Result<Place, JournalError> {
@@ -189,13 +193,16 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Record, JournalError> {
     Record::decode(bytes).map_err(|source| JournalError::Record { path: path.to_owned(), source })
 }
 
-fn recover(settings: &Settings, number: u64, index: &mut Index) -> Result<(RecordLog, u64), JournalError> {
-    let path = path(&settings.directory, number);
-    let (log, recovered) = RecordLog::open(&path, RECORD_BYTES)?;
+/// Fills `index` from a segment; also gives the bytes of its torn tail.
+fn restore(
+    (log, recovered): (RecordLog, Recovered),
+    number: u64,
+    index: &mut Index,
+) -> Result<(RecordLog, u64), JournalError> {
     let mut offset = MAGIC_BYTES;
     for bytes in &recovered.records {
         offset = offset.saturating_add(HEAD_BYTES);
-        index.apply(&decode(&path, bytes)?, Place { segment: number, offset, bytes: bytes.len() });
+        index.apply(&decode(log.path(), bytes)?, Place { segment: number, offset, bytes: bytes.len() });
         offset = offset.saturating_add(bytes.len() as u64);
     }
     Ok((log, recovered.torn_bytes))
