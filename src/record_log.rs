@@ -17,17 +17,24 @@
 //! Reading stops at the first record that is cut short or damaged; the bytes from there on are the torn tail. They
 //! are cut from the log and kept in `<path>.torn` (which holds the latest tail only), for a person to look at.
 //!
+//! Files are made for their owner only: mails and evidence are nobody else's. What exists keeps its mode.
+//!
 //! What it does not do: read a record again (its owner keeps what it needs), compact, or notice a disk that lies.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 const MAGIC: &[u8; 16] = b"posthorn log 1\n\0";
 /// Length and checksum.
 const HEAD_BYTES: usize = 8;
+/// Mode of a new file: its owner only.
+pub(crate) const FILE_MODE: u32 = 0o600;
+/// Mode of a new directory: its owner only.
+const DIRECTORY_MODE: u32 = 0o700;
 /// Appended records are handed to the kernel when this much is buffered, bytes.
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -138,6 +145,7 @@ impl RecordLog {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(FILE_MODE)
             .open(path)
             .map_err(failed("open"))?;
         file.try_lock().map_err(|error| match error {
@@ -315,10 +323,15 @@ fn keep_torn(path: &Path, file: &mut File, valid: u64) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".torn");
     file.seek(SeekFrom::Start(valid))?;
-    let mut torn = File::create(name)?;
+    let mut torn = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(name)?;
     io::copy(file, &mut torn)?;
     torn.sync_all()?;
     sync_directory(path)
+}
+
+/// Makes a directory, and those above it that are missing, for its owner only.
+pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
 }
 
 /// Syncs the directory that holds `path`, so that a file created or renamed there stays there.
@@ -329,7 +342,7 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
 
@@ -399,6 +412,26 @@ mod tests {
             );
             assert_eq!(fs::read(&path).unwrap(), bytes);
         }
+    }
+
+    #[test]
+    fn what_is_made_is_its_owners_only_and_what_exists_is_left() {
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let made = dir.path().join("state/journal");
+        create_directory(&made).unwrap();
+        create_directory(&made).unwrap();
+        assert_eq!(mode(dir.path()), 0o755);
+        assert_eq!((mode(made.parent().unwrap()), mode(&made)), (0o700, 0o700));
+        let path = made.join("log");
+        written(&path, &[b"one"]);
+        fs::write(&path, [&fs::read(&path).unwrap()[..], b"torn"].concat()).unwrap();
+        assert_eq!(open(&path).1.torn_bytes, 4);
+        assert_eq!((mode(&path), mode(&made.join("log.torn"))), (0o600, 0o600));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        written(&path, &[b"two"]);
+        assert_eq!(mode(&path), 0o640);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What survives restarts, kills, torn tails and rotation.
 
-use std::{fs::OpenOptions, io::Write, path::Path};
+use std::{fs::OpenOptions, io::Write, os::unix::fs::PermissionsExt, path::Path};
 
 use posthorn::{
     health::Level,
@@ -51,6 +51,20 @@ async fn a_torn_tail_is_cut_and_reported_and_the_rest_kept() {
     deliver(&bridge, "after\r\n").await;
     assert!(bridge.drain().await);
     assert_eq!(start(dir.path(), &[]).await.0.handle().state().journal.unsettled, 2);
+}
+
+#[tokio::test]
+async fn the_journal_is_its_owners_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = dir.path().join("journal");
+    let (bridge, _streams) = start(&journal, &[]).await;
+    deliver(&bridge, "secret\r\n").await;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&journal), 0o700);
+    for entry in std::fs::read_dir(&journal).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
 }
 
 #[tokio::test]
