@@ -5,8 +5,9 @@
 //! - A publication is in flight until the mail is settled, at most for the shortest back-off. At most `max_in_flight`
 //!   first publications and as many further ones are in flight, the oldest due first; so mails that nobody settles hold
 //!   up neither new mails nor each other. Nothing is published while nobody listens.
-//! - A published mail is published again, with back-off, and at once when listeners come back. New mails and those
-//!   that come again take turns.
+//! - A published mail is published again, with back-off, and as soon as there is room when a listener has come: it may
+//!   be the one that was missed, while another (a recorder) listened all the time. New mails and those that come again
+//!   take turns.
 //! - A mail is settled at most once. A disposition that promises an answer, an order's answer or a forward settles it
 //!   only when the outbox has that outbound mail on disk. If the disposition comes first it is kept for that moment;
 //!   meanwhile the mail is published again, which makes a lost answer come again.
@@ -35,8 +36,8 @@ pub enum Input {
     },
     /// Somebody says what became of a mail.
     Disposition(Disposition),
-    /// Whether anybody listens to the mails published.
-    Subscribers(bool),
+    /// How many listen to the mails published.
+    Subscribers(usize),
     /// Time passed.
     Tick,
 }
@@ -85,7 +86,7 @@ struct Flight {
 pub struct Core {
     max_in_flight: usize,
     back_off: BackOff,
-    subscribers: bool,
+    subscribers: usize,
     next_order: u64,
     entries: HashMap<MailId, Entry>,
     waiting: BTreeMap<u64, MailId>,
@@ -105,7 +106,7 @@ impl Core {
         let mut core = Self {
             max_in_flight,
             back_off,
-            subscribers: false,
+            subscribers: 0,
             next_order: 0,
             entries: HashMap::new(),
             waiting: BTreeMap::new(),
@@ -145,15 +146,15 @@ impl Core {
                     }
                 }
             }
-            Input::Subscribers(present) => {
-                if present && !self.subscribers {
+            Input::Subscribers(count) => {
+                if count > self.subscribers {
                     self.make_all_due(now);
                 }
-                self.subscribers = present;
+                self.subscribers = count;
             }
             Input::Tick => {}
         }
-        if self.subscribers {
+        if self.has_subscribers() {
             self.publish(now, &mut effects);
         }
         effects
@@ -161,7 +162,7 @@ impl Core {
 
     /// When the next `Tick` is needed; `None`: not before another input.
     pub fn next_wakeup(&self) -> Option<Duration> {
-        if !self.subscribers {
+        if !self.has_subscribers() {
             return None;
         }
         // What waits for room waits until the oldest in flight makes it.
@@ -185,7 +186,7 @@ impl Core {
 
     /// Whether anybody listens.
     pub fn has_subscribers(&self) -> bool {
-        self.subscribers
+        self.subscribers > 0
     }
 
     fn add(&mut self, id: MailId, stored: Vec<OutboundKind>) {
@@ -212,13 +213,13 @@ impl Core {
         }
     }
 
-    /// Whatever is in flight went to nobody: it holds no room.
+    /// Whatever is in flight did not reach the listener that has come: it holds no room.
     fn make_all_due(&mut self, now: Duration) {
         self.first.clear();
         self.again.clear();
         for (_, order, id) in std::mem::take(&mut self.due) {
-            if let Some(entry) = self.entries.get_mut(&id) {
-                entry.flight = Some(Flight { attempts: 0, due: now, until: now });
+            if let Some(flight) = self.entries.get_mut(&id).and_then(|entry| entry.flight.as_mut()) {
+                (flight.due, flight.until) = (now, now);
                 self.due.insert((now, order, id));
             }
         }
@@ -310,14 +311,14 @@ mod tests {
         let mut core = window(3);
         assert_eq!(core.step(Input::Accepted(id(9)), at(0)), []);
         assert_eq!(core.next_wakeup(), None);
-        assert_eq!(published(&core.step(Input::Subscribers(true), at(1))), [0, 1]);
+        assert_eq!(published(&core.step(Input::Subscribers(1), at(1))), [0, 1]);
         assert_eq!(core.next_wakeup(), Some(at(2)));
     }
 
     #[test]
     fn publishes_again_with_back_off_and_the_next_when_one_is_settled() {
         let mut core = window(3);
-        core.step(Input::Subscribers(true), at(0));
+        core.step(Input::Subscribers(1), at(0));
         assert_eq!(core.next_wakeup(), Some(at(1)));
         let half = Duration::from_millis(500);
         assert_eq!(published(&core.step(Input::Tick, half)), [0u8; 0]);
@@ -336,7 +337,7 @@ mod tests {
         let back_off = BackOff { min: at(10), max: at(600) };
         let restored = (0..32).map(|n| Unsettled { id: id(n), stored: Vec::new() }).collect();
         let mut core = Core::new(32, back_off, restored);
-        assert_eq!(published(&core.step(Input::Subscribers(true), at(0))).len(), 32);
+        assert_eq!(published(&core.step(Input::Subscribers(1), at(0))).len(), 32);
         assert_eq!(published(&core.step(Input::Accepted(id(100)), at(1))), [0u8; 0]);
         assert_eq!(core.next_wakeup(), Some(at(10)));
         assert!(published(&core.step(Input::Tick, at(10))).contains(&100));
@@ -354,7 +355,7 @@ mod tests {
     #[test]
     fn new_mails_and_those_that_come_again_take_turns_and_have_a_bound_each() {
         let mut core = window(6);
-        assert_eq!(published(&core.step(Input::Subscribers(true), at(0))), [0, 1]);
+        assert_eq!(published(&core.step(Input::Subscribers(1), at(0))), [0, 1]);
         assert_eq!(published(&core.step(Input::Tick, at(1))), [0, 2, 1, 3]);
         // Four are due, but for no more than two is there room.
         assert_eq!(published(&core.step(Input::Tick, at(3))).len(), 4);
@@ -366,17 +367,32 @@ mod tests {
     #[test]
     fn listeners_that_come_back_get_everything_in_flight() {
         let mut core = window(2);
-        core.step(Input::Subscribers(true), at(0));
-        core.step(Input::Subscribers(false), at(0));
+        core.step(Input::Subscribers(1), at(0));
+        core.step(Input::Subscribers(0), at(0));
         assert_eq!(core.step(Input::Tick, at(100)), []);
-        assert_eq!(published(&core.step(Input::Subscribers(true), at(100))), [0, 1]);
-        assert_eq!(core.next_wakeup(), Some(at(101)));
+        assert_eq!(published(&core.step(Input::Subscribers(1), at(100))), [0, 1]);
+        assert_eq!(core.next_wakeup(), Some(at(102)), "attempts count on");
+    }
+
+    #[test]
+    fn each_further_listener_gets_what_is_not_settled_and_one_that_leaves_changes_nothing() {
+        let mut core = window(4);
+        core.step(Input::Subscribers(1), at(0));
+        for now in [1, 2, 3, 4, 5, 6, 7, 8] {
+            core.step(Input::Tick, at(now));
+        }
+        assert_eq!(core.step(Input::Subscribers(1), at(8)), []);
+        // All four are due now, and there is room for two; for the others as soon as those are settled.
+        assert_eq!(published(&core.step(Input::Subscribers(2), at(8))), [0, 1]);
+        assert_eq!(published(&core.step(says(1, Action::Ignored), at(8))), [2]);
+        assert_eq!(published(&core.step(says(0, Action::Ignored), at(8))), [3]);
+        assert_eq!(core.step(Input::Subscribers(1), at(8)), []);
     }
 
     #[test]
     fn a_promise_settles_only_when_the_outbox_keeps_it() {
         let mut core = window(1);
-        core.step(Input::Subscribers(true), at(0));
+        core.step(Input::Subscribers(1), at(0));
         assert_eq!(core.step(says(0, Action::Answered), at(0)), []);
         assert_eq!(published(&core.step(Input::Tick, at(1))), [0]);
         let forward = Input::Stored { answers: id(0), kind: OutboundKind::Forward };
@@ -405,7 +421,7 @@ mod tests {
                     [Action::Answered, Action::Ordered, Action::Forwarded, Action::Ignored, Action::Rejected];
                 says(n, actions[action])
             }),
-            any::<bool>().prop_map(Input::Subscribers),
+            (0usize..3).prop_map(Input::Subscribers),
             Just(Input::Tick),
         ];
         prop::collection::vec((input, 0u64..4), 0..80)
@@ -443,7 +459,7 @@ mod tests {
             // Whatever happened before: with listeners and time, each open mail is published though none is settled,
             // and can be settled.
             let end = at(now + 30);
-            let mut effects = core.step(Input::Subscribers(true), at(now));
+            let mut effects = core.step(Input::Subscribers(3), at(now));
             while let Some(wakeup) = core.next_wakeup().filter(|wakeup| *wakeup < end) {
                 effects.extend(core.step(Input::Tick, wakeup));
             }

@@ -61,7 +61,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     loop {
         tokio::select! {
             () = shutdown.requested() => break,
-            _ = looks.tick() => handle.set_subscribers(raw.subscribers() > 0),
+            _ = looks.tick() => handle.set_subscribers(raw.subscribers()),
             Some(mail) = mails.recv() => {
                 if let Err(error) = publish(&raw, &inbound, mail) {
                     tracing::warn!(%error, "a mail was not published; it comes again");

@@ -70,7 +70,7 @@ pub async fn start(directory: &Path, overrides: &[(&str, Value)]) -> (Bridge, St
 /// A bridge that publishes.
 pub async fn start_publishing(directory: &Path, overrides: &[(&str, Value)]) -> (Bridge, Streams) {
     let started = start(directory, overrides).await;
-    started.0.handle().set_subscribers(true);
+    started.0.handle().set_subscribers(1);
     started
 }
 

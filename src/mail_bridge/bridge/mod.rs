@@ -66,7 +66,7 @@ pub struct Streams {
 pub struct Handle {
     journal: Journal,
     dispositions: mpsc::Sender<Disposition>,
-    subscribers: Arc<watch::Sender<bool>>,
+    subscribers: Arc<watch::Sender<usize>>,
     counters: Arc<Counters>,
     max_connections: usize,
     window: Arc<Mutex<health::Intake>>,
@@ -90,9 +90,10 @@ impl Handle {
         self.journal.queue(SystemTime::now(), mail).await
     }
 
-    /// Says whether anybody subscribes to the mails; nothing is published before.
-    pub fn set_subscribers(&self, present: bool) {
-        self.subscribers.send_if_modified(|known| std::mem::replace(known, present) != present);
+    /// Says how many subscribe to the mails; nothing is published while none does. When there are more than before,
+    /// everything published and not settled is published again, as it may be new to the one that came.
+    pub fn set_subscribers(&self, count: usize) {
+        self.subscribers.send_if_modified(|known| std::mem::replace(known, count) != count);
     }
 
     /// The mail with this id, as received. `None`: unknown, or deleted since it was settled.
@@ -171,7 +172,7 @@ impl Bridge {
         let (stop, stop_out) = watch::channel(false);
         let (stop_window, window_stopped) = watch::channel(false);
         let (dispositions, dispositions_out) = mpsc::channel(QUEUE);
-        let (subscribers, subscribers_out) = watch::channel(false);
+        let (subscribers, subscribers_out) = watch::channel(0);
         let (publish, publish_out) = mpsc::channel(params.max_in_flight.saturating_mul(2));
         let (mails_in, mails) = mpsc::channel(1);
         let (deliver, deliveries) = mpsc::channel(QUEUE);
