@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use posthorn::{
+    health::Level,
     mail::{MailId, OutboundKind, OutboundMail},
     mail_bridge::{
         bridge::Streams,
@@ -121,7 +122,7 @@ async fn what_was_queued_before_a_kill_is_sent_after_it_over_one_connection() {
     }
     // Nobody listens at the smart host: each is queued and deferred.
     states(&mut streams, 6).await;
-    assert_eq!(bridge.handle().state().outbox.deferred_in_a_row, 3);
+    assert_eq!(bridge.handle().state().outbox.failures_in_a_row, 3);
     drop((bridge, streams));
     let script = Script::default();
     let connections = script.connections.clone();
@@ -135,6 +136,25 @@ async fn what_was_queued_before_a_kill_is_sent_after_it_over_one_connection() {
     assert!(bridge.drain().await);
     // Nothing is left to send.
     assert_eq!(start(dir.path(), &overrides).await.0.handle().state().outbox.pending, 0);
+}
+
+#[tokio::test]
+async fn a_smart_host_that_refuses_everything_for_good_is_an_error_until_it_takes_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = "554 5.7.1 relaying denied";
+    let (smarthost, _taken) = Script::new(&[refused, refused, refused], &[]).serve().await;
+    let (bridge, mut streams) = start(dir.path(), &[("smarthost", text(smarthost))]).await;
+    let handle = bridge.handle();
+    for (question, level) in
+        [(b"a", Level::Warn), (b"b", Level::Warn), (b"c", Level::Error), (b"d", Level::Ok)]
+    {
+        handle.outbound(answer(MailId::of(question), OutboundKind::Answer)).await.unwrap();
+        let delivered = level == Level::Ok;
+        let end = if delivered { SendState::Delivered } else { SendState::Failed };
+        assert_eq!(states(&mut streams, 2).await, [(SendState::Queued, 0), (end, 1)]);
+        assert_eq!(handle.status().last().unwrap().level, level);
+    }
+    assert_eq!(handle.state().outbox.failed, 3);
 }
 
 #[tokio::test]

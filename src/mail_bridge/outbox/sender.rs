@@ -127,13 +127,12 @@ impl Sender {
         self.note(|figures| match attempt.state {
             SendState::Delivered => {
                 figures.delivered = figures.delivered.saturating_add(1);
-                figures.deferred_in_a_row = 0;
+                figures.failures_in_a_row = 0;
             }
-            SendState::Failed => {
-                figures.failed = figures.failed.saturating_add(1);
-                figures.deferred_in_a_row = 0;
+            state => {
+                figures.failed = figures.failed.saturating_add(u64::from(state == SendState::Failed));
+                figures.failures_in_a_row = figures.failures_in_a_row.saturating_add(1);
             }
-            _ => figures.deferred_in_a_row = figures.deferred_in_a_row.saturating_add(1),
         });
         tracing::info!(mail_id = %mail.answers, state = ?attempt.state, attempts = attempt.attempts, "outbound mail");
         self.report(mail, attempt.state, attempt.attempts, attempt.reply).await;
