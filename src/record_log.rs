@@ -17,17 +17,24 @@
 //! Reading stops at the first record that is cut short or damaged; the bytes from there on are the torn tail. They
 //! are cut from the log and kept in `<path>.torn` (which holds the latest tail only), for a person to look at.
 //!
+//! Files are made for their owner only: mails and evidence are nobody else's. What exists keeps its mode.
+//!
 //! What it does not do: read a record again (its owner keeps what it needs), compact, or notice a disk that lies.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 const MAGIC: &[u8; 16] = b"posthorn log 1\n\0";
 /// Length and checksum.
 const HEAD_BYTES: usize = 8;
+/// Mode of a new file: its owner only.
+pub(crate) const FILE_MODE: u32 = 0o600;
+/// Mode of a new directory: its owner only.
+const DIRECTORY_MODE: u32 = 0o700;
 /// Appended records are handed to the kernel when this much is buffered, bytes.
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -55,6 +62,16 @@ pub enum RecordLogError {
     NotALog {
         /// The log.
         path: PathBuf,
+    },
+    /// Damaged, where it must be whole; nothing was changed.
+    #[error("record log '{path}': damaged at byte {offset}, must be whole to its end, {bytes} bytes on; restore it, or move it and those after it away", path = path.display())]
+    Damaged {
+        /// The log.
+        path: PathBuf,
+        /// Where the first bad record starts.
+        offset: u64,
+        /// Bytes from there to the end.
+        bytes: u64,
     },
     /// A record larger than the bound the log was opened with; nothing was written.
     #[error("record log '{path}': record of {bytes} bytes, must be at most {max}", path = path.display())]
@@ -105,12 +122,30 @@ impl RecordLog {
     /// If the file cannot be read, written or locked, or is not a record log. `max_record_bytes` must not be less
     /// than it was before: a larger record is taken for damage.
     pub fn open(path: &Path, max_record_bytes: usize) -> Result<(Self, Recovered), RecordLogError> {
+        Self::open_if(path, max_record_bytes, |_, _| true)
+    }
+
+    /// Like [`open`](Self::open), for a log that was ended with a sync: damage is no torn tail but lost records.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), and [`RecordLogError::Damaged`] if anything in it is no record.
+    pub fn open_whole(path: &Path, max_record_bytes: usize) -> Result<(Self, Recovered), RecordLogError> {
+        Self::open_if(path, max_record_bytes, |valid, torn| valid > 0 && torn == 0)
+    }
+
+    /// Opens the log if `allowed` says so of the bytes that are valid and those that are torn.
+    fn open_if(
+        path: &Path,
+        max_record_bytes: usize,
+        allowed: impl Fn(u64, u64) -> bool,
+    ) -> Result<(Self, Recovered), RecordLogError> {
         let failed = |action| move |source| RecordLogError::Io { path: path.to_owned(), action, source };
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(FILE_MODE)
             .open(path)
             .map_err(failed("open"))?;
         file.try_lock().map_err(|error| match error {
@@ -118,6 +153,10 @@ impl RecordLog {
             TryLockError::Error(source) => failed("lock")(source),
         })?;
         let (valid, recovered) = scan(path, &file, max_record_bytes)?;
+        if !allowed(valid, recovered.torn_bytes) {
+            let bytes = recovered.torn_bytes;
+            return Err(RecordLogError::Damaged { path: path.to_owned(), offset: valid, bytes });
+        }
         if valid == 0 {
             // New, or torn while it was made.
             file.set_len(0).map_err(failed("truncate"))?;
@@ -279,11 +318,20 @@ fn checksum(length: [u8; 4], record: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// On disk when it returns, as the tail is cut next.
 fn keep_torn(path: &Path, file: &mut File, valid: u64) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".torn");
     file.seek(SeekFrom::Start(valid))?;
-    io::copy(file, &mut File::create(name)?).map(|_| ())
+    let mut torn = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(name)?;
+    io::copy(file, &mut torn)?;
+    torn.sync_all()?;
+    sync_directory(path)
+}
+
+/// Makes a directory, and those above it that are missing, for its owner only.
+pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)
 }
 
 /// Syncs the directory that holds `path`, so that a file created or renamed there stays there.
@@ -294,7 +342,7 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
 
@@ -341,6 +389,49 @@ mod tests {
             written(&path, &[b"next"]);
             assert_eq!(open(&path).1.records.len(), expected + 1);
         }
+    }
+
+    #[test]
+    fn a_log_that_must_be_whole_is_refused_as_it_is_when_it_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        written(&path, &[b"one", b"two"]);
+        let whole = fs::read(&path).unwrap();
+        assert_eq!(RecordLog::open_whole(&path, 1000).unwrap().1.records.len(), 2);
+        let mut flipped = whole.clone();
+        flipped[16 + 8] ^= 1;
+        for (bytes, at) in
+            [(&flipped[..], 16), (&whole[..whole.len() - 1], 16 + 11), (&whole[..7], 0), (&[], 0)]
+        {
+            fs::write(&path, bytes).unwrap();
+            let error = RecordLog::open_whole(&path, 1000).unwrap_err();
+            assert!(matches!(error, RecordLogError::Damaged { offset, .. } if offset == at), "{error}");
+            assert!(
+                error.to_string().contains(&format!("{}': damaged at byte {at},", path.display())),
+                "{error}"
+            );
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn what_is_made_is_its_owners_only_and_what_exists_is_left() {
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let made = dir.path().join("state/journal");
+        create_directory(&made).unwrap();
+        create_directory(&made).unwrap();
+        assert_eq!(mode(dir.path()), 0o755);
+        assert_eq!((mode(made.parent().unwrap()), mode(&made)), (0o700, 0o700));
+        let path = made.join("log");
+        written(&path, &[b"one"]);
+        fs::write(&path, [&fs::read(&path).unwrap()[..], b"torn"].concat()).unwrap();
+        assert_eq!(open(&path).1.torn_bytes, 4);
+        assert_eq!((mode(&path), mode(&made.join("log.torn"))), (0o600, 0o600));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        written(&path, &[b"two"]);
+        assert_eq!(mode(&path), 0o640);
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use crate::health::{Level, Status};
 
+/// So many failed attempts in a row are the smart host's or the network's, not one mail's.
+const FAILURES: u32 = 3;
+
 /// State of the journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Journal {
@@ -32,7 +35,7 @@ pub struct Intake {
     pub refused_connections: u64,
     /// Whether anybody listens to the mails published.
     pub subscribers: bool,
-    /// Mails published and not settled.
+    /// Mails published not long ago and not settled.
     pub in_flight: usize,
 }
 
@@ -45,8 +48,8 @@ pub struct Outbox {
     pub delivered: u64,
     /// Failed for good since start.
     pub failed: u64,
-    /// Attempts in a row that failed for now.
-    pub deferred_in_a_row: u32,
+    /// Attempts in a row that failed, for now or for good.
+    pub failures_in_a_row: u32,
 }
 
 /// State of the bridge.
@@ -100,15 +103,16 @@ fn intake(state: &State) -> Status {
 }
 
 fn outbox(state: &Outbox) -> Status {
-    let (level, message) = match state.deferred_in_a_row {
+    let (level, message) = match state.failures_in_a_row {
         0 => (Level::Ok, "sending"),
-        _ => (Level::Warn, "the smart host does not take mails now, they are tried again"),
+        failures if failures < FAILURES => (Level::Warn, "the last mail was not delivered"),
+        _ => (Level::Error, "no mail is delivered: the smart host is away or refuses them"),
     };
     Status::new("outbox", level, message)
         .with("pending", state.pending)
         .with("delivered", state.delivered)
         .with("failed", state.failed)
-        .with("deferred_in_a_row", state.deferred_in_a_row)
+        .with("failures_in_a_row", state.failures_in_a_row)
 }
 
 #[cfg(test)]
@@ -131,6 +135,11 @@ mod tests {
         );
         assert_eq!(levels(|state| state.intake.connections = 2), [Level::Ok, Level::Warn, Level::Ok]);
         assert_eq!(levels(|state| state.journal.unsettled = 1), [Level::Ok, Level::Warn, Level::Ok]);
-        assert_eq!(levels(|state| state.outbox.deferred_in_a_row = 1), [Level::Ok, Level::Ok, Level::Warn]);
+        for (failures, level) in [(1, Level::Warn), (2, Level::Warn), (3, Level::Error), (99, Level::Error)] {
+            assert_eq!(
+                levels(|state| state.outbox.failures_in_a_row = failures),
+                [Level::Ok, Level::Ok, level]
+            );
+        }
     }
 }

@@ -47,7 +47,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let outbound = graph.subscribe(&topics::MAIL_OUTBOUND)?;
     let requests = graph.serve(&topics::GET_RAW)?;
 
-    let (bridge, Streams { mut mails, mut deliveries }) = Bridge::start(params).await?;
+    let (mut bridge, Streams { mut mails, mut deliveries }) = Bridge::start(params).await?;
     let handle = bridge.handle();
     let of_health = handle.clone();
     diagnostics::publish(&mut graph, move || of_health.status())?;
@@ -60,20 +60,21 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = shutdown.requested() => break,
-            error = spinning.ended() => return Err(error.into()),
-            _ = looks.tick() => handle.set_subscribers(raw.subscribers() > 0),
-            Some(mail) = mails.recv() => {
-                if let Err(error) = publish(&raw, &inbound, mail) {
-                    tracing::warn!(%error, "a mail was not published; it comes again");
+                () = shutdown.requested() => break,
+        error = spinning.ended() => return Err(error.into()),
+        () = bridge.ended() => return Err("a task that works until the end has ended".into()),
+        _ = looks.tick() => handle.set_subscribers(raw.subscribers()),
+                Some(mail) = mails.recv() => {
+                    if let Err(error) = publish(&raw, &inbound, mail) {
+                        tracing::warn!(%error, "a mail was not published; it comes again");
+                    }
+                }
+                Some(delivery) = deliveries.recv() => {
+                    if let Err(error) = delivered.publish(&delivery_to_ros(&delivery, SystemTime::now())) {
+                        tracing::warn!(%error, "a delivery status is lost");
+                    }
                 }
             }
-            Some(delivery) = deliveries.recv() => {
-                if let Err(error) = delivered.publish(&delivery_to_ros(&delivery, SystemTime::now())) {
-                    tracing::warn!(%error, "a delivery status is lost");
-                }
-            }
-        }
     }
     // Both are journaled: what is not published now is published, or known to be delivered, after the restart.
     drop((mails, deliveries));

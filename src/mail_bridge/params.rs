@@ -48,11 +48,11 @@ pub const SPECS: &[Spec] = &[
     spec("journal_segment_bytes", Int(64 * 1024 * 1024), Rule::IntRange(4096, 1024 * 1024 * 1024), "B", "A file of the journal is followed by a new one at this size."),
     spec("journal_keep_segments", Int(4), Rule::IntRange(1, 10_000), "", "Files of the journal kept for get_raw although all in them is settled."),
     spec("journal_remembered", Int(100_000), Rule::IntRange(0, 10_000_000), "", "Mails and answers whose file is gone but whose identity is remembered, so that a repetition is seen."),
-    spec("max_in_flight", Int(32), Rule::IntRange(1, 10_000), "", "Mails published and not yet settled, at most."),
+    spec("max_in_flight", Int(32), Rule::IntRange(1, 10_000), "", "Mails published for the first time and not yet settled, at most, each until redelivery_min_s; as many again that are published again."),
     spec("redelivery_min_s", Double(10.0), Rule::DoubleRange(0.01, 86_400.0), "s", "A mail not settled is published again after this; doubles each time."),
     spec("redelivery_max_s", Double(600.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two publications of a mail."),
     spec("smarthost", Text("127.0.0.1:25"), Rule::NotEmpty, "", "Host and port of the SMTP server that outbound mails are handed to."),
-    spec("smarthost_timeout_s", Double(60.0), Rule::DoubleRange(0.1, 3600.0), "s", "Time for the smart host to accept a connection and for each of its replies."),
+    spec("smarthost_timeout_s", Double(60.0), Rule::DoubleRange(0.1, 3600.0), "s", "Time for the smart host to accept a connection and for each of its replies; for the one to a whole mail at least 600 s."),
     spec("sender_address", Text(""), Rule::Any, "", "From of outbound mails that name none; empty: posthorn@ and the hostname."),
     spec("retry_min_s", Double(60.0), Rule::DoubleRange(0.01, 86_400.0), "s", "An outbound mail that failed for now is sent again after this; doubles each time."),
     spec("retry_max_s", Double(3600.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two attempts of an outbound mail."),
@@ -101,7 +101,7 @@ pub struct Params {
     pub journal_keep_segments: usize,
     /// Identities remembered of journal files that are gone.
     pub journal_remembered: usize,
-    /// Mails published and not settled, at most.
+    /// First publications in flight, at most; further ones, as many again.
     pub max_in_flight: usize,
     /// When an unsettled mail is published again.
     pub redelivery: BackOff,

@@ -1,15 +1,18 @@
 //! What survives restarts, kills, torn tails and rotation.
 
-use std::{fs::OpenOptions, io::Write, path::Path};
+use std::{fs::OpenOptions, io::Write, os::unix::fs::PermissionsExt, path::Path};
 
 use posthorn::{
     health::Level,
     mail::{Action, MailId, OutboundKind, OutboundMail},
-    mail_bridge::journal::{Queued, SendState},
+    mail_bridge::{
+        bridge::Bridge,
+        journal::{Queued, SendState},
+    },
     params::Value,
 };
 
-use super::support::{answer, deliver, disposition, soon, start, start_publishing};
+use super::support::{answer, deliver, disposition, params, soon, start, start_publishing};
 
 fn segments(directory: &Path) -> Vec<std::path::PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(directory)
@@ -48,6 +51,39 @@ async fn a_torn_tail_is_cut_and_reported_and_the_rest_kept() {
     deliver(&bridge, "after\r\n").await;
     assert!(bridge.drain().await);
     assert_eq!(start(dir.path(), &[]).await.0.handle().state().journal.unsettled, 2);
+}
+
+#[tokio::test]
+async fn the_journal_is_its_owners_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = dir.path().join("journal");
+    let (bridge, _streams) = start(&journal, &[]).await;
+    deliver(&bridge, "secret\r\n").await;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&journal), 0o700);
+    for entry in std::fs::read_dir(&journal).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn damage_before_the_last_segment_is_told_and_cuts_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let overrides = [("journal_segment_bytes", Value::Int(4096))];
+    let (bridge, _streams) = start(dir.path(), &overrides).await;
+    for n in 0..3 {
+        deliver(&bridge, &format!("{n} {}\r\n", "x".repeat(3000))).await;
+    }
+    assert!(bridge.drain().await);
+    let first = segments(dir.path()).remove(0);
+    let mut bytes = std::fs::read(&first).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&first, &bytes).unwrap();
+    let Err(error) = Bridge::start(params(dir.path(), &overrides)).await else { panic!("started") };
+    let expected = format!("record log '{}': damaged at byte 16,", first.display());
+    assert!(error.to_string().contains(&expected), "{error}");
+    assert_eq!(std::fs::read(&first).unwrap(), bytes);
 }
 
 #[tokio::test]

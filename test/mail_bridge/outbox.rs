@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use posthorn::{
+    health::Level,
     mail::{MailId, OutboundKind, OutboundMail},
     mail_bridge::{
         bridge::Streams,
@@ -11,7 +12,7 @@ use posthorn::{
     params::Value,
 };
 
-use super::support::{Script, answer, soon, start, text};
+use super::support::{GONE, LATE, Script, answer, soon, start, text};
 
 async fn states(streams: &mut Streams, count: usize) -> Vec<(SendState, u32)> {
     let mut states = Vec::new();
@@ -121,7 +122,7 @@ async fn what_was_queued_before_a_kill_is_sent_after_it_over_one_connection() {
     }
     // Nobody listens at the smart host: each is queued and deferred.
     states(&mut streams, 6).await;
-    assert_eq!(bridge.handle().state().outbox.deferred_in_a_row, 3);
+    assert_eq!(bridge.handle().state().outbox.failures_in_a_row, 3);
     drop((bridge, streams));
     let script = Script::default();
     let connections = script.connections.clone();
@@ -135,6 +136,57 @@ async fn what_was_queued_before_a_kill_is_sent_after_it_over_one_connection() {
     assert!(bridge.drain().await);
     // Nothing is left to send.
     assert_eq!(start(dir.path(), &overrides).await.0.handle().state().outbox.pending, 0);
+}
+
+#[tokio::test]
+async fn a_smart_host_that_refuses_everything_for_good_is_an_error_until_it_takes_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = "554 5.7.1 relaying denied";
+    let (smarthost, _taken) = Script::new(&[refused, refused, refused], &[]).serve().await;
+    let (bridge, mut streams) = start(dir.path(), &[("smarthost", text(smarthost))]).await;
+    let handle = bridge.handle();
+    for (question, level) in
+        [(b"a", Level::Warn), (b"b", Level::Warn), (b"c", Level::Error), (b"d", Level::Ok)]
+    {
+        handle.outbound(answer(MailId::of(question), OutboundKind::Answer)).await.unwrap();
+        let delivered = level == Level::Ok;
+        let end = if delivered { SendState::Delivered } else { SendState::Failed };
+        assert_eq!(states(&mut streams, 2).await, [(SendState::Queued, 0), (end, 1)]);
+        assert_eq!(handle.status().last().unwrap().level, level);
+    }
+    assert_eq!(handle.state().outbox.failed, 3);
+}
+
+#[tokio::test]
+async fn a_connection_lost_after_the_dot_sends_nothing_again_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let wait = [("retry_min_s", Value::Double(1000.0)), ("retry_max_s", Value::Double(1000.0))];
+    let (bridge, mut streams) = start(dir.path(), &wait).await;
+    for question in [b"a", b"b"] {
+        bridge.handle().outbound(answer(MailId::of(question), OutboundKind::Answer)).await.unwrap();
+    }
+    states(&mut streams, 4).await;
+    drop((bridge, streams));
+    // Both go over one connection, which is lost when the second was taken.
+    let (smarthost, mut taken) = Script::new(&[], &["250 ok", GONE]).serve().await;
+    let (bridge, mut streams) =
+        start(dir.path(), &[("smarthost", text(smarthost)), wait[0].clone(), wait[1].clone()]).await;
+    let expected = [(SendState::Delivered, 2), (SendState::Deferred, 2)];
+    assert_eq!(states(&mut streams, 2).await, expected);
+    assert!(bridge.drain().await);
+    soon(taken.recv()).await.unwrap();
+    soon(taken.recv()).await.unwrap();
+    assert!(taken.try_recv().is_err(), "sent again at once");
+}
+
+#[tokio::test]
+async fn the_reply_to_the_dot_has_more_time_than_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (smarthost, _taken) = Script::new(&[], &[LATE]).serve().await;
+    let overrides = [("smarthost", text(smarthost)), ("smarthost_timeout_s", Value::Double(0.3))];
+    let (bridge, mut streams) = start(dir.path(), &overrides).await;
+    bridge.handle().outbound(answer(MailId::of(b"a"), OutboundKind::Answer)).await.unwrap();
+    assert_eq!(states(&mut streams, 2).await, [(SendState::Queued, 0), (SendState::Delivered, 1)]);
 }
 
 #[tokio::test]

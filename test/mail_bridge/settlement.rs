@@ -14,7 +14,7 @@ async fn nothing_is_published_while_nobody_subscribes() {
     let (bridge, mut streams) = start(dir.path(), &[]).await;
     let id = deliver(&bridge, "wait\r\n").await;
     assert!(streams.mails.try_recv().is_err());
-    bridge.handle().set_subscribers(true);
+    bridge.handle().set_subscribers(1);
     assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
 }
 
@@ -33,6 +33,18 @@ async fn an_unsettled_mail_comes_again_and_a_rejected_one_does_not() {
     let handle = bridge.handle();
     assert!(bridge.drain().await);
     assert_eq!(handle.state().journal.unsettled, 0);
+}
+
+#[tokio::test]
+async fn a_subscriber_beside_another_gets_what_is_not_settled_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let overrides =
+        [("redelivery_min_s", Value::Double(1000.0)), ("redelivery_max_s", Value::Double(1000.0))];
+    let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
+    let id = deliver(&bridge, "recorded only\r\n").await;
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
+    bridge.handle().set_subscribers(2);
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
 }
 
 #[tokio::test]

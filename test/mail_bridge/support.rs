@@ -70,7 +70,7 @@ pub async fn start(directory: &Path, overrides: &[(&str, Value)]) -> (Bridge, St
 /// A bridge that publishes.
 pub async fn start_publishing(directory: &Path, overrides: &[(&str, Value)]) -> (Bridge, Streams) {
     let started = start(directory, overrides).await;
-    started.0.handle().set_subscribers(true);
+    started.0.handle().set_subscribers(1);
     started
 }
 
@@ -167,6 +167,11 @@ pub async fn deliver(bridge: &Bridge, data: &str) -> MailId {
     MailId::of(data.as_bytes())
 }
 
+/// Takes the mail and thinks it over.
+pub const LATE: &str = "250 2.0.0 late";
+/// Takes the mail and is gone.
+pub const GONE: &str = "250 2.0.0 gone";
+
 /// A mail that the smart host took.
 #[derive(Debug)]
 pub struct Taken {
@@ -175,7 +180,8 @@ pub struct Taken {
     pub data: String,
 }
 
-/// A smart host. Replies to RCPT and to the final dot come from the scripts, and are 250 when those are used up.
+/// A smart host. Replies to RCPT and to the final dot come from the scripts, and are 250 when those are used up. The
+/// reply [`LATE`] is a 250 after a while, the reply [`GONE`] none but the end of the connection; the mail is taken.
 #[derive(Clone, Default)]
 pub struct Script {
     pub rcpt: Arc<Mutex<VecDeque<&'static str>>>,
@@ -246,6 +252,11 @@ async fn session(stream: TcpStream, script: Script, taken: mpsc::UnboundedSender
                 if reply.starts_with("250") {
                     let mail = Taken { mail_from: mail_from.clone(), rcpt_to: rcpt_to.clone(), data };
                     taken.send(mail).unwrap();
+                }
+                match reply {
+                    LATE => tokio::time::sleep(Duration::from_secs(1)).await,
+                    GONE => return,
+                    _ => {}
                 }
                 reply
             }

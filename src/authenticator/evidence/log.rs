@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -14,7 +13,7 @@ use super::{Anchor, Evidence, Finding, Receipt};
 use crate::{
     authenticator::merkle::{Hash, Tree},
     mail::MailId,
-    record_log::{RecordLog, RecordLogError},
+    record_log::{RecordLog, RecordLogError, create_directory},
 };
 
 /// Bound of a record in either log; both kinds are smaller.
@@ -87,8 +86,7 @@ impl EvidenceLog {
     /// # Errors
     /// If a file cannot be used, is in use, or holds what cannot be.
     pub fn open(dir: &Path) -> Result<(Self, u64), EvidenceError> {
-        fs::create_dir_all(dir)
-            .map_err(|source| EvidenceError::Directory { path: dir.to_owned(), source })?;
+        create_directory(dir).map_err(|source| EvidenceError::Directory { path: dir.to_owned(), source })?;
         let (evidence_log, evidence) = RecordLog::open(&dir.join("evidence.log"), MAX_RECORD_BYTES)?;
         let (anchor_log, anchors) = RecordLog::open(&dir.join("anchors.log"), MAX_RECORD_BYTES)?;
         let mut log = Self {

@@ -66,7 +66,7 @@ pub struct Streams {
 pub struct Handle {
     journal: Journal,
     dispositions: mpsc::Sender<Disposition>,
-    subscribers: Arc<watch::Sender<bool>>,
+    subscribers: Arc<watch::Sender<usize>>,
     counters: Arc<Counters>,
     max_connections: usize,
     window: Arc<Mutex<health::Intake>>,
@@ -90,9 +90,10 @@ impl Handle {
         self.journal.queue(SystemTime::now(), mail).await
     }
 
-    /// Says whether anybody subscribes to the mails; nothing is published before.
-    pub fn set_subscribers(&self, present: bool) {
-        self.subscribers.send_if_modified(|known| std::mem::replace(known, present) != present);
+    /// Says how many subscribe to the mails; nothing is published while none does. When there are more than before,
+    /// everything published and not settled is published again, as it may be new to the one that came.
+    pub fn set_subscribers(&self, count: usize) {
+        self.subscribers.send_if_modified(|known| std::mem::replace(known, count) != count);
     }
 
     /// The mail with this id, as received. `None`: unknown, or deleted since it was settled.
@@ -139,6 +140,8 @@ pub struct Bridge {
     outbox: JoinSet<()>,
     window: JoinSet<()>,
     publisher: JoinSet<()>,
+    /// Whether [`Bridge::ended`] has returned.
+    has_ended: bool,
 }
 
 impl Bridge {
@@ -169,8 +172,8 @@ impl Bridge {
         let (stop, stop_out) = watch::channel(false);
         let (stop_window, window_stopped) = watch::channel(false);
         let (dispositions, dispositions_out) = mpsc::channel(QUEUE);
-        let (subscribers, subscribers_out) = watch::channel(false);
-        let (publish, publish_out) = mpsc::channel(params.max_in_flight);
+        let (subscribers, subscribers_out) = watch::channel(0);
+        let (publish, publish_out) = mpsc::channel(params.max_in_flight.saturating_mul(2));
         let (mails_in, mails) = mpsc::channel(1);
         let (deliver, deliveries) = mpsc::channel(QUEUE);
         let (queued, queued_out) = mpsc::unbounded_channel();
@@ -202,6 +205,7 @@ impl Bridge {
             outbox: JoinSet::new(),
             window: JoinSet::new(),
             publisher: JoinSet::new(),
+            has_ended: false,
         };
         bridge.listen(&params, &journal, &stop_out).await?;
         let sender = Sender {
@@ -272,24 +276,95 @@ impl Bridge {
         self.lmtp_addr
     }
 
-    /// Stops intake, lets mails under way finish, and closes the journal, within `drain_timeout_s` for each of intake
-    /// and outbox. True: nothing was cut short.
+    /// Returns when one of the bridge's tasks or the journal's thread has ended, which none does before
+    /// [`drain`](Self::drain) unless it has failed: then the bridge is to be drained. Cancel safe.
+    pub async fn ended(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        let (task, panic) = tokio::select! {
+            Some(ended) = self.servers.join_next() => ("server", ended.err()),
+            Some(ended) = self.outbox.join_next() => ("outbox", ended.err()),
+            Some(ended) = self.window.join_next() => ("window", ended.err()),
+            Some(ended) = self.publisher.join_next() => ("publisher", ended.err()),
+            () = self.handle.journal.ended() => ("journal", None),
+        };
+        tracing::error!(task, ?panic, "a task of the bridge has ended");
+        self.has_ended = true;
+    }
+
+    /// Stops intake, lets mails under way finish, and closes the journal, within half of `drain_timeout_s` for each of
+    /// intake and outbox. True: nothing was cut short and no task had ended before.
     pub async fn drain(mut self) -> bool {
         self.stop.send_replace(true);
-        let mut drained = true;
+        let mut drained = !self.has_ended;
         while let Some(server) = self.servers.join_next().await {
             drained &= server.unwrap_or(false);
         }
         // A server that does not answer is cut off: its mail is sent again after the restart.
-        let outbox =
-            timeout(self.drain_timeout, async { while self.outbox.join_next().await.is_some() {} }).await;
-        drained &= outbox.is_ok();
+        let outbox = timeout(self.drain_timeout, all_ended(&mut self.outbox)).await;
+        drained &= outbox.unwrap_or(false);
         self.outbox.shutdown().await;
         self.stop_window.send_replace(true);
         // The publisher may wait for a reader that has gone; a mail not published is published after the restart.
-        while self.window.join_next().await.is_some() {}
+        drained &= all_ended(&mut self.window).await;
         self.publisher.shutdown().await;
         self.handle.journal.close().await;
         drained && self.handle.journal.figures().failed.is_none()
+    }
+}
+
+/// Waits for all of them; false if one panicked.
+async fn all_ended(tasks: &mut JoinSet<()>) -> bool {
+    let mut well = true;
+    while let Some(ended) = tasks.join_next().await {
+        well &= ended.is_ok();
+    }
+    well
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::Path};
+
+    use super::*;
+    use crate::{
+        mail_bridge::params::SPECS,
+        params::{Value, resolve},
+    };
+
+    async fn start(directory: &Path) -> (Bridge, Streams) {
+        let values =
+            ["smtp_listen", "lmtp_listen"].map(|name| (name.to_owned(), Value::Text("127.0.0.1:0".into())));
+        let values = resolve(SPECS, BTreeMap::from(values)).unwrap();
+        Bridge::start(Params::load(&values, directory).unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn tells_when_any_task_has_ended_and_not_before() {
+        let tasks: [fn(&mut Bridge); 4] = [
+            |bridge| bridge.servers.abort_all(),
+            |bridge| bridge.outbox.abort_all(),
+            |bridge| drop(bridge.window.spawn(async { panic!("on purpose") })),
+            |bridge| bridge.publisher.abort_all(),
+        ];
+        for end in tasks {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut bridge, _streams) = start(dir.path()).await;
+            assert!(timeout(Duration::from_millis(50), bridge.ended()).await.is_err(), "nothing has ended");
+            end(&mut bridge);
+            timeout(Duration::from_secs(10), bridge.ended()).await.unwrap();
+            // What has ended stays so.
+            timeout(Duration::from_secs(10), bridge.ended()).await.unwrap();
+            assert!(!bridge.drain().await);
+        }
+    }
+
+    #[tokio::test]
+    async fn tells_when_the_journal_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut bridge, _streams) = start(dir.path()).await;
+        bridge.handle.journal.close().await;
+        timeout(Duration::from_secs(10), bridge.ended()).await.unwrap();
     }
 }

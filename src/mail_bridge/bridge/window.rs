@@ -57,7 +57,7 @@ impl Window {
         mut self,
         mut events: mpsc::UnboundedReceiver<Event>,
         mut dispositions: mpsc::Receiver<Disposition>,
-        mut subscribers: watch::Receiver<bool>,
+        mut subscribers: watch::Receiver<usize>,
         mut stop: watch::Receiver<bool>,
     ) {
         loop {

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -13,7 +14,10 @@ use super::{
     record::Record,
     store::{JournalError, Settings, lock},
 };
-use crate::{mail_bridge::params::MESSAGE_BYTES, record_log::RecordLog};
+use crate::{
+    mail_bridge::params::MESSAGE_BYTES,
+    record_log::{FILE_MODE, RecordLog, RecordLogError, Recovered, create_directory},
+};
 
 /// Bound of a record: a mail and its envelope.
 const RECORD_BYTES: usize = MESSAGE_BYTES as usize + 1024 * 1024;
@@ -34,13 +38,20 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    /// Opens the directory and fills `index`; also gives the bytes of torn tails that were cut.
+    /// Opens the directory and fills `index`; also gives the bytes of the torn tail that were cut. Only the last segment
+    /// may have one, as a segment is synced before the next is made.
     pub(super) fn open(settings: Settings, index: &mut Index) -> Result<(Self, u64), JournalError> {
         let directory = &settings.directory;
         let failed = |source| JournalError::Directory { path: directory.clone(), source };
-        fs::create_dir_all(directory).map_err(failed)?;
-        let path = directory.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        create_directory(directory).map_err(failed)?;
+        let lock = directory.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(FILE_MODE)
+            .open(lock)
+            .map_err(failed)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => JournalError::Locked { path: directory.clone() },
             TryLockError::Error(source) => failed(source),
@@ -53,15 +64,15 @@ impl Segments {
         }
         numbers.sort_unstable();
         let number = numbers.pop().unwrap_or(1);
-        let mut torn = 0;
         let mut older = BTreeMap::new();
         for number in numbers {
-            let (log, torn_bytes) = recover(&settings, number, index)?;
+            let opened = RecordLog::open_whole(&path(&settings.directory, number), RECORD_BYTES)?;
+            let (log, _) = restore(opened, number, index)?;
             older.insert(number, log.len_bytes());
-            torn += torn_bytes;
         }
-        let (current, torn_bytes) = recover(&settings, number, index)?;
-        Ok((Self { settings, older, number, current, _lock: lock }, torn + torn_bytes))
+        let opened = RecordLog::open(&path(&settings.directory, number), RECORD_BYTES)?;
+        let (current, torn_bytes) = restore(opened, number, index)?;
+        Ok((Self { settings, older, number, current, _lock: lock }, torn_bytes))
     }
 
     pub(super) fn append(&mut self, record: &Record) -> Result<Place, JournalError> {
@@ -109,7 +120,14 @@ impl Segments {
     pub(super) fn retire(&mut self, number: u64, index: &Mutex<Index>) -> Result<(), JournalError> {
         let file = path(&self.settings.directory, number);
         let (mut mails, mut keys) = (Vec::new(), Vec::new());
-        for bytes in RecordLog::read(&file, RECORD_BYTES)?.records {
+        let recovered = RecordLog::read(&file, RECORD_BYTES)?;
+        if recovered.torn_bytes > 0 {
+            // Damaged since it was opened: what is behind the damage is not to be deleted unseen.
+            let bytes = recovered.torn_bytes;
+            let offset = self.older.get(&number).map_or(0, |length| length.saturating_sub(bytes));
+            return Err(RecordLogError::Damaged { path: file, offset, bytes }.into());
+        }
+        for bytes in recovered.records {
             let record = decode(&file, &bytes)?;
             let mut index = lock(index);
             match &record {
@@ -189,14 +207,45 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Record, JournalError> {
     Record::decode(bytes).map_err(|source| JournalError::Record { path: path.to_owned(), source })
 }
 
-fn recover(settings: &Settings, number: u64, index: &mut Index) -> Result<(RecordLog, u64), JournalError> {
-    let path = path(&settings.directory, number);
-    let (log, recovered) = RecordLog::open(&path, RECORD_BYTES)?;
+/// Fills `index` from a segment; also gives the bytes of its torn tail.
+fn restore(
+    (log, recovered): (RecordLog, Recovered),
+    number: u64,
+    index: &mut Index,
+) -> Result<(RecordLog, u64), JournalError> {
     let mut offset = MAGIC_BYTES;
     for bytes in &recovered.records {
         offset = offset.saturating_add(HEAD_BYTES);
-        index.apply(&decode(&path, bytes)?, Place { segment: number, offset, bytes: bytes.len() });
+        index.apply(&decode(log.path(), bytes)?, Place { segment: number, offset, bytes: bytes.len() });
         offset = offset.saturating_add(bytes.len() as u64);
     }
     Ok((log, recovered.torn_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::MailId;
+
+    #[test]
+    fn a_segment_damaged_since_it_was_opened_is_not_retired() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings =
+            Settings { directory: dir.path().to_owned(), segment_bytes: 1, keep_segments: 0, remembered: 9 };
+        let mut index = Index::new(9);
+        let (mut segments, _) = Segments::open(settings, &mut index).unwrap();
+        let record = Record::Remembered(vec![MailId::of(b"one")], Vec::new());
+        let place = segments.append(&record).unwrap();
+        index.apply(&record, place);
+        segments.sync().unwrap();
+        segments.rotate().unwrap();
+        let first = path(dir.path(), 1);
+        let mut bytes = fs::read(&first).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&first, &bytes).unwrap();
+        let index = Mutex::new(index);
+        let error = segments.retire(1, &index).unwrap_err();
+        assert!(error.to_string().contains("damaged at byte 16,"), "{error}");
+        assert_eq!(fs::read(&first).unwrap(), bytes);
+    }
 }

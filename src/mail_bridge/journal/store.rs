@@ -228,6 +228,11 @@ impl Journal {
         }
     }
 
+    /// Returns when the thread has ended, after [`close`](Self::close) or a panic.
+    pub async fn ended(&self) {
+        self.commands.closed().await;
+    }
+
     /// A mail, unless it is unknown or its segment was deleted. Blocking.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The journal's thread: appends, syncs once for all that wait, then replies (group commit).
 
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 
 use tokio::sync::mpsc;
 
@@ -153,7 +153,43 @@ impl Writer {
     }
 }
 
+impl Drop for Writer {
+    /// After a panic nobody else tells that nothing is written any more.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            lock(&self.shared.figures).failed = Some("its thread panicked".to_owned());
+        }
+    }
+}
+
 fn after<T: Send + 'static>(reply: Reply<T>, value: T) -> Done {
     // The caller may have gone; the record stays.
     Box::new(move |result| drop(reply.send(result.map(|()| value))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail_bridge::journal::{Settings, index::Index};
+
+    #[test]
+    fn a_thread_that_panics_is_a_journal_that_has_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            directory: dir.path().to_owned(),
+            segment_bytes: 4096,
+            keep_segments: 1,
+            remembered: 1,
+        };
+        let (segments, _) = Segments::open(settings, &mut Index::new(1)).unwrap();
+        let shared = Arc::new(Shared::default());
+        let (events, _events) = mpsc::unbounded_channel();
+        let writer = Writer { segments, shared: Arc::clone(&shared), events, failed: None };
+        let thread = thread::spawn(move || {
+            let _writer = writer;
+            panic!("on purpose");
+        });
+        assert!(thread.join().is_err());
+        assert_eq!(lock(&shared.figures).failed.as_deref(), Some("its thread panicked"));
+    }
 }

@@ -15,6 +15,9 @@ use super::{compose::Composed, schedule::Outcome};
 const BUFFER_BYTES: usize = 4096;
 /// Kept of a reply for people, characters: at most 998 bytes, the bound of `DeliveryStatus.reply`.
 const REPLY_CHARS: usize = 240;
+/// The reply to the final dot is waited for at least so long (RFC 5321 section 4.5.3.2.6): who gives up earlier sends the
+/// mail twice.
+const DATA_REPLY: Duration = Duration::from_secs(600);
 
 /// The connection is of no more use; nothing is known of the mail under way.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,22 @@ pub enum ClientError {
     /// The server does not want to talk.
     #[error("smart host: {0}")]
     Refused(String),
+}
+
+/// A connection that failed while a mail was sent.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct SendError {
+    /// How.
+    pub error: ClientError,
+    /// Whether the whole mail was written, final dot and all: then the server may have taken it.
+    pub data_sent: bool,
+}
+
+impl From<ClientError> for SendError {
+    fn from(error: ClientError) -> Self {
+        Self { error, data_sent: false }
+    }
 }
 
 /// A session with a server.
@@ -82,8 +101,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends a mail to the recipients in `open` (bits). Refusals by the server are an [`Outcome`].
     ///
     /// # Errors
-    /// If the connection fails: nothing is known of the mail.
-    pub async fn send(&mut self, mail: &Composed, open: u128) -> Result<Outcome, ClientError> {
+    /// If the connection fails: nothing is known of the mail but whether all of it was written.
+    pub async fn send(&mut self, mail: &Composed, open: u128) -> Result<Outcome, SendError> {
         let utf8 = !mail.mail_from.is_ascii() || !mail.rcpt_to.iter().all(|to| to.is_ascii());
         let mut parameters = String::new();
         if utf8 && !self.utf8 {
@@ -130,7 +149,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             return Ok(refusal(&reply, taken, refused));
         }
         self.write(&stuffed(&mail.data)).await?;
-        let reply = self.reply().await?;
+        let reply = self.reply_within(self.timeout.max(DATA_REPLY)).await;
+        let reply = reply.map_err(|error| SendError { error, data_sent: true })?;
         if reply.code != 250 {
             return Ok(refusal(&reply, taken, refused));
         }
@@ -168,7 +188,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     async fn reply(&mut self) -> Result<Response<String>, ClientError> {
-        timeout(self.timeout, self.read_reply()).await.map_err(|_| ClientError::Timeout(self.timeout))?
+        self.reply_within(self.timeout).await
+    }
+
+    async fn reply_within(&mut self, limit: Duration) -> Result<Response<String>, ClientError> {
+        timeout(limit, self.read_reply()).await.map_err(|_| ClientError::Timeout(limit))?
     }
 
     async fn read_reply(&mut self) -> Result<Response<String>, ClientError> {

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    client::{Client, ClientError, one_line},
+    client::{Client, SendError, one_line},
     compose::compose,
     schedule::{Outcome, Schedule},
 };
@@ -127,13 +127,12 @@ impl Sender {
         self.note(|figures| match attempt.state {
             SendState::Delivered => {
                 figures.delivered = figures.delivered.saturating_add(1);
-                figures.deferred_in_a_row = 0;
+                figures.failures_in_a_row = 0;
             }
-            SendState::Failed => {
-                figures.failed = figures.failed.saturating_add(1);
-                figures.deferred_in_a_row = 0;
+            state => {
+                figures.failed = figures.failed.saturating_add(u64::from(state == SendState::Failed));
+                figures.failures_in_a_row = figures.failures_in_a_row.saturating_add(1);
             }
-            _ => figures.deferred_in_a_row = figures.deferred_in_a_row.saturating_add(1),
         });
         tracing::info!(mail_id = %mail.answers, state = ?attempt.state, attempts = attempt.attempts, "outbound mail");
         self.report(mail, attempt.state, attempt.attempts, attempt.reply).await;
@@ -168,25 +167,32 @@ impl Sender {
                 };
             }
         };
-        // A kept connection may have been closed by the server meanwhile: that is no attempt.
-        if let Some(mut kept) = client.take()
-            && let Ok(outcome) = kept.send(&composed, open).await
-        {
-            *client = Some(kept);
-            return outcome;
+        let lost =
+            |error: SendError| Outcome { delivered: 0, refused: 0, reply: one_line(&error.to_string()) };
+        if let Some(mut kept) = client.take() {
+            match kept.send(&composed, open).await {
+                Ok(outcome) => {
+                    *client = Some(kept);
+                    return outcome;
+                }
+                // The server may have taken it: at once would be twice.
+                Err(error) if error.data_sent => return lost(error),
+                // It may have been closed by the server meanwhile: that is no attempt.
+                Err(_) => {}
+            }
         }
         let fresh = async {
             let mut fresh =
                 Client::connect(&params.smarthost, &params.hostname, params.smarthost_timeout).await?;
             let outcome = fresh.send(&composed, open).await?;
-            Ok::<_, ClientError>((fresh, outcome))
+            Ok::<_, SendError>((fresh, outcome))
         };
         match fresh.await {
             Ok((fresh, outcome)) => {
                 *client = Some(fresh);
                 outcome
             }
-            Err(error) => Outcome { delivered: 0, refused: 0, reply: one_line(&error.to_string()) },
+            Err(error) => lost(error),
         }
     }
 

@@ -19,7 +19,7 @@ use super::{
     evm::{BASE_FEE, Outcome, State},
     transaction::Transaction,
 };
-use crate::record_log::{RecordLog, RecordLogError, sync_directory};
+use crate::record_log::{RecordLog, RecordLogError, create_directory, sync_directory};
 
 /// Bound of a block's record: a transaction's data and logs.
 const MAX_BLOCK_BYTES: usize = 4 * 1024 * 1024;
@@ -104,7 +104,7 @@ pub(super) struct Chain {
 impl Chain {
     /// Opens the chain in `dir`, or makes it with all the money at `genesis.funded`.
     pub fn open(dir: &Path, genesis: &Genesis) -> Result<Self, ChainError> {
-        fs::create_dir_all(dir).map_err(|source| ChainError::Directory { path: dir.to_owned(), source })?;
+        create_directory(dir).map_err(|source| ChainError::Directory { path: dir.to_owned(), source })?;
         let (mut log, recovered) = RecordLog::open(&dir.join("chain.log"), MAX_BLOCK_BYTES)?;
         let mut records = recovered.records;
         if records.is_empty() {
