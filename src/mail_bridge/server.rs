@@ -116,7 +116,9 @@ pub async fn run(
                         sessions.spawn(async move {
                             let counters = Arc::clone(&connection.settings.counters);
                             counters.connections.fetch_add(1, Ordering::Relaxed);
-                            if let Err(error) = connection.serve(protocol, peer.ip()).await {
+                            // A listener of both families gives IPv4 clients mapped addresses, which SPF does not know.
+                            let peer = peer.ip().to_canonical();
+                            if let Err(error) = connection.serve(protocol, peer).await {
                                 tracing::debug!(%error, ?protocol, "connection lost");
                             }
                             counters.connections.fetch_sub(1, Ordering::Relaxed);
