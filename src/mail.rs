@@ -108,6 +108,8 @@ pub struct Content {
     pub text: String,
     /// Not all is shown: something was cut at its bound, or stands outside the parts of a multipart.
     pub truncated: bool,
+    /// The sender's words are all in `text`: one inline text/plain part, or that and HTML of the same words.
+    pub text_only: bool,
     /// Attachments in the order of the mail.
     pub attachments: Vec<Attachment>,
 }
@@ -204,6 +206,10 @@ pub struct Verdict {
     pub dkim_domain: String,
     /// Selector of the DKIM signature that passed; empty if none.
     pub dkim_selector: String,
+    /// An aligned DKIM signature covers all that an order depends on (`Verdict.order_covered`).
+    pub order_covered: bool,
+    /// Why not; empty if it does.
+    pub order_gap: String,
     /// What the registry says.
     pub registry: Registration,
     /// Role of the sender; `None` unless the registration is active.
@@ -222,6 +228,8 @@ pub enum OutboundKind {
     Answer = 1,
     /// The mail answered, passed on to a person.
     Forward = 2,
+    /// Of posthorn's own accord.
+    Notice = 3,
 }
 
 /// A mail to be sent, unique by (`answers`, `kind`).
@@ -237,6 +245,10 @@ pub struct OutboundMail {
     pub from: String,
     /// Recipients, at least one.
     pub to: Vec<String>,
+    /// Who gets a person's reply; empty: no Reply-To.
+    pub reply_to: Vec<String>,
+    /// A person should look at once.
+    pub urgent: bool,
     /// Subject.
     pub subject: String,
     /// Message-ID of the mail answered; empty if none.

@@ -99,6 +99,35 @@ pub struct VehicleCommand {
     pub command: Command,
     /// The From address that was authenticated.
     pub ordered_by: String,
+    /// The Date of the mail, which its signature covers.
+    pub ordered_at: SystemTime,
+    /// Ed25519, over what `VehicleCommand.msg` says.
+    pub signature: [u8; 64],
+}
+
+/// What a vehicle says of an order. Numbers are those of `VehicleAcknowledgement.msg`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum AcknowledgementStatus {
+    /// It will be carried out.
+    Accepted = 1,
+    /// It was carried out.
+    Done = 2,
+    /// It will not be carried out.
+    Refused = 3,
+}
+
+/// A vehicle's answer to a [`VehicleCommand`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// The order.
+    pub command_id: [u8; 32],
+    /// Name of the vehicle.
+    pub vehicle: String,
+    /// What becomes of the order.
+    pub status: AcknowledgementStatus,
+    /// Why it is refused, for a person.
+    pub reason: String,
 }
 
 /// What a person should know of a vehicle. Numbers are those of `VehicleAlert.msg`.

@@ -134,9 +134,9 @@ fn show(posthorn: &mut Posthorn, scene: Scene) -> u32 {
     let receipt: msg::LedgerReceipt = serde_json::from_value(receipt).expect("receipt");
     verify(posthorn, id, &receipt);
     println!(
-        "  ledger   leaf {} in transaction 0x{}…, block {}",
+        "  ledger   leaf {} in transaction {}…, block {}",
         receipt.index,
-        hex(&receipt.transaction[..8]),
+        &receipt.transaction[..18],
         receipt.block_number
     );
     println!("           proof verified against the chain, by another process");
@@ -186,8 +186,4 @@ fn verify(posthorn: &Posthorn, id: MailId, message: &msg::LedgerReceipt) {
         ledger.verify(&receipt).await.expect("the proof must verify");
         ledger.verify(&tampered).await.expect_err("a tampered receipt must not verify");
     });
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -56,6 +56,8 @@ pub fn decide(checked: Checked, registry: Option<(Registration, Role)>) -> Verdi
         dmarc: checked.dmarc,
         dkim_domain: checked.dkim_domain,
         dkim_selector: checked.dkim_selector,
+        order_covered: false,
+        order_gap: String::new(),
         registry,
         role,
         authenticated: registry == Registration::Active,

@@ -212,7 +212,7 @@ async fn serve_register(
     registry: Registry,
 ) {
     while let Some(request) = requests.recv().await {
-        let srv::RegisterSender::Request { address, role } = &request.message;
+        let srv::RegisterSender::Request { address, role, .. } = &request.message;
         let result = match role_from_ros("role", *role) {
             Ok(Role::None) => Err("field 'role' = 0: must be ROLE_OBSERVER or ROLE_OPERATOR".to_owned()),
             Ok(role) => registry.register(address, role).await,
@@ -233,19 +233,27 @@ async fn serve_revoke(mut requests: mpsc::Receiver<Request<srv::RevokeSender::Se
 
 async fn serve_prove(mut requests: mpsc::Receiver<Request<srv::Prove::Service>>, store: EvidenceStore) {
     while let Some(request) = requests.recv().await {
-        let receipt = match MailId::try_from(request.message.mail_id.as_slice()) {
-            Ok(id) => store.receipt(id).await.unwrap_or_else(|error| {
-                tracing::error!(%error, "the evidence log was changed");
-                None
-            }),
-            Err(_) => None,
+        let response = match request.message.mail_id.parse::<MailId>() {
+            Ok(id) => match store.receipt(id).await {
+                Ok(Some(receipt)) => srv::Prove::Response {
+                    found: true,
+                    receipt: receipt_to_ros(&receipt),
+                    message: String::new(),
+                },
+                Ok(None) => no_receipt(format!("mail {id}: not known, or not anchored yet")),
+                Err(error) => {
+                    tracing::error!(%error, "the evidence log was changed");
+                    no_receipt(error.to_string())
+                }
+            },
+            Err(error) => no_receipt(error.to_string()),
         };
-        let response = receipt.map_or_else(srv::Prove::Response::default, |receipt| srv::Prove::Response {
-            found: true,
-            receipt: receipt_to_ros(&receipt),
-        });
         respond(request, response);
     }
+}
+
+fn no_receipt(message: String) -> srv::Prove::Response {
+    srv::Prove::Response { message, ..srv::Prove::Response::default() }
 }
 
 /// Logged without the address: that is only in the request.

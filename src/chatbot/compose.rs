@@ -80,6 +80,8 @@ impl Origin {
             message_id: outbound_id(self.id, kind, &params.from_address),
             from: params.from_address.clone(),
             to: vec![to],
+            reply_to: Vec::new(),
+            urgent: false,
             subject,
             in_reply_to: self.message_id.clone(),
             text,
@@ -92,6 +94,7 @@ fn outbound_id(id: MailId, kind: OutboundKind, from_address: &str) -> String {
     let word = match kind {
         OutboundKind::Answer => "answer",
         OutboundKind::Forward => "forward",
+        OutboundKind::Notice => "notice",
     };
     let domain = from_address.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
     let id = id.to_string();

@@ -211,6 +211,8 @@ impl Core {
                     vehicle: vehicle.to_owned(),
                     command: *command,
                     ordered_by: origin.from.clone(),
+                    ordered_at: identity.date,
+                    signature: [0; 64],
                 };
                 let text = order::answer(*command, vehicle, state, &clock);
                 let mut effects = vec![Effect::Command(order)];

@@ -27,7 +27,7 @@ impl MailId {
 
 impl fmt::Display for MailId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(self.0))
     }
 }
 
@@ -60,15 +60,8 @@ impl FromStr for MailId {
     type Err = MailIdError;
 
     fn from_str(text: &str) -> Result<Self, MailIdError> {
-        let error = || MailIdError::Text(text.to_owned());
-        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(error());
-        }
         let mut bytes = [0; 32];
-        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let digits = std::str::from_utf8(digits).map_err(|_| error())?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| error())?;
-        }
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| MailIdError::Text(text.to_owned()))?;
         Ok(Self(bytes))
     }
 }

@@ -129,19 +129,25 @@ async fn take_outbound(mut messages: mpsc::Receiver<msg::OutboundMail>, handle: 
 
 async fn serve_raw(mut requests: mpsc::Receiver<Request<srv::GetRaw::Service>>, handle: Handle) {
     while let Some(request) = requests.recv().await {
-        let mail = match MailId::try_from(request.message.mail_id.as_slice()) {
-            Ok(id) => handle.get_raw(id).await.unwrap_or_else(|error| {
-                tracing::error!(%error, "the journal cannot be read");
-                None
-            }),
-            Err(_) => None,
+        let response = match request.message.mail_id.parse::<MailId>() {
+            Ok(id) => match handle.get_raw(id).await {
+                Ok(Some(mail)) => {
+                    srv::GetRaw::Response { found: true, data: mail.data, message: String::new() }
+                }
+                Ok(None) => no_mail(format!("mail {id}: not in the journal, or not any more")),
+                Err(error) => {
+                    tracing::error!(%error, "the journal cannot be read");
+                    no_mail(error.to_string())
+                }
+            },
+            Err(error) => no_mail(error.to_string()),
         };
-        let response = mail.map_or_else(srv::GetRaw::Response::default, |mail| srv::GetRaw::Response {
-            found: true,
-            data: mail.data,
-        });
         if let Err(error) = request.respond(response) {
             tracing::warn!(%error, "an answer of get_raw is lost");
         }
     }
+}
+
+fn no_mail(message: String) -> srv::GetRaw::Response {
+    srv::GetRaw::Response { message, ..srv::GetRaw::Response::default() }
 }

@@ -11,7 +11,10 @@ pub use outbound::{
     delivery_to_ros, disposition_from_ros, disposition_to_ros, outbound_from_ros, outbound_to_ros,
 };
 pub use receipt::{receipt_from_ros, receipt_to_ros};
-pub use vehicle::{alert_to_ros, command_from_ros, command_to_ros, state_from_ros, state_to_ros};
+pub use vehicle::{
+    acknowledgement_from_ros, acknowledgement_to_ros, alert_to_ros, command_from_ros, command_to_ros,
+    state_from_ros, state_to_ros, states_to_ros,
+};
 pub use verdict::{authenticated_from_ros, authenticated_to_ros, role_from_ros};
 
 use std::time::{Duration, SystemTime};
@@ -48,8 +51,21 @@ pub fn time_from_ros(time: &Time) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::new(sec, time.nanosec)
 }
 
-fn id_from_ros(field: &'static str, bytes: &[u8]) -> Result<MailId, ConvertError> {
-    MailId::try_from(bytes).map_err(|_| error(field, format!("{} bytes", bytes.len()), "32 bytes"))
+fn id_from_ros(field: &'static str, text: &str) -> Result<MailId, ConvertError> {
+    text.parse().map_err(|_| error(field, format!("{text:?}"), "64 hex digits"))
+}
+
+/// As Ethereum's tools write addresses and hashes.
+fn prefixed_hex(bytes: &[u8]) -> String {
+    format!("0x{}", hex::encode(bytes))
+}
+
+fn hex_from_ros<const N: usize>(field: &'static str, text: &str) -> Result<[u8; N], ConvertError> {
+    let mut bytes = [0; N];
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    hex::decode_to_slice(digits, &mut bytes)
+        .map_err(|_| error(field, format!("{text:?}"), "hex digits, as many as the message says"))?;
+    Ok(bytes)
 }
 
 fn bytes_from_ros<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], ConvertError> {

@@ -104,9 +104,20 @@ pub const VEHICLES_ALERTS: Topic<msg::VehicleAlert> =
 /// Orders to vehicles.
 pub const VEHICLES_COMMANDS: Topic<msg::VehicleCommand> =
     Topic::new("vehicles/commands", "posthorn/msg/VehicleCommand", Qos::Event, "chatbot", "vehicles");
+/// What vehicles say of orders.
+pub const VEHICLES_ACKNOWLEDGEMENTS: Topic<msg::VehicleAcknowledgement> = Topic::new(
+    "vehicles/acknowledgements",
+    "posthorn/msg/VehicleAcknowledgement",
+    Qos::Event,
+    "vehicles",
+    "chatbot",
+);
+/// The public key that proves orders.
+pub const CHATBOT_ORDER_KEY: Topic<msg::OrderKey> =
+    Topic::new("chatbot/order_key", "posthorn/msg/OrderKey", Qos::State, "chatbot", "vehicles");
 
 /// Every topic, in the order of the documents.
-pub const TOPICS: [TopicFacts; 11] = [
+pub const TOPICS: [TopicFacts; 13] = [
     MAIL_RAW.facts,
     MAIL_INBOUND.facts,
     MAIL_AUTHENTICATED.facts,
@@ -118,6 +129,8 @@ pub const TOPICS: [TopicFacts; 11] = [
     VEHICLES_STATES.facts,
     VEHICLES_ALERTS.facts,
     VEHICLES_COMMANDS.facts,
+    VEHICLES_ACKNOWLEDGEMENTS.facts,
+    CHATBOT_ORDER_KEY.facts,
 ];
 
 /// The bytes of a mail.

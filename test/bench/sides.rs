@@ -90,7 +90,7 @@ impl Whole {
     }
 
     fn see_anchored(&mut self, question: &Question) {
-        let request = json!({ "mail_id": MailId::of(&question.data).as_bytes() });
+        let request = json!({ "mail_id": MailId::of(&question.data).to_string() });
         let observer = &mut self.0.observer;
         wait_for("every mail has a receipt of the ledger", || {
             let response = observer.call(topics::PROVE.facts, &request);

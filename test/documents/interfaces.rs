@@ -189,7 +189,7 @@ fn receipts_of(size: u8) -> Vec<serde_json::Value> {
         let Finding { mail_id, received_at, sender_digest, verdict } = &evidence.finding;
         let since = received_at.duration_since(UNIX_EPOCH).expect("after 1970");
         let true_one = json!({
-            "mail_id": mail_id.as_bytes(), "index": evidence.index,
+            "mail_id": mail_id.to_string(), "index": evidence.index,
             "received_at": { "sec": since.as_secs(), "nanosec": since.subsec_nanos() },
             "sender_digest": sender_digest, "verdict": verdict, "leaf": evidence.leaf(),
             "batch_size": size, "batch_first": first, "root": tree.root(),

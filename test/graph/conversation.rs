@@ -128,13 +128,13 @@ fn the_bytes_of_a_mail_and_its_receipt_can_be_asked_for() {
     let id = posthorn.accept(SENDER, &data);
     let receipt =
         posthorn.observer.message(topics::MAIL_RECEIPTS.facts, |message| id_of(&message["mail_id"]) == id);
-    let request = json!({ "mail_id": id.as_bytes() });
+    let request = json!({ "mail_id": id.to_string() });
     let raw = posthorn.observer.call(topics::GET_RAW.facts, &request);
     assert_eq!(raw["found"], true);
     assert_eq!(raw["data"], json!(data));
     let proven = posthorn.observer.call(topics::PROVE.facts, &request);
     assert_eq!((&proven["found"], &proven["receipt"]), (&json!(true), &receipt));
-    let unknown = json!({ "mail_id": vec![0; 32] });
+    let unknown = json!({ "mail_id": "0".repeat(64) });
     assert_eq!(posthorn.observer.call(topics::GET_RAW.facts, &unknown)["found"], false);
     assert_eq!(posthorn.observer.call(topics::PROVE.facts, &unknown)["found"], false);
 }

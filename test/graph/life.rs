@@ -162,7 +162,7 @@ fn evidence_survives_a_kill_of_the_authenticator() {
         .message(topics::MAIL_AUTHENTICATED.facts, |message| id_of(&message["mail"]["id"]) == id);
     posthorn.authenticator.kill();
     posthorn.restart_authenticator(&[]);
-    let request = serde_json::json!({ "mail_id": id.as_bytes() });
+    let request = serde_json::json!({ "mail_id": id.to_string() });
     wait_for("the receipt", || {
         let answer = posthorn.observer.call(topics::PROVE.facts, &request);
         (answer["found"] == true).then_some(())

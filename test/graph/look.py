@@ -48,7 +48,7 @@ def main() -> None:
             )
     mail = mails[0]
     seen = {
-        "id": bytes(mail.id).hex(),
+        "id": mail.id,
         "from": [address.address for address in mail.from_addresses],
         "subject": mail.subject,
         "text": mail.text,

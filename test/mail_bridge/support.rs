@@ -85,6 +85,8 @@ pub fn answer(answers: MailId, kind: OutboundKind) -> OutboundMail {
         message_id: format!("{}.{kind:?}@bridge.test", &answers.to_string()[..8]),
         from: String::new(),
         to: vec!["ada@x.test".to_owned()],
+        reply_to: Vec::new(),
+        urgent: false,
         subject: "Re: where is vehicle 7".to_owned(),
         in_reply_to: "question@x.test".to_owned(),
         text: "at the depot\n.\n".to_owned(),

@@ -198,7 +198,6 @@ fn mail_date() -> String {
 }
 
 /// The id in a message of the graph.
-pub fn id_of(bytes: &Value) -> MailId {
-    let bytes: Vec<u8> = serde_json::from_value(bytes.clone()).expect("bytes");
-    MailId::try_from(bytes.as_slice()).expect("32 bytes")
+pub fn id_of(text: &Value) -> MailId {
+    text.as_str().expect("text").parse().expect("64 hex digits")
 }

@@ -1,5 +1,5 @@
 use crate::mail::MailId;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use proptest::prelude::*;
 
@@ -25,6 +25,8 @@ fn order(number: u8, vehicle: &str, command: Command) -> VehicleCommand {
         vehicle: vehicle.into(),
         command,
         ordered_by: "anna@example.org".into(),
+        ordered_at: SystemTime::UNIX_EPOCH,
+        signature: [0; 64],
     }
 }
 

@@ -135,6 +135,8 @@ impl Record {
                     text(&mut out, field);
                 }
                 texts(&mut out, &mail.to);
+                texts(&mut out, &mail.reply_to);
+                out.push(u8::from(mail.urgent));
             }
             Self::Attempted(attempt) => {
                 out.push(4);
@@ -235,7 +237,7 @@ impl<'a> Reader<'a> {
     }
 
     fn kind(&mut self) -> Option<OutboundKind> {
-        [OutboundKind::Answer, OutboundKind::Forward]
+        [OutboundKind::Answer, OutboundKind::Forward, OutboundKind::Notice]
             .into_iter()
             .find(|kind| Some(*kind as u8) == self.0.first().copied())
             .filter(|_| self.byte().is_some())
@@ -276,9 +278,21 @@ impl<'a> Reader<'a> {
                 let (answers, kind) = (self.id()?, self.kind()?);
                 let (message_id, from, subject) = (self.text()?, self.text()?, self.text()?);
                 let (in_reply_to, text, to) = (self.text()?, self.text()?, self.texts()?);
+                let (reply_to, urgent) = (self.texts()?, self.byte()? == 1);
                 Record::Queued(
                     at,
-                    OutboundMail { answers, kind, message_id, from, to, subject, in_reply_to, text },
+                    OutboundMail {
+                        answers,
+                        kind,
+                        message_id,
+                        from,
+                        to,
+                        reply_to,
+                        urgent,
+                        subject,
+                        in_reply_to,
+                        text,
+                    },
                 )
             }
             4 => Record::Attempted(Attempt {
@@ -350,6 +364,8 @@ mod tests {
                     kind: if forward { OutboundKind::Forward } else { OutboundKind::Answer },
                     message_id: text.clone(),
                     from: text.clone(),
+                    reply_to: to.clone(),
+                    urgent: forward,
                     to,
                     subject: text.clone(),
                     in_reply_to: String::new(),

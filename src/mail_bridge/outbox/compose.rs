@@ -86,6 +86,7 @@ pub fn compose(
     let (auto_submitted, mail_from) = match mail.kind {
         OutboundKind::Answer => ("auto-replied", String::new()),
         OutboundKind::Forward => ("auto-generated", from.to_owned()),
+        OutboundKind::Notice => ("auto-generated", String::new()),
     };
     let mut data = Vec::new();
     builder
@@ -129,6 +130,8 @@ mod tests {
             message_id: "answer@bridge.test".to_owned(),
             from: String::new(),
             to: vec!["ada@x.test".to_owned()],
+            reply_to: Vec::new(),
+            urgent: false,
             subject: "Re: Wo ist Fahrzeug 7? \r\nBcc: evil@x.test".to_owned(),
             in_reply_to: "question@x.test".to_owned(),
             text: "Grüße\n.\nvehicle 7 is at the depot".to_owned(),

@@ -13,7 +13,7 @@ pub fn mail_to_ros(mail: &Mail) -> msg::Mail {
     let Mail { id, received_at, envelope, content, size } = mail;
     msg::Mail {
         stamp: time_to_ros(*received_at),
-        id: id.as_bytes().to_vec(),
+        id: id.to_string(),
         source: envelope.source as u8,
         peer_address: envelope.peer.to_string(),
         helo: envelope.helo.clone(),
@@ -34,6 +34,7 @@ pub fn mail_to_ros(mail: &Mail) -> msg::Mail {
             .collect(),
         text: content.text.clone(),
         truncated: content.truncated,
+        text_only: content.text_only,
         attachments: content
             .attachments
             .iter()
@@ -74,6 +75,7 @@ pub fn mail_from_ros(mail: &msg::Mail) -> Result<Mail, ConvertError> {
             .collect(),
         text: mail.text.clone(),
         truncated: mail.truncated,
+        text_only: mail.text_only,
         attachments: mail.attachments.iter().map(attachment_from_ros).collect::<Result<_, _>>()?,
     };
     Ok(Mail {

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::{ConvertError, error, id_from_ros, time_to_ros};
 use crate::{
-    mail::{Action, Disposition, OutboundKind, OutboundMail},
+    mail::{Action, Disposition, MailId, OutboundKind, OutboundMail},
     mail_bridge::outbox::Delivery,
     ros::msg,
 };
@@ -13,11 +13,13 @@ use crate::{
 pub fn outbound_to_ros(mail: &OutboundMail, now: SystemTime) -> msg::OutboundMail {
     msg::OutboundMail {
         stamp: time_to_ros(now),
-        answers: mail.answers.as_bytes().to_vec(),
+        answers: answers_to_ros(mail.answers),
         kind: mail.kind as u8,
         message_id: mail.message_id.clone(),
         from_address: mail.from.clone(),
         to: mail.to.clone(),
+        reply_to: mail.reply_to.clone(),
+        urgent: mail.urgent,
         subject: mail.subject.clone(),
         in_reply_to: mail.in_reply_to.clone(),
         text: mail.text.clone(),
@@ -33,25 +35,36 @@ pub fn outbound_from_ros(mail: msg::OutboundMail) -> Result<OutboundMail, Conver
         return Err(error("to", "[]", "at least one recipient"));
     }
     Ok(OutboundMail {
-        answers: id_from_ros("answers", &mail.answers)?,
-        kind: [OutboundKind::Answer, OutboundKind::Forward]
+        answers: answers_from_ros(&mail.answers)?,
+        kind: [OutboundKind::Answer, OutboundKind::Forward, OutboundKind::Notice]
             .into_iter()
             .find(|kind| *kind as u8 == mail.kind)
             .ok_or_else(|| error("kind", mail.kind, "one of KIND_*"))?,
         message_id: mail.message_id,
         from: mail.from_address,
         to: mail.to,
+        reply_to: mail.reply_to,
+        urgent: mail.urgent,
         subject: mail.subject,
         in_reply_to: mail.in_reply_to,
         text: mail.text,
     })
 }
 
+/// The mail answered, empty for none.
+fn answers_to_ros(answers: MailId) -> String {
+    if answers == MailId::from_bytes([0; 32]) { String::new() } else { answers.to_string() }
+}
+
+fn answers_from_ros(text: &str) -> Result<MailId, ConvertError> {
+    if text.is_empty() { Ok(MailId::from_bytes([0; 32])) } else { id_from_ros("answers", text) }
+}
+
 /// A disposition for the graph.
 pub fn disposition_to_ros(disposition: &Disposition, now: SystemTime) -> msg::Disposition {
     msg::Disposition {
         stamp: time_to_ros(now),
-        mail_id: disposition.mail_id.as_bytes().to_vec(),
+        mail_id: disposition.mail_id.to_string(),
         action: disposition.action as u8,
         reason: disposition.reason.clone(),
     }
@@ -77,7 +90,7 @@ pub fn disposition_from_ros(message: msg::Disposition) -> Result<Disposition, Co
 pub fn delivery_to_ros(delivery: &Delivery, now: SystemTime) -> msg::DeliveryStatus {
     msg::DeliveryStatus {
         stamp: time_to_ros(now),
-        answers: delivery.answers.as_bytes().to_vec(),
+        answers: answers_to_ros(delivery.answers),
         kind: delivery.kind as u8,
         message_id: delivery.message_id.clone(),
         status: delivery.state as u8,
@@ -89,7 +102,6 @@ pub fn delivery_to_ros(delivery: &Delivery, now: SystemTime) -> msg::DeliverySta
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::MailId;
 
     #[test]
     fn an_outbound_mail_survives_the_graph() {
@@ -99,6 +111,8 @@ mod tests {
             message_id: "1@example.org".into(),
             from: "posthorn@example.org".into(),
             to: vec!["a@example.org".into()],
+            reply_to: vec!["b@example.org".into()],
+            urgent: true,
             subject: "s".into(),
             in_reply_to: "0@example.org".into(),
             text: "t".into(),

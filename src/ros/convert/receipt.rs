@@ -1,6 +1,8 @@
 //! `LedgerReceipt`.
 
-use super::{ConvertError, bytes_from_ros, error, id_from_ros, time_from_ros, time_to_ros};
+use super::{
+    ConvertError, bytes_from_ros, error, hex_from_ros, id_from_ros, prefixed_hex, time_from_ros, time_to_ros,
+};
 use crate::{
     authenticator::evidence::{Anchor, Evidence, Finding, Receipt},
     ros::msg,
@@ -11,7 +13,7 @@ pub fn receipt_to_ros(receipt: &Receipt) -> msg::LedgerReceipt {
     let Receipt { evidence: Evidence { index, finding }, leaf, anchor, inclusion_proof } = receipt;
     msg::LedgerReceipt {
         stamp: time_to_ros(anchor.anchored_at),
-        mail_id: finding.mail_id.as_bytes().to_vec(),
+        mail_id: finding.mail_id.to_string(),
         index: *index,
         received_at: time_to_ros(finding.received_at),
         sender_digest: finding.sender_digest.to_vec(),
@@ -22,10 +24,10 @@ pub fn receipt_to_ros(receipt: &Receipt) -> msg::LedgerReceipt {
         root: anchor.root.to_vec(),
         inclusion_proof: inclusion_proof.concat(),
         chain_id: anchor.chain_id,
-        contract: anchor.contract.to_vec(),
-        transaction: anchor.transaction.to_vec(),
+        contract: prefixed_hex(&anchor.contract),
+        transaction: prefixed_hex(&anchor.transaction),
         block_number: anchor.block_number,
-        block_hash: anchor.block_hash.to_vec(),
+        block_hash: prefixed_hex(&anchor.block_hash),
     }
 }
 
@@ -55,10 +57,10 @@ pub fn receipt_from_ros(message: &msg::LedgerReceipt) -> Result<Receipt, Convert
             count: message.batch_size,
             root: bytes_from_ros("root", &message.root)?,
             chain_id: message.chain_id,
-            contract: bytes_from_ros("contract", &message.contract)?,
-            transaction: bytes_from_ros("transaction", &message.transaction)?,
+            contract: hex_from_ros("contract", &message.contract)?,
+            transaction: hex_from_ros("transaction", &message.transaction)?,
             block_number: message.block_number,
-            block_hash: bytes_from_ros("block_hash", &message.block_hash)?,
+            block_hash: hex_from_ros("block_hash", &message.block_hash)?,
             anchored_at: time_from_ros(&message.stamp),
         },
         inclusion_proof: hashes.to_vec(),

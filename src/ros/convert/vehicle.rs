@@ -1,13 +1,16 @@
-//! `VehicleState`, `VehicleAlert` and `VehicleCommand`.
+//! `VehicleState`, `VehicleStates`, `VehicleAlert`, `VehicleCommand` and `VehicleAcknowledgement`.
 
 use std::time::SystemTime;
 
 use r2r::builtin_interfaces::msg::Time;
 
-use super::{ConvertError, bytes_from_ros, error, id_from_ros, time_from_ros, time_to_ros};
+use super::{ConvertError, bytes_from_ros, error, hex_from_ros, id_from_ros, time_from_ros, time_to_ros};
 use crate::{
     ros::msg,
-    vehicle::{Alert, Battery, Command, Motion, Position, VehicleCommand, VehicleState},
+    vehicle::{
+        Acknowledgement, AcknowledgementStatus, Alert, Battery, Command, Motion, Position, VehicleCommand,
+        VehicleState,
+    },
 };
 
 /// A vehicle's state for the graph; what was never received is NaN with a zero stamp.
@@ -27,6 +30,11 @@ pub fn state_to_ros(state: &VehicleState) -> msg::VehicleState {
         odometry_stamp: motion.map_or_else(Time::default, |motion| time_to_ros(motion.at)),
         speed: motion.map_or(number, |motion| motion.speed_mps),
     }
+}
+
+/// The states of all vehicles for the graph.
+pub fn states_to_ros(states: &[VehicleState], now: SystemTime) -> msg::VehicleStates {
+    msg::VehicleStates { stamp: time_to_ros(now), states: states.iter().map(state_to_ros).collect() }
 }
 
 /// A vehicle's state from the graph.
@@ -65,11 +73,13 @@ pub fn alert_to_ros(alert: &Alert) -> msg::VehicleAlert {
 pub fn command_to_ros(command: &VehicleCommand, now: SystemTime) -> msg::VehicleCommand {
     msg::VehicleCommand {
         stamp: time_to_ros(now),
-        command_id: command.command_id.to_vec(),
-        mail_id: command.mail_id.as_bytes().to_vec(),
+        command_id: hex::encode(command.command_id),
+        mail_id: command.mail_id.to_string(),
         vehicle: command.vehicle.clone(),
         command: command.command as u8,
         ordered_by: command.ordered_by.clone(),
+        ordered_at: time_to_ros(command.ordered_at),
+        signature: command.signature.to_vec(),
     }
 }
 
@@ -79,7 +89,7 @@ pub fn command_to_ros(command: &VehicleCommand, now: SystemTime) -> msg::Vehicle
 /// Naming the field that breaks `VehicleCommand.msg`.
 pub fn command_from_ros(message: &msg::VehicleCommand) -> Result<VehicleCommand, ConvertError> {
     Ok(VehicleCommand {
-        command_id: bytes_from_ros("command_id", &message.command_id)?,
+        command_id: hex_from_ros("command_id", &message.command_id)?,
         mail_id: id_from_ros("mail_id", &message.mail_id)?,
         vehicle: message.vehicle.clone(),
         command: [Command::Stop, Command::Resume]
@@ -87,6 +97,41 @@ pub fn command_from_ros(message: &msg::VehicleCommand) -> Result<VehicleCommand,
             .find(|command| *command as u8 == message.command)
             .ok_or_else(|| error("command", message.command, "STOP or RESUME"))?,
         ordered_by: message.ordered_by.clone(),
+        ordered_at: time_from_ros(&message.ordered_at),
+        signature: bytes_from_ros("signature", &message.signature)?,
+    })
+}
+
+/// A vehicle's answer to an order, for the graph.
+pub fn acknowledgement_to_ros(
+    acknowledgement: &Acknowledgement,
+    now: SystemTime,
+) -> msg::VehicleAcknowledgement {
+    msg::VehicleAcknowledgement {
+        stamp: time_to_ros(now),
+        command_id: hex::encode(acknowledgement.command_id),
+        vehicle: acknowledgement.vehicle.clone(),
+        status: acknowledgement.status as u8,
+        reason: acknowledgement.reason.clone(),
+    }
+}
+
+/// A vehicle's answer to an order, from the graph.
+///
+/// # Errors
+/// Naming the field that breaks `VehicleAcknowledgement.msg`.
+pub fn acknowledgement_from_ros(
+    message: &msg::VehicleAcknowledgement,
+) -> Result<Acknowledgement, ConvertError> {
+    use AcknowledgementStatus::{Accepted, Done, Refused};
+    Ok(Acknowledgement {
+        command_id: hex_from_ros("command_id", &message.command_id)?,
+        vehicle: message.vehicle.clone(),
+        status: [Accepted, Done, Refused]
+            .into_iter()
+            .find(|status| *status as u8 == message.status)
+            .ok_or_else(|| error("status", message.status, "ACCEPTED, DONE or REFUSED"))?,
+        reason: message.reason.clone(),
     })
 }
 
@@ -95,6 +140,26 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn an_acknowledgement_survives_the_graph() {
+        let told = Acknowledgement {
+            command_id: [7; 32],
+            vehicle: "truck_1".into(),
+            status: AcknowledgementStatus::Refused,
+            reason: "older than the newest order".into(),
+        };
+        let message = acknowledgement_to_ros(&told, SystemTime::UNIX_EPOCH);
+        assert_eq!(message.status, msg::VehicleAcknowledgement::REFUSED as u8);
+        assert_eq!(acknowledgement_from_ros(&message), Ok(told));
+        let unnamed = msg::VehicleAcknowledgement { command_id: "77".into(), ..message };
+        assert!(
+            acknowledgement_from_ros(&unnamed)
+                .unwrap_err()
+                .to_string()
+                .starts_with("field 'command_id' = \"77\"")
+        );
+    }
 
     #[test]
     fn a_state_survives_the_graph_also_where_nothing_was_received() {
