@@ -7,10 +7,15 @@
 //! - An order stands alone: every one of the sender's own lines, subject included, is this order. The subject may also be
 //!   empty, inherited, one of `NEUTRAL_SUBJECTS` or the vehicle's name. An inherited subject orders nothing.
 //! - A mail that holds an order which is not taken is never answered as if it did not: it is unclear.
+//! - What was read as an order may be carried out only if [`may_order`] agrees.
+
+mod seeming;
+
+pub use seeming::Seeming;
 
 use super::{battery, help, order, position, reading, status};
 use crate::{
-    mail::Content,
+    mail::{Content, Verdict},
     vehicle::{Command, is_name},
 };
 
@@ -55,11 +60,14 @@ impl Request {
 }
 
 /// Why a mail is not interpreted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unclear {
     /// Nothing in it is a request.
     #[error("it asks for nothing that posthorn knows")]
     Nothing,
+    /// It reads like an order, but not in the words of one.
+    #[error("it reads like an order, but has other words than one")]
+    Inexact,
     /// More lines than are looked at.
     #[error("its text has too many lines")]
     TooLong,
@@ -78,6 +86,24 @@ pub enum Unclear {
     /// An order in a mail that was cut at a bound.
     #[error("it holds an order, but parts of the mail could not be read")]
     Truncated,
+    /// An order in a mail that is more than one plain text.
+    #[error(
+        "it holds an order, but not as plain text alone: an order must be a mail without HTML of its own, attachments or pictures"
+    )]
+    NotTextOnly,
+    /// An order that no signature covers; what is missing, as the verdict says it.
+    #[error("it holds an order, but no signature covers it: {0}")]
+    NotCovered(String),
+}
+
+/// A mail that is not interpreted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct NotTaken {
+    /// Why.
+    pub why: Unclear,
+    /// The order that it seems to give: its sender must hear at once that it is not carried out.
+    pub looks_like: Option<Seeming>,
 }
 
 /// The request in a line, if the line is one as a whole.
@@ -92,8 +118,43 @@ pub fn parse(line: &str) -> Option<Request> {
 /// The request in a mail.
 ///
 /// # Errors
-/// Why it is not interpreted.
-pub fn read(content: &Content) -> Result<Request, Unclear> {
+/// Why it is not interpreted, and which order it seems to give.
+pub fn read(content: &Content) -> Result<Request, NotTaken> {
+    let seeming = seeming(content);
+    match interpret(content) {
+        // An order in other words beside a question: whoever is answered would think that both were heard.
+        Ok(request) if !request.is_order() && seeming.is_some() => Err(Unclear::Inexact),
+        Err(Unclear::Nothing) if seeming.is_some() => Err(Unclear::Inexact),
+        result => result,
+    }
+    .map_err(|why| NotTaken { why, looks_like: seeming })
+}
+
+/// Whether the order that was read from a mail may be carried out: it is all that the sender wrote, and signed.
+///
+/// # Errors
+/// Why not.
+pub fn may_order(content: &Content, verdict: &Verdict) -> Result<(), Unclear> {
+    match () {
+        () if content.truncated => Err(Unclear::Truncated),
+        () if !content.text_only => Err(Unclear::NotTextOnly),
+        () if !verdict.order_covered => Err(Unclear::NotCovered(verdict.order_gap.clone())),
+        () => Ok(()),
+    }
+}
+
+/// The order that a mail seems to give, in the sender's own words. An inherited subject is the sender's only if nothing
+/// else is.
+fn seeming(content: &Content) -> Option<Seeming> {
+    let sender = content.from.first().map_or("", |from| from.name.as_str());
+    let subject = reading::subject(&content.subject);
+    let own = reading::own_lines(&content.text, sender)
+        .unwrap_or_else(|| content.text.lines().take(READ_LINES).collect());
+    let subject = (!subject.inherited || own.is_empty()).then_some(subject.words);
+    seeming::find(subject.into_iter().chain(own))
+}
+
+fn interpret(content: &Content) -> Result<Request, Unclear> {
     let sender = content.from.first().map_or("", |from| from.name.as_str());
     let subject = reading::subject(&content.subject);
     let own = reading::own_lines(&content.text, sender).ok_or(Unclear::TooLong)?;

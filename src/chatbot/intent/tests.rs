@@ -8,7 +8,7 @@ fn mail(subject: &str, text: &str) -> Content {
 }
 
 fn read(subject: &str, text: &str) -> Result<Request, Unclear> {
-    super::read(&mail(subject, text))
+    super::read(&mail(subject, text)).map_err(|not_taken| not_taken.why)
 }
 
 fn truck() -> String {
@@ -109,7 +109,8 @@ fn an_order_that_asks_is_inherited_or_cut_is_unclear() {
     assert_eq!(read("Fwd: stop truck_1", ""), Err(Unclear::Inherited));
     assert_eq!(read("Re: stop truck_1", "status truck_1"), Ok(Request::Status(truck())));
     assert_eq!(
-        super::read(&Content { truncated: true, ..mail("", "stop truck_1") }),
+        super::read(&Content { truncated: true, ..mail("", "stop truck_1") })
+            .map_err(|not_taken| not_taken.why),
         Err(Unclear::Truncated)
     );
 }

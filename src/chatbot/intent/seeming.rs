@@ -1,0 +1,137 @@
+//! What reads like an order to a person, so that its sender is told when it is not carried out. Generous on purpose: a
+//! seeming order is never carried out, and a sender who is told too much has lost nothing.
+
+use std::fmt;
+
+use crate::vehicle::{Command, is_name};
+
+/// Longest line that is looked at, bytes; of a longer one, its beginning.
+const MAX_BYTES: usize = 2000;
+/// A line of so few words with a word of command in it is an order in a hurry ("STOP ALL TRUCKS NOW").
+const SHORT: usize = 6;
+/// What people write for it. Beside the words themselves they count only next to something like a vehicle.
+const WORDS: &[(Command, &[&str])] = &[
+    (
+        Command::Stop,
+        &[
+            "stop", "stops", "stopp", "stoppe", "stoppen", "halt", "halte", "anhalten", "pause", "brake",
+            "freeze", "park", "arrete", "arrête", "arrêter", "arrêtez", "stoppez", "alto", "para", "detener",
+        ],
+    ),
+    (
+        Command::Resume,
+        &[
+            "resume",
+            "continue",
+            "restart",
+            "start",
+            "proceed",
+            "go",
+            "weiter",
+            "weiterfahren",
+            "fortsetzen",
+            "reprendre",
+            "reprends",
+            "reprenez",
+            "reanudar",
+        ],
+    ),
+];
+
+/// An order that a mail seems to give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seeming {
+    /// What it seems to want done.
+    pub command: Command,
+    /// Name of the vehicle as far as it can be guessed, in lower case.
+    pub vehicle: Option<String>,
+}
+
+/// The order as it should have been written, `VEHICLE` standing for a name that cannot be guessed.
+impl fmt::Display for Seeming {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} {}", self.command.word(), self.vehicle.as_deref().unwrap_or("VEHICLE"))
+    }
+}
+
+/// The first of `lines` that reads like an order.
+pub(super) fn find<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<Seeming> {
+    lines.into_iter().find_map(of_line)
+}
+
+fn of_line(line: &str) -> Option<Seeming> {
+    let line = line.get(..line.floor_char_boundary(MAX_BYTES)).unwrap_or_default().to_lowercase();
+    let tokens: Vec<&str> = line
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .map(|token| token.trim_matches('_'))
+        .filter(|token| !token.is_empty())
+        .collect();
+    let (at, command, plain) = tokens.iter().enumerate().find_map(|(at, token)| {
+        let (command, words) = WORDS.iter().find(|(_, words)| words.contains(token))?;
+        Some((at, *command, words.first() == Some(token)))
+    })?;
+    let (before, after) = tokens.split_at(at);
+    let vehicle = vehicle(after).or_else(|| vehicle(before));
+    // "bus stop" in a long sentence is no order, "please stop sending" might be one.
+    let begins =
+        before.iter().all(|word| ["please", "now", "urgent", "emergency", "posthorn"].contains(word));
+    let second = after.get(1).filter(|word| plain && begins && tokens.len() == at + 2 && is_name(word));
+    (vehicle.is_some() || plain && (begins || tokens.len() <= SHORT))
+        .then(|| Seeming { command, vehicle: vehicle.or_else(|| second.map(|word| (*word).to_owned())) })
+}
+
+/// The first word with a digit and a letter in it, or a word before a number ("truck 2").
+fn vehicle(tokens: &[&str]) -> Option<String> {
+    let digit = |word: &str| word.contains(|c: char| c.is_ascii_digit());
+    tokens.iter().enumerate().find_map(|(at, token)| {
+        let number = tokens.get(at + 1).filter(|next| next.bytes().all(|byte| byte.is_ascii_digit()));
+        let name = match number {
+            _ if digit(token) || token.contains('_') => (*token).to_owned(),
+            Some(number) if token.chars().all(char::is_alphabetic) => format!("{token}_{number}"),
+            _ => return None,
+        };
+        is_name(&name).then_some(name)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(line: &str) -> Option<String> {
+        find([line]).map(|seeming| seeming.to_string())
+    }
+
+    #[test]
+    fn guesses_what_should_have_been_written() {
+        for (line, order) in [
+            ("STOP TRUCK 3 !!!", "stop truck_3"),
+            ("can somebody please halt truck_2", "stop truck_2"),
+            ("truck_2 must stop at once", "stop truck_2"),
+            ("I told you to stop the damn thing called van_7, do you hear me?", "stop van_7"),
+            ("stop bus", "stop bus"),
+            ("stop all trucks", "stop VEHICLE"),
+            ("STOP!", "stop VEHICLE"),
+            ("Please stop the vehicle that stands in front of gate number seven", "stop VEHICLE"),
+            ("truck_1 kann weiterfahren", "resume truck_1"),
+            ("arrêtez truck_1", "stop truck_1"),
+            ("do not stop truck_1", "stop truck_1"),
+        ] {
+            assert_eq!(shown(line).as_deref(), Some(order), "{line}");
+        }
+    }
+
+    #[test]
+    fn ordinary_prose_is_none() {
+        for line in [
+            "",
+            "Truck one is on fire",
+            "How is truck_1?",
+            "We waited for two hours at the bus stop by the old church yesterday",
+            "They continue the works on the bridge until Friday, as far as I know",
+            "I will start at nine",
+        ] {
+            assert_eq!(shown(line), None, "{line}");
+        }
+    }
+}
