@@ -5,6 +5,7 @@
 //! - [`vehicle`]: what a vehicle's state, an order and an alert are; the types that three nodes share. Pure.
 //! - [`params`]: how a node's parameters are described, defaulted and validated. Pure.
 //! - [`health`]: what a node says of itself on `/diagnostics`. Pure.
+//! - [`secret`]: a key in a file that only its owner can read.
 //! - [`record_log`]: an append-only file that survives `kill -9`; the journal and the evidence log are made of it.
 //! - [`mail_bridge`]: SMTP and LMTP in, the journal, the window of unsettled mails, the outbox.
 //! - [`authenticator`]: SPF, DKIM, DMARC, the registry contract, the evidence ledger.
@@ -26,5 +27,6 @@ pub mod params;
 pub mod record_log;
 #[cfg(feature = "ros")]
 pub mod ros;
+pub mod secret;
 pub mod vehicle;
 pub mod vehicle_router;

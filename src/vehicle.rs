@@ -1,7 +1,15 @@
 //! What a vehicle's state, an order to it and an alert on it are: the domain types that vehicle_router, chatbot and
 //! fleet_simulator share. Pure.
 //!
+//! [`OrderKey`] proves orders, [`OrderGate`] is what a vehicle must do with those it hears.
+//!
 //! The ROS messages in `msg/` are the same facts on the wire; `ros::convert` translates.
+
+mod gate;
+mod signature;
+
+pub use gate::{OrderGate, Refusal, Ruling};
+pub use signature::{OrderKey, OrderPublicKey, signed_bytes};
 
 use std::time::SystemTime;
 
@@ -103,6 +111,22 @@ pub struct VehicleCommand {
     pub ordered_at: SystemTime,
     /// Ed25519, over what `VehicleCommand.msg` says.
     pub signature: [u8; 64],
+}
+
+impl VehicleCommand {
+    /// Which of two orders to a vehicle holds.
+    pub fn precedence(&self) -> Precedence {
+        Precedence { ordered_at: self.ordered_at, stop: self.command == Command::Stop }
+    }
+}
+
+/// The greater holds: the order that was given later, and a stop where both were given at the same moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Precedence {
+    /// When it was ordered.
+    pub ordered_at: SystemTime,
+    /// It is a stop.
+    pub stop: bool,
 }
 
 /// What a vehicle says of an order. Numbers are those of `VehicleAcknowledgement.msg`.

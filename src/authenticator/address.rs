@@ -8,7 +8,7 @@ use std::path::Path;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-pub use super::secret::SecretError;
+use crate::secret::{self, SecretError};
 
 /// Comes first under the HMAC, so that the key can serve another purpose one day without clash.
 const DOMAIN: &[u8] = b"posthorn address v1\0";
@@ -35,7 +35,7 @@ impl AddressKey {
     /// # Errors
     /// If the file cannot be read or made, others may read it, or it holds something else.
     pub fn load_or_create(path: &Path) -> Result<Self, SecretError> {
-        super::secret::load_or_create(path).map(Self)
+        secret::load_or_create(path).map(Self)
     }
 
     /// HMAC-SHA256 of the normalised address.

@@ -35,7 +35,6 @@ pub mod merkle;
 #[cfg(feature = "ros")]
 pub mod node;
 pub mod params;
-mod secret;
 #[cfg(feature = "net")]
 pub mod verify;
 pub mod zone;

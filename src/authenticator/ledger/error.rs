@@ -8,7 +8,7 @@ use web3::{
 };
 
 use super::contracts::Revert;
-use crate::authenticator::{address::SecretError, evidence::ReceiptError};
+use crate::{authenticator::evidence::ReceiptError, secret::SecretError};
 
 /// JSON-RPC error code, of those left to servers, by which the embedded chain says that its disk failed.
 pub(super) const STORAGE_FAILED: i64 = -32050;

@@ -8,7 +8,7 @@ use web3::{
 };
 
 use super::LedgerError;
-use crate::authenticator::{address::SecretError, secret};
+use crate::secret::{self, SecretError};
 
 /// A secp256k1 key. Has no `Debug`, so that it is never logged.
 #[derive(Clone)]

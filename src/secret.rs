@@ -41,7 +41,10 @@ pub enum SecretError {
 }
 
 /// Reads the secret at `path`; if there is no file, makes one, mode 0600, from the operating system's randomness.
-pub(crate) fn load_or_create(path: &Path) -> Result<[u8; 32], SecretError> {
+///
+/// # Errors
+/// If the file cannot be read or made, others may read it, or it holds something else.
+pub fn load_or_create(path: &Path) -> Result<[u8; 32], SecretError> {
     match load(path) {
         Err(SecretError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             create(path).map_err(|source| failed(path, "create", source))?;

@@ -1,0 +1,196 @@
+//! What a vehicle must do with the orders it hears: the rules of `VehicleCommand.msg`, as one type. Pure.
+//!
+//! A gate is of one vehicle. It forgets when the vehicle restarts, and then takes again what is still fresh: a vehicle
+//! whose safety depends on it keeps [`OrderGate::newest`] on disk.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, SystemTime},
+};
+
+use super::{OrderPublicKey, Precedence, VehicleCommand};
+
+/// Orders that a gate remembers to know their copies. A copy of an older one is refused.
+const REMEMBERED: usize = 256;
+
+/// What to do with an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ruling {
+    /// Carry it out, and acknowledge it.
+    Take,
+    /// It was taken before: acknowledge it again.
+    Repeat,
+    /// Acknowledge it as refused.
+    Refuse(Refusal),
+    /// Say nothing: no key is known yet, and the order will come again.
+    Wait,
+}
+
+/// Why an order is refused; its text is the acknowledgement's reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The signature is by nobody, or by another key.
+    #[error("its signature is not by the order key that this vehicle trusts")]
+    Unproven,
+    /// Too old, or its date is as far ahead.
+    #[error("it is dated {} s {}, more than the {} s that this vehicle allows", .by.as_secs(), if *.ahead { "ahead" } else { "ago" }, .bound.as_secs())]
+    NotFresh {
+        /// Its distance from now.
+        by: Duration,
+        /// It is in the future.
+        ahead: bool,
+        /// What the vehicle allows.
+        bound: Duration,
+    },
+    /// A newer order was taken, or a stop of the same moment.
+    #[error("this vehicle has taken a {}, dated {} s later", if *.stop { "stop" } else { "resume" }, .by.as_secs())]
+    Overtaken {
+        /// The newer one is a stop.
+        stop: bool,
+        /// How much newer.
+        by: Duration,
+    },
+    /// The id is that of another order.
+    #[error("its command_id is that of another order that this vehicle has taken")]
+    Reused,
+}
+
+/// The orders of one vehicle.
+#[derive(Clone, Debug)]
+pub struct OrderGate {
+    key: Option<OrderPublicKey>,
+    max_age: Duration,
+    newest: Option<Precedence>,
+    taken: VecDeque<([u8; 32], Precedence)>,
+}
+
+impl OrderGate {
+    /// A gate that trusts `key`, or the first that it [hears](Self::hear_key).
+    pub fn new(key: Option<OrderPublicKey>, max_age: Duration) -> Self {
+        Self { key, max_age, newest: None, taken: VecDeque::new() }
+    }
+
+    /// Takes a key that was published, unless there is one. Whether it is the one that is trusted now.
+    pub fn hear_key(&mut self, key: OrderPublicKey) -> bool {
+        *self.key.get_or_insert(key) == key
+    }
+
+    /// The newest order taken.
+    pub fn newest(&self) -> Option<Precedence> {
+        self.newest
+    }
+
+    /// What to do with `order`, which must bear the vehicle's name.
+    pub fn rule(&mut self, order: &VehicleCommand, now: SystemTime) -> Ruling {
+        let Some(key) = self.key else { return Ruling::Wait };
+        if !key.proves(order) {
+            return Ruling::Refuse(Refusal::Unproven);
+        }
+        let precedence = order.precedence();
+        if let Some((_, known)) = self.taken.iter().find(|(id, _)| *id == order.command_id) {
+            return if *known == precedence { Ruling::Repeat } else { Ruling::Refuse(Refusal::Reused) };
+        }
+        let (by, ahead) = match now.duration_since(order.ordered_at) {
+            Ok(age) => (age, false),
+            Err(error) => (error.duration(), true),
+        };
+        if by > self.max_age {
+            return Ruling::Refuse(Refusal::NotFresh { by, ahead, bound: self.max_age });
+        }
+        if let Some(newest) = self.newest.filter(|newest| *newest > precedence) {
+            let by = newest.ordered_at.duration_since(order.ordered_at).unwrap_or_default();
+            return Ruling::Refuse(Refusal::Overtaken { stop: newest.stop, by });
+        }
+        self.newest = Some(precedence);
+        if self.taken.len() == REMEMBERED {
+            self.taken.pop_front();
+        }
+        self.taken.push_back((order.command_id, precedence));
+        Ruling::Take
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::vehicle::{
+        Command, OrderKey,
+        signature::tests::{key, order},
+    };
+
+    fn gate() -> OrderGate {
+        OrderGate::new(Some(key().public()), Duration::from_secs(900))
+    }
+
+    fn at(second: u64) -> SystemTime {
+        order(Command::Stop, second).ordered_at
+    }
+
+    #[test]
+    fn an_older_order_does_not_overtake_and_a_copy_is_acknowledged_again() {
+        let (mut gate, stop, resume) = (gate(), order(Command::Stop, 10), order(Command::Resume, 9));
+        assert_eq!(gate.rule(&stop, at(11)), Ruling::Take);
+        let refusal = Refusal::Overtaken { stop: true, by: Duration::from_secs(1) };
+        assert_eq!(gate.rule(&resume, at(12)), Ruling::Refuse(refusal));
+        assert_eq!(refusal.to_string(), "this vehicle has taken a stop, dated 1 s later");
+        assert_eq!(gate.rule(&stop, at(5000)), Ruling::Repeat);
+    }
+
+    #[test]
+    fn at_the_same_moment_a_stop_wins() {
+        let (mut stop, mut resume) = (order(Command::Stop, 10), order(Command::Resume, 10));
+        (stop.command_id, resume.command_id) = ([1; 32], [2; 32]);
+        key().sign(&mut stop);
+        key().sign(&mut resume);
+        let mut first = gate();
+        assert_eq!([first.rule(&resume, at(10)), first.rule(&stop, at(10))], [Ruling::Take; 2]);
+        let mut second = gate();
+        assert_eq!(second.rule(&stop, at(10)), Ruling::Take);
+        assert!(matches!(second.rule(&resume, at(10)), Ruling::Refuse(Refusal::Overtaken { .. })));
+    }
+
+    #[test]
+    fn what_is_not_fresh_not_proven_or_bears_a_used_id_is_refused() {
+        let mut gate = gate();
+        let mut stop = order(Command::Stop, 10);
+        for now in [at(911), at(10) - Duration::from_secs(901)] {
+            assert!(matches!(gate.rule(&stop, now), Ruling::Refuse(Refusal::NotFresh { .. })));
+        }
+        assert_eq!(gate.rule(&stop, at(11)), Ruling::Take);
+        stop.command = Command::Resume;
+        assert_eq!(gate.rule(&stop, at(11)), Ruling::Refuse(Refusal::Unproven));
+        key().sign(&mut stop);
+        assert_eq!(gate.rule(&stop, at(11)), Ruling::Refuse(Refusal::Reused));
+    }
+
+    #[test]
+    fn without_a_key_of_its_own_it_keeps_the_first() {
+        let (mut gate, stop) = (OrderGate::new(None, Duration::from_secs(900)), order(Command::Stop, 10));
+        assert_eq!(gate.rule(&stop, at(10)), Ruling::Wait);
+        assert!(gate.hear_key(key().public()) && !gate.hear_key(OrderKey::from_bytes([7; 32]).public()));
+        assert_eq!(gate.rule(&stop, at(10)), Ruling::Take);
+    }
+
+    proptest! {
+        // Signatures take long without optimisation.
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        /// In whatever order they arrive and however often: the one of highest precedence holds in the end.
+        #[test]
+        fn the_newest_holds(orders in prop::collection::vec((any::<bool>(), 0u64..20), 1..12)) {
+            let mut gate = gate();
+            let mut holds = None;
+            for (number, (stop, second)) in (1u8..).zip(&orders) {
+                let mut order = order(if *stop { Command::Stop } else { Command::Resume }, *second);
+                order.command_id = [number; 32];
+                key().sign(&mut order);
+                if gate.rule(&order, at(20)) == Ruling::Take {
+                    holds = Some(order.command);
+                }
+            }
+            let newest = orders.iter().map(|(stop, second)| (second, stop)).max();
+            prop_assert_eq!(holds == Some(Command::Stop), newest.is_some_and(|(_, stop)| *stop));
+        }
+    }
+}
