@@ -10,7 +10,7 @@
 //! - [`zone`]: DNS from a file. Pure. `dns`: from that, or from servers.
 //! - `verify`: a mail to what is known of its sender.
 //! - [`core`]: from that to the verdict. Pure.
-//! - [`address`]: keyed digests of addresses.
+//! - [`address`]: keyed digests of addresses. [`gate`]: who may register a sender, and what.
 //! - [`evidence`], [`merkle`]: what is hashed, the log, the proofs. `evidencer`: many findings, one sync.
 //! - `ledger`: the contracts on a chain, embedded or behind JSON-RPC. `anchor`: evidence onto it, in order, once.
 //! - `chain`: all of that in the life of the node. [`health`]: what it says of itself. Pure.
@@ -28,6 +28,7 @@ pub mod dns;
 pub mod evidence;
 #[cfg(feature = "net")]
 pub mod evidencer;
+pub mod gate;
 pub mod health;
 #[cfg(feature = "net")]
 pub mod ledger;

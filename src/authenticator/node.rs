@@ -15,6 +15,7 @@ use super::{
     dns::Dns,
     evidence::{Finding, Receipt, log::EvidenceLog, store::EvidenceStore},
     evidencer::Evidencer,
+    gate::{Gate, Refusal},
     health::{self, Mails},
     params::{Params, SPECS},
     verify::{Policy, verify},
@@ -39,6 +40,9 @@ pub const FACTS: NodeFacts = NodeFacts {
     specs: SPECS,
 };
 
+/// How long a request with a wrong token is left without an answer, and those behind it.
+const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(250);
+
 /// `main` of the executable.
 pub fn main() -> ExitCode {
     runtime::run(FACTS, |values| Params::load(values, &runtime::state_home()), run)
@@ -50,7 +54,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let (max_in_flight, give_up, patience) =
         (params.max_in_flight, params.temperror_give_up, params.registry_patience);
     let opened = tokio::task::spawn_blocking(move || open(params)).await?;
-    let (keeper, Ends { registry, receipts, health: chain_health }, store) = opened?;
+    let (keeper, Ends { registry, receipts, health: chain_health }, store, gate) = opened?;
     let (evidencer, evidence_keeper) = Evidencer::new(store.clone());
 
     let mails = Arc::new(Mutex::new(Mails::default()));
@@ -66,7 +70,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     });
     let mut raw = graph.subscribe(&topics::MAIL_RAW)?;
     let published = graph.publisher(&topics::MAIL_RECEIPTS)?;
-    serve(&mut graph, &registry, &store)?;
+    serve(&mut graph, &registry, &store, gate)?;
     let counted = store.clone();
     diagnostics::publish(&mut graph, move || {
         let (evidenced, _) = counted.counts();
@@ -112,7 +116,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     Ok(())
 }
 
-type Opened = (Keeper, Ends, EvidenceStore);
+type Opened = (Keeper, Ends, EvidenceStore, Gate);
 
 /// Everything that is on this host's disk.
 fn open(params: Params) -> Result<Opened, NodeError> {
@@ -122,8 +126,9 @@ fn open(params: Params) -> Result<Opened, NodeError> {
     }
     let store = EvidenceStore::new(log);
     let key = AddressKey::load_or_create(&params.address_key_path)?;
+    let gate = Gate::open(params.registry_token_path.as_deref())?;
     let (keeper, ends) = Keeper::open(params, store.clone(), key)?;
-    Ok((keeper, ends, store))
+    Ok((keeper, ends, store, gate))
 }
 
 struct Verifier {
@@ -200,9 +205,10 @@ async fn publish_receipts(mut receipts: mpsc::Receiver<Receipt>, publisher: Publ
     }
 }
 
-fn serve(graph: &mut Graph, registry: &Registry, store: &EvidenceStore) -> Result<(), RosError> {
-    tokio::spawn(serve_register(graph.serve(&topics::REGISTER_SENDER)?, registry.clone()));
-    tokio::spawn(serve_revoke(graph.serve(&topics::REVOKE_SENDER)?, registry.clone()));
+fn serve(graph: &mut Graph, registry: &Registry, store: &EvidenceStore, gate: Gate) -> Result<(), RosError> {
+    let gate = Arc::new(gate);
+    tokio::spawn(serve_register(graph.serve(&topics::REGISTER_SENDER)?, registry.clone(), Arc::clone(&gate)));
+    tokio::spawn(serve_revoke(graph.serve(&topics::REVOKE_SENDER)?, registry.clone(), gate));
     tokio::spawn(serve_prove(graph.serve(&topics::PROVE)?, store.clone()));
     Ok(())
 }
@@ -210,25 +216,58 @@ fn serve(graph: &mut Graph, registry: &Registry, store: &EvidenceStore) -> Resul
 async fn serve_register(
     mut requests: mpsc::Receiver<Request<srv::RegisterSender::Service>>,
     registry: Registry,
+    gate: Arc<Gate>,
 ) {
     while let Some(request) = requests.recv().await {
-        let srv::RegisterSender::Request { address, role, .. } = &request.message;
-        let result = match role_from_ros("role", *role) {
-            Ok(Role::None) => Err("field 'role' = 0: must be ROLE_OBSERVER or ROLE_OPERATOR".to_owned()),
-            Ok(role) => registry.register(address, role).await,
-            Err(error) => Err(error.to_string()),
+        let srv::RegisterSender::Request { address, role, token } = &request.message;
+        let result = match admit(&gate, token, address).await {
+            Err(refusal) => Err(refusal),
+            Ok(()) => match role_from_ros("role", *role) {
+                Ok(Role::None) => Err("field 'role' = 0: must be ROLE_OBSERVER or ROLE_OPERATOR".to_owned()),
+                Ok(role) => outcome("sender registered", registry.register(address, role).await),
+                Err(error) => Err(error.to_string()),
+            },
         };
-        let (success, message) = outcome("sender registered", result);
+        let (success, message) = answer(result);
         respond(request, srv::RegisterSender::Response { success, message });
     }
 }
 
-async fn serve_revoke(mut requests: mpsc::Receiver<Request<srv::RevokeSender::Service>>, registry: Registry) {
+async fn serve_revoke(
+    mut requests: mpsc::Receiver<Request<srv::RevokeSender::Service>>,
+    registry: Registry,
+    gate: Arc<Gate>,
+) {
     while let Some(request) = requests.recv().await {
-        let result = registry.revoke(&request.message.address).await;
-        let (success, message) = outcome("sender revoked", result);
+        let srv::RevokeSender::Request { address, token } = &request.message;
+        let result = match admit(&gate, token, address).await {
+            Err(refusal) => Err(refusal),
+            Ok(()) => outcome("sender revoked", registry.revoke(address).await),
+        };
+        let (success, message) = answer(result);
         respond(request, srv::RevokeSender::Response { success, message });
     }
+}
+
+/// Requests are served one after the other, so the pause bounds how fast tokens can be tried.
+async fn admit(gate: &Gate, token: &str, address: &str) -> Result<(), String> {
+    let refusal = match gate.admit(token, address) {
+        Ok(()) => return Ok(()),
+        Err(refusal) => refusal,
+    };
+    // Logged without the address: that is only in the request.
+    match &refusal {
+        Refusal::Token(_) => {
+            tracing::warn!(
+                "a request to the registry is refused: its token is not the one of registry_token_path"
+            );
+            tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
+        }
+        Refusal::Address { .. } => {
+            tracing::warn!("a request to the registry is refused: not one bare address")
+        }
+    }
+    Err(refusal.to_string())
 }
 
 async fn serve_prove(mut requests: mpsc::Receiver<Request<srv::Prove::Service>>, store: EvidenceStore) {
@@ -256,18 +295,19 @@ fn no_receipt(message: String) -> srv::Prove::Response {
     srv::Prove::Response { message, ..srv::Prove::Response::default() }
 }
 
-/// Logged without the address: that is only in the request.
-fn outcome(what: &str, result: Result<String, String>) -> (bool, String) {
+fn outcome(what: &str, result: Result<String, String>) -> Result<String, String> {
+    match &result {
+        Ok(transaction) => tracing::info!(%transaction, "{what}"),
+        Err(error) => tracing::warn!(%error, "not done: {what}"),
+    }
+    result
+}
+
+/// The fields of a response. The words of an Ethereum node may hold a NUL, which would end the C string, and with it r2r.
+fn answer(result: Result<String, String>) -> (bool, String) {
     match result {
-        Ok(transaction) => {
-            tracing::info!(%transaction, "{what}");
-            (true, transaction)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "not done: {what}");
-            // A node's words may hold anything; a NUL would end the C string, and with it r2r.
-            (false, error.replace('\0', "\u{FFFD}"))
-        }
+        Ok(transaction) => (true, transaction),
+        Err(error) => (false, error.replace('\0', "\u{FFFD}")),
     }
 }
 

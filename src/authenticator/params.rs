@@ -26,6 +26,9 @@ const fn seconds(name: &'static str, default: f64, first: f64, last: f64, descri
     }
 }
 
+/// Value of `registry_token_path` that turns the token off.
+const NO_TOKEN: &str = "none";
+
 /// All parameters.
 #[rustfmt::skip]
 pub const SPECS: &[Spec] = &[
@@ -45,6 +48,7 @@ pub const SPECS: &[Spec] = &[
     text("state_directory", "Folder of evidence and keys; empty: posthorn/authenticator below the user's state folder."),
     text("ledger_key_path", "File of the key that signs transactions; empty: in the state directory, made at the first start."),
     text("address_key_path", "File of the key of address digests; empty: in the state directory, made at the first start."),
+    text("registry_token_path", "File of the token that register_sender and revoke_sender ask for; empty: in the state directory, made at the first start; none: no token is asked for."),
     count("max_in_flight", 64, 4096, "Mails that are verified at once."),
     drain_timeout(10.0),
 ];
@@ -80,6 +84,8 @@ pub struct Params {
     pub ledger_key_path: PathBuf,
     /// File of the key of address digests.
     pub address_key_path: PathBuf,
+    /// File of the token that requests to the registry carry; `None`: none is asked for.
+    pub registry_token_path: Option<PathBuf>,
     /// Mails verified at once.
     pub max_in_flight: usize,
 }
@@ -117,6 +123,10 @@ impl Params {
             batch_max_age: values.seconds("batch_max_age_s")?,
             ledger_key_path: or_in("ledger_key_path", &state_directory, "ledger.key")?,
             address_key_path: or_in("address_key_path", &state_directory, "address.key")?,
+            registry_token_path: match values.text("registry_token_path")?.as_str() {
+                NO_TOKEN => None,
+                _ => Some(or_in("registry_token_path", &state_directory, "registry.token")?),
+            },
             state_directory,
             max_in_flight: values.count("max_in_flight")?,
         };
@@ -129,6 +139,13 @@ impl Params {
         if self.ledger_key_path == self.address_key_path {
             let path = self.address_key_path.display();
             return Err(ParamError::rule("address_key_path", path, "another file than ledger_key_path"));
+        }
+        if let Some(path) = &self.registry_token_path
+            && [&self.ledger_key_path, &self.address_key_path].contains(&path)
+        {
+            // A token travels in requests; a key must not.
+            let rule = "another file than ledger_key_path and address_key_path";
+            return Err(ParamError::rule("registry_token_path", path.display(), rule));
         }
         if self.contracts.is_some() && self.ethereum_endpoint.is_none() {
             let rule = "a URL if registry_address is given; the embedded chain deploys its own contracts";
@@ -220,6 +237,15 @@ mod tests {
         let params = load(&[("state_directory", "/s"), ("ledger_key_path", "/keys/ledger")]).unwrap();
         assert_eq!(params.ledger_key_path, Path::new("/keys/ledger"));
         assert_eq!(params.address_key_path, Path::new("/s/address.key"));
+    }
+
+    #[test]
+    fn the_token_is_in_the_state_directory_unless_it_is_elsewhere_or_turned_off() {
+        let path = |value| load(&[("state_directory", "/s"), ("registry_token_path", value)]);
+        assert_eq!(path("").unwrap().registry_token_path.unwrap(), Path::new("/s/registry.token"));
+        assert_eq!(path("/run/token").unwrap().registry_token_path.unwrap(), Path::new("/run/token"));
+        assert_eq!(path("none").unwrap().registry_token_path, None);
+        assert!(path("/s/ledger.key").unwrap_err().to_string().contains("another file than ledger_key_path"));
     }
 
     #[test]

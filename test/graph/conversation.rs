@@ -88,7 +88,8 @@ fn an_operator_stops_a_vehicle_and_nobody_else_does() {
     });
 
     // Revoked: rejected like a stranger.
-    let answer = posthorn.observer.call(topics::REVOKE_SENDER.facts, &json!({ "address": SENDER }));
+    let request = json!({ "address": SENDER, "token": posthorn.registry_token() });
+    let answer = posthorn.observer.call(topics::REVOKE_SENDER.facts, &request);
     assert_eq!(answer["success"], true, "{answer}");
     let data = posthorn.question("revoked", "resume truck_1", "");
     let revoked = posthorn.accept(SENDER, &data);

@@ -5,6 +5,7 @@ mod chain;
 mod conversation;
 mod life;
 mod python;
+mod registry;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

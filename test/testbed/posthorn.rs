@@ -59,7 +59,8 @@ impl Posthorn {
 
     /// Registers a sender by the authenticator's service; tries again while the chain is being opened.
     pub fn register(&mut self, address: &str, role: Role) {
-        let request = json!({ "address": address, "role": role as u8 });
+        let token = self.registry_token();
+        let request = json!({ "address": address, "role": role as u8, "token": token });
         wait_for("the chain is connected", || {
             let answer = self.observer.call(topics::REGISTER_SENDER.facts, &request);
             match answer["message"].as_str() {
@@ -68,6 +69,14 @@ impl Posthorn {
                 _ => panic!("register_sender: {answer}"),
             }
         });
+    }
+
+    /// The token that the registry's services ask for; waits until the authenticator has made it.
+    pub fn registry_token(&self) -> String {
+        let file = self.authenticator_state().join("registry.token");
+        wait_for("the registry's token", || {
+            Some(fs::read_to_string(&file).ok()?.trim().to_owned()).filter(|token| !token.is_empty())
+        })
     }
 
     /// Waits until vehicle_router has heard everything of every vehicle.
