@@ -6,8 +6,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::secret::{self, SecretError};
-use crate::mail::{MailId, is_address};
+use crate::{
+    mail::{MailId, is_address},
+    secret::{self, SecretError},
+};
 
 /// Characters of a refused address that are shown.
 const SHOWN: usize = 64;
