@@ -9,7 +9,7 @@ mod gate;
 mod signature;
 
 pub use gate::{OrderGate, Refusal, Ruling};
-pub use signature::{OrderKey, OrderPublicKey, signed_bytes};
+pub use signature::{NotAKey, OrderKey, OrderPublicKey, signed_bytes};
 
 use std::time::SystemTime;
 

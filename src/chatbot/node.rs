@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     mail::is_automatic,
+    record_log::create_directory,
     ros::{
         RosError,
         convert::{
@@ -28,6 +29,7 @@ use crate::{
         runtime::{self, NodeError, NodeFacts, Shutdown},
         srv, topics,
     },
+    vehicle::OrderKey,
 };
 
 /// Name, purpose and parameters of the node.
@@ -41,10 +43,14 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// `main` of the executable.
 pub fn main() -> ExitCode {
-    runtime::run(FACTS, Params::load, run)
+    runtime::run(FACTS, |values| Params::load(values, &runtime::state_home()), run)
 }
 
 async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {
+    create_directory(&params.state_directory)
+        .map_err(|error| format!("state_directory {}: {error}", params.state_directory.display()))?;
+    let key = OrderKey::load_or_create(&params.order_key_path)?;
+    let public_key = key.public();
     let work = Arc::new(Mutex::new(Work::new(params.capacity)));
     let worker = Arc::new(Worker {
         router: graph.client(&topics::GET_STATE)?,
@@ -52,15 +58,21 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         outbound: graph.publisher(&topics::MAIL_OUTBOUND)?,
         dispositions: graph.publisher(&topics::MAIL_DISPOSITIONS)?,
         commands: graph.publisher(&topics::VEHICLES_COMMANDS)?,
+        key,
         work: Arc::clone(&work),
         core: Core::new(params),
     });
     let mut mails = graph.subscribe(&topics::MAIL_AUTHENTICATED)?;
+    let keys = graph.publisher(&topics::CHATBOT_ORDER_KEY)?;
     let heartbeats = graph.publisher(&topics::CHATBOT_WORKERS)?;
     let id = format!("{}/{}", graph.name(), std::process::id());
     diagnostics::publish(&mut graph, move || lock(&work).health())?;
     let mut spinning = graph.spin()?;
-    tracing::info!("taking mails");
+    keys.publish(&msg::OrderKey {
+        stamp: time_to_ros(SystemTime::now()),
+        public_key: public_key.to_string(),
+    })?;
+    tracing::info!(order_key = %public_key, "taking mails");
 
     let mut ticks = tokio::time::interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -93,6 +105,7 @@ struct Worker {
     outbound: Publisher<msg::OutboundMail>,
     dispositions: Publisher<msg::Disposition>,
     commands: Publisher<msg::VehicleCommand>,
+    key: OrderKey,
 }
 
 impl Worker {
@@ -137,7 +150,9 @@ impl Worker {
             match effect {
                 Effect::Command(command) => {
                     tracing::info!(mail_id = %command.mail_id, vehicle = %command.vehicle, "order");
-                    self.commands.publish(&command_to_ros(command, now))?;
+                    let mut command = command.clone();
+                    self.key.sign(&mut command);
+                    self.commands.publish(&command_to_ros(&command, now))?;
                 }
                 Effect::Send(mail) => self.outbound.publish(&outbound_to_ros(mail, now))?,
                 Effect::Settle(disposition) => {

@@ -1,6 +1,9 @@
 //! Parameters of chatbot.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::{
     mail::is_address,
@@ -58,6 +61,34 @@ pub const SPECS: &[Spec] = &[
         unit: "s",
         description: "How long vehicle_router may take to answer.",
     },
+    Spec {
+        name: "acknowledgement_timeout_s",
+        default: Default::Double(20.0),
+        rule: Rule::DoubleRange(0.1, 600.0),
+        unit: "s",
+        description: "Time for a vehicle to acknowledge an order; then its sender and a person are told that it is not known to be carried out.",
+    },
+    Spec {
+        name: "order_retry_s",
+        default: Default::Double(1.0),
+        rule: Rule::DoubleRange(0.05, 60.0),
+        unit: "s",
+        description: "Time after which an order is published again until it is acknowledged.",
+    },
+    Spec {
+        name: "state_directory",
+        default: Default::Text(""),
+        rule: Rule::Any,
+        unit: "",
+        description: "Folder of the orders given and the order key; empty: posthorn/chatbot below the user's state folder.",
+    },
+    Spec {
+        name: "order_key_path",
+        default: Default::Text(""),
+        rule: Rule::Any,
+        unit: "",
+        description: "File of the key that signs orders; empty: order.key in the state directory, made at the first start.",
+    },
     drain_timeout(5.0),
 ];
 
@@ -78,14 +109,27 @@ pub struct Params {
     pub capacity: u32,
     /// How long vehicle_router may take to answer.
     pub state_timeout: Duration,
+    /// Time for a vehicle to acknowledge an order.
+    pub acknowledgement_timeout: Duration,
+    /// An order that is not acknowledged is published again after this.
+    pub order_retry: Duration,
+    /// Folder of the orders given and the order key.
+    pub state_directory: PathBuf,
+    /// File of the key that signs orders.
+    pub order_key_path: PathBuf,
 }
 
 impl Params {
-    /// The parameters from values that are each valid by themselves.
+    /// The parameters from values that are each valid by themselves. `state_home` is the user's state folder.
     ///
     /// # Errors
     /// An address that is none, or two addresses that must differ.
-    pub fn load(values: &Values) -> Result<Self, ParamError> {
+    pub fn load(values: &Values, state_home: &Path) -> Result<Self, ParamError> {
+        let path = |name, default: PathBuf| {
+            let text = values.text(name)?;
+            Ok::<_, ParamError>(if text.is_empty() { default } else { PathBuf::from(text) })
+        };
+        let state_directory = path("state_directory", state_home.join("posthorn/chatbot"))?;
         let params = Self {
             human_mailbox: address(values, "human_mailbox")?,
             from_address: address(values, "from_address")?,
@@ -94,6 +138,10 @@ impl Params {
             give_up_after: values.seconds("give_up_after_s")?,
             capacity: values.count("capacity")?,
             state_timeout: values.seconds("state_timeout_s")?,
+            acknowledgement_timeout: values.seconds("acknowledgement_timeout_s")?,
+            order_retry: values.seconds("order_retry_s")?,
+            order_key_path: path("order_key_path", state_directory.join("order.key"))?,
+            state_directory,
         };
         if params.human_mailbox.eq_ignore_ascii_case(&params.from_address) {
             let rule = "another address than from_address: a forward would come back";
@@ -119,7 +167,7 @@ mod tests {
 
     fn load(overrides: &[(&str, &str)]) -> Result<Params, ParamError> {
         let text = |&(name, value): &(&str, &str)| (name.to_owned(), Value::Text(value.to_owned()));
-        Params::load(&resolve(SPECS, overrides.iter().map(text).collect())?)
+        Params::load(&resolve(SPECS, overrides.iter().map(text).collect())?, Path::new("/state"))
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! The fleet: trucks that move with the time given to them and carry out each order once.
+//! The fleet: trucks that move with the time given to them and carry out the orders that their gates let through.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::{Duration, SystemTime};
 
 use crate::{
     health::{Level, Status},
-    vehicle::VehicleCommand,
+    vehicle::{Acknowledgement, AcknowledgementStatus, OrderGate, OrderPublicKey, Ruling, VehicleCommand},
 };
 
 use super::{
@@ -18,26 +18,26 @@ use super::{
 const STEP_S: f64 = 0.05;
 /// A process that slept longer has slept so long only, and does not catch up.
 const MAX_ELAPSED: Duration = Duration::from_secs(60);
-/// How many orders a vehicle remembers, so as not to carry them out again. An older one would be.
-const REMEMBERED_ORDERS: usize = 256;
 /// Height of the plane on which all drive.
 const ALTITUDE_M: f64 = 520.0;
-
-/// What became of an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The vehicle acts on it.
-    CarriedOut,
-    /// It was carried out before.
-    Repeated,
-    /// No vehicle has this name.
-    UnknownVehicle,
-}
 
 #[derive(Debug)]
 struct Member {
     truck: Truck,
-    carried_out: VecDeque<[u8; 32]>,
+    gate: OrderGate,
+    /// The order that it carries out, and whether it has said that it is done.
+    order: Option<([u8; 32], bool)>,
+}
+
+impl Member {
+    fn acknowledge(
+        &self,
+        command_id: [u8; 32],
+        status: AcknowledgementStatus,
+        reason: String,
+    ) -> Acknowledgement {
+        Acknowledgement { command_id, vehicle: self.truck.name().to_owned(), status, reason }
+    }
 }
 
 /// A fleet.
@@ -53,7 +53,8 @@ impl Core {
         let mut random = SplitMix64::new(params.seed);
         let mut member = |number| Member {
             truck: Truck::new(format!("truck_{number}"), &mut random),
-            carried_out: VecDeque::new(),
+            gate: OrderGate::new(params.order_key, params.max_order_age),
+            order: None,
         };
         Self {
             origin: Origin::new(params.origin_latitude_deg, params.origin_longitude_deg),
@@ -86,20 +87,42 @@ impl Core {
         self.members.iter().map(|member| member.truck.sample(&self.origin, ALTITUDE_M))
     }
 
-    /// Takes an order; the same `command_id` for the same vehicle once.
-    pub fn command(&mut self, order: &VehicleCommand) -> Outcome {
-        let Some(member) = self.members.iter_mut().find(|member| member.truck.name() == order.vehicle) else {
-            return Outcome::UnknownVehicle;
+    /// Takes the order key that was published, where none was given. Whether every vehicle trusts it now.
+    pub fn hear_key(&mut self, key: OrderPublicKey) -> bool {
+        self.members.iter_mut().fold(true, |all, member| member.gate.hear_key(key) && all)
+    }
+
+    /// What the vehicle that `order` names says of it. Nothing if it is none of these, or knows no key yet.
+    pub fn command(&mut self, order: &VehicleCommand, now: SystemTime) -> Option<Acknowledgement> {
+        use AcknowledgementStatus::{Accepted, Done, Refused};
+        let member = self.members.iter_mut().find(|member| member.truck.name() == order.vehicle)?;
+        let (status, reason) = match member.gate.rule(order, now) {
+            Ruling::Wait => return None,
+            Ruling::Refuse(refusal) => (Refused, refusal.to_string()),
+            Ruling::Repeat if member.order == Some((order.command_id, true)) => (Done, String::new()),
+            Ruling::Repeat => (Accepted, String::new()),
+            Ruling::Take => {
+                member.truck.order(order.command);
+                member.order = Some((order.command_id, false));
+                (Accepted, String::new())
+            }
         };
-        if member.carried_out.contains(&order.command_id) {
-            return Outcome::Repeated;
+        Some(member.acknowledge(order.command_id, status, reason))
+    }
+
+    /// The orders that were carried out since the last call.
+    pub fn done(&mut self) -> Vec<Acknowledgement> {
+        let mut done = Vec::new();
+        for member in self.members.iter_mut().filter(|member| member.truck.obeys()) {
+            if let Some((command_id, said)) = &mut member.order
+                && !*said
+            {
+                *said = true;
+                let command_id = *command_id;
+                done.push(member.acknowledge(command_id, AcknowledgementStatus::Done, String::new()));
+            }
         }
-        if member.carried_out.len() == REMEMBERED_ORDERS {
-            member.carried_out.pop_front();
-        }
-        member.carried_out.push_back(order.command_id);
-        member.truck.order(order.command);
-        Outcome::CarriedOut
+        done
     }
 
     /// The statuses for `/diagnostics`.

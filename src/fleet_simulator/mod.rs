@@ -14,8 +14,4 @@ mod random;
 mod route;
 mod truck;
 
-pub use self::{
-    core::{Core, Outcome},
-    params::Params,
-    truck::Sample,
-};
+pub use self::{core::Core, params::Params, truck::Sample};

@@ -15,13 +15,14 @@ use super::{
 };
 use crate::ros::{
     RosError,
-    convert::{command_from_ros, time_to_ros},
+    convert::{acknowledgement_to_ros, command_from_ros, time_to_ros},
     diagnostics,
     graph::{Graph, Publisher},
     lock, msg, nav_msgs,
     runtime::{self, NodeError, NodeFacts, Shutdown},
     sensor_msgs, topics,
 };
+use crate::vehicle::Acknowledgement;
 
 /// Name, purpose and parameters of the node.
 pub const FACTS: NodeFacts = NodeFacts {
@@ -41,6 +42,8 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let vehicles =
         names.iter().map(|name| Vehicle::new(&mut graph, name)).collect::<Result<Vec<_>, RosError>>()?;
     let mut commands = graph.subscribe(&topics::VEHICLES_COMMANDS)?;
+    let mut keys = graph.subscribe(&topics::CHATBOT_ORDER_KEY)?;
+    let acknowledgements = graph.publisher(&topics::VEHICLES_ACKNOWLEDGEMENTS)?;
     let core = Arc::new(Mutex::new(core));
     let of_health = Arc::clone(&core);
     diagnostics::publish(&mut graph, move || lock(&of_health).health())?;
@@ -54,14 +57,18 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         tokio::select! {
             () = shutdown.requested() => return Ok(()),
             error = spinning.ended() => return Err(error.into()),
-            Some(command) = commands.recv() => obey(&mut lock(&core), &command),
+            Some(key) = keys.recv() => hear_key(&mut lock(&core), &key),
+            Some(command) = commands.recv() => {
+                acknowledge(&acknowledgements, obey(&mut lock(&core), &command));
+            }
             _ = ticks.tick() => {
                 let now = Instant::now();
-                let samples: Vec<_> = {
+                let (samples, done): (Vec<_>, _) = {
                     let mut core = lock(&core);
                     core.step(now.duration_since(before));
-                    core.samples().collect()
+                    (core.samples().collect(), core.done())
                 };
+                acknowledge(&acknowledgements, done);
                 before = now;
                 let stamp = time_to_ros(SystemTime::now());
                 for (vehicle, sample) in vehicles.iter().zip(&samples) {
@@ -79,13 +86,38 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     }
 }
 
-fn obey(core: &mut Core, message: &msg::VehicleCommand) {
-    match command_from_ros(message) {
-        Ok(command) => {
-            let outcome = core.command(&command);
-            tracing::info!(vehicle = %command.vehicle, command = command.command.word(), ?outcome, "order");
+fn hear_key(core: &mut Core, message: &msg::OrderKey) {
+    match message.public_key.parse() {
+        Ok(key) if core.hear_key(key) => tracing::info!(%key, "orders by this key are taken"),
+        Ok(key) => {
+            tracing::warn!(%key, "another order key than the one that is trusted: its orders are refused")
         }
-        Err(error) => tracing::warn!(%error, "a message on vehicles/commands breaks its specification"),
+        Err(error) => tracing::warn!("a message on chatbot/order_key: must hold {error}"),
+    }
+}
+
+fn obey(core: &mut Core, message: &msg::VehicleCommand) -> Option<Acknowledgement> {
+    let command = match command_from_ros(message) {
+        Ok(command) => command,
+        Err(error) => {
+            tracing::warn!(%error, "a message on vehicles/commands breaks its specification");
+            return None;
+        }
+    };
+    let acknowledgement = core.command(&command, SystemTime::now())?;
+    let Acknowledgement { vehicle, status, reason, .. } = &acknowledgement;
+    tracing::info!(%vehicle, command = command.command.word(), ?status, %reason, "order");
+    Some(acknowledgement)
+}
+
+fn acknowledge(
+    publisher: &Publisher<msg::VehicleAcknowledgement>,
+    acknowledgements: impl IntoIterator<Item = Acknowledgement>,
+) {
+    for acknowledgement in acknowledgements {
+        if let Err(error) = publisher.publish(&acknowledgement_to_ros(&acknowledgement, SystemTime::now())) {
+            tracing::warn!(%error, vehicle = %acknowledgement.vehicle, "an acknowledgement is lost");
+        }
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::params::{Default, ParamError, Rule, Spec, Values, drain_timeout};
+use crate::{
+    params::{Default, ParamError, Rule, Spec, Values, drain_timeout},
+    vehicle::{NotAKey, OrderPublicKey},
+};
 
 /// All parameters; the only home of their defaults.
 pub const SPECS: &[Spec] = &[
@@ -41,6 +44,20 @@ pub const SPECS: &[Spec] = &[
         unit: "deg",
         description: "WGS 84 longitude around which the vehicles drive.",
     },
+    Spec {
+        name: "order_key",
+        default: Default::Text(""),
+        rule: Rule::Any,
+        unit: "",
+        description: "Public key of the chatbot whose orders are taken, 64 hex digits; empty: the first heard on chatbot/order_key.",
+    },
+    Spec {
+        name: "max_order_age_s",
+        default: Default::Double(900.0),
+        rule: Rule::DoubleRange(1.0, 604_800.0),
+        unit: "s",
+        description: "An order dated longer ago, or as far ahead, is refused.",
+    },
     drain_timeout(5.0),
 ];
 
@@ -57,13 +74,17 @@ pub struct Params {
     pub origin_latitude_deg: f64,
     /// WGS 84.
     pub origin_longitude_deg: f64,
+    /// Whose orders are taken; `None`: whose key is heard first.
+    pub order_key: Option<OrderPublicKey>,
+    /// An order dated longer ago, or as far ahead, is refused.
+    pub max_order_age: Duration,
 }
 
 impl Params {
     /// The parameters from values that are each valid by themselves.
     ///
     /// # Errors
-    /// [`ParamError::Undeclared`], a defect of the node.
+    /// A key that is none.
     pub fn load(values: &Values) -> Result<Self, ParamError> {
         Ok(Self {
             seed: values.count("seed")?,
@@ -71,6 +92,16 @@ impl Params {
             period: Duration::from_secs_f64(values.double("rate_hz")?.recip()),
             origin_latitude_deg: values.double("origin_latitude_deg")?,
             origin_longitude_deg: values.double("origin_longitude_deg")?,
+            order_key: order_key(&values.text("order_key")?)?,
+            max_order_age: values.seconds("max_order_age_s")?,
         })
     }
+}
+
+fn order_key(text: &str) -> Result<Option<OrderPublicKey>, ParamError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let rule = |rule: NotAKey| ParamError::rule("order_key", format!("{text:?}"), rule.to_string());
+    text.parse().map(Some).map_err(rule)
 }

@@ -96,6 +96,11 @@ impl Truck {
         self.stopped = command == Command::Stop;
     }
 
+    /// It does what it was ordered to.
+    pub fn obeys(&self) -> bool {
+        self.stopped == (self.speed_mps <= 0.0)
+    }
+
     /// Moves on by `dt_s`, which must be small.
     pub fn step(&mut self, dt_s: f64) {
         let halts = self.stopped || self.charging;

@@ -148,7 +148,9 @@ impl Unready {
             format!("{}$ORIGIN {STRANGER_DOMAIN}.\n@ TXT \"v=spf1 ip4:127.0.0.1 -all\"\n", sender.zone());
         fs::write(state.path().join("zone"), zone).expect("zone");
         let journal = state.path().join("mail_bridge").display().to_string();
-        let chatbot = [("human_mailbox", HUMAN), ("from_address", POSTHORN)];
+        let memory = state.path().join("chatbot").display().to_string();
+        let chatbot =
+            [("human_mailbox", HUMAN), ("from_address", POSTHORN), ("state_directory", memory.as_str())];
         let mut posthorn = Posthorn {
             fleet_simulator: Node::start("fleet_simulator", &domain, &[]),
             vehicle_router: Node::start("vehicle_router", &domain, &[]),

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, time::Duration};
 
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ use crate::{
 
 fn core_with(policy: &str) -> Core {
     let policy = BTreeMap::from([("when_registry_unavailable".to_owned(), Value::Text(policy.to_owned()))]);
-    Core::new(Params::load(&resolve(SPECS, policy).unwrap()).unwrap())
+    Core::new(Params::load(&resolve(SPECS, policy).unwrap(), Path::new("/state")).unwrap())
 }
 
 fn at(seconds: u64) -> SystemTime {

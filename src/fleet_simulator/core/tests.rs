@@ -1,33 +1,48 @@
-use crate::mail::MailId;
-use std::{collections::BTreeMap, time::SystemTime};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    AcknowledgementStatus::{Accepted, Done, Refused},
+    *,
+};
 use crate::{
     fleet_simulator::{
         params::SPECS,
         truck::{ACCELERATION_MPS2, DECELERATION_MPS2},
     },
+    mail::MailId,
     params::resolve,
-    vehicle::Command,
+    vehicle::{Command, OrderKey},
 };
+
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
 fn fleet(seed: u64) -> Core {
     let params = Params::load(&resolve(SPECS, BTreeMap::new()).unwrap()).unwrap();
-    Core::new(&Params { seed, ..params })
+    Core::new(&Params { seed, order_key: Some(key().public()), ..params })
+}
+
+fn key() -> OrderKey {
+    OrderKey::from_bytes([1; 32])
 }
 
 fn order(number: u8, vehicle: &str, command: Command) -> VehicleCommand {
-    VehicleCommand {
+    let mut order = VehicleCommand {
         command_id: [number; 32],
         mail_id: MailId::of(&[number]),
         vehicle: vehicle.into(),
         command,
         ordered_by: "anna@example.org".into(),
-        ordered_at: SystemTime::UNIX_EPOCH,
+        ordered_at: NOW + Duration::from_secs(number.into()),
         signature: [0; 64],
-    }
+    };
+    key().sign(&mut order);
+    order
+}
+
+fn status(fleet: &mut Core, order: &VehicleCommand) -> Option<AcknowledgementStatus> {
+    fleet.command(order, NOW).map(|acknowledgement| acknowledgement.status)
 }
 
 fn run(fleet: &mut Core, seconds: u64) {
@@ -43,7 +58,7 @@ fn the_same_seed_gives_the_same_fleet_bit_for_bit() {
     let at_the_end = |seed| {
         let mut fleet = fleet(seed);
         run(&mut fleet, 600);
-        fleet.command(&order(1, "truck_2", Command::Stop));
+        status(&mut fleet, &order(1, "truck_2", Command::Stop));
         run(&mut fleet, 60);
         let bits = |s: Sample| {
             [s.latitude_deg, s.longitude_deg, s.yaw_rad, s.speed_mps, s.charge, s.voltage_v].map(f64::to_bits)
@@ -59,26 +74,42 @@ fn an_order_stops_and_another_resumes() {
     let mut fleet = fleet(1);
     run(&mut fleet, 60);
     assert!(truck_1(&fleet).speed_mps > 3.0);
-    assert_eq!(fleet.command(&order(1, "truck_1", Command::Stop)), Outcome::CarriedOut);
+    assert_eq!(status(&mut fleet, &order(1, "truck_1", Command::Stop)), Some(Accepted));
+    assert!(fleet.done().is_empty());
     run(&mut fleet, 20);
     let halted = truck_1(&fleet);
     assert_eq!((halted.speed_mps, halted.stopped), (0.0, true));
     run(&mut fleet, 20);
     let later = truck_1(&fleet);
     assert_eq!((later.latitude_deg, later.longitude_deg), (halted.latitude_deg, halted.longitude_deg));
-    assert_eq!(fleet.command(&order(2, "truck_1", Command::Resume)), Outcome::CarriedOut);
+    assert_eq!(fleet.done().iter().map(|done| done.command_id).collect::<Vec<_>>(), [[1; 32]]);
+    assert_eq!(status(&mut fleet, &order(1, "truck_1", Command::Stop)), Some(Done));
+    assert_eq!(status(&mut fleet, &order(2, "truck_1", Command::Resume)), Some(Accepted));
     run(&mut fleet, 20);
-    assert!(truck_1(&fleet).speed_mps > 3.0);
+    assert!(truck_1(&fleet).speed_mps > 3.0 && fleet.done().len() == 1 && fleet.done().is_empty());
 }
 
 #[test]
 fn an_order_is_carried_out_once_by_its_id() {
     let mut fleet = fleet(1);
-    fleet.command(&order(1, "truck_1", Command::Stop));
-    fleet.command(&order(2, "truck_1", Command::Resume));
-    assert_eq!(fleet.command(&order(1, "truck_1", Command::Stop)), Outcome::Repeated);
+    let orders = [order(1, "truck_1", Command::Stop), order(2, "truck_1", Command::Resume)];
+    for order in orders.iter().chain(&orders) {
+        assert_eq!(status(&mut fleet, order), Some(Accepted));
+    }
     assert!(!truck_1(&fleet).stopped);
-    assert_eq!(fleet.command(&order(3, "bus", Command::Stop)), Outcome::UnknownVehicle);
+    assert_eq!(status(&mut fleet, &order(3, "bus", Command::Stop)), None);
+}
+
+#[test]
+fn an_order_that_is_forged_or_overtaken_is_refused_and_moves_nothing() {
+    let mut fleet = fleet(1);
+    let mut forged = order(1, "truck_1", Command::Stop);
+    OrderKey::from_bytes([2; 32]).sign(&mut forged);
+    assert_eq!(status(&mut fleet, &forged), Some(Refused));
+    assert_eq!(status(&mut fleet, &order(3, "truck_1", Command::Resume)), Some(Accepted));
+    let overtaken = fleet.command(&order(2, "truck_1", Command::Stop), NOW).unwrap();
+    assert_eq!((overtaken.status, truck_1(&fleet).stopped), (Refused, false));
+    assert_eq!(overtaken.reason, "this vehicle has taken a resume, dated 1 s later");
 }
 
 #[test]
@@ -125,7 +156,7 @@ proptest! {
         let mut fleet = fleet(seed);
         run(&mut fleet, pause);
         if stop {
-            fleet.command(&order(1, "truck_1", Command::Stop));
+            status(&mut fleet, &order(1, "truck_1", Command::Stop));
         }
         let dt_s = milliseconds as f64 / 1000.0;
         let before: Vec<_> = fleet.samples().collect();
