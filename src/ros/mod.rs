@@ -2,7 +2,7 @@
 //!
 //! - [`topics`]: every topic and service as one constant; [`qos`]: the named QoS profiles.
 //! - [`graph`]: publishers, subscriptions, services and clients of one node.
-//! - [`runtime`]: `main` of a node: arguments, parameters, logs, signals, the spinning thread, the exit code.
+//! - [`runtime`]: `main` of a node: arguments, parameters, logs, drain, the exit code; `signals`: what begins the drain.
 //! - [`diagnostics`], [`logging`], [`params`]: `/diagnostics`, `/rosout` and parameter services.
 //! - [`dynamic`]: subscriptions to any installed message type by name, through rclrs.
 //! - [`convert`]: domain types to messages and back; [`msg`] and [`srv`] are the messages.
@@ -15,6 +15,7 @@ pub mod logging;
 pub mod params;
 pub mod qos;
 pub mod runtime;
+mod signals;
 pub mod topics;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

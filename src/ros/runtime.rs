@@ -8,12 +8,8 @@
 
 use std::{env, error::Error, future::Future, path::PathBuf, process::ExitCode};
 
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
-
-use super::{graph::Graph, logging, params};
+pub use super::signals::Shutdown;
+use super::{graph::Graph, logging, params, signals::Signals};
 use crate::params::{DRAIN_TIMEOUT, ParamError, Spec, Values, resolve};
 
 /// What a node fails with; its own error type, boxed once, at the top.
@@ -30,18 +26,6 @@ pub struct NodeFacts {
     pub specs: &'static [Spec],
 }
 
-/// When the node is to end.
-#[derive(Clone, Debug)]
-pub struct Shutdown(watch::Receiver<bool>);
-
-impl Shutdown {
-    /// Returns when SIGINT or SIGTERM was received; at once if it was before.
-    pub async fn requested(&mut self) {
-        // An error means that nobody is left to ask for the end: it has come.
-        let _ = self.0.wait_for(|&requested| requested).await;
-    }
-}
-
 /// Runs a node to its end. `load` makes its typed parameters, `node` is the node: it returns when it has drained.
 pub fn run<P, F>(
     facts: NodeFacts,
@@ -56,7 +40,14 @@ where
         let _ = clap.print();
         return ExitCode::from(if clap.use_stderr() { 2 } else { 0 });
     }
-    match start(facts, load, node) {
+    let signals = match Signals::take() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("{}: signals cannot be received: {error}", facts.name);
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = match start(facts, load, node, signals.shutdown()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let words = with_sources(error.as_ref());
@@ -67,13 +58,16 @@ where
             tracing::error!("{words}");
             ExitCode::from(if error.is::<ParamError>() || error.is::<ArgumentError>() { 2 } else { 1 })
         }
-    }
+    };
+    signals.release();
+    code
 }
 
 fn start<P, F>(
     facts: NodeFacts,
     load: impl FnOnce(&Values) -> Result<P, ParamError>,
     node: impl FnOnce(Graph, P, Shutdown) -> F,
+    shutdown: Shutdown,
 ) -> Result<(), NodeError>
 where
     F: Future<Output = Result<(), NodeError>>,
@@ -88,7 +82,6 @@ where
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
-        let shutdown = on_signals()?;
         params::declare(&mut graph, facts.specs, &values)?;
         let mut requested = shutdown.clone();
         let overdue = async {
@@ -107,13 +100,23 @@ where
     result
 }
 
-/// Arguments that rcl refuses, such as a parameter file that is not there or is not YAML.
+/// ROS arguments that end the node at start.
 #[derive(Debug, thiserror::Error)]
-#[error("the ROS arguments are refused: {0}")]
-struct ArgumentError(String);
+enum ArgumentError {
+    /// rcl says why, such as a parameter file that is not there or is not YAML.
+    #[error("the ROS arguments are refused: {0}")]
+    Refused(String),
+    /// A shell expands `~` only at the beginning of a word, so `config_directory:=~/fleet` comes as it is written.
+    #[error("parameter file {0:?}: ~ is expanded by nobody here; write the whole path")]
+    Tilde(String),
+}
 
 /// r2r panics with rcl's words where rcl refuses the arguments; here they become an error.
 fn create_context() -> Result<r2r::Context, NodeError> {
+    let mut files = env::args().zip(env::args().skip(1)).filter(|(option, _)| option == "--params-file");
+    if let Some((_, file)) = files.find(|(_, file)| file.starts_with('~')) {
+        return Err(ArgumentError::Tilde(file).into());
+    }
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let created = std::panic::catch_unwind(r2r::Context::create);
@@ -124,7 +127,7 @@ fn create_context() -> Result<r2r::Context, NodeError> {
             let words = panic.downcast_ref::<String>().cloned().unwrap_or_default();
             // rcl adds the place in its own source.
             let words = words.split(", at ./").next().unwrap_or_default().to_owned();
-            Err(ArgumentError(words).into())
+            Err(ArgumentError::Refused(words).into())
         }
     }
 }
@@ -165,27 +168,6 @@ fn command_line(facts: NodeFacts) -> clap::Command {
         .about(facts.about)
         .override_usage(format!("{} [--ros-args …]", facts.name))
         .after_help(parameters)
-}
-
-fn on_signals() -> std::io::Result<Shutdown> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let (requested, shutdown) = watch::channel(false);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-        }
-        let _ = requested.send(true);
-        // A second signal does not wait for the drain.
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        tracing::error!("second signal: not drained");
-        std::process::exit(1);
-    });
-    Ok(Shutdown(shutdown))
 }
 
 /// Where a node keeps its state unless a parameter says so: `$XDG_STATE_HOME`, else `~/.local/state`, else `/var/lib`.

@@ -134,7 +134,10 @@ fn every_topic_and_service_is_of_a_committed_type_and_of_a_node() {
     let is_node = |name: &str| NODES.iter().any(|node| node.name == name);
     for topic in TOPICS {
         assert!(list("msg").contains(&format!("{}.msg", short(topic.type_name))), "{topic:?}");
-        assert!(topic.from.split(", ").all(|from| is_node(from) || from == "others"), "{topic:?}");
+        assert!(
+            topic.from.split(", ").all(|from| is_node(from) || ["others", "vehicles"].contains(&from)),
+            "{topic:?}"
+        );
         let others = ["others", "anyone", "vehicles"];
         assert!(topic.to.split(", ").all(|to| is_node(to) || others.contains(&to)), "{topic:?}");
     }

@@ -1,9 +1,9 @@
 //! Parameter files and launch files: they state what belongs to a site and nothing that has a default.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use posthorn::{
-    params::{Value, resolve},
+    params::{DRAIN_TIMEOUT, Value, resolve},
     ros::runtime::NodeFacts,
 };
 use roxmltree::{Document, Node};
@@ -116,11 +116,19 @@ fn each_node_s_launch_file_starts_it_and_holds_no_parameter_values() {
             let given = |name| child.attribute(name).unwrap_or_default().to_owned();
             (child.tag_name().name().to_owned(), given("from"), given("name"), given("value"))
         });
-        let expected = [("$(var params_file)", "", ""), ("", "use_sim_time", "$(var use_sim_time)")];
+        let expected = [("", "use_sim_time", "$(var use_sim_time)")];
         let expected = expected.map(|(from, name, value)| {
             ("param".to_owned(), from.to_owned(), name.to_owned(), value.to_owned())
         });
         assert_eq!(parameters.collect::<Vec<_>>(), expected, "{path}");
+        // Not by <param from>: of a file that is missing, launch warns and starts the node without it.
+        let ros_args = "--log-level $(var log_level) --params-file $(var params_file)";
+        assert_eq!(attribute(&started, "ros_args"), ros_args, "{path}");
+        // launch escalates to SIGTERM, which cuts the drain short, and then to SIGKILL.
+        let drain = resolve(node.specs, BTreeMap::new()).expect("defaults").seconds(DRAIN_TIMEOUT);
+        let seconds = |name| Duration::from_secs_f64(attribute(&started, name).parse().expect(name));
+        assert!(seconds("sigterm_timeout") >= drain.expect("seconds") + Duration::from_secs(5), "{path}");
+        assert!(seconds("sigkill_timeout") >= Duration::from_secs(5), "{path}");
     }
 }
 

@@ -114,6 +114,20 @@ fn a_parameter_file_that_cannot_be_read_is_named() {
     }
 }
 
+/// `config_directory:=~/fleet` reaches the node as it is written: neither the shell nor launch nor rcl knows it.
+#[test]
+fn a_tilde_in_the_name_of_a_parameter_file_is_refused_with_what_to_write() {
+    let output = Command::new(executable("chatbot"))
+        .args(["--ros-args", "--params-file", "~/fleet/chatbot.yaml"])
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    let expected =
+        "parameter file \"~/fleet/chatbot.yaml\": ~ is expanded by nobody here; write the whole path";
+    assert!(words.contains(expected), "{words}");
+}
+
 #[test]
 fn an_argument_that_is_not_ros_s_is_refused() {
     let output = Command::new(executable("chatbot")).arg("--verbose").output().unwrap();

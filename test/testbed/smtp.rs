@@ -29,11 +29,16 @@ impl Client {
 
     /// Hands in a mail, and gives the reply to the final dot.
     pub fn send(&mut self, mail_from: &str, rcpt_to: &str, data: &[u8]) -> String {
+        self.begin(mail_from, rcpt_to);
+        self.0.get_mut().write_all(&stuffed(data)).expect("write");
+        self.reply()
+    }
+
+    /// Announces a mail, of which nothing comes yet.
+    pub fn begin(&mut self, mail_from: &str, rcpt_to: &str) {
         self.say(&format!("MAIL FROM:<{mail_from}>"), "250");
         self.say(&format!("RCPT TO:<{rcpt_to}>"), "250");
         self.say("DATA", "354");
-        self.0.get_mut().write_all(&stuffed(data)).expect("write");
-        self.reply()
     }
 
     fn say(&mut self, line: &str, code: &str) {
