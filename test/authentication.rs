@@ -13,7 +13,7 @@ use std::{
 use mail_auth::dkim::Canonicalization;
 use posthorn::mail::{AuthResult::*, Source, parse};
 
-use self::scene::{LOCAL, MAIL, Scene, assert_results};
+use self::scene::{MAIL, SENDING_HOST, Scene, assert_results};
 use crate::testbed::sign::SignedDomain;
 
 fn edit(mail: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
@@ -68,7 +68,7 @@ fn what_a_mail_says_of_itself_is_not_read() {
         ARC-Authentication-Results: i=1; mx.example.net; dmarc=pass\r\n";
     let bare = scene.check(MAIL);
     assert_eq!(scene.check(format!("{claims}{MAIL}")), bare);
-    scene.peer = LOCAL;
+    scene.peer = SENDING_HOST;
     assert_results(
         &scene.check(format!("Authentication-Results: x; spf=fail; dmarc=fail\r\n{MAIL}")),
         Pass,
@@ -106,7 +106,7 @@ fn a_signature_of_another_domain_is_not() {
 #[test]
 fn a_mail_with_two_authors_is_malformed() {
     let mut scene = Scene::new();
-    scene.peer = LOCAL;
+    scene.peer = SENDING_HOST;
     let signed = scene.domain.sign(MAIL);
     let twice = [b"From: Mallory <mallory@example.com>\r\n", signed.as_slice()].concat();
     for mail in [
@@ -122,7 +122,7 @@ fn a_mail_with_two_authors_is_malformed() {
 #[test]
 fn a_mail_that_can_be_read_in_two_ways_is_malformed() {
     let mut scene = Scene::new();
-    scene.peer = LOCAL;
+    scene.peer = SENDING_HOST;
     let signed = String::from_utf8(scene.domain.sign(MAIL)).unwrap();
     let second_subject = format!("Subject: stop vehicle 7\r\n{signed}");
     // A line without colon ends the header section for one parser and not for the other.
@@ -247,7 +247,7 @@ fn a_key_that_is_missing_malformed_or_revoked_is_a_permanent_error() {
 #[test]
 fn spf_proves_the_domain_of_the_reverse_path_only() {
     let mut scene = Scene::new();
-    scene.peer = LOCAL;
+    scene.peer = SENDING_HOST;
     let checked = scene.check(MAIL);
     assert_results(&checked, Pass, None, Pass);
     assert_eq!(checked.reason, "example.org is proven by SPF to have sent the mail.");
@@ -261,8 +261,8 @@ fn spf_proves_the_domain_of_the_reverse_path_only() {
 #[test]
 fn the_client_of_a_relay_proves_nothing() {
     let mut scene = Scene::new();
-    scene.peer = LOCAL;
-    scene.policy.relays = vec![LOCAL];
+    scene.peer = SENDING_HOST;
+    scene.policy.relays = vec![SENDING_HOST];
     assert_results(&scene.check(MAIL), Unknown, None, Fail);
     assert_results(&scene.check(scene.domain.sign(MAIL)), Unknown, Pass, Pass);
     scene.policy.relays.clear();
@@ -270,10 +270,24 @@ fn the_client_of_a_relay_proves_nothing() {
     assert_results(&scene.check(MAIL), Unknown, None, Fail);
 }
 
+/// Where all mail comes through a gateway on this host or beside it, and the gateway sends the sender's mail too.
+#[test]
+fn a_gateway_that_the_spf_record_names_proves_nothing() {
+    let mut scene = Scene::new();
+    scene.zone = scene.zone.replace("ip4:127.0.0.1", "ip4:127.0.0.1 ip4:10.0.0.0/8 ip6:fd12::/16 ip6:::1");
+    for gateway in ["127.0.0.1", "10.1.2.3", "::1", "fd12::25"] {
+        scene.peer = gateway.parse().unwrap();
+        let checked = scene.check(MAIL);
+        assert_results(&checked, Unknown, None, Fail);
+        assert!(checked.reason.contains("SPF says nothing of mail that an own host passed on"));
+        assert_results(&scene.check(scene.domain.sign(MAIL)), Unknown, Pass, Pass);
+    }
+}
+
 #[test]
 fn the_null_reverse_path_stands_for_the_name_of_the_client() {
     let mut scene = Scene::new();
-    scene.peer = LOCAL;
+    scene.peer = SENDING_HOST;
     scene.mail_from.clear();
     assert_results(&scene.check(MAIL), None, None, Fail);
     scene.helo = "example.org".into();

@@ -35,7 +35,7 @@ pub const SPECS: &[Spec] = &[
     text("dns_zone_file", "Zone file that answers every DNS question; empty: the servers of the system's configuration."),
     seconds("dns_timeout_s", 5.0, 0.1, 60.0, "Time for all DNS answers that one of SPF, DKIM and DMARC needs for a mail."),
     Spec { name: "relays", default: Default::Texts(&[]), rule: Rule::NotEmpty, unit: "",
-        description: "IP addresses of own hosts that pass on mail of others; SPF is not evaluated for what they deliver." },
+        description: "Public IP addresses of own hosts that pass on mail of others; SPF is not evaluated for what they deliver, nor for loopback and private addresses." },
     seconds("temperror_give_up_s", 900.0, 0.0, 86400.0, "Age up to which a mail is left to be delivered again if DNS does not answer; then it is refused."),
     seconds("registry_patience_s", 60.0, 0.0, 86400.0, "Age up to which a mail is left to be delivered again if the registry cannot be asked, and time after the start for which mails wait for the chain; then they are judged without it."),
     count("dkim_max_signatures", 10, 100, "DKIM signatures of a mail that are evaluated."),

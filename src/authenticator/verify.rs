@@ -5,19 +5,17 @@
 //! malformed. A malformed mail has no From mailbox, and DMARC is a permanent error.
 
 mod dkim;
+mod spf;
 
 use std::{net::IpAddr, time::SystemTime};
 
-use mail_auth::{
-    AuthenticatedMessage, DmarcResult, SpfOutput, SpfResult, dmarc::verify::DmarcParameters,
-    spf::verify::SpfParameters,
-};
+use mail_auth::{AuthenticatedMessage, DmarcResult, SpfOutput, dmarc::verify::DmarcParameters};
 use tokio::time::timeout;
 
 use self::dkim::Signatures;
 use super::{core::Checked, dns::Dns, params::Params};
 use crate::mail::{
-    AuthResult, Envelope, Source,
+    AuthResult, Envelope,
     parse::{MAX_FIELDS, Section, authors, section},
 };
 
@@ -27,7 +25,7 @@ pub struct Policy {
     /// DKIM signatures of a mail that are evaluated, from the top; the others are ignored.
     pub dkim_max_signatures: usize,
     /// Hosts of ours that pass on mail of others. The client of such a mail says nothing about its sender, so SPF is
-    /// not evaluated; nor is it for LMTP, which only a mail system speaks.
+    /// not evaluated; nor is it for private addresses, and for LMTP, which only a mail system speaks.
     pub relays: Vec<IpAddr>,
 }
 
@@ -51,8 +49,6 @@ const ONCE: &[&str] = &[
     "content-type",
     "content-transfer-encoding",
 ];
-/// Name of this host in SPF macros (RFC 7208 section 7.3).
-const HOST: &str = "unknown";
 
 /// Verifies the sender of a mail as of `now`.
 pub async fn verify(
@@ -70,12 +66,12 @@ pub async fn verify(
     let Some(mut message) = AuthenticatedMessage::parse(data) else {
         return malformed(Checked::default(), "it has no header field");
     };
-    let spf = verify_spf(dns, policy, envelope).await;
+    let spf = spf::verify(dns, policy, envelope).await;
     let mut signatures = dkim::select(policy, &section, &mut message, now);
     let message = message;
     signatures.verify(dns, &message).await;
     let mut checked = Checked {
-        spf: spf.as_ref().map_or(AuthResult::Unknown, |output| spf_result(output.result())),
+        spf: spf.as_ref().map_or(AuthResult::Unknown, spf::result),
         dkim: signatures.result,
         ..Checked::default()
     };
@@ -137,20 +133,6 @@ fn the_author(section: &Section, message: &AuthenticatedMessage) -> Result<Strin
     }
 }
 
-/// SPF of MAIL FROM, of HELO for the null reverse-path (RFC 7208 section 2.4); `None`: not evaluated.
-async fn verify_spf(dns: &Dns, policy: &Policy, envelope: &Envelope) -> Option<SpfOutput> {
-    if envelope.source == Source::Lmtp || policy.relays.contains(&envelope.peer) {
-        return None;
-    }
-    let params = if envelope.mail_from.is_empty() {
-        SpfParameters::verify_ehlo(envelope.peer, &envelope.helo, HOST)
-    } else {
-        SpfParameters::verify_mail_from(envelope.peer, &envelope.helo, HOST, &envelope.mail_from)
-    };
-    let output = timeout(dns.timeout, dns.resolver.verify_spf(dns.spf(params))).await;
-    Some(output.unwrap_or_else(|_| SpfOutput::default().with_result(SpfResult::TempError)))
-}
-
 struct Dmarc {
     result: AuthResult,
     /// What passed and is aligned.
@@ -196,22 +178,10 @@ async fn verify_dmarc(
     Dmarc { result, by_spf, by_dkim }
 }
 
-fn spf_result(result: SpfResult) -> AuthResult {
-    match result {
-        SpfResult::Pass => AuthResult::Pass,
-        SpfResult::Fail => AuthResult::Fail,
-        SpfResult::SoftFail => AuthResult::SoftFail,
-        SpfResult::Neutral => AuthResult::Neutral,
-        SpfResult::TempError => AuthResult::TempError,
-        SpfResult::PermError => AuthResult::PermError,
-        SpfResult::None => AuthResult::None,
-    }
-}
-
 /// One sentence. The domain is the sender's word, but has no white space, brackets or quotes in it.
 fn reason(checked: &Checked, domain: &str, outcome: &Dmarc, signatures: &Signatures) -> String {
     let spf = match checked.spf {
-        AuthResult::Unknown => "SPF says nothing of mail from a relay",
+        AuthResult::Unknown => "SPF says nothing of mail that an own host passed on",
         AuthResult::None => "no SPF record",
         AuthResult::Pass if outcome.by_spf => "SPF passed",
         AuthResult::Pass => "SPF passed for another domain",

@@ -15,7 +15,7 @@ use posthorn::{
     mail::{AuthResult, AuthResult::Pass, Envelope, Registration, Role, Source},
 };
 
-use crate::testbed::sign::SignedDomain;
+use crate::testbed::sign::{self, SignedDomain};
 
 pub const MAIL: &str = "From: Alice <alice@example.org>\r\n\
     To: fleet@example.net\r\n\
@@ -26,7 +26,8 @@ pub const MAIL: &str = "From: Alice <alice@example.org>\r\n\
     Where is it, and how much charge has it?\r\n";
 /// A client that example.org's SPF record does not name.
 pub const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-pub const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// A client that it names.
+pub const SENDING_HOST: IpAddr = IpAddr::V4(sign::SENDING_HOST);
 
 /// A fleet's correspondent whose DNS is a zone file.
 pub struct Scene {

@@ -1,6 +1,8 @@
 //! A domain that signs its mail, for tests, demonstrations and benchmarks: a DKIM key made at run time, the zone file that
 //! publishes it, and the signer.
 
+use std::net::Ipv4Addr;
+
 use mail_auth::{
     common::{
         crypto::{Algorithm, Ed25519Key, HashImpl, Sha256, SigningKey},
@@ -12,6 +14,9 @@ use rsa::{Pkcs1v15Sign, RsaPrivateKey, pkcs8::EncodePublicKey};
 
 /// Fields that are signed.
 const SIGNED: [&str; 6] = ["From", "To", "Subject", "Date", "Message-ID", "Reply-To"];
+
+/// A host of the Internet that a domain's SPF record names.
+pub const SENDING_HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 
 /// A domain with one DKIM key. The key never leaves the process.
 pub struct SignedDomain {
@@ -34,7 +39,7 @@ impl SignedDomain {
         Self { domain: domain.to_owned(), selector: selector.to_owned(), key: Vec::new(), rsa }
     }
 
-    /// What the domain publishes: SPF for 127.0.0.1, the DKIM key, a DMARC policy.
+    /// What the domain publishes: SPF for [`SENDING_HOST`] and this host, the DKIM key, a DMARC policy.
     pub fn zone(&self) -> String {
         let (kind, key) = match &self.rsa {
             Some(key) => ("rsa", key.to_public_key().to_public_key_der().unwrap().into_vec()),
@@ -46,7 +51,7 @@ impl SignedDomain {
         let Self { domain, selector, .. } = self;
         format!(
             "$ORIGIN {domain}.\n\
-             @ TXT \"v=spf1 ip4:127.0.0.1 -all\"\n\
+             @ TXT \"v=spf1 ip4:{SENDING_HOST} ip4:127.0.0.1 -all\"\n\
              _dmarc TXT \"v=DMARC1; p=reject\"\n\
              {selector}._domainkey TXT \"v=DKIM1; k={kind}; p={first}\" \"{second}\"\n"
         )

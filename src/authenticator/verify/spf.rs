@@ -1,0 +1,94 @@
+//! SPF of the host that delivered a mail, where that host says something about the sender.
+
+use std::net::IpAddr;
+
+use mail_auth::{SpfOutput, SpfResult, spf::verify::SpfParameters};
+use tokio::time::timeout;
+
+use super::Policy;
+use crate::{
+    authenticator::dns::Dns,
+    mail::{AuthResult, Envelope, Source},
+};
+
+/// Name of this host in SPF macros (RFC 7208 section 7.3).
+const HOST: &str = "unknown";
+
+/// SPF of MAIL FROM, of HELO for the null reverse-path (RFC 7208 section 2.4); `None`: not evaluated.
+pub(super) async fn verify(dns: &Dns, policy: &Policy, envelope: &Envelope) -> Option<SpfOutput> {
+    if envelope.source == Source::Lmtp || policy.relays.contains(&envelope.peer) || is_internal(envelope.peer)
+    {
+        return None;
+    }
+    let params = if envelope.mail_from.is_empty() {
+        SpfParameters::verify_ehlo(envelope.peer, &envelope.helo, HOST)
+    } else {
+        SpfParameters::verify_mail_from(envelope.peer, &envelope.helo, HOST, &envelope.mail_from)
+    };
+    let output = timeout(dns.timeout, dns.resolver.verify_spf(dns.spf(params))).await;
+    Some(output.unwrap_or_else(|_| SpfOutput::default().with_result(SpfResult::TempError)))
+}
+
+/// Whether a client is on this host or in a network that the Internet does not route to: then it passes on what
+/// others wrote. Behind a gateway that the sender's SPF record names, every forged mail would pass.
+fn is_internal(peer: IpAddr) -> bool {
+    match peer.to_canonical() {
+        IpAddr::V4(v4) => {
+            // RFC 6598: shared by the customers of a provider.
+            let is_shared = matches!(v4.octets(), [100, 64..=127, ..]);
+            v4.is_loopback() || v4.is_private() || v4.is_link_local() || v4.is_unspecified() || is_shared
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_unspecified()
+        }
+    }
+}
+
+pub(super) fn result(output: &SpfOutput) -> AuthResult {
+    match output.result() {
+        SpfResult::Pass => AuthResult::Pass,
+        SpfResult::Fail => AuthResult::Fail,
+        SpfResult::SoftFail => AuthResult::SoftFail,
+        SpfResult::Neutral => AuthResult::Neutral,
+        SpfResult::TempError => AuthResult::TempError,
+        SpfResult::PermError => AuthResult::PermError,
+        SpfResult::None => AuthResult::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_the_internet_does_not_route_to_are_internal() {
+        let internal = |text: &str| is_internal(text.parse().unwrap());
+        let inside = [
+            "127.0.0.1",
+            "127.255.0.9",
+            "10.1.2.3",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.7.1",
+            "169.254.1.1",
+            "100.64.0.1",
+            "100.127.255.255",
+            "::1",
+            "fd12::1",
+            "fc00::1",
+            "fe80::1",
+            "::ffff:10.0.0.1",
+        ];
+        assert_eq!(inside.into_iter().find(|peer| !internal(peer)), None);
+        let outside = [
+            "172.15.0.1",
+            "172.32.0.1",
+            "100.63.255.255",
+            "100.128.0.0",
+            "192.0.2.1",
+            "2001:db8::1",
+            "::ffff:192.0.2.1",
+        ];
+        assert_eq!(outside.into_iter().find(|peer| internal(peer)), None);
+    }
+}
