@@ -24,7 +24,7 @@ const input = {
   },
 };
 const output = JSON.parse(solc.compile(JSON.stringify(input)));
-const complaints = output.errors ?? [];
+const complaints = output.errors || [];
 if (complaints.length > 0) {
   console.error(complaints.map((complaint) => complaint.formattedMessage).join("\n"));
   process.exit(1);
