@@ -2,9 +2,13 @@
 //!
 //! # Invariants
 //! - A mail is waiting or published from its acceptance to its settlement; nothing else removes it.
-//! - A publication is in flight until the mail is settled, at most for the shortest back-off. At most `max_in_flight`
-//!   first publications and as many further ones are in flight, the oldest due first; so mails that nobody settles hold
-//!   up neither new mails nor each other. Nothing is published while nobody listens.
+//! - A publication is in flight from the moment it is handed to the publisher until the mail is settled, at most for the
+//!   shortest back-off after it was published. First publications and further ones each have the [`Room`] given, in
+//!   mails and in bytes; so mails that nobody settles hold up neither new mails nor each other. Nothing is published
+//!   while nobody listens.
+//! - Within its room each [`Class`] (From domain and peer) holds no more than its share, and who holds least goes first:
+//!   a mail of a class of which nothing is in flight waits for no backlog of another (see `docs/decisions/0026`).
+//! - No more than twice `Room::mails` publications wait for the publisher at once.
 //! - A published mail is published again, with back-off, and as soon as there is room when a listener has come: it may
 //!   be the one that was missed, while another (a recorder) listened all the time. New mails and those that come again
 //!   take turns.
@@ -14,19 +18,75 @@
 //!
 //! Time is the time since the node started, an argument everywhere.
 
+mod class;
+mod lane;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     time::Duration,
 };
 
+pub use class::{Class, network};
+use lane::Lane;
+
 use super::params::BackOff;
-use crate::mail::{Action, Disposition, MailId, OutboundKind};
+use crate::mail::{AcceptedMail, Action, Disposition, MailId, OutboundKind};
+
+/// What the window must know of a mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The mail.
+    pub id: MailId,
+    /// Whose it is.
+    pub class: Class,
+    /// Its size, bytes.
+    pub bytes: u64,
+}
+
+impl Arrival {
+    /// What the window must know of this mail.
+    pub fn of(mail: &AcceptedMail) -> Self {
+        Self { id: mail.id, class: Class::of(mail), bytes: mail.data.len() as u64 }
+    }
+}
+
+/// Room for publications in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Mails, at most.
+    pub mails: usize,
+    /// Bytes of mails, at most; a larger mail goes alone.
+    pub bytes: u64,
+    /// The part that a class may hold, in millionths; a peer may hold twice as much.
+    pub share: u64,
+}
+
+/// Publications in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Mails.
+    pub mails: usize,
+    /// Their size, bytes.
+    pub bytes: u64,
+}
+
+impl Load {
+    fn plus(self, bytes: u64) -> Self {
+        Self { mails: self.mails.saturating_add(1), bytes: self.bytes.saturating_add(bytes) }
+    }
+
+    fn minus(self, bytes: u64) -> Self {
+        Self { mails: self.mails.saturating_sub(1), bytes: self.bytes.saturating_sub(bytes) }
+    }
+}
 
 /// What happens to the window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A mail is on disk.
-    Accepted(MailId),
+    Accepted(Arrival),
+    /// The publisher is done with a mail that it was told to publish, whether or not it could.
+    Published(MailId),
     /// An outbound mail is on disk, or was already.
     Stored {
         /// The mail that it answers.
@@ -45,7 +105,7 @@ pub enum Input {
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Publish this mail.
+    /// Publish this mail, and say [`Input::Published`].
     Publish(MailId),
     /// Write to the journal that this mail is settled.
     Settle(Disposition),
@@ -55,68 +115,75 @@ pub enum Effect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsettled {
     /// The mail.
-    pub id: MailId,
+    pub arrival: Arrival,
     /// Outbound mails for it that are on disk.
     pub stored: Vec<OutboundKind>,
 }
 
-#[derive(Debug, Default)]
+/// Where a mail is between its publications.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// In the lane of first publications.
+    Waiting,
+    /// With the publisher. `stale`: a listener has come since, which may have missed it.
+    Handed { again: bool, stale: bool },
+    /// Published not long ago: it holds room until `until` and is due at `due`, which is no earlier.
+    Flying { again: bool, until: Duration, due: Duration },
+    /// Published and not due.
+    Resting { due: Duration },
+    /// In the lane of further publications.
+    Due { due: Duration },
+}
+
+#[derive(Debug)]
 struct Entry {
     /// Position in the order of acceptance.
     order: u64,
-    /// `None`: waiting.
-    flight: Option<Flight>,
-    stored: Vec<OutboundKind>,
-    promise: Option<Disposition>,
-}
-
-/// What is known of a mail that was published.
-#[derive(Clone, Copy, Debug)]
-struct Flight {
+    class: Class,
+    bytes: u64,
     /// Publications so far.
     attempts: u32,
-    /// When the next one is due.
-    due: Duration,
-    /// Until when the last one counts as in flight.
-    until: Duration,
+    stage: Stage,
+    stored: Vec<OutboundKind>,
+    promise: Option<Disposition>,
 }
 
 /// The window.
 #[derive(Debug)]
 pub struct Core {
-    max_in_flight: usize,
     back_off: BackOff,
+    /// Publications that may wait for the publisher.
+    max_handed: usize,
+    /// Those that do.
+    handed: usize,
     subscribers: usize,
     next_order: u64,
     entries: HashMap<MailId, Entry>,
-    waiting: BTreeMap<u64, MailId>,
-    /// Published mails by the time of their next publication.
-    due: BTreeSet<(Duration, u64, MailId)>,
-    /// First publications in flight, and until when.
-    first: BTreeSet<(Duration, MailId)>,
-    /// Further publications in flight, and until when.
-    again: BTreeSet<(Duration, MailId)>,
+    /// When mails that fly or rest go on.
+    timers: BTreeSet<(Duration, u64, MailId)>,
+    first: Lane,
+    again: Lane,
     /// Whether it is the turn of a mail that comes again.
     turn_of_again: bool,
 }
 
 impl Core {
-    /// A window over `restored`, with nobody listening yet.
-    pub fn new(max_in_flight: usize, back_off: BackOff, restored: Vec<Unsettled>) -> Self {
+    /// A window over `restored`, with nobody listening yet. First publications have `room`, further ones as much again.
+    pub fn new(room: Room, back_off: BackOff, restored: Vec<Unsettled>) -> Self {
         let mut core = Self {
-            max_in_flight,
             back_off,
+            max_handed: room.mails.saturating_mul(2),
+            handed: 0,
             subscribers: 0,
             next_order: 0,
             entries: HashMap::new(),
-            waiting: BTreeMap::new(),
-            due: BTreeSet::new(),
-            first: BTreeSet::new(),
-            again: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            first: Lane::new(room),
+            again: Lane::new(room),
             turn_of_again: false,
         };
         for unsettled in restored {
-            core.add(unsettled.id, unsettled.stored);
+            core.add(unsettled.arrival, unsettled.stored);
         }
         core
     }
@@ -125,7 +192,8 @@ impl Core {
     pub fn step(&mut self, input: Input, now: Duration) -> Vec<Effect> {
         let mut effects = Vec::new();
         match input {
-            Input::Accepted(id) => self.add(id, Vec::new()),
+            Input::Accepted(arrival) => self.add(arrival, Vec::new()),
+            Input::Published(id) => self.published(id, now),
             Input::Stored { answers, kind } => {
                 if let Some(entry) = self.entries.get_mut(&answers) {
                     if !entry.stored.contains(&kind) {
@@ -155,23 +223,16 @@ impl Core {
             Input::Tick => {}
         }
         if self.has_subscribers() {
-            self.publish(now, &mut effects);
+            self.ripen(now);
+            self.publish(&mut effects);
         }
         effects
     }
 
     /// When the next `Tick` is needed; `None`: not before another input.
     pub fn next_wakeup(&self) -> Option<Duration> {
-        if !self.has_subscribers() {
-            return None;
-        }
-        // What waits for room waits until the oldest in flight makes it.
-        let room = |flights: &BTreeSet<(Duration, MailId)>| {
-            flights.first().filter(|_| flights.len() >= self.max_in_flight).map(|&(until, _)| until)
-        };
-        let again = self.due.first().map(|&(due, ..)| room(&self.again).map_or(due, |until| until.max(due)));
-        let new = room(&self.first).filter(|_| !self.waiting.is_empty());
-        again.into_iter().chain(new).min()
+        // What waits for room waits until something in flight makes it, which is a timer or the publisher.
+        self.timers.first().filter(|_| self.has_subscribers()).map(|&(at, ..)| at)
     }
 
     /// Unsettled mails, in flight or not.
@@ -179,9 +240,13 @@ impl Core {
         self.entries.len()
     }
 
-    /// Publications in flight, at most twice `max_in_flight`.
-    pub fn in_flight(&self) -> usize {
-        self.first.len().saturating_add(self.again.len())
+    /// Publications in flight, at most twice the room.
+    pub fn in_flight(&self) -> Load {
+        let (first, again) = (self.first.held(), self.again.held());
+        Load {
+            mails: first.mails.saturating_add(again.mails),
+            bytes: first.bytes.saturating_add(again.bytes),
+        }
     }
 
     /// Whether anybody listens.
@@ -189,25 +254,47 @@ impl Core {
         self.subscribers > 0
     }
 
-    fn add(&mut self, id: MailId, stored: Vec<OutboundKind>) {
+    fn lane(&mut self, again: bool) -> &mut Lane {
+        if again { &mut self.again } else { &mut self.first }
+    }
+
+    fn add(&mut self, arrival: Arrival, stored: Vec<OutboundKind>) {
+        let Arrival { id, class, bytes } = arrival;
         if self.entries.contains_key(&id) {
             return;
         }
         let order = self.next_order;
         self.next_order = order.saturating_add(1);
-        self.entries.insert(id, Entry { order, stored, ..Entry::default() });
-        self.waiting.insert(order, id);
+        let entry = Entry { order, class, bytes, attempts: 0, stage: Stage::Waiting, stored, promise: None };
+        self.entries.insert(id, entry);
+        self.first.push(class, (Duration::ZERO, order), id, bytes);
+    }
+
+    /// A mail that was settled meanwhile is published for nothing.
+    fn published(&mut self, id: MailId, now: Duration) {
+        self.handed = self.handed.saturating_sub(1);
+        if let Some(entry) = self.entries.get_mut(&id)
+            && let Stage::Handed { again, stale } = entry.stage
+        {
+            let delay = |attempts| if stale { Duration::ZERO } else { self.back_off.delay(attempts) };
+            let until = now.saturating_add(delay(1));
+            entry.stage = Stage::Flying { again, until, due: now.saturating_add(delay(entry.attempts)) };
+            self.timers.insert((until, entry.order, id));
+        }
     }
 
     fn settle(&mut self, disposition: Disposition, effects: &mut Vec<Effect>) {
-        if let Some(entry) = self.entries.remove(&disposition.mail_id) {
-            let id = disposition.mail_id;
-            if let Some(flight) = entry.flight {
-                self.due.remove(&(flight.due, entry.order, id));
-                self.first.remove(&(flight.until, id));
-                self.again.remove(&(flight.until, id));
-            } else {
-                self.waiting.remove(&entry.order);
+        let id = disposition.mail_id;
+        if let Some(Entry { order, class, bytes, stage, .. }) = self.entries.remove(&id) {
+            match stage {
+                Stage::Waiting => self.first.remove(class, (Duration::ZERO, order)),
+                Stage::Handed { again, .. } => self.lane(again).give_back(class, bytes),
+                Stage::Flying { again, until, .. } => {
+                    self.lane(again).give_back(class, bytes);
+                    self.timers.remove(&(until, order, id));
+                }
+                Stage::Resting { due } => drop(self.timers.remove(&(due, order, id))),
+                Stage::Due { due } => self.again.remove(class, (due, order)),
             }
             effects.push(Effect::Settle(disposition));
         }
@@ -215,47 +302,60 @@ impl Core {
 
     /// Whatever is in flight did not reach the listener that has come: it holds no room.
     fn make_all_due(&mut self, now: Duration) {
-        self.first.clear();
-        self.again.clear();
-        for (_, order, id) in std::mem::take(&mut self.due) {
-            if let Some(flight) = self.entries.get_mut(&id).and_then(|entry| entry.flight.as_mut()) {
-                (flight.due, flight.until) = (now, now);
-                self.due.insert((now, order, id));
+        self.timers.clear();
+        for (&id, entry) in &mut self.entries {
+            match &mut entry.stage {
+                Stage::Waiting | Stage::Due { .. } => continue,
+                Stage::Handed { stale, .. } => {
+                    *stale = true;
+                    continue;
+                }
+                Stage::Flying { again, .. } => {
+                    let lane = if *again { &mut self.again } else { &mut self.first };
+                    lane.give_back(entry.class, entry.bytes);
+                }
+                Stage::Resting { .. } => {}
+            }
+            entry.stage = Stage::Due { due: now };
+            self.again.push(entry.class, (now, entry.order), id, entry.bytes);
+        }
+    }
+
+    /// Frees the room of what flew long enough, and queues what is due.
+    fn ripen(&mut self, now: Duration) {
+        while let Some(&(at, order, id)) = self.timers.first().filter(|(at, ..)| *at <= now) {
+            self.timers.remove(&(at, order, id));
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let due = match entry.stage {
+                Stage::Flying { again, due, .. } => {
+                    let lane = if again { &mut self.again } else { &mut self.first };
+                    lane.give_back(entry.class, entry.bytes);
+                    due
+                }
+                Stage::Resting { due } => due,
+                Stage::Waiting | Stage::Handed { .. } | Stage::Due { .. } => continue,
+            };
+            if due <= now {
+                entry.stage = Stage::Due { due };
+                self.again.push(entry.class, (due, order), id, entry.bytes);
+            } else {
+                entry.stage = Stage::Resting { due };
+                self.timers.insert((due, order, id));
             }
         }
     }
 
-    /// Publishes what is due and what waits, in turn, the oldest first, while there is room for its kind.
-    fn publish(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        for flights in [&mut self.first, &mut self.again] {
-            while flights.first().is_some_and(|(until, _)| *until <= now) {
-                flights.pop_first();
-            }
-        }
-        loop {
-            let new = self.first.len() < self.max_in_flight && !self.waiting.is_empty();
-            let again = self.again.len() < self.max_in_flight
-                && self.due.first().is_some_and(|(due, ..)| *due <= now);
-            let again = match (new, again) {
-                (false, false) => return,
-                (true, true) => self.turn_of_again,
-                (_, again) => again,
-            };
+    /// Publishes what is due and what waits, in turn, while there is room for its kind.
+    fn publish(&mut self, effects: &mut Vec<Effect>) {
+        while self.handed < self.max_handed {
+            let turns = [self.turn_of_again, !self.turn_of_again];
+            let next = turns.into_iter().find_map(|again| Some((again, self.lane(again).take()?)));
+            let Some((again, id)) = next else { return };
             self.turn_of_again = !again;
-            let next = if again {
-                self.due.pop_first().map(|(_, order, id)| (order, id))
-            } else {
-                self.waiting.pop_first()
-            };
-            let Some((order, id)) = next else { return };
             if let Some(entry) = self.entries.get_mut(&id) {
-                let attempts = entry.flight.map_or(0, |flight| flight.attempts).saturating_add(1);
-                let due = now.saturating_add(self.back_off.delay(attempts));
-                let until = now.saturating_add(self.back_off.delay(1));
-                entry.flight = Some(Flight { attempts, due, until });
-                self.due.insert((due, order, id));
-                let flights = if again { &mut self.again } else { &mut self.first };
-                flights.insert((until, id));
+                entry.attempts = entry.attempts.saturating_add(1);
+                entry.stage = Stage::Handed { again, stale: false };
+                self.handed = self.handed.saturating_add(1);
                 effects.push(Effect::Publish(id));
             }
         }
@@ -272,205 +372,4 @@ fn promised(action: Action) -> Option<OutboundKind> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const BACK_OFF: BackOff = BackOff { min: Duration::from_secs(1), max: Duration::from_secs(4) };
-
-    fn id(n: u8) -> MailId {
-        MailId::from_bytes([n; 32])
-    }
-
-    fn at(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    fn says(n: u8, action: Action) -> Input {
-        Input::Disposition(Disposition { mail_id: id(n), action, reason: String::new() })
-    }
-
-    fn published(effects: &[Effect]) -> Vec<u8> {
-        effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::Publish(id) => Some(id.as_bytes()[0]),
-                Effect::Settle(_) => None,
-            })
-            .collect()
-    }
-
-    fn window(mails: u8) -> Core {
-        let restored = (0..mails).map(|n| Unsettled { id: id(n), stored: Vec::new() }).collect();
-        Core::new(2, BACK_OFF, restored)
-    }
-
-    #[test]
-    fn publishes_nothing_while_nobody_listens() {
-        let mut core = window(3);
-        assert_eq!(core.step(Input::Accepted(id(9)), at(0)), []);
-        assert_eq!(core.next_wakeup(), None);
-        assert_eq!(published(&core.step(Input::Subscribers(1), at(1))), [0, 1]);
-        assert_eq!(core.next_wakeup(), Some(at(2)));
-    }
-
-    #[test]
-    fn publishes_again_with_back_off_and_the_next_when_one_is_settled() {
-        let mut core = window(3);
-        core.step(Input::Subscribers(1), at(0));
-        assert_eq!(core.next_wakeup(), Some(at(1)));
-        let half = Duration::from_millis(500);
-        assert_eq!(published(&core.step(Input::Tick, half)), [0u8; 0]);
-        let effects = core.step(says(0, Action::Ignored), half);
-        assert!(matches!(effects[0], Effect::Settle(_)));
-        assert_eq!(published(&effects), [2]);
-        assert_eq!(core.step(says(0, Action::Ignored), half), []);
-        assert_eq!(core.step(says(77, Action::Ignored), half), []);
-        assert_eq!(published(&core.step(Input::Tick, at(1))), [1]);
-        assert_eq!(published(&core.step(Input::Tick, at(2))), [2]);
-        assert_eq!(core.next_wakeup(), Some(at(3)));
-    }
-
-    #[test]
-    fn mails_that_nobody_settles_do_not_hold_up_new_ones() {
-        let back_off = BackOff { min: at(10), max: at(600) };
-        let restored = (0..32).map(|n| Unsettled { id: id(n), stored: Vec::new() }).collect();
-        let mut core = Core::new(32, back_off, restored);
-        assert_eq!(published(&core.step(Input::Subscribers(1), at(0))).len(), 32);
-        assert_eq!(published(&core.step(Input::Accepted(id(100)), at(1))), [0u8; 0]);
-        assert_eq!(core.next_wakeup(), Some(at(10)));
-        assert!(published(&core.step(Input::Tick, at(10))).contains(&100));
-        // From now on each is published when it comes, as long as fewer than 32 come in 10 s.
-        let mut now = 10;
-        for n in 101..250 {
-            now += 1;
-            let effects = core.step(Input::Accepted(id(n)), at(now));
-            assert!(published(&effects).contains(&n), "mail {n} waits");
-            assert!(core.in_flight() <= 64);
-        }
-        assert_eq!(core.unsettled(), 182);
-    }
-
-    #[test]
-    fn new_mails_and_those_that_come_again_take_turns_and_have_a_bound_each() {
-        let mut core = window(6);
-        assert_eq!(published(&core.step(Input::Subscribers(1), at(0))), [0, 1]);
-        assert_eq!(published(&core.step(Input::Tick, at(1))), [0, 2, 1, 3]);
-        // Four are due, but for no more than two is there room.
-        assert_eq!(published(&core.step(Input::Tick, at(3))).len(), 4);
-        assert_eq!((core.first.len(), core.again.len()), (2, 2));
-        assert_eq!(core.next_wakeup(), Some(at(4)));
-        assert_eq!(published(&core.step(Input::Tick, at(4))).len(), 2);
-    }
-
-    #[test]
-    fn listeners_that_come_back_get_everything_in_flight() {
-        let mut core = window(2);
-        core.step(Input::Subscribers(1), at(0));
-        core.step(Input::Subscribers(0), at(0));
-        assert_eq!(core.step(Input::Tick, at(100)), []);
-        assert_eq!(published(&core.step(Input::Subscribers(1), at(100))), [0, 1]);
-        assert_eq!(core.next_wakeup(), Some(at(102)), "attempts count on");
-    }
-
-    #[test]
-    fn each_further_listener_gets_what_is_not_settled_and_one_that_leaves_changes_nothing() {
-        let mut core = window(4);
-        core.step(Input::Subscribers(1), at(0));
-        for now in [1, 2, 3, 4, 5, 6, 7, 8] {
-            core.step(Input::Tick, at(now));
-        }
-        assert_eq!(core.step(Input::Subscribers(1), at(8)), []);
-        // All four are due now, and there is room for two; for the others as soon as those are settled.
-        assert_eq!(published(&core.step(Input::Subscribers(2), at(8))), [0, 1]);
-        assert_eq!(published(&core.step(says(1, Action::Ignored), at(8))), [2]);
-        assert_eq!(published(&core.step(says(0, Action::Ignored), at(8))), [3]);
-        assert_eq!(core.step(Input::Subscribers(1), at(8)), []);
-    }
-
-    #[test]
-    fn a_promise_settles_only_when_the_outbox_keeps_it() {
-        let mut core = window(1);
-        core.step(Input::Subscribers(1), at(0));
-        assert_eq!(core.step(says(0, Action::Answered), at(0)), []);
-        assert_eq!(published(&core.step(Input::Tick, at(1))), [0]);
-        let forward = Input::Stored { answers: id(0), kind: OutboundKind::Forward };
-        assert_eq!(core.step(forward, at(1)), []);
-        let answer = Input::Stored { answers: id(0), kind: OutboundKind::Answer };
-        assert!(matches!(core.step(answer, at(1))[..], [Effect::Settle(_)]));
-        assert_eq!((core.unsettled(), core.in_flight()), (0, 0));
-    }
-
-    #[test]
-    fn an_answer_stored_before_the_restart_counts() {
-        let restored = vec![Unsettled { id: id(0), stored: vec![OutboundKind::Answer] }];
-        let mut core = Core::new(1, BACK_OFF, restored);
-        assert!(matches!(core.step(says(0, Action::Ordered), at(0))[..], [Effect::Settle(_)]));
-    }
-
-    fn inputs() -> impl Strategy<Value = Vec<(Input, u64)>> {
-        let input = prop_oneof![
-            (0u8..9).prop_map(|n| Input::Accepted(id(n))),
-            (0u8..9, any::<bool>()).prop_map(|(n, answer)| Input::Stored {
-                answers: id(n),
-                kind: if answer { OutboundKind::Answer } else { OutboundKind::Forward },
-            }),
-            (0u8..9, 0usize..5).prop_map(|(n, action)| {
-                let actions =
-                    [Action::Answered, Action::Ordered, Action::Forwarded, Action::Ignored, Action::Rejected];
-                says(n, actions[action])
-            }),
-            (0usize..3).prop_map(Input::Subscribers),
-            Just(Input::Tick),
-        ];
-        prop::collection::vec((input, 0u64..4), 0..80)
-    }
-
-    proptest! {
-        #[test]
-        fn loses_no_mail_settles_none_twice_and_keeps_the_bound(inputs in inputs()) {
-            let mut core = Core::new(3, BACK_OFF, Vec::new());
-            let (mut now, mut open, mut stored) = (0, BTreeSet::new(), BTreeSet::new());
-            for (input, wait) in inputs {
-                now += wait;
-                match &input {
-                    // The journal never accepts the same mail twice, settled or not.
-                    Input::Accepted(id) => { open.insert(*id); }
-                    Input::Stored { answers, kind } if open.contains(answers) => { stored.insert((*answers, *kind)); }
-                    _ => {}
-                }
-                for effect in core.step(input, at(now)) {
-                    match effect {
-                        Effect::Publish(id) => prop_assert!(open.contains(&id) && core.has_subscribers()),
-                        Effect::Settle(disposition) => {
-                            prop_assert!(open.remove(&disposition.mail_id), "settled twice");
-                            if let Some(kind) = promised(disposition.action) {
-                                prop_assert!(stored.contains(&(disposition.mail_id, kind)));
-                            }
-                            stored.retain(|(id, _)| *id != disposition.mail_id);
-                        }
-                    }
-                }
-                prop_assert!(core.first.len() <= 3 && core.again.len() <= 3);
-                prop_assert!(core.next_wakeup().is_none_or(|wakeup| wakeup > at(now)), "never rests");
-                prop_assert_eq!(core.unsettled(), open.len());
-            }
-            // Whatever happened before: with listeners and time, each open mail is published though none is settled,
-            // and can be settled.
-            let end = at(now + 30);
-            let mut effects = core.step(Input::Subscribers(3), at(now));
-            while let Some(wakeup) = core.next_wakeup().filter(|wakeup| *wakeup < end) {
-                effects.extend(core.step(Input::Tick, wakeup));
-            }
-            let seen: BTreeSet<_> = published(&effects).into_iter().map(id).collect();
-            prop_assert_eq!(&seen, &open);
-            while let Some(id) = open.pop_first() {
-                let reject = Disposition { mail_id: id, action: Action::Rejected, reason: String::new() };
-                let effects = core.step(Input::Disposition(reject), at(now));
-                prop_assert!(matches!(effects[0], Effect::Settle(_)));
-            }
-            prop_assert_eq!((core.unsettled(), core.in_flight(), core.next_wakeup()), (0, 0, None));
-        }
-    }
-}
+mod tests;

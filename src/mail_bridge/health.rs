@@ -37,6 +37,8 @@ pub struct Intake {
     pub subscribers: bool,
     /// Mails published not long ago and not settled.
     pub in_flight: usize,
+    /// Their size, bytes.
+    pub in_flight_bytes: u64,
 }
 
 /// State of the outbox.
@@ -100,6 +102,7 @@ fn intake(state: &State) -> Status {
         .with("deferred", intake.deferred)
         .with("refused_connections", intake.refused_connections)
         .with("in_flight", intake.in_flight)
+        .with("in_flight_bytes", intake.in_flight_bytes)
 }
 
 fn outbox(state: &Outbox) -> Status {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::session::Limits;
+use super::{core::Room, session::Limits};
 use crate::{
     mail::is_address,
     params::{
@@ -48,7 +48,9 @@ pub const SPECS: &[Spec] = &[
     spec("journal_segment_bytes", Int(64 * 1024 * 1024), Rule::IntRange(4096, 1024 * 1024 * 1024), "B", "A file of the journal is followed by a new one at this size."),
     spec("journal_keep_segments", Int(4), Rule::IntRange(1, 10_000), "", "Files of the journal kept for get_raw although all in them is settled."),
     spec("journal_remembered", Int(100_000), Rule::IntRange(0, 10_000_000), "", "Mails and answers whose file is gone but whose identity is remembered, so that a repetition is seen."),
-    spec("max_in_flight", Int(32), Rule::IntRange(1, 10_000), "", "Mails published for the first time and not yet settled, at most, each until redelivery_min_s; as many again that are published again."),
+    spec("max_in_flight", Int(128), Rule::IntRange(1, 10_000), "", "Mails published for the first time and not yet settled, at most, each until redelivery_min_s; as many again that are published again."),
+    spec("max_in_flight_bytes", Int(64 * 1024 * 1024), Rule::IntRange(1024, 16 * 1024 * 1024 * 1024), "B", "Size of the mails published and not yet settled, at most; half of it for those published again. A mail larger than its half goes when it is alone."),
+    spec("max_class_share", Double(0.25), Rule::DoubleRange(0.01, 1.0), "", "Part of max_in_flight and of its bytes that mails of one From domain from one peer may hold; one peer twice as much. Others wait behind them only for the rest."),
     spec("redelivery_min_s", Double(10.0), Rule::DoubleRange(0.01, 86_400.0), "s", "A mail not settled is published again after this; doubles each time."),
     spec("redelivery_max_s", Double(600.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two publications of a mail."),
     spec("smarthost", Text("127.0.0.1:25"), Rule::NotEmpty, "", "Host and port of the SMTP server that outbound mails are handed to."),
@@ -101,8 +103,8 @@ pub struct Params {
     pub journal_keep_segments: usize,
     /// Identities remembered of journal files that are gone.
     pub journal_remembered: usize,
-    /// First publications in flight, at most; further ones, as many again.
-    pub max_in_flight: usize,
+    /// Room for first publications in flight; further ones have as much again.
+    pub room: Room,
     /// When an unsettled mail is published again.
     pub redelivery: BackOff,
     /// `host:port` of the smart host.
@@ -147,7 +149,11 @@ impl Params {
             journal_segment_bytes: values.count("journal_segment_bytes")?,
             journal_keep_segments: values.count("journal_keep_segments")?,
             journal_remembered: values.count("journal_remembered")?,
-            max_in_flight: values.count("max_in_flight")?,
+            room: Room {
+                mails: values.count("max_in_flight")?,
+                bytes: values.count::<u64>("max_in_flight_bytes")? / 2,
+                share: millionths(values.double("max_class_share")?),
+            },
             redelivery: BackOff {
                 min: values.seconds("redelivery_min_s")?,
                 max: values.seconds("redelivery_max_s")?,
@@ -204,6 +210,12 @@ impl Params {
         }
         Ok(())
     }
+}
+
+/// A share as the core counts it.
+fn millionths(share: f64) -> u64 {
+    // Exact: the parameter's range is 0.01 to 1.
+    Duration::from_secs_f64(share.clamp(0.0, 1.0)).as_micros().try_into().unwrap_or(u64::MAX)
 }
 
 fn listen(values: &Values, name: &'static str) -> Result<Option<SocketAddr>, ParamError> {

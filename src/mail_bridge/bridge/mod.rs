@@ -173,7 +173,8 @@ impl Bridge {
         let (stop_window, window_stopped) = watch::channel(false);
         let (dispositions, dispositions_out) = mpsc::channel(QUEUE);
         let (subscribers, subscribers_out) = watch::channel(0);
-        let (publish, publish_out) = mpsc::channel(params.max_in_flight.saturating_mul(2));
+        let (publish, publish_out) = mpsc::unbounded_channel();
+        let (published, published_out) = mpsc::unbounded_channel();
         let (mails_in, mails) = mpsc::channel(1);
         let (deliver, deliveries) = mpsc::channel(QUEUE);
         let (queued, queued_out) = mpsc::unbounded_channel();
@@ -218,9 +219,9 @@ impl Bridge {
             figures: handle.outbox,
         };
         bridge.outbox.spawn(sender.run(stop_out));
-        bridge.publisher.spawn(publisher(journal.clone(), publish_out, mails_in));
+        bridge.publisher.spawn(publisher(journal.clone(), publish_out, mails_in, published));
         let window = Window {
-            core: Core::new(params.max_in_flight, params.redelivery, restored.unsettled),
+            core: Core::new(params.room, params.redelivery, restored.unsettled),
             journal,
             start,
             publish,
@@ -228,7 +229,13 @@ impl Bridge {
             figures: handle.window,
             settling: JoinSet::new(),
         };
-        bridge.window.spawn(window.run(events, dispositions_out, subscribers_out, window_stopped));
+        bridge.window.spawn(window.run(
+            events,
+            dispositions_out,
+            subscribers_out,
+            published_out,
+            window_stopped,
+        ));
         Ok((bridge, Streams { mails, deliveries }))
     }
 

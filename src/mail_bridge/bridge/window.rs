@@ -18,11 +18,13 @@ use crate::{
     },
 };
 
-/// Reads mails from disk and passes them on, until either end is gone.
+/// Reads mails from disk and passes them on, one at a time, until either end is gone; says when it is done with each.
+/// Both queues of ids are unbounded because the core hands over a bounded number before it is told that one is done.
 pub(super) async fn publisher(
     journal: Journal,
-    mut ids: mpsc::Receiver<MailId>,
+    mut ids: mpsc::UnboundedReceiver<MailId>,
     mails: mpsc::Sender<AcceptedMail>,
+    done: mpsc::UnboundedSender<MailId>,
 ) {
     while let Some(id) = ids.recv().await {
         let reader = journal.clone();
@@ -38,6 +40,8 @@ pub(super) async fn publisher(
                 tracing::error!(mail_id = %id, %error, "mail cannot be read, published again later")
             }
         }
+        // Without a window there is nobody to tell.
+        let _ = done.send(id);
     }
 }
 
@@ -46,7 +50,7 @@ pub(super) struct Window {
     pub(super) core: Core,
     pub(super) journal: Journal,
     pub(super) start: Instant,
-    pub(super) publish: mpsc::Sender<MailId>,
+    pub(super) publish: mpsc::UnboundedSender<MailId>,
     pub(super) queued: mpsc::UnboundedSender<(OutboundKey, OutboundMail)>,
     pub(super) figures: Arc<Mutex<health::Intake>>,
     pub(super) settling: JoinSet<()>,
@@ -58,6 +62,7 @@ impl Window {
         mut events: mpsc::UnboundedReceiver<Event>,
         mut dispositions: mpsc::Receiver<Disposition>,
         mut subscribers: watch::Receiver<usize>,
+        mut published: mpsc::UnboundedReceiver<MailId>,
         mut stop: watch::Receiver<bool>,
     ) {
         loop {
@@ -68,6 +73,7 @@ impl Window {
                 Some(()) = next_settled(&mut self.settling), if !self.settling.is_empty() => continue,
                 Ok(()) = subscribers.changed() => Input::Subscribers(*subscribers.borrow_and_update()),
                 Some(event) = events.recv() => self.event(event),
+                Some(id) = published.recv() => Input::Published(id),
                 Some(disposition) = dispositions.recv() => Input::Disposition(disposition),
                 () = sleep_until(wakeup.unwrap_or(self.start)), if wakeup.is_some() => Input::Tick,
             };
@@ -87,7 +93,7 @@ impl Window {
 
     fn event(&self, event: Event) -> Input {
         match event {
-            Event::Accepted(id) => Input::Accepted(id),
+            Event::Accepted(arrival) => Input::Accepted(arrival),
             Event::Queued { new, key, mail } => {
                 let input = Input::Stored { answers: mail.answers, kind: mail.kind };
                 if new {
@@ -104,8 +110,8 @@ impl Window {
     fn step(&mut self, input: Input) {
         for effect in self.core.step(input, self.start.elapsed()) {
             match effect {
-                // No room: whoever publishes is slow; the mail is due again later.
-                Effect::Publish(id) => drop(self.publish.try_send(id)),
+                // The publisher has ended only if the bridge ends.
+                Effect::Publish(id) => drop(self.publish.send(id)),
                 Effect::Settle(disposition) => {
                     let journal = self.journal.clone();
                     self.settling.spawn(async move {
@@ -121,7 +127,8 @@ impl Window {
 
     fn note(&self) {
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
-        figures.in_flight = self.core.in_flight();
+        let in_flight = self.core.in_flight();
+        (figures.in_flight, figures.in_flight_bytes) = (in_flight.mails, in_flight.bytes);
         figures.subscribers = self.core.has_subscribers();
     }
 }

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::record::{Attempt, OutboundKey, Record, SendState};
-use crate::mail::{MailId, OutboundKind};
+use crate::{
+    mail::{MailId, OutboundKind},
+    mail_bridge::core::Arrival,
+};
 
 /// Where the bytes of a record are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +64,7 @@ pub struct Index {
     outbound: HashMap<OutboundKey, Outbound>,
     unsettled: BTreeSet<(SystemTime, MailId)>,
     pending: BTreeSet<(SystemTime, OutboundKey)>,
-    received_at: HashMap<MailId, SystemTime>,
+    arrivals: HashMap<MailId, (SystemTime, Arrival)>,
     remembered_mails: VecDeque<MailId>,
     remembered_keys: VecDeque<OutboundKey>,
 }
@@ -79,8 +82,8 @@ impl Index {
             Record::Accepted(mail) => {
                 let known = self.mails.entry(mail.id).or_insert(Mail { place: None, settled: false });
                 known.place = Some(place);
-                if !known.settled && !self.received_at.contains_key(&mail.id) {
-                    self.received_at.insert(mail.id, mail.received_at);
+                if !known.settled && !self.arrivals.contains_key(&mail.id) {
+                    self.arrivals.insert(mail.id, (mail.received_at, Arrival::of(mail)));
                     self.unsettled.insert((mail.received_at, mail.id));
                 }
             }
@@ -88,7 +91,7 @@ impl Index {
                 if let Some(mail) = self.mails.get_mut(&disposition.mail_id) {
                     mail.settled = true;
                 }
-                if let Some(at) = self.received_at.remove(&disposition.mail_id) {
+                if let Some((at, _)) = self.arrivals.remove(&disposition.mail_id) {
                     self.unsettled.remove(&(at, disposition.mail_id));
                 }
             }
@@ -131,7 +134,12 @@ impl Index {
 
     /// Whether the mail waits for its settlement.
     pub fn is_unsettled(&self, id: &MailId) -> bool {
-        self.received_at.contains_key(id)
+        self.arrivals.contains_key(id)
+    }
+
+    /// What the window must know of an unsettled mail.
+    pub fn arrival(&self, id: &MailId) -> Option<Arrival> {
+        self.arrivals.get(id).map(|(_, arrival)| *arrival)
     }
 
     /// Whether the outbound mail is neither delivered nor failed.
@@ -155,16 +163,16 @@ impl Index {
     }
 
     /// Unsettled mails, the oldest first, with the kinds of outbound mails on disk for each.
-    pub fn unsettled(&self) -> impl Iterator<Item = (MailId, Vec<OutboundKind>)> {
-        self.unsettled.iter().map(|&(_, id)| {
+    pub fn unsettled(&self) -> impl Iterator<Item = (Arrival, Vec<OutboundKind>)> {
+        self.unsettled.iter().filter_map(|&(_, id)| {
             let kinds = [OutboundKind::Answer, OutboundKind::Forward];
-            (
-                id,
+            Some((
+                self.arrival(&id)?,
                 kinds
                     .into_iter()
                     .filter(|&kind| self.knows_outbound(&OutboundKey::answering(id, kind)))
                     .collect(),
-            )
+            ))
         })
     }
 

@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     mail::{AcceptedMail, Disposition, MailId, OutboundMail},
-    mail_bridge::{core::Unsettled, health},
+    mail_bridge::{
+        core::{Arrival, Unsettled},
+        health,
+    },
     record_log::RecordLogError,
 };
 
@@ -99,7 +102,7 @@ pub struct Restored {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A mail.
-    Accepted(MailId),
+    Accepted(Arrival),
     /// An outbound mail, now (`new`) or before. Without its text.
     Queued {
         /// Whether it is the first of its key.
@@ -172,7 +175,7 @@ impl Journal {
         let directory = settings.directory.clone();
         let (segments, torn_bytes) = Segments::open(settings, &mut index)?;
         let restored = Restored {
-            unsettled: index.unsettled().map(|(id, stored)| Unsettled { id, stored }).collect(),
+            unsettled: index.unsettled().map(|(arrival, stored)| Unsettled { arrival, stored }).collect(),
             pending: index.pending().collect(),
             torn_bytes,
         };

@@ -69,7 +69,7 @@ impl Writer {
                 let known = lock(&self.shared.index).knows(&id);
                 if !known {
                     self.write(&Record::Accepted(mail));
-                    events.push(Event::Accepted(id));
+                    events.extend(lock(&self.shared.index).arrival(&id).map(Event::Accepted));
                 }
                 let result = if known { Accepted::Known } else { Accepted::New };
                 Some(after(reply, result))

@@ -1,0 +1,151 @@
+//! Whose mails share a part of the window: those of one From domain from one peer. Pure.
+//!
+//! Nothing here is authenticated: a class only says who waits behind whom. Who forges a From shares the class of the
+//! domain that he names, and no more than its part of the window.
+
+use std::net::IpAddr;
+
+use sha2::{Digest, Sha256};
+
+use crate::mail::AcceptedMail;
+
+/// Second-level labels below which names are sold under a country's domain (`example.co.uk`). A list that knows too few
+/// puts strangers into one class, which costs them speed and nobody else.
+const REGISTRIES: &[&str] =
+    &["ac", "co", "com", "edu", "go", "gob", "gov", "gv", "ltd", "mil", "ne", "net", "nom", "or", "org"];
+/// Read of a header for its From, bytes; a mail whose From comes later is one without.
+const HEADER_BYTES: usize = 64 * 1024;
+
+/// The class of a mail. Digests, so that it is small however long the names are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Class {
+    /// Of the client's address; of an IPv6 address its network, as each client has 2^64 of those.
+    pub peer: u64,
+    /// Of the From domain.
+    pub domain: u64,
+}
+
+impl Class {
+    /// The class of this mail.
+    pub fn of(mail: &AcceptedMail) -> Self {
+        let domain = from_domain(&mail.data)
+            .or_else(|| domain_of(mail.envelope.mail_from.as_bytes()))
+            .unwrap_or_default();
+        let peer = network(mail.envelope.peer).to_string();
+        Self { peer: digest(peer.as_bytes()), domain: digest(registered(&domain).as_bytes()) }
+    }
+}
+
+/// The address, or the network of an IPv6 client.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
+    }
+}
+
+fn digest(bytes: &[u8]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = Sha256::digest(bytes).into();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// Domain of the first From field of a header, in lower case.
+fn from_domain(data: &[u8]) -> Option<String> {
+    const NAME: &[u8] = b"from:";
+    let header = data.get(..HEADER_BYTES).unwrap_or(data);
+    let mut lines =
+        header.split_inclusive(|&byte| byte == b'\n').take_while(|line| !matches!(*line, b"\n" | b"\r\n"));
+    let first =
+        lines.find(|line| line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME)))?;
+    let folded = lines.take_while(|line| matches!(line.first(), Some(b' ' | b'\t')));
+    domain_of(&std::iter::once(first).chain(folded).flatten().copied().collect::<Vec<_>>())
+}
+
+/// What follows the last `@`, up to what cannot stand in a domain.
+fn domain_of(text: &[u8]) -> Option<String> {
+    let start = text.iter().rposition(|&byte| byte == b'@')?.saturating_add(1);
+    let domain: Vec<u8> = text
+        .get(start..)?
+        .iter()
+        .take_while(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(byte) || !byte.is_ascii())
+        .map(u8::to_ascii_lowercase)
+        .collect();
+    Some(String::from_utf8_lossy(&domain).into_owned())
+}
+
+/// The part of a domain that somebody registered, as near as labels tell: who has one has all names below it.
+fn registered(domain: &str) -> &str {
+    let labels = domain.trim_end_matches('.').rsplit('.').take(2).collect::<Vec<_>>();
+    let country = matches!(labels[..], [top, second] if top.len() == 2 && REGISTRIES.contains(&second));
+    let dots = if country { 3 } else { 2 };
+    let domain = domain.trim_end_matches('.');
+    domain
+        .rmatch_indices('.')
+        .nth(dots - 1)
+        .and_then(|(dot, _)| domain.get(dot.saturating_add(1)..))
+        .unwrap_or(domain)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::mail::{Envelope, MailId, Source};
+
+    fn class(peer: &str, mail_from: &str, data: &str) -> Class {
+        Class::of(&AcceptedMail {
+            id: MailId::of(data.as_bytes()),
+            received_at: SystemTime::UNIX_EPOCH,
+            envelope: Envelope {
+                source: Source::Smtp,
+                peer: peer.parse().unwrap(),
+                helo: String::new(),
+                mail_from: mail_from.to_owned(),
+                rcpt_to: Vec::new(),
+            },
+            data: data.as_bytes().to_vec(),
+        })
+    }
+
+    #[test]
+    fn reads_the_domain_of_the_from_field_as_folded_and_as_named() {
+        for header in [
+            "From: ada@x.test\r\n\r\n",
+            "Subject: from: b@y.test\r\nFROM: \"b@y.test\" <ada@X.Test>\r\nTo: c@z.test\r\n\r\n",
+            "From: Ada\r\n <ada@mail.x.test> (at work)\r\n\r\nFrom: b@y.test\r\n",
+        ] {
+            assert_eq!(from_domain(header.as_bytes()).as_deref().map(registered), Some("x.test"), "{header}");
+        }
+        assert_eq!(from_domain(b"Subject: s\r\n\r\nFrom: b@y.test\r\n"), None);
+        assert_eq!(from_domain(b""), None);
+    }
+
+    #[test]
+    fn names_below_a_registered_domain_are_one_class() {
+        for (domain, part) in [
+            ("a.b.evil.test", "evil.test"),
+            ("evil.test", "evil.test"),
+            ("a.evil.co.uk", "evil.co.uk"),
+            ("a.web.de", "web.de"),
+            ("test", "test"),
+            ("x.test.", "x.test"),
+            ("", ""),
+            ("..", ""),
+        ] {
+            assert_eq!(registered(domain), part, "{domain}");
+        }
+    }
+
+    #[test]
+    fn a_class_is_a_domain_and_a_peer() {
+        let mail = "From: ada@x.test\r\n\r\n";
+        let one = class("192.0.2.1", "bounce@y.test", mail);
+        assert_eq!(one, class("192.0.2.1", "", mail));
+        assert_ne!(one, class("192.0.2.2", "", mail));
+        assert_ne!(one, class("192.0.2.1", "", "From: ada@y.test\r\n\r\n"));
+        assert_eq!(class("192.0.2.1", "ada@x.test", "no header\r\n"), one);
+        assert_eq!(class("2001:db8::1", "", mail), class("2001:db8::ffff:2", "", mail));
+        assert_ne!(class("2001:db8::1", "", mail), class("2001:db8:0:1::1", "", mail));
+    }
+}
