@@ -52,7 +52,7 @@ pub enum RecordLogError {
         source: io::Error,
     },
     /// Another process, or another part of this one, has it open.
-    #[error("record log '{path}': in use by another process, must have one owner", path = path.display())]
+    #[error("record log '{path}': in use by another process; set another directory (state_directory)", path = path.display())]
     Locked {
         /// The log.
         path: PathBuf,

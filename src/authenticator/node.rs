@@ -45,7 +45,7 @@ const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(250);
 
 /// `main` of the executable.
 pub fn main() -> ExitCode {
-    runtime::run(FACTS, |values| Params::load(values, &runtime::state_home()), run)
+    runtime::run(FACTS, Params::load, run)
 }
 
 async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {

@@ -45,7 +45,7 @@ pub const SPECS: &[Spec] = &[
     count("confirmations", 1, 1000, "Blocks, the transaction's included, after which it counts as final."),
     count("batch_max_mails", 1024, 65536, "Mails after which a batch is anchored."),
     seconds("batch_max_age_s", 10.0, 0.01, 86400.0, "Age of a batch's first mail after which it is anchored."),
-    text("state_directory", "Folder of evidence and keys; empty: posthorn/authenticator below the user's state folder."),
+    text("state_directory", "Folder of evidence and keys; empty: posthorn/<namespace>/authenticator below the user's state folder."),
     text("ledger_key_path", "File of the key that signs transactions; empty: in the state directory, made at the first start."),
     text("address_key_path", "File of the key of address digests; empty: in the state directory, made at the first start."),
     text("registry_token_path", "File of the token that register_sender and revoke_sender ask for; empty: in the state directory, made at the first start; none: no token is asked for."),
@@ -100,15 +100,16 @@ pub struct Contracts {
 }
 
 impl Params {
-    /// Reads and validates. `state_home` is the user's state folder (`XDG_STATE_HOME`).
+    /// Reads and validates. `state_directory` is where its state is unless a parameter says so.
     ///
     /// # Errors
     /// The first parameter that breaks a rule.
-    pub fn load(values: &Values, state_home: &Path) -> Result<Self, ParamError> {
+    pub fn load(values: &Values, state_directory: &Path) -> Result<Self, ParamError> {
         let or_in = |name, folder: &Path, file: &str| {
             Ok::<_, ParamError>(optional(values, name)?.map_or_else(|| folder.join(file), PathBuf::from))
         };
-        let state_directory = or_in("state_directory", state_home, "posthorn/authenticator")?;
+        let state_directory =
+            optional(values, "state_directory")?.map_or_else(|| state_directory.to_owned(), PathBuf::from);
         let params = Self {
             dns_zone_file: optional(values, "dns_zone_file")?.map(PathBuf::from),
             dns_timeout: values.seconds("dns_timeout_s")?,
@@ -223,8 +224,8 @@ mod tests {
     #[test]
     fn the_defaults_are_valid_and_obey_their_own_rules() {
         let params = load(&[]).unwrap();
-        assert_eq!(params.state_directory, Path::new("/state/posthorn/authenticator"));
-        assert_eq!(params.ledger_key_path, Path::new("/state/posthorn/authenticator/ledger.key"));
+        assert_eq!(params.state_directory, Path::new("/state"));
+        assert_eq!(params.ledger_key_path, Path::new("/state/ledger.key"));
         assert_eq!((params.contracts, params.ethereum_endpoint, params.dns_zone_file), (None, None, None));
         for spec in SPECS {
             let default = BTreeMap::from([(spec.name.to_owned(), spec.default.value())]);

@@ -43,7 +43,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// `main` of the executable.
 pub fn main() -> ExitCode {
-    runtime::run(FACTS, |values| Params::load(values, &runtime::state_home()), run)
+    runtime::run(FACTS, Params::load, run)
 }
 
 async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {

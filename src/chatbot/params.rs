@@ -80,7 +80,7 @@ pub const SPECS: &[Spec] = &[
         default: Default::Text(""),
         rule: Rule::Any,
         unit: "",
-        description: "Folder of the orders given and the order key; empty: posthorn/chatbot below the user's state folder.",
+        description: "Folder of the orders given and the order key; empty: posthorn/<namespace>/chatbot below the user's state folder.",
     },
     Spec {
         name: "order_key_path",
@@ -120,16 +120,17 @@ pub struct Params {
 }
 
 impl Params {
-    /// The parameters from values that are each valid by themselves. `state_home` is the user's state folder.
+    /// The parameters from values that are each valid by themselves. `state_directory` is where its state is
+    /// unless a parameter says so.
     ///
     /// # Errors
     /// An address that is none, or two addresses that must differ.
-    pub fn load(values: &Values, state_home: &Path) -> Result<Self, ParamError> {
+    pub fn load(values: &Values, state_directory: &Path) -> Result<Self, ParamError> {
         let path = |name, default: PathBuf| {
             let text = values.text(name)?;
             Ok::<_, ParamError>(if text.is_empty() { default } else { PathBuf::from(text) })
         };
-        let state_directory = path("state_directory", state_home.join("posthorn/chatbot"))?;
+        let state_directory = path("state_directory", state_directory.to_owned())?;
         let params = Self {
             human_mailbox: address(values, "human_mailbox")?,
             from_address: address(values, "from_address")?,

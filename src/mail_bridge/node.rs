@@ -36,7 +36,7 @@ const LOOK_FOR_SUBSCRIBERS: Duration = Duration::from_millis(200);
 
 /// `main` of the executable.
 pub fn main() -> ExitCode {
-    runtime::run(FACTS, |values| Params::load(values, &runtime::state_home()), run)
+    runtime::run(FACTS, Params::load, run)
 }
 
 async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {

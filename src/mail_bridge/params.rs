@@ -44,7 +44,7 @@ pub const SPECS: &[Spec] = &[
     spec("max_session_mails", Int(10_000), Rule::IntRange(1, 1_000_000), "", "Mails before a session is ended with 421."),
     spec("session_timeout_s", Double(300.0), Rule::DoubleRange(0.1, 3600.0), "s", "A session that sends nothing for so long, or no whole command or mail for four times as long, is ended with 421."),
     drain_timeout(10.0),
-    spec("journal_directory", Text(""), Rule::Any, "", "Directory of the journal, created if missing; empty: posthorn/mail_bridge in the user's state directory."),
+    spec("journal_directory", Text(""), Rule::Any, "", "Directory of the journal, created if missing; empty: posthorn/<namespace>/mail_bridge in the user's state directory."),
     spec("journal_segment_bytes", Int(64 * 1024 * 1024), Rule::IntRange(4096, 1024 * 1024 * 1024), "B", "A file of the journal is followed by a new one at this size."),
     spec("journal_keep_segments", Int(4), Rule::IntRange(1, 10_000), "", "Files of the journal kept for get_raw although all in them is settled."),
     spec("journal_remembered", Int(100_000), Rule::IntRange(0, 10_000_000), "", "Mails and answers whose file is gone but whose identity is remembered, so that a repetition is seen."),
@@ -120,11 +120,11 @@ pub struct Params {
 }
 
 impl Params {
-    /// Reads the parameters. `state_home` is the user's state directory (`$XDG_STATE_HOME` or `~/.local/state`).
+    /// Reads the parameters. `state_directory` is where the journal is unless a parameter says so.
     ///
     /// # Errors
     /// The first rule broken, with parameter and value.
-    pub fn load(values: &Values, state_home: &Path) -> Result<Self, ParamError> {
+    pub fn load(values: &Values, state_directory: &Path) -> Result<Self, ParamError> {
         let directory = values.text("journal_directory")?;
         let hostname = values.text("hostname")?;
         let sender = values.text("sender_address")?;
@@ -142,7 +142,7 @@ impl Params {
             session_timeout: values.seconds("session_timeout_s")?,
             drain_timeout: values.seconds(DRAIN_TIMEOUT)? / 2,
             journal_directory: if directory.is_empty() {
-                state_home.join("posthorn/mail_bridge")
+                state_directory.to_owned()
             } else {
                 PathBuf::from(directory)
             },
@@ -251,7 +251,7 @@ mod tests {
     fn defaults_are_valid_bind_to_loopback_and_keep_their_own_rules() {
         let params = load(&[]).unwrap();
         assert!(params.smtp_listen.unwrap().ip().is_loopback());
-        assert_eq!(params.journal_directory, Path::new("/state/posthorn/mail_bridge"));
+        assert_eq!(params.journal_directory, Path::new("/state"));
         assert_eq!(params.sender_address, "posthorn@localhost");
         for spec in SPECS {
             let value = BTreeMap::from([(spec.name.to_owned(), spec.default.value())]);

@@ -1,4 +1,5 @@
-//! `/diagnostics` at 1 Hz: what a node says of itself, one status for each thing that can fail.
+//! `/diagnostics` at 1 Hz: what a node says of itself, one status for each thing that can fail, named
+//! `fleet/mail_bridge: intake` after namespace and node.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +20,7 @@ pub fn publish(
     mut statuses: impl FnMut() -> Vec<Status> + Send + 'static,
 ) -> Result<(), RosError> {
     let publisher = graph.publisher(&DIAGNOSTICS)?;
-    let node = graph.name();
+    let (node, host) = (graph.path(), host());
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -27,7 +28,7 @@ pub fn publish(
             ticks.tick().await;
             let mut message = DiagnosticArray::default();
             message.header.stamp = time_to_ros(SystemTime::now());
-            message.status = statuses().into_iter().map(|status| to_ros(&node, status)).collect();
+            message.status = statuses().into_iter().map(|status| to_ros(&node, &host, status)).collect();
             if let Err(error) = publisher.publish(&message) {
                 tracing::warn!(%error, "diagnostics are lost");
             }
@@ -36,12 +37,17 @@ pub fn publish(
     Ok(())
 }
 
-fn to_ros(node: &str, status: Status) -> DiagnosticStatus {
+/// What diagnostics call hardware: the host that the node runs on, for want of another.
+fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim_end().to_owned()
+}
+
+fn to_ros(node: &str, host: &str, status: Status) -> DiagnosticStatus {
     DiagnosticStatus {
         level: status.level as u8,
         name: format!("{node}: {}", status.name),
         message: status.message,
-        hardware_id: String::new(),
+        hardware_id: host.to_owned(),
         values: status
             .values
             .into_iter()

@@ -53,6 +53,11 @@ impl Graph {
         self.node.name().unwrap_or_default()
     }
 
+    /// Namespace and name without the leading slash: `fleet/mail_bridge`.
+    pub(super) fn path(&self) -> String {
+        format!("{}/{}", self.namespace(), self.name()).trim_start_matches('/').to_owned()
+    }
+
     /// The node's namespace, as launch gave it.
     pub fn namespace(&self) -> String {
         self.node.namespace().unwrap_or_default()

@@ -35,7 +35,9 @@ pub fn install(graph: &mut Graph) -> Result<(), RosError> {
     let qos =
         QosProfile::default().reliable().transient_local().keep_last(ROSOUT_DEPTH).lifespan(ROSOUT_LIFESPAN);
     let rosout = graph.publisher_named("/rosout", "/rosout".to_owned(), qos)?;
-    let subscriber = registry().with(ToRcl { logger: graph.name(), rosout });
+    // As rcl names a node's logger.
+    let logger = graph.path().replace('/', ".");
+    let subscriber = registry().with(ToRcl { logger, rosout });
     // Fails only if a node was installed before, which then keeps the log.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(())

@@ -6,7 +6,13 @@
 //! | 1 | the node failed, or could not drain in time; the last line on stderr says why |
 //! | 2 | invalid arguments or parameters; the last line names parameter, value and rule |
 
-use std::{env, error::Error, future::Future, path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    error::Error,
+    future::Future,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 pub use super::signals::Shutdown;
 use super::{graph::Graph, logging, params, signals::Signals};
@@ -26,10 +32,11 @@ pub struct NodeFacts {
     pub specs: &'static [Spec],
 }
 
-/// Runs a node to its end. `load` makes its typed parameters, `node` is the node: it returns when it has drained.
+/// Runs a node to its end. `load` makes its typed parameters, and gets the directory where the node keeps its state unless
+/// a parameter names one; `node` is the node: it returns when it has drained.
 pub fn run<P, F>(
     facts: NodeFacts,
-    load: impl FnOnce(&Values) -> Result<P, ParamError>,
+    load: impl FnOnce(&Values, &Path) -> Result<P, ParamError>,
     node: impl FnOnce(Graph, P, Shutdown) -> F,
 ) -> ExitCode
 where
@@ -65,7 +72,7 @@ where
 
 fn start<P, F>(
     facts: NodeFacts,
-    load: impl FnOnce(&Values) -> Result<P, ParamError>,
+    load: impl FnOnce(&Values, &Path) -> Result<P, ParamError>,
     node: impl FnOnce(Graph, P, Shutdown) -> F,
     shutdown: Shutdown,
 ) -> Result<(), NodeError>
@@ -77,7 +84,7 @@ where
     let mut graph = Graph::new(created.map_err(|source| super::RosError::Node { name: facts.name, source })?);
     logging::install(&mut graph)?;
     let values = resolve(facts.specs, params::overrides(&mut graph)?)?;
-    let parameters = load(&values)?;
+    let parameters = load(&values, &state_directory(&state_home(), &graph.namespace(), &graph.name()))?;
     let drain_timeout = values.seconds(DRAIN_TIMEOUT)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -170,8 +177,13 @@ fn command_line(facts: NodeFacts) -> clap::Command {
         .after_help(parameters)
 }
 
-/// Where a node keeps its state unless a parameter says so: `$XDG_STATE_HOME`, else `~/.local/state`, else `/var/lib`.
-pub fn state_home() -> PathBuf {
+/// The state directory of a node by default, of its own: two fleets on a host differ in their namespaces.
+fn state_directory(state_home: &Path, namespace: &str, name: &str) -> PathBuf {
+    state_home.join("posthorn").join(namespace.trim_start_matches('/')).join(name)
+}
+
+/// The user's folder of states: `$XDG_STATE_HOME`, else `~/.local/state`, else `/var/lib`.
+fn state_home() -> PathBuf {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_STATE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
@@ -202,6 +214,14 @@ mod tests {
         assert_eq!(own("node --help"), "node --help");
         assert_eq!(own("node --ros-args -p a:=1"), "node");
         assert_eq!(own("node --ros-args -r b:=c -- --version"), "node --version");
+    }
+
+    #[test]
+    fn a_state_directory_is_a_node_s_own() {
+        let directory = |namespace| state_directory(Path::new("/s"), namespace, "mail_bridge");
+        assert_eq!(directory("/"), Path::new("/s/posthorn/mail_bridge"));
+        assert_eq!(directory("/fleet"), Path::new("/s/posthorn/fleet/mail_bridge"));
+        assert_eq!(directory("/a/b"), Path::new("/s/posthorn/a/b/mail_bridge"));
     }
 
     #[test]

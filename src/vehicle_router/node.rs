@@ -29,7 +29,7 @@ pub const FACTS: NodeFacts = NodeFacts {
 
 /// `main` of the executable.
 pub fn main() -> ExitCode {
-    runtime::run(FACTS, Params::load, run)
+    runtime::run(FACTS, |values, _| Params::load(values), run)
 }
 
 async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {

@@ -27,7 +27,7 @@ pub const DIAGNOSTICS: TopicFacts = TopicFacts {
     type_name: "diagnostic_msgs/msg/DiagnosticArray",
     ..topics::MAIL_RAW.facts
 };
-const ROSOUT: TopicFacts =
+pub const ROSOUT: TopicFacts =
     TopicFacts { name: "/rosout", type_name: "rcl_interfaces/msg/Log", ..topics::CHATBOT_WORKERS.facts };
 
 /// `250` was said and nothing was published, because nobody subscribes: then the power fails.

@@ -3,6 +3,7 @@
 mod bad_input;
 mod chain;
 mod conversation;
+mod fleets;
 mod life;
 mod python;
 mod registry;

@@ -40,7 +40,7 @@ pub enum JournalError {
         source: io::Error,
     },
     /// Another process has it.
-    #[error("journal directory '{path}' (parameter 'journal_directory') is in use by another process, must have one owner", path = path.display())]
+    #[error("journal directory '{path}': in use by another process; set another one (journal_directory)", path = path.display())]
     Locked {
         /// The directory.
         path: PathBuf,
