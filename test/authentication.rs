@@ -1,6 +1,7 @@
 //! Sender verification from bytes to verdict, with zone files for the DNS and keys made at run time.
 
 mod dns;
+mod orders;
 mod properties;
 mod scene;
 
@@ -13,7 +14,7 @@ use std::{
 use mail_auth::dkim::Canonicalization;
 use posthorn::mail::{AuthResult::*, Source, parse};
 
-use self::scene::{MAIL, SENDING_HOST, Scene, assert_results};
+use self::scene::{MAIL, SENDING_HOST, Scene, assert_results, signed_over};
 use crate::testbed::sign::SignedDomain;
 
 fn edit(mail: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
@@ -189,14 +190,13 @@ fn a_signature_over_a_part_of_the_body_is_not() {
 #[test]
 fn a_signature_that_leaves_out_what_is_read_is_not() {
     let scene = Scene::new();
-    for left_out in ["From", "Subject", "Date", "Message-ID"] {
-        let fields =
-            ["From", "To", "Subject", "Date", "Message-ID"].into_iter().filter(|field| *field != left_out);
-        let signed = scene.domain.sign_with(MAIL, |mut signer| {
-            signer.template.h = fields.map(str::to_owned).collect();
-            signer
-        });
-        assert_results(&scene.check(signed), Fail, Neutral, Fail);
+    for left_out in ["From", "Subject", "Date"] {
+        let fields = ["From", "To", "Subject", "Date", "Message-ID"];
+        let fields: Vec<_> = fields.into_iter().filter(|field| *field != left_out).collect();
+        let checked = scene.check(signed_over(&scene.domain, MAIL, &fields));
+        assert_results(&checked, Fail, Neutral, Fail);
+        let why = format!("its DKIM signature does not cover {left_out},");
+        assert!(checked.reason.contains(&why), "{}", checked.reason);
     }
     // Answers must not go where the author did not say.
     let redirected = [b"Reply-To: mallory@example.com\r\n", scene.domain.sign(MAIL).as_slice()].concat();

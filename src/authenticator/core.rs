@@ -18,6 +18,10 @@ pub struct Checked {
     pub dkim_domain: String,
     /// Selector of the DKIM signature that passed; empty if none.
     pub dkim_selector: String,
+    /// An aligned DKIM signature covers all that an order depends on.
+    pub order_covered: bool,
+    /// Why not, naming the field; empty if it does.
+    pub order_gap: String,
     /// The one mailbox of the one From field, local part as written, domain in lower case. `None`: there is none such.
     pub from: Option<String>,
     /// One sentence on the above; names no address.
@@ -56,8 +60,8 @@ pub fn decide(checked: Checked, registry: Option<(Registration, Role)>) -> Verdi
         dmarc: checked.dmarc,
         dkim_domain: checked.dkim_domain,
         dkim_selector: checked.dkim_selector,
-        order_covered: false,
-        order_gap: String::new(),
+        order_covered: checked.order_covered && checked.dmarc == AuthResult::Pass,
+        order_gap: checked.order_gap,
         registry,
         role,
         authenticated: registry == Registration::Active,

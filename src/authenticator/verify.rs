@@ -5,11 +5,14 @@
 //! malformed. A malformed mail has no From mailbox, and DMARC is a permanent error.
 
 mod dkim;
+mod order;
 mod spf;
 
 use std::{net::IpAddr, time::SystemTime};
 
-use mail_auth::{AuthenticatedMessage, DmarcResult, SpfOutput, dmarc::verify::DmarcParameters};
+use mail_auth::{
+    AuthenticatedMessage, DkimOutput, DmarcOutput, DmarcResult, SpfOutput, dmarc::verify::DmarcParameters,
+};
 use tokio::time::timeout;
 
 use self::dkim::Signatures;
@@ -48,6 +51,7 @@ const ONCE: &[&str] = &[
     "mime-version",
     "content-type",
     "content-transfer-encoding",
+    "content-disposition",
 ];
 
 /// Verifies the sender of a mail as of `now`.
@@ -91,6 +95,15 @@ pub async fn verify(
     (checked.dkim_domain, checked.dkim_selector) = signatures.proof(&domain);
     let outcome = verify_dmarc(dns, &message, &signatures, spf.unwrap_or_default(), envelope).await;
     checked.dmarc = outcome.result;
+    let nothing = || signatures.summary(false).to_owned();
+    checked.order_gap = match outcome.result {
+        AuthResult::Pass if !outcome.by_dkim => nothing(),
+        AuthResult::Pass => signatures.gap(&domain, &section).unwrap_or_else(nothing),
+        _ => "nothing proves its sender".to_owned(),
+    };
+    if outcome.by_dkim && rests_on_dkim(dns, &message, &mut signatures, &section, envelope).await {
+        (checked.order_covered, checked.order_gap) = (true, String::new());
+    }
     checked.reason = reason(&checked, &domain, &outcome, &signatures);
     checked.from = Some(from);
     checked
@@ -98,7 +111,8 @@ pub async fn verify(
 
 fn malformed(checked: Checked, why: &str) -> Checked {
     let reason = format!("The mail is malformed and proves nothing: {why}.");
-    Checked { dmarc: AuthResult::PermError, from: None, reason, ..checked }
+    let order_gap = "the mail is malformed".to_owned();
+    Checked { dmarc: AuthResult::PermError, from: None, order_gap, reason, ..checked }
 }
 
 /// RFC 5321 section 2.3.8 forbids it, and mail-auth signs over it: one could be put into a signed message id, unseen.
@@ -133,6 +147,26 @@ fn the_author(section: &Section, message: &AuthenticatedMessage) -> Result<Strin
     }
 }
 
+/// Whether a signature that an order can rest on is aligned by itself.
+async fn rests_on_dkim(
+    dns: &Dns,
+    message: &AuthenticatedMessage<'_>,
+    signatures: &mut Signatures<'_>,
+    section: &Section<'_>,
+    envelope: &Envelope,
+) -> bool {
+    let count = signatures.for_orders(section);
+    match signatures.outputs.split_at_checked(count) {
+        // All that passed are such, and one is aligned.
+        Some((all, [])) => !all.is_empty(),
+        Some(([], _)) | None => false,
+        Some((some, _)) => {
+            let output = ask_dmarc(dns, message, some, &SpfOutput::default(), envelope).await;
+            output.is_some_and(|output| *output.dkim_result() == DmarcResult::Pass)
+        }
+    }
+}
+
 struct Dmarc {
     result: AuthResult,
     /// What passed and is aligned.
@@ -147,18 +181,7 @@ async fn verify_dmarc(
     spf: SpfOutput,
     envelope: &Envelope,
 ) -> Dmarc {
-    let params = DmarcParameters {
-        message,
-        dkim_output: &signatures.outputs,
-        dkim2_output: None,
-        // The domain that SPF was evaluated for.
-        rfc5321_mail_from_domain: envelope
-            .mail_from
-            .rsplit_once('@')
-            .map_or(&envelope.helo, |(_, domain)| domain),
-        spf_output: &spf,
-    };
-    let Ok(output) = timeout(dns.timeout, dns.resolver.verify_dmarc(dns.dmarc(params))).await else {
+    let Some(output) = ask_dmarc(dns, message, &signatures.outputs, &spf, envelope).await else {
         return Dmarc { result: AuthResult::TempError, by_spf: false, by_dkim: false };
     };
     let results = [output.spf_result(), output.dkim_result()];
@@ -176,6 +199,28 @@ async fn verify_dmarc(
         AuthResult::Fail
     };
     Dmarc { result, by_spf, by_dkim }
+}
+
+/// DMARC over these signatures and SPF; `None`: the DNS did not answer in time.
+async fn ask_dmarc(
+    dns: &Dns,
+    message: &AuthenticatedMessage<'_>,
+    signatures: &[DkimOutput<'_>],
+    spf: &SpfOutput,
+    envelope: &Envelope,
+) -> Option<DmarcOutput> {
+    let params = DmarcParameters {
+        message,
+        dkim_output: signatures,
+        dkim2_output: None,
+        // The domain that SPF was evaluated for.
+        rfc5321_mail_from_domain: envelope
+            .mail_from
+            .rsplit_once('@')
+            .map_or(&envelope.helo, |(_, domain)| domain),
+        spf_output: spf,
+    };
+    timeout(dns.timeout, dns.resolver.verify_dmarc(dns.dmarc(params))).await.ok()
 }
 
 /// One sentence. The domain is the sender's word, but has no white space, brackets or quotes in it.

@@ -86,6 +86,14 @@ impl Scene {
     }
 }
 
+/// The mail with a signature over these fields.
+pub fn signed_over(domain: &SignedDomain, mail: &str, fields: &[&str]) -> Vec<u8> {
+    domain.sign_with(mail, |mut signer| {
+        signer.template.h = fields.iter().map(|field| (*field).to_owned()).collect();
+        signer
+    })
+}
+
 #[track_caller]
 pub fn assert_results(checked: &Checked, spf: AuthResult, dkim: AuthResult, dmarc: AuthResult) {
     assert_eq!((checked.spf, checked.dkim, checked.dmarc), (spf, dkim, dmarc), "{}", checked.reason);

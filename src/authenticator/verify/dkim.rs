@@ -4,7 +4,10 @@
 //! be added below what was signed), and signatures that leave out a field that consumers act on. Expiry is judged by
 //! the caller's clock.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    borrow::Cow,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use mail_auth::{
     AuthenticatedMessage, DkimOutput, DkimResult, Error,
@@ -13,15 +16,15 @@ use mail_auth::{
 };
 use tokio::time::timeout;
 
-use super::{Policy, Section};
+use super::{Policy, Section, order};
 use crate::{
     authenticator::dns::Dns,
     mail::{AuthResult, parse::MAX_FIELDS},
 };
 
 /// Fields that a signature covers if the mail has them: who wrote, what, when, and where answers go. A signature
-/// without them could be put under another subject, or the mail be sent again as a new one.
-const COVERED: &[&str] = &["from", "subject", "date", "message-id", "reply-to"];
+/// without them could be put under another subject. What an order needs beside them: [`order`].
+const COVERED: &[&str] = &["From", "Subject", "Date", "Reply-To"];
 /// RFC 8301 section 3.2.
 const MIN_RSA_BITS: usize = 1024;
 
@@ -34,11 +37,11 @@ pub(super) struct Signatures<'m> {
     /// The DNS did not answer in time.
     pub(super) timed_out: bool,
     /// Why the best one that did not pass did not.
-    why: &'static str,
+    why: Cow<'static, str>,
 }
 
 impl Signatures<'_> {
-    fn note(&mut self, result: AuthResult, why: &'static str) {
+    fn note(&mut self, result: AuthResult, why: impl Into<Cow<'static, str>>) {
         // Best first; what could still pass comes next.
         let rank = |result| match result {
             AuthResult::Pass => 5,
@@ -49,12 +52,21 @@ impl Signatures<'_> {
             _ => 0,
         };
         if rank(result) > rank(self.result) {
-            (self.result, self.why) = (result, why);
+            (self.result, self.why) = (result, why.into());
         }
     }
 
-    /// Domain and selector of the signature that passed, if possible one of `domain` or its organisation.
-    pub(super) fn proof(&self, domain: &str) -> (String, String) {
+    /// Those that passed, first the ones an order can rest on; and how many these are.
+    pub(super) fn for_orders(&mut self, section: &Section) -> usize {
+        self.outputs.retain(|output| *output.result() == DkimResult::Pass && output.signature().is_some());
+        let suits =
+            |output: &DkimOutput| output.signature().is_some_and(|one| order::gap(one, section).is_none());
+        self.outputs.sort_by_key(|output| !suits(output));
+        self.outputs.iter().filter(|output| suits(output)).count()
+    }
+
+    /// The signature that passed, if possible one of `domain` or its organisation.
+    fn passed(&self, domain: &str) -> Option<&Signature> {
         let distance = |signer: &str| match domain {
             _ if signer.eq_ignore_ascii_case(domain) => 0,
             _ if domain.ends_with(&format!(".{signer}")) || signer.ends_with(&format!(".{domain}")) => 1,
@@ -65,17 +77,25 @@ impl Signatures<'_> {
             .filter(|output| *output.result() == DkimResult::Pass)
             .filter_map(DkimOutput::signature)
             .min_by_key(|signature| distance(&signature.d))
-            .map(|signature| (signature.d.clone(), signature.s.clone()))
-            .unwrap_or_default()
+    }
+
+    /// Domain and selector of the signature that passed, if possible one of `domain` or its organisation.
+    pub(super) fn proof(&self, domain: &str) -> (String, String) {
+        self.passed(domain).map(|one| (one.d.clone(), one.s.clone())).unwrap_or_default()
+    }
+
+    /// What an order lacks in the signature that proves `domain`.
+    pub(super) fn gap(&self, domain: &str, section: &Section) -> Option<String> {
+        self.passed(domain).and_then(|signature| order::gap(signature, section))
     }
 
     /// For a person, in half a sentence.
-    pub(super) fn summary(&self, aligned: bool) -> &'static str {
+    pub(super) fn summary(&self, aligned: bool) -> &str {
         match self.result {
             AuthResult::Pass if !aligned => "its DKIM signature is of another domain",
             AuthResult::Pass => "DKIM passed",
             AuthResult::None => "it has no DKIM signature",
-            _ => self.why,
+            _ => &self.why,
         }
     }
 }
@@ -88,7 +108,7 @@ pub(super) fn select<'m>(
     now: SystemTime,
 ) -> Signatures<'m> {
     let mut signatures =
-        Signatures { result: AuthResult::None, outputs: Vec::new(), timed_out: false, why: "" };
+        Signatures { result: AuthResult::None, outputs: Vec::new(), timed_out: false, why: "".into() };
     let is_dkim = |name: &[u8]| name.trim_ascii().eq_ignore_ascii_case(b"dkim-signature");
     for error in message.errors.iter().filter(|error| is_dkim(error.name)) {
         match error.header {
@@ -133,21 +153,28 @@ impl<'m> Signatures<'m> {
 }
 
 /// Whether a signature is to be verified at all.
-fn accept(signature: &mut Signature, section: &Section, now: u64) -> Result<(), (AuthResult, &'static str)> {
+fn accept(
+    signature: &mut Signature,
+    section: &Section,
+    now: u64,
+) -> Result<(), (AuthResult, Cow<'static, str>)> {
+    let refuse = |result, why: &'static str| Err((result, why.into()));
     if signature.a == Algorithm::RsaSha1 {
-        return Err((AuthResult::Neutral, "its DKIM signature is of the withdrawn kind rsa-sha1"));
+        return refuse(AuthResult::Neutral, "its DKIM signature is of the withdrawn kind rsa-sha1");
     }
     if signature.x != 0 && (signature.x <= now || signature.x <= signature.t) {
-        return Err((AuthResult::Fail, "its DKIM signature has expired"));
+        return refuse(AuthResult::Fail, "its DKIM signature has expired");
     }
-    let covers = |name: &&str| signature.h.iter().any(|field| field.trim().eq_ignore_ascii_case(name));
-    let present = |name: &&&str| **name == "from" || section.named(name).next().is_some();
     // The list is walked for each field of the mail.
-    if signature.h.len() > MAX_FIELDS || !COVERED.iter().filter(present).all(covers) {
-        return Err((
-            AuthResult::Neutral,
-            "its DKIM signature leaves out the author, subject, date, id or answer address",
-        ));
+    if signature.h.len() > MAX_FIELDS {
+        return refuse(AuthResult::Neutral, "its DKIM signature names too many fields");
+    }
+    let present = |name: &str| name == "From" || section.named(name).next().is_some();
+    let missing: Vec<_> =
+        COVERED.iter().copied().filter(|name| present(name) && !covers(signature, name)).collect();
+    if !missing.is_empty() {
+        let why = format!("its DKIM signature does not cover {}", missing.join(" and "));
+        return Err((AuthResult::Neutral, why.into()));
     }
     // Judged above; mail-auth would take the system's clock.
     signature.x = 0;
@@ -155,6 +182,11 @@ fn accept(signature: &mut Signature, section: &Section, now: u64) -> Result<(), 
     signature.r = false;
     signature.atps = None;
     Ok(())
+}
+
+/// Whether a signature names a field.
+pub(super) fn covers(signature: &Signature, name: &str) -> bool {
+    signature.h.iter().any(|field| field.trim().eq_ignore_ascii_case(name))
 }
 
 /// Verifies, and says of each signature whether its key is strong enough.

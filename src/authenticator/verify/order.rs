@@ -1,0 +1,84 @@
+//! What an order needs of a signature beyond what proves its sender: that nothing can be added, taken away or exchanged
+//! that would make other words, or another order, of what was signed.
+//!
+//! The fields named here occur at most once in a well-formed mail (`ONCE`), so that a signature that names one covers the
+//! one that is read, whichever instance it counts from (RFC 6376 section 5.4.2).
+
+use mail_auth::dkim::Signature;
+
+use super::{Section, dkim::covers};
+
+/// Without these an order has no identity: who has a copy could add them.
+const REQUIRED: &[&str] = &["Date", "Message-ID"];
+/// They decide how the body is read, and so are covered unless they say what holds without them.
+const READING: &[(&str, fn(&str) -> bool)] = &[
+    ("MIME-Version", |value| value == "1.0"),
+    ("Content-Type", is_plain_text),
+    ("Content-Transfer-Encoding", |value| ["7bit", "8bit"].contains(&value)),
+    ("Content-Disposition", |value| value == "inline"),
+];
+
+/// Why an order cannot rest on this signature, which covers the whole body; `None`: it can.
+pub(super) fn gap(signature: &Signature, section: &Section) -> Option<String> {
+    let value = |name| {
+        let field = section.named(name).next()?;
+        Some(String::from_utf8_lossy(field.value).trim().to_ascii_lowercase())
+    };
+    if let Some(name) = REQUIRED.iter().find(|name| value(name).is_none()) {
+        return Some(format!("the mail has no {name}"));
+    }
+    let author = ["From", "Subject"].iter().chain(REQUIRED).copied().filter(|name| value(name).is_some());
+    let reading = READING
+        .iter()
+        .filter(|(name, is_default)| value(name).is_some_and(|value| !is_default(&value)))
+        .map(|(name, _)| *name);
+    let missing: Vec<_> = author.chain(reading).filter(|name| !covers(signature, name)).collect();
+    (!missing.is_empty()).then(|| format!("its DKIM signature does not cover {}", missing.join(" and ")))
+}
+
+/// `text/plain` in letters that are read alike with and without the field; how its lines flow is not looked at.
+fn is_plain_text(value: &str) -> bool {
+    let mut parts = value.split(';').map(str::trim);
+    let harmless = |parameter: &str| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = value.trim();
+        let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+        matches!(
+            (name.trim(), value),
+            ("charset", "us-ascii" | "utf-8")
+                | ("format", "flowed" | "fixed")
+                | ("delsp", "yes" | "no")
+                | ("", "")
+        )
+    };
+    parts.next() == Some("text/plain") && parts.all(harmless)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_reads_alike_without_the_field_is_plain_text() {
+        for value in [
+            "text/plain",
+            "text/plain;",
+            "text/plain; charset=\"utf-8\"; format=flowed",
+            "text/plain;charset=us-ascii",
+        ] {
+            assert!(is_plain_text(value), "{value}");
+        }
+        for value in [
+            "text/html",
+            "text/plain; name=a.txt",
+            "text/plain; charset=utf-7",
+            "text/plain; charset*=utf-8",
+            "text/plain; charset=utf-8 (x)",
+            "text/plain (x)",
+            "multipart/mixed; boundary=b",
+            "",
+        ] {
+            assert!(!is_plain_text(value), "{value}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What an order needs of a signature: everything that decides what is read, and who wrote it when.
+
+use posthorn::mail::AuthResult::*;
+
+use super::scene::{MAIL, SENDING_HOST, Scene, assert_results, signed_over};
+use crate::testbed::sign::SignedDomain;
+
+/// What an order is signed over in these tests.
+const FIELDS: [&str; 5] = ["From", "To", "Subject", "Date", "Message-ID"];
+
+/// [`MAIL`] with further fields before its body.
+fn with(fields: &str) -> String {
+    MAIL.replace("\r\n\r\n", &format!("\r\n{fields}\r\n\r\n"))
+}
+
+#[test]
+fn an_order_needs_its_identity_signed_and_a_question_does_not() {
+    let scene = Scene::new();
+    let covered = scene.check(signed_over(&scene.domain, MAIL, &FIELDS));
+    assert!(covered.order_covered && covered.order_gap.is_empty(), "{covered:?}");
+    let checked = scene.check(signed_over(&scene.domain, MAIL, &["From", "Subject", "Date"]));
+    assert_results(&checked, Fail, Pass, Pass);
+    assert!(!checked.order_covered);
+    assert_eq!(checked.order_gap, "its DKIM signature does not cover Message-ID");
+    // Whoever has a copy could give it one, and so make a new order of it each time.
+    let anonymous = MAIL.replace("Message-ID: <1@example.org>\r\n", "");
+    for mail in [anonymous.clone(), MAIL.replace("Date: Mon, 6 Jan 2025 08:00:00 +0100\r\n", "")] {
+        let checked = scene.check(signed_over(&scene.domain, &mail, &FIELDS));
+        assert_results(&checked, Fail, Pass, Pass);
+        assert!(checked.order_gap.starts_with("the mail has no "), "{}", checked.order_gap);
+    }
+}
+
+#[test]
+fn what_decides_how_the_body_is_read_is_signed_or_says_nothing() {
+    let scene = Scene::new();
+    for field in [
+        "MIME-Version: 1.0",
+        "Content-Type: text/plain; charset=utf-8",
+        "Content-Type: TEXT/PLAIN; charset=\"us-ascii\"; format=flowed",
+        "Content-Transfer-Encoding: 7bit",
+        "Content-Transfer-Encoding: 8BIT",
+        "Content-Disposition: inline",
+        "Content-Language: de",
+    ] {
+        let checked = scene.check(signed_over(&scene.domain, &with(field), &FIELDS));
+        assert!(checked.order_covered, "{field}: {}", checked.order_gap);
+    }
+    for field in [
+        "MIME-Version: 2.0",
+        "Content-Type: text/html",
+        "Content-Type: text/plain; charset=utf-7",
+        "Content-Type: text/plain; name=a",
+        "Content-Type: multipart/mixed; boundary=b",
+        "Content-Transfer-Encoding: base64",
+        "Content-Disposition: attachment",
+        "Content-Disposition: inline; filename=a",
+    ] {
+        let name = field.split(':').next().unwrap();
+        let checked = scene.check(signed_over(&scene.domain, &with(field), &FIELDS));
+        assert_results(&checked, Fail, Pass, Pass);
+        assert_eq!(checked.order_gap, format!("its DKIM signature does not cover {name}"), "{field}");
+        assert!(!checked.order_covered);
+        let fields = [&FIELDS[..], &[name]].concat();
+        let checked = scene.check(signed_over(&scene.domain, &with(field), &fields));
+        assert!(checked.order_covered, "{field}: {}", checked.order_gap);
+    }
+    // Two of one kind: the signed one is not the one that is read.
+    let checked = scene.check(signed_over(
+        &scene.domain,
+        &with("Content-Disposition: attachment\r\nContent-Disposition: inline"),
+        &[&FIELDS[..], &["Content-Disposition"]].concat(),
+    ));
+    assert!(!checked.order_covered && checked.dmarc == PermError, "{checked:?}");
+}
+
+#[test]
+fn an_order_needs_a_signature_of_its_own_domain() {
+    let mut scene = Scene::new();
+    scene.peer = SENDING_HOST;
+    let checked = scene.check(MAIL);
+    assert_eq!((checked.order_covered, checked.order_gap.as_str()), (false, "it has no DKIM signature"));
+    let mallory = SignedDomain::new("example.com", "s1");
+    scene.zone += &mallory.zone();
+    let checked = scene.check(mallory.sign(MAIL));
+    assert_eq!(checked.dmarc, Pass);
+    assert_eq!(checked.order_gap, "its DKIM signature is of another domain");
+    // Ours covers less than an order needs, and the other one is not ours.
+    let ours = signed_over(&scene.domain, MAIL, &["From", "Subject", "Date"]);
+    let checked = scene.check(mallory.sign(&String::from_utf8(ours).unwrap()));
+    assert_eq!(checked.order_gap, "its DKIM signature does not cover Message-ID");
+    assert!(!checked.order_covered);
+    // One of two of ours suffices.
+    let ours = signed_over(&scene.domain, MAIL, &["From", "Subject", "Date"]);
+    let checked = scene.check(scene.domain.sign(&String::from_utf8(ours).unwrap()));
+    assert!(checked.order_covered, "{}", checked.order_gap);
+}
+
+#[test]
+fn nothing_is_covered_where_nothing_is_proven() {
+    let scene = Scene::new();
+    let signed = scene.domain.sign(MAIL);
+    let changed = String::from_utf8(signed.clone()).unwrap().replace("how much", "how little");
+    for mail in [changed, format!("From: b@example.org\r\n{}", String::from_utf8(signed).unwrap())] {
+        let checked = scene.check(mail);
+        assert!(!checked.order_covered && !checked.order_gap.is_empty(), "{checked:?}");
+    }
+}
