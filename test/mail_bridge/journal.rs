@@ -81,9 +81,34 @@ async fn damage_before_the_last_segment_is_told_and_cuts_nothing() {
     bytes[100] ^= 1;
     std::fs::write(&first, &bytes).unwrap();
     let Err(error) = Bridge::start(params(dir.path(), &overrides)).await else { panic!("started") };
-    let expected = format!("record log '{}': damaged at byte 16,", first.display());
+    let expected = format!("record log '{}': damaged at byte 32,", first.display());
     assert!(error.to_string().contains(&expected), "{error}");
     assert_eq!(std::fs::read(&first).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn damage_in_the_middle_of_the_last_segment_is_told_and_cuts_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, _streams) = start(dir.path(), &[]).await;
+    for n in 0..3 {
+        deliver(&bridge, &format!("acknowledged {n}\r\n")).await;
+    }
+    assert!(bridge.drain().await);
+    let last = segments(dir.path()).remove(0);
+    let whole = std::fs::read(&last).unwrap();
+    for mail in ["acknowledged 0", "acknowledged 1", "acknowledged 2"] {
+        let mut bytes = whole.clone();
+        let at = whole.windows(mail.len()).position(|window| window == mail.as_bytes()).unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&last, &bytes).unwrap();
+        let Err(error) = Bridge::start(params(dir.path(), &[])).await else {
+            panic!("started without {mail}")
+        };
+        assert!(error.to_string().contains("damaged at byte"), "{error}");
+        assert_eq!(std::fs::read(&last).unwrap(), bytes);
+    }
+    std::fs::write(&last, whole).unwrap();
+    assert_eq!(start(dir.path(), &[]).await.0.handle().state().journal.unsettled, 3);
 }
 
 #[tokio::test]

@@ -291,6 +291,29 @@ mod tests {
     }
 
     #[test]
+    fn damage_in_either_log_is_an_error_and_cuts_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&[finding(1), finding(2)]).unwrap();
+        log.append_anchor(anchor(&log, 0, 2)).unwrap();
+        drop(log);
+        for name in ["evidence.log", "anchors.log"] {
+            let path = dir.path().join(name);
+            let whole = std::fs::read(&path).unwrap();
+            for at in [60, whole.len() - 30] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1;
+                std::fs::write(&path, &bytes).unwrap();
+                let error = EvidenceLog::open(dir.path()).unwrap_err();
+                assert!(error.to_string().contains("damaged at byte"), "{error}");
+                assert_eq!(std::fs::read(&path).unwrap(), bytes);
+            }
+            std::fs::write(&path, whole).unwrap();
+        }
+        EvidenceLog::open(dir.path()).unwrap();
+    }
+
+    #[test]
     fn refuses_anchors_out_of_order_and_of_another_root() {
         let dir = tempfile::tempdir().unwrap();
         let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();

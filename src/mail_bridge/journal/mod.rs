@@ -13,8 +13,8 @@
 //! most half of it is still needed: what is needed is appended anew, the identities of the rest are remembered, and
 //! the file is deleted. Memory holds an index; the bytes of mails are read from disk when they are published.
 //!
-//! A torn tail of the last segment was promised to nobody: it is cut. Damage in any other hides records that were synced:
-//! the journal is not opened, and nothing is changed.
+//! A torn tail of the last segment was promised to nobody: it is cut. Damage to what was synced, in any segment, is told
+//! apart from it: the journal is not opened, and nothing is changed.
 //!
 //! # After a failed write
 //! The journal refuses everything until the node is restarted; clients get 451.

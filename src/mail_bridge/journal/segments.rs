@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read, Seek, SeekFrom},
+    io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Mutex,
@@ -16,14 +16,11 @@ use super::{
 };
 use crate::{
     mail_bridge::params::MESSAGE_BYTES,
-    record_log::{FILE_MODE, RecordLog, RecordLogError, Recovered, create_directory},
+    record_log::{Each, FILE_MODE, RecordLog, RecordLogError, create_directory},
 };
 
 /// Bound of a record: a mail and its envelope.
 const RECORD_BYTES: usize = MESSAGE_BYTES as usize + 1024 * 1024;
-/// Start of a segment and head of each record, as `record_log` writes them.
-const MAGIC_BYTES: u64 = 16;
-const HEAD_BYTES: u64 = 8;
 /// Identities in one `Remembered` record.
 const REMEMBERED_CHUNK: usize = 10_000;
 
@@ -66,19 +63,20 @@ impl Segments {
         let number = numbers.pop().unwrap_or(1);
         let mut older = BTreeMap::new();
         for number in numbers {
-            let opened = RecordLog::open_whole(&path(&settings.directory, number), RECORD_BYTES)?;
-            let (log, _) = restore(opened, number, index)?;
+            let file = path(&settings.directory, number);
+            let log =
+                restore(&file, number, index, |each| RecordLog::open_sealed(&file, RECORD_BYTES, each))?;
             older.insert(number, log.len_bytes());
         }
-        let opened = RecordLog::open(&path(&settings.directory, number), RECORD_BYTES)?;
-        let (current, torn_bytes) = restore(opened, number, index)?;
+        let file = path(&settings.directory, number);
+        let (current, torn_bytes) =
+            restore(&file, number, index, |each| RecordLog::open_each(&file, RECORD_BYTES, each))?;
         Ok((Self { settings, older, number, current, _lock: lock }, torn_bytes))
     }
 
     pub(super) fn append(&mut self, record: &Record) -> Result<Place, JournalError> {
         let bytes = record.encode();
-        self.current.append(&bytes)?;
-        let offset = self.current.len_bytes().saturating_sub(bytes.len() as u64);
+        let offset = self.current.append(&bytes)?;
         Ok(Place { segment: self.number, offset, bytes: bytes.len() })
     }
 
@@ -98,8 +96,9 @@ impl Segments {
         self.older.values().sum::<u64>().saturating_add(self.current.len_bytes())
     }
 
-    /// Starts a new segment. The current one MUST be synced.
+    /// Seals the current segment and starts a new one.
     pub(super) fn rotate(&mut self) -> Result<(), JournalError> {
+        self.current.seal()?;
         let next = self.number.saturating_add(1);
         let (log, _) = RecordLog::open(&path(&self.settings.directory, next), RECORD_BYTES)?;
         self.older.insert(self.number, self.current.len_bytes());
@@ -188,15 +187,10 @@ impl Segments {
 /// The record at a place. `None`: the segment was deleted meanwhile.
 pub(super) fn read(directory: &Path, place: Place) -> Result<Option<Record>, JournalError> {
     let path = path(directory, place.segment);
-    let failed = |source| JournalError::Segment { path: path.clone(), action: "read", source };
-    let mut file = match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        result => result.map_err(failed)?,
-    };
-    let mut bytes = vec![0; place.bytes];
-    file.seek(SeekFrom::Start(place.offset)).map_err(failed)?;
-    file.read_exact(&mut bytes).map_err(failed)?;
-    decode(&path, &bytes).map(Some)
+    match RecordLog::read_one(&path, place.offset, RECORD_BYTES) {
+        Err(RecordLogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        bytes => decode(&path, &bytes?).map(Some),
+    }
 }
 
 fn path(directory: &Path, number: u64) -> PathBuf {
@@ -207,19 +201,19 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Record, JournalError> {
     Record::decode(bytes).map_err(|source| JournalError::Record { path: path.to_owned(), source })
 }
 
-/// Fills `index` from a segment; also gives the bytes of its torn tail.
-fn restore(
-    (log, recovered): (RecordLog, Recovered),
+/// Fills `index` from a segment that `open` opens.
+fn restore<T>(
+    path: &Path,
     number: u64,
     index: &mut Index,
-) -> Result<(RecordLog, u64), JournalError> {
-    let mut offset = MAGIC_BYTES;
-    for bytes in &recovered.records {
-        offset = offset.saturating_add(HEAD_BYTES);
-        index.apply(&decode(log.path(), bytes)?, Place { segment: number, offset, bytes: bytes.len() });
-        offset = offset.saturating_add(bytes.len() as u64);
-    }
-    Ok((log, recovered.torn_bytes))
+    open: impl FnOnce(Each<'_>) -> Result<T, RecordLogError>,
+) -> Result<T, JournalError> {
+    let mut failed = None;
+    let opened = open(&mut |offset, bytes| match decode(path, bytes) {
+        Ok(record) => index.apply(&record, Place { segment: number, offset, bytes: bytes.len() }),
+        Err(error) => failed = failed.take().or(Some(error)),
+    })?;
+    failed.map_or(Ok(opened), Err)
 }
 
 #[cfg(test)]
@@ -241,11 +235,11 @@ mod tests {
         segments.rotate().unwrap();
         let first = path(dir.path(), 1);
         let mut bytes = fs::read(&first).unwrap();
-        *bytes.last_mut().unwrap() ^= 1;
+        bytes[60] ^= 1;
         fs::write(&first, &bytes).unwrap();
         let index = Mutex::new(index);
         let error = segments.retire(1, &index).unwrap_err();
-        assert!(error.to_string().contains("damaged at byte 16,"), "{error}");
+        assert!(error.to_string().contains("damaged at byte 32,"), "{error}");
         assert_eq!(fs::read(&first).unwrap(), bytes);
     }
 }

@@ -106,6 +106,10 @@ impl Chain {
     pub fn open(dir: &Path, genesis: &Genesis) -> Result<Self, ChainError> {
         create_directory(dir).map_err(|source| ChainError::Directory { path: dir.to_owned(), source })?;
         let (mut log, recovered) = RecordLog::open(&dir.join("chain.log"), MAX_BLOCK_BYTES)?;
+        if recovered.torn_bytes > 0 {
+            let bytes = recovered.torn_bytes;
+            tracing::warn!(bytes, path = %log.path().display(), "embedded chain: cut a torn tail, kept beside it as .torn");
+        }
         let mut records = recovered.records;
         if records.is_empty() {
             log.append(&genesis.encode())?;
@@ -189,6 +193,8 @@ impl Chain {
         let outcome = self.state.run(transaction, number, timestamp)?;
         let block = build(transaction, raw, number, parent, timestamp, &outcome);
         let bytes = block.encode();
+        // After a disk was full the chain goes on as soon as there is room.
+        log.recover()?;
         log.append(&bytes)?;
         log.sync()?;
         self.state.commit(outcome);
@@ -241,7 +247,7 @@ impl Chain {
             fs::remove_file(&draft)?;
         }
         let (mut log, _) = RecordLog::open(&draft, MAX_SNAPSHOT_BYTES).map_err(io::Error::other)?;
-        log.append(&bytes).and_then(|()| log.sync()).map_err(io::Error::other)?;
+        log.append(&bytes).and_then(|_| log.sync()).map_err(io::Error::other)?;
         drop(log);
         fs::rename(draft, &path)?;
         sync_directory(&path)
@@ -274,4 +280,28 @@ fn build(
 fn read_snapshot(dir: &Path) -> Option<Snapshot> {
     let recovered = RecordLog::read(&dir.join("snapshot.log"), MAX_SNAPSHOT_BYTES).ok()?;
     serde_json::from_slice(recovered.records.first()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use web3::types::Address;
+
+    use super::*;
+
+    #[test]
+    fn a_damaged_chain_is_neither_cut_nor_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let genesis = Genesis { chain_id: 1, funded: Address::repeat_byte(1) };
+        let number = Chain::open(dir.path(), &genesis).unwrap().head_number();
+        assert_eq!(number, 0);
+        let path = dir.path().join("chain.log");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[60] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        for opened in [Chain::open(dir.path(), &genesis), Chain::read(dir.path())] {
+            let error = opened.unwrap_err();
+            assert!(error.to_string().contains("damaged at byte 32,"), "{error}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
 }

@@ -1,0 +1,426 @@
+//! An append-only file of records that survives `kill -9` and power loss. Blocking.
+//!
+//! # What survives
+//! `Appended -> Synced`. A record is promised to survive only when [`RecordLog::sync`] has returned after its
+//! [`RecordLog::append`]; before that it may be lost, wholly, together with everything appended after it. Records
+//! come back in the order appended, without gaps. Append many and sync once: that is group commit.
+//!
+//! # Torn or damaged
+//! Each record carries how much of the file was on disk when it was appended, and after each sync a marker at the end says
+//! so of all that precedes it. A bad record behind which something says that it was on disk is damage: the log is not
+//! opened and nothing is changed. Anything else that is bad is the torn tail of an append that had not returned: it is
+//! cut, and kept in `<path>.torn` (which holds the latest tail only) for a person to look at, unless the disk is full.
+//!
+//! # After a failure
+//! When a write or a sync fails the kernel may have dropped the pages and a second sync would lie ("fsyncgate").
+//! So the log is poisoned and MUST refuse every further append and sync, until [`RecordLog::recover`] has cut it back to
+//! what was synced, synced that, and read the end of it again; or until it is opened anew.
+//!
+//! # Format
+//! A header of 32 bytes: magic, a random nonce, their CRC-32. Then records: length (`u32`, little-endian as all numbers),
+//! CRC-32 of the payload, synced offset (`u64`), CRC-32 of nonce, own offset and these three; payload. The marker is a head
+//! of length `u32::MAX`; the next record overwrites it. The nonce keeps a payload from passing for a record.
+//!
+//! Files are made for their owner only: mails and evidence are nobody else's. What exists keeps its mode.
+//!
+//! What it does not do: compact, or notice a disk that lies or a file that was cut short at the end of a record.
+
+mod files;
+mod format;
+
+use std::{
+    collections::hash_map::RandomState,
+    fs::{self, File, OpenOptions, TryLockError},
+    hash::{BuildHasher, Hasher},
+    io,
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+pub use files::free_bytes;
+pub(crate) use files::{FILE_MODE, create_directory, sync_directory};
+use format::{HEADER_BYTES, Scan, Start};
+
+/// Appended records are handed to the kernel when this much is buffered, bytes.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// A record log that cannot be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordLogError {
+    /// The file or its directory cannot be read or written.
+    #[error("record log '{path}': cannot {action}", path = path.display())]
+    Io {
+        /// The log.
+        path: PathBuf,
+        /// What failed.
+        action: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process, or another part of this one, has it open.
+    #[error("record log '{path}': in use by another process; set another directory (state_directory)", path = path.display())]
+    Locked {
+        /// The log.
+        path: PathBuf,
+    },
+    /// The file is something else, or of another version.
+    #[error("record log '{path}': does not start with the magic of a posthorn record log, version 2", path = path.display())]
+    NotALog {
+        /// The log.
+        path: PathBuf,
+    },
+    /// Damaged, where it must be whole; nothing was changed.
+    #[error("record log '{path}': damaged at byte {offset}, must be whole to its end, {bytes} bytes on; restore it, or move it and those after it away", path = path.display())]
+    Damaged {
+        /// The log.
+        path: PathBuf,
+        /// Where the first bad record starts.
+        offset: u64,
+        /// Bytes from there to the end.
+        bytes: u64,
+    },
+    /// A record larger than the bound the log was opened with; nothing was written.
+    #[error("record log '{path}': record of {bytes} bytes, must be at most {max}", path = path.display())]
+    TooLarge {
+        /// The log.
+        path: PathBuf,
+        /// Size of the record.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// An earlier write or sync failed; recover the log, or open it again.
+    #[error("record log '{path}': refuses to go on after a failed write or sync, must be recovered", path = path.display())]
+    Poisoned {
+        /// The log.
+        path: PathBuf,
+    },
+}
+
+impl RecordLogError {
+    /// Whether the disk, or what this user or process may use of it, is full: to be tried again when there is room.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_full(source))
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+/// What was in a log when it was opened.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// The records, in the order appended.
+    pub records: Vec<Vec<u8>>,
+    /// Bytes of the torn tail that were cut, 0 after a clean end.
+    pub torn_bytes: u64,
+}
+
+/// Gets each record of a log: where it is, and its bytes.
+pub type Each<'a> = &'a mut dyn FnMut(u64, &[u8]);
+
+/// An open log, locked exclusively until dropped. Records that were not synced are lost when it is dropped.
+#[derive(Debug)]
+pub struct RecordLog {
+    path: PathBuf,
+    file: File,
+    nonce: u64,
+    max_record_bytes: usize,
+    /// Appended, not yet handed to the kernel.
+    buffer: Vec<u8>,
+    /// Length of the log that is known to be on disk, without the marker.
+    synced: u64,
+    /// Where what was synced last begins; a recovery reads it again.
+    batch: u64,
+    /// Length of the log with what the kernel has.
+    written: u64,
+    poisoned: bool,
+}
+
+impl RecordLog {
+    /// Opens the log at `path`, creates it if it is missing, and recovers its records. What is returned is on disk.
+    ///
+    /// # Errors
+    /// If the file cannot be read, written or locked, is not a record log, or is damaged. `max_record_bytes` must not
+    /// be less than it was before: a larger record is taken for damage.
+    pub fn open(path: &Path, max_record_bytes: usize) -> Result<(Self, Recovered), RecordLogError> {
+        let mut records = Vec::new();
+        let (log, torn_bytes) =
+            Self::open_each(path, max_record_bytes, &mut |_, record| records.push(record.to_vec()))?;
+        Ok((log, Recovered { records, torn_bytes }))
+    }
+
+    /// Like [`open`](Self::open), but gives the records one by one, before it is known that the log opens; returns also
+    /// the bytes of the torn tail.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_each(
+        path: &Path,
+        max_record_bytes: usize,
+        each: Each<'_>,
+    ) -> Result<(Self, u64), RecordLogError> {
+        Self::open_if(path, max_record_bytes, each, |found| !found.damaged)
+    }
+
+    /// Like [`open_each`](Self::open_each), for a log that was [sealed](Self::seal): nothing of it may be missing.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), and [`RecordLogError::Damaged`] if it does not end with its seal.
+    pub fn open_sealed(path: &Path, max_record_bytes: usize, each: Each<'_>) -> Result<Self, RecordLogError> {
+        Self::open_if(path, max_record_bytes, each, |found| found.marked && found.torn == 0)
+            .map(|(log, _)| log)
+    }
+
+    fn open_if(
+        path: &Path,
+        max_record_bytes: usize,
+        each: Each<'_>,
+        allowed: impl Fn(&Scan) -> bool,
+    ) -> Result<(Self, u64), RecordLogError> {
+        let failed = |action| move |source| RecordLogError::Io { path: path.to_owned(), action, source };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(path)
+            .map_err(failed("open"))?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => RecordLogError::Locked { path: path.to_owned() },
+            TryLockError::Error(source) => failed("lock")(source),
+        })?;
+        let (start, found) = find(path, &file, max_record_bytes, each)?;
+        if !allowed(&found) {
+            return Err(damaged(path, found));
+        }
+        let nonce = if let Start::Log(nonce) = start {
+            if found.torn > 0 {
+                files::keep_torn(path, &mut file, found.valid).map_err(failed("keep the torn tail of"))?;
+            }
+            if found.torn > 0 || !found.marked {
+                file.set_len(found.valid).map_err(failed("truncate"))?;
+            }
+            nonce
+        } else {
+            // New, or torn while it was made.
+            let nonce = RandomState::new().build_hasher().finish();
+            file.set_len(0).map_err(failed("truncate"))?;
+            file.write_all_at(&format::header(nonce), 0).map_err(failed("write"))?;
+            nonce
+        };
+        // A predecessor may have been killed between write and sync.
+        file.sync_all().map_err(failed("sync"))?;
+        sync_directory(path).map_err(failed("sync the directory of"))?;
+        let log = Self {
+            path: path.to_owned(),
+            file,
+            nonce,
+            max_record_bytes,
+            buffer: Vec::new(),
+            synced: found.valid,
+            batch: found.batch,
+            written: found.valid,
+            poisoned: false,
+        };
+        log.mark();
+        Ok((log, found.torn))
+    }
+
+    /// The records of a log that somebody else may be writing: takes no lock, changes nothing. A record that is
+    /// being written counts as torn.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not a record log, or is damaged.
+    pub fn read(path: &Path, max_record_bytes: usize) -> Result<Recovered, RecordLogError> {
+        let file = open_to_read(path)?;
+        let mut records = Vec::new();
+        let (_, found) = find(path, &file, max_record_bytes, &mut |_, record| records.push(record.to_vec()))?;
+        if found.damaged {
+            return Err(damaged(path, found));
+        }
+        Ok(Recovered { records, torn_bytes: found.torn })
+    }
+
+    /// The record at `offset` of the log at `path`, which somebody else may be writing.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or has no whole record of at most `max_record_bytes` there.
+    pub fn read_one(path: &Path, offset: u64, max_record_bytes: usize) -> Result<Vec<u8>, RecordLogError> {
+        let failed = |source| RecordLogError::Io { path: path.to_owned(), action: "read", source };
+        let file = open_to_read(path)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let record = match format::read_start(&file, length).map_err(failed)? {
+            Start::Log(nonce) => {
+                format::read_record(&file, nonce, offset, max_record_bytes).map_err(failed)?
+            }
+            _ => None,
+        };
+        record.ok_or_else(|| RecordLogError::Damaged {
+            path: path.to_owned(),
+            offset,
+            bytes: length.saturating_sub(offset),
+        })
+    }
+
+    /// Adds a record and says where it is. It MUST NOT be taken for durable before [`sync`](Self::sync) has returned.
+    ///
+    /// # Errors
+    /// [`RecordLogError::TooLarge`] leaves the log as it was; any other error poisons it.
+    pub fn append(&mut self, record: &[u8]) -> Result<u64, RecordLogError> {
+        self.check_poison()?;
+        let too_large = || RecordLogError::TooLarge {
+            path: self.path.clone(),
+            bytes: record.len(),
+            max: self.max_record_bytes,
+        };
+        if record.len() > self.max_record_bytes {
+            return Err(too_large());
+        }
+        let length = u32::try_from(record.len()).ok().filter(|length| *length != u32::MAX);
+        let offset = self.len_bytes();
+        let head =
+            format::record_head(record, length.ok_or_else(too_large)?, self.synced, self.nonce, offset);
+        self.buffer.extend_from_slice(&head);
+        self.buffer.extend_from_slice(record);
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush()?;
+        }
+        Ok(offset)
+    }
+
+    /// Returns when everything appended is on disk. Costs nothing if nothing was appended.
+    ///
+    /// # Errors
+    /// Any error poisons the log; the records appended since the last sync are gone.
+    pub fn sync(&mut self) -> Result<(), RecordLogError> {
+        self.check_poison()?;
+        self.flush()?;
+        if self.synced == self.written {
+            return Ok(());
+        }
+        if let Err(source) = self.file.sync_data() {
+            return Err(self.poison("sync", source));
+        }
+        self.batch = self.synced;
+        self.synced = self.written;
+        self.mark();
+        Ok(())
+    }
+
+    /// Syncs, and puts on disk that nothing follows: [`open_sealed`](Self::open_sealed) sees it when the end is missing.
+    ///
+    /// # Errors
+    /// Those of [`sync`](Self::sync).
+    pub fn seal(&mut self) -> Result<(), RecordLogError> {
+        self.sync()?;
+        let sealed = self.file.write_all_at(&format::marker(self.nonce, self.synced), self.synced);
+        if let Err(source) = sealed.and_then(|()| self.file.sync_data()) {
+            return Err(self.poison("seal", source));
+        }
+        Ok(())
+    }
+
+    /// Makes a poisoned log usable again with what was synced; what was appended since is gone. Does nothing to a log
+    /// that is well.
+    ///
+    /// # Errors
+    /// If the file is no longer the one at the path, cannot be cut or synced, or has lost what was synced last: the log
+    /// stays poisoned.
+    pub fn recover(&mut self) -> Result<(), RecordLogError> {
+        if !self.poisoned {
+            return Ok(());
+        }
+        let path = &self.path;
+        let failed = |action| move |source| RecordLogError::Io { path: path.clone(), action, source };
+        let identity = |at: fs::Metadata| (at.dev(), at.ino());
+        let there = fs::metadata(&self.path).map(identity).map_err(failed("find"))?;
+        if there != self.file.metadata().map(identity).map_err(failed("find"))? {
+            return Err(failed("find")(io::Error::other("another file has taken its place")));
+        }
+        self.file.set_len(self.synced).map_err(failed("truncate"))?;
+        self.file.sync_all().map_err(failed("sync"))?;
+        // What the disk has, not what memory still holds of it; where that cannot be dropped it is read all the same.
+        let _ = rustix::fs::fadvise(&self.file, self.batch, None, rustix::fs::Advice::DontNeed);
+        let range = (self.batch, self.synced);
+        let found = format::scan(&self.file, self.nonce, range, self.max_record_bytes, &mut |_, _| {});
+        let found = found.map_err(failed("read"))?;
+        if found.valid != self.synced {
+            return Err(damaged(&self.path, found));
+        }
+        self.poisoned = false;
+        self.written = self.synced;
+        self.mark();
+        Ok(())
+    }
+
+    /// Where the log is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Size of the log with everything appended, bytes.
+    pub fn len_bytes(&self) -> u64 {
+        self.written.saturating_add(self.buffer.len() as u64)
+    }
+
+    fn flush(&mut self) -> Result<(), RecordLogError> {
+        if let Err(source) = self.file.write_all_at(&self.buffer, self.written) {
+            return Err(self.poison("write", source));
+        }
+        self.written = self.written.saturating_add(self.buffer.len() as u64);
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Says behind what is synced that it is. Promised to nobody: without it damage there passes for a torn tail.
+    fn mark(&self) {
+        if let Err(error) = self.file.write_all_at(&format::marker(self.nonce, self.synced), self.synced) {
+            tracing::debug!(path = %self.path.display(), %error, "record log not marked");
+        }
+    }
+
+    fn check_poison(&self) -> Result<(), RecordLogError> {
+        if self.poisoned { Err(RecordLogError::Poisoned { path: self.path.clone() }) } else { Ok(()) }
+    }
+
+    /// Refuses from now on, and cuts off what a later open could take for synced.
+    fn poison(&mut self, action: &'static str, source: io::Error) -> RecordLogError {
+        self.poisoned = true;
+        self.buffer = Vec::new();
+        self.written = self.synced;
+        // The disk has just failed: this may as well, and then the checksums are left.
+        let _ = self.file.set_len(self.synced);
+        RecordLogError::Io { path: self.path.clone(), action, source }
+    }
+}
+
+fn open_to_read(path: &Path) -> Result<File, RecordLogError> {
+    File::open(path).map_err(|source| RecordLogError::Io { path: path.to_owned(), action: "open", source })
+}
+
+/// How the file starts and what is in it.
+fn find(path: &Path, file: &File, max: usize, each: Each<'_>) -> Result<(Start, Scan), RecordLogError> {
+    let failed = |source| RecordLogError::Io { path: path.to_owned(), action: "read", source };
+    let length = file.metadata().map_err(failed)?.len();
+    let start = format::read_start(file, length).map_err(failed)?;
+    let nothing =
+        |damaged| Scan { valid: HEADER_BYTES, batch: HEADER_BYTES, marked: false, torn: length, damaged };
+    let found = match start {
+        Start::Log(nonce) => format::scan(file, nonce, (HEADER_BYTES, length), max, each).map_err(failed)?,
+        Start::New => nothing(false),
+        Start::Damaged => Scan { valid: 0, ..nothing(true) },
+        Start::Other => return Err(RecordLogError::NotALog { path: path.to_owned() }),
+    };
+    Ok((start, found))
+}
+
+fn damaged(path: &Path, found: Scan) -> RecordLogError {
+    RecordLogError::Damaged { path: path.to_owned(), offset: found.valid, bytes: found.torn }
+}
+
+#[cfg(test)]
+mod tests;
