@@ -23,9 +23,11 @@ pub struct Journal {
 /// State of the servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intake {
-    /// Open connections.
-    pub connections: usize,
-    /// Bound of those.
+    /// Open connections of SMTP.
+    pub smtp_connections: usize,
+    /// Open connections of LMTP.
+    pub lmtp_connections: usize,
+    /// Bound of each of those.
     pub max_connections: usize,
     /// Mails answered with 250 since start.
     pub accepted: u64,
@@ -89,15 +91,18 @@ fn intake(state: &State) -> Status {
     let intake = &state.intake;
     let (level, message) = if state.journal.failed.is_some() {
         (Level::Error, "answers 451: the journal has failed")
-    } else if intake.connections >= intake.max_connections {
-        (Level::Warn, "all connections in use, more are refused with 421")
+    } else if intake.smtp_connections >= intake.max_connections {
+        (Level::Warn, "all connections of SMTP in use, more are refused with 421")
+    } else if intake.lmtp_connections >= intake.max_connections {
+        (Level::Warn, "all connections of LMTP in use, more are refused with 421")
     } else if !intake.subscribers && state.journal.unsettled > 0 {
         (Level::Warn, "mails wait in the journal: nobody subscribes to them")
     } else {
         (Level::Ok, "accepting")
     };
     Status::new("intake", level, message)
-        .with("connections", intake.connections)
+        .with("smtp_connections", intake.smtp_connections)
+        .with("lmtp_connections", intake.lmtp_connections)
         .with("accepted", intake.accepted)
         .with("deferred", intake.deferred)
         .with("refused_connections", intake.refused_connections)
@@ -136,7 +141,8 @@ mod tests {
             levels(|state| state.journal.failed = Some("disk full".into())),
             [Level::Error, Level::Error, Level::Ok]
         );
-        assert_eq!(levels(|state| state.intake.connections = 2), [Level::Ok, Level::Warn, Level::Ok]);
+        assert_eq!(levels(|state| state.intake.smtp_connections = 2), [Level::Ok, Level::Warn, Level::Ok]);
+        assert_eq!(levels(|state| state.intake.lmtp_connections = 2), [Level::Ok, Level::Warn, Level::Ok]);
         assert_eq!(levels(|state| state.journal.unsettled = 1), [Level::Ok, Level::Warn, Level::Ok]);
         for (failures, level) in [(1, Level::Warn), (2, Level::Warn), (3, Level::Error), (99, Level::Error)] {
             assert_eq!(

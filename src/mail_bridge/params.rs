@@ -39,10 +39,12 @@ pub const SPECS: &[Spec] = &[
     spec("max_message_bytes", Int(10 * 1024 * 1024), Rule::IntRange(1024, MESSAGE_BYTES), "B", "Larger mails are refused with 552."),
     spec("max_recipients", Int(100), Rule::IntRange(1, 1000), "", "Further recipients of a mail are refused with 452."),
     spec("max_received_headers", Int(50), Rule::IntRange(1, 1000), "", "A mail with more Received fields loops and is refused with 554."),
-    spec("max_connections", Int(64), Rule::IntRange(1, 10_000), "", "Further connections, SMTP and LMTP together, are refused with 421."),
+    spec("max_connections", Int(64), Rule::IntRange(1, 10_000), "", "Further connections, to SMTP and to LMTP each, are refused with 421."),
+    spec("max_connections_per_address", Int(24), Rule::IntRange(1, 10_000), "", "Further connections from one address, or one IPv6 /64, to SMTP and to LMTP each, are refused with 421. The default leaves room for the 20 that Postfix makes to one host."),
     spec("max_session_errors", Int(10), Rule::IntRange(1, 1000), "", "Refused commands before a session is ended with 421."),
     spec("max_session_mails", Int(10_000), Rule::IntRange(1, 1_000_000), "", "Mails before a session is ended with 421."),
     spec("session_timeout_s", Double(300.0), Rule::DoubleRange(0.1, 3600.0), "s", "A session that sends nothing for so long, or no whole command or mail for four times as long, is ended with 421."),
+    spec("session_mail_timeout_s", Double(300.0), Rule::DoubleRange(0.1, 86_400.0), "s", "A session in which no mail's text begins for so long, whatever else it says, is ended with 421."),
     drain_timeout(10.0),
     spec("journal_directory", Text(""), Rule::Any, "", "Directory of the journal, created if missing; empty: posthorn/<namespace>/mail_bridge in the user's state directory."),
     spec("journal_segment_bytes", Int(64 * 1024 * 1024), Rule::IntRange(4096, 1024 * 1024 * 1024), "B", "A file of the journal is followed by a new one at this size."),
@@ -89,10 +91,14 @@ pub struct Params {
     pub hostname: String,
     /// Bounds of a session.
     pub limits: Limits,
-    /// Open connections, at most.
+    /// Open connections of a server, at most.
     pub max_connections: usize,
+    /// Those of one address, at most.
+    pub max_connections_per_address: usize,
     /// Silence that ends a session.
     pub session_timeout: Duration,
+    /// Talk without a mail that ends a session.
+    pub mail_timeout: Duration,
     /// Bound of each half of the drain, intake and then outbox: half of `drain_timeout_s`.
     pub drain_timeout: Duration,
     /// Directory of the journal.
@@ -139,7 +145,9 @@ impl Params {
                 mails: values.count("max_session_mails")?,
             },
             max_connections: values.count("max_connections")?,
+            max_connections_per_address: values.count("max_connections_per_address")?,
             session_timeout: values.seconds("session_timeout_s")?,
+            mail_timeout: values.seconds("session_mail_timeout_s")?,
             drain_timeout: values.seconds(DRAIN_TIMEOUT)? / 2,
             journal_directory: if directory.is_empty() {
                 state_directory.to_owned()

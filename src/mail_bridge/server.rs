@@ -1,14 +1,15 @@
 //! The SMTP and LMTP servers: sockets, timers and limits around [`Session`]s.
 //!
-//! Bounds: open connections (421 beyond), silence and dribbling (421), and for each connection one mail and one
-//! buffer. On shutdown no connection is taken; a session between mails ends with 421, a mail under way may finish
+//! Bounds: open connections, in all and of one address (421 beyond), silence, dribbling and talk without a mail (421), and
+//! for each connection one mail and one buffer. SMTP and LMTP have bounds of their own. On shutdown no connection is taken; a session between mails ends with 421, a mail under way may finish
 //! within the drain time. A connection that is lost before the final dot leaves nothing behind.
 
 use std::{
+    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
@@ -17,12 +18,13 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
+    core::network,
     journal::{Accepted, Journal},
     session::{Ending, Incoming, Limits, Progress, Session, Verdict},
 };
@@ -54,14 +56,25 @@ pub struct ListenError {
 /// Counts for `/diagnostics`.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Open connections.
-    pub connections: AtomicUsize,
+    /// Open connections of SMTP.
+    pub smtp_connections: AtomicUsize,
+    /// Open connections of LMTP.
+    pub lmtp_connections: AtomicUsize,
     /// Mails answered with 250.
     pub accepted: AtomicU64,
     /// Mails answered with 451.
     pub deferred: AtomicU64,
     /// Connections refused.
     pub refused_connections: AtomicU64,
+}
+
+impl Counters {
+    fn connections(&self, protocol: Source) -> &AtomicUsize {
+        match protocol {
+            Source::Smtp => &self.smtp_connections,
+            Source::Lmtp => &self.lmtp_connections,
+        }
+    }
 }
 
 /// What the servers of a bridge share.
@@ -75,8 +88,12 @@ pub struct Settings {
     pub session_timeout: Duration,
     /// Time for mails under way on shutdown.
     pub drain_timeout: Duration,
-    /// One permit an open connection.
-    pub connections: Arc<Semaphore>,
+    /// Time that a client may talk without a mail.
+    pub mail_timeout: Duration,
+    /// Open connections of a server, at most.
+    pub max_connections: usize,
+    /// Those of one address, or one IPv6 network.
+    pub max_connections_per_address: usize,
     /// Counts.
     pub counters: Arc<Counters>,
 }
@@ -99,14 +116,16 @@ pub async fn run(
     mut shutdown: watch::Receiver<bool>,
 ) -> bool {
     let mut sessions = JoinSet::new();
+    let guests = Arc::new(Guests::default());
     let session_shutdown = shutdown.clone();
     loop {
         tokio::select! {
             biased;
             () = stopped(&mut shutdown) => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => match Arc::clone(&settings.connections).try_acquire_owned() {
-                    Ok(permit) => {
+                // A listener of both families gives IPv4 clients mapped addresses, which SPF does not know.
+                Ok((stream, peer)) => match guests.admit(peer.ip().to_canonical(), &settings) {
+                    Ok(guest) => {
                         let connection = Connection {
                             stream,
                             settings: Arc::clone(&settings),
@@ -115,17 +134,15 @@ pub async fn run(
                         };
                         sessions.spawn(async move {
                             let counters = Arc::clone(&connection.settings.counters);
-                            counters.connections.fetch_add(1, Ordering::Relaxed);
-                            // A listener of both families gives IPv4 clients mapped addresses, which SPF does not know.
-                            let peer = peer.ip().to_canonical();
-                            if let Err(error) = connection.serve(protocol, peer).await {
+                            counters.connections(protocol).fetch_add(1, Ordering::Relaxed);
+                            if let Err(error) = connection.serve(protocol, guest.address).await {
                                 tracing::debug!(%error, ?protocol, "connection lost");
                             }
-                            counters.connections.fetch_sub(1, Ordering::Relaxed);
-                            drop(permit);
+                            counters.connections(protocol).fetch_sub(1, Ordering::Relaxed);
+                            drop(guest);
                         });
                     }
-                    Err(_) => refuse(&stream, &settings),
+                    Err(reason) => refuse(&stream, &settings, reason),
                 },
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -148,10 +165,48 @@ pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-fn refuse(stream: &TcpStream, settings: &Settings) {
+/// Who is connected to a server, by address.
+#[derive(Debug, Default)]
+struct Guests(Mutex<HashMap<IpAddr, usize>>);
+
+/// One connection; its place is free when this is dropped.
+struct Guest {
+    address: IpAddr,
+    guests: Arc<Guests>,
+}
+
+impl Guests {
+    fn admit(self: &Arc<Self>, address: IpAddr, settings: &Settings) -> Result<Guest, &'static str> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.values().sum::<usize>() >= settings.max_connections {
+            return Err("too many connections");
+        }
+        let of_address = open.entry(network(address)).or_default();
+        if *of_address >= settings.max_connections_per_address {
+            return Err("too many connections from your address");
+        }
+        *of_address = of_address.saturating_add(1);
+        Ok(Guest { address, guests: Arc::clone(self) })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut open = self.guests.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = network(self.address);
+        if let Some(left) = open.get_mut(&address) {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                open.remove(&address);
+            }
+        }
+    }
+}
+
+fn refuse(stream: &TcpStream, settings: &Settings, reason: &str) {
     settings.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
     // A new connection has room for it; if not, closing says as much.
-    let _ = stream.try_write(format!("421 4.3.2 {} too many connections\r\n", settings.hostname).as_bytes());
+    let _ = stream.try_write(format!("421 4.3.2 {} {reason}\r\n", settings.hostname).as_bytes());
 }
 
 struct Connection {
@@ -169,9 +224,11 @@ impl Connection {
         let mut buffer = vec![0; BUFFER_BYTES];
         let slow = self.settings.session_timeout.saturating_mul(SLOW_FACTOR);
         let mut progress_by = (session.steps(), Instant::now() + slow);
+        let mut mail_by = (session.texts(), Instant::now() + self.settings.mail_timeout);
         self.write(&mut session).await?;
         loop {
-            let read = match self.read(&mut buffer, progress_by.1, session.in_mail()).await {
+            let mail_due = (!session.in_mail()).then_some(mail_by.1);
+            let read = match self.read(&mut buffer, progress_by.1, mail_due).await {
                 Ok(0) => return Ok(()),
                 Ok(read) => read,
                 Err(Interruption::Lost(error)) => return Err(error),
@@ -195,6 +252,9 @@ impl Connection {
             if session.steps() != progress_by.0 {
                 progress_by = (session.steps(), Instant::now() + slow);
             }
+            if session.in_mail() || session.texts() != mail_by.0 {
+                mail_by = (session.texts(), Instant::now() + self.settings.mail_timeout);
+            }
         }
     }
 
@@ -202,16 +262,20 @@ impl Connection {
         &mut self,
         buffer: &mut [u8],
         progress_by: Instant,
-        in_mail: bool,
+        mail_due: Option<Instant>,
     ) -> Result<usize, Interruption> {
-        let deadline = progress_by.min(Instant::now() + self.settings.session_timeout);
+        let silent = progress_by.min(Instant::now() + self.settings.session_timeout);
+        let (deadline, ending) = match mail_due {
+            Some(due) if due < silent => (due, Ending::NoMail),
+            _ => (silent, Ending::Timeout),
+        };
         let read = timeout_at(deadline, self.stream.read(buffer));
         tokio::select! {
             biased;
-            () = stopped(&mut self.shutdown), if !in_mail => Err(Interruption::End(Ending::Shutdown)),
+            () = stopped(&mut self.shutdown), if mail_due.is_some() => Err(Interruption::End(Ending::Shutdown)),
             result = read => match result {
                 Ok(result) => result.map_err(Interruption::Lost),
-                Err(_) => Err(Interruption::End(Ending::Timeout)),
+                Err(_) => Err(Interruption::End(ending)),
             },
         }
     }

@@ -8,7 +8,7 @@ use posthorn::{
     mail_bridge::bridge::Bridge,
     params::Value,
 };
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::support::{Talk, deliver, params, soon, start, start_publishing, text};
 
@@ -129,7 +129,7 @@ async fn a_mail_cut_before_its_end_leaves_nothing() {
         drop(talk);
         // The server has read what there was and has ended the session.
         soon(async {
-            while bridge.handle().state().intake.connections > 0 {
+            while bridge.handle().state().intake.smtp_connections > 0 {
                 tokio::task::yield_now().await;
             }
         })
@@ -165,6 +165,7 @@ async fn bounds_lines_recipients_and_errors() {
     talk.say("RCPT TO:<a@b.test>", "250").await;
     talk.say("RCPT TO:<b@b.test>", "452").await;
     talk.say("WHAT", "500").await;
+    talk.say("WHAT", "500").await;
     talk.expect("421").await;
     assert_eq!(talk.rest().await, "");
 }
@@ -177,11 +178,102 @@ async fn refuses_connections_over_the_bound_until_one_ends() {
     let first = Talk::connect(address).await;
     let (_second, reply) = Talk::knock(address).await;
     assert!(reply.starts_with("421"), "{reply}");
-    // LMTP shares the bound.
-    assert!(Talk::knock(bridge.lmtp_addr().unwrap()).await.1.starts_with("421"));
-    assert_eq!(bridge.handle().state().intake.refused_connections, 2);
+    assert_eq!(bridge.handle().state().intake.refused_connections, 1);
     drop(first);
     soon(async { while !Talk::knock(address).await.1.starts_with("220") {} }).await;
+}
+
+/// A connection from another address of the loopback network.
+async fn talk_from(local: [u8; 4], to: SocketAddr) -> Talk {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((local, 0))).unwrap();
+    Talk::over(socket.connect(to).await.unwrap())
+}
+
+#[tokio::test]
+async fn one_address_that_holds_all_it_gets_closes_intake_for_no_other_and_not_for_lmtp() {
+    let dir = tempfile::tempdir().unwrap();
+    // Short, so that the test sees the end of them; EHLO comes ten times as often.
+    let timeout = [("session_mail_timeout_s", Value::Double(3.0))];
+    let (bridge, mut streams) = start_publishing(dir.path(), &timeout).await;
+    let address = bridge.smtp_addr().unwrap();
+    let (mut held, mut refused) = (Vec::new(), 0);
+    for _ in 0..64 {
+        let mut talk = talk_from([127, 0, 0, 1], address).await;
+        let reply = talk.reply().await;
+        if reply.starts_with("220") {
+            held.push(talk);
+        } else {
+            assert!(reply.starts_with("421 4.3.2") && reply.ends_with("from your address"), "{reply}");
+            refused += 1;
+        }
+    }
+    // Before: 64 held, and everybody else got "421 4.3.2 localhost too many connections", LMTP too.
+    assert_eq!((held.len(), refused), (24, 40));
+    let mut other = talk_from([127, 0, 0, 2], address).await;
+    other.expect("220").await;
+    other.begin("EHLO other.test").await;
+    other.send("from another address\r\n.\r\n").await;
+    other.expect("250 2.6.0").await;
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().envelope.peer.to_string(), "127.0.0.2");
+    let mut lmtp = Talk::connect(bridge.lmtp_addr().unwrap()).await;
+    lmtp.begin("LHLO gateway.test").await;
+    lmtp.send("by LMTP\r\n.\r\n").await;
+    lmtp.expect("250 2.6.0").await;
+    // EHLO does not keep a connection: before, 300 s of silence were its only bound.
+    let talkers = held.into_iter().map(|mut talk| {
+        tokio::spawn(async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(300));
+            loop {
+                pace.tick().await;
+                talk.send("EHLO c\r\n").await;
+                let reply = talk.reply().await;
+                if !reply.starts_with("250") {
+                    break reply;
+                }
+            }
+        })
+    });
+    for talker in talkers.collect::<Vec<_>>() {
+        let reply = soon(talker).await.unwrap();
+        assert_eq!(reply, "421 4.4.2 no mail for too long, closing connection");
+    }
+    soon(async { while !Talk::knock(address).await.1.starts_with("220") {} }).await;
+}
+
+#[tokio::test]
+async fn a_client_delivers_to_a_thousand_recipients_in_several_transactions() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    let mut talk = Talk::connect(bridge.smtp_addr().unwrap()).await;
+    talk.say("EHLO c", "250").await;
+    let mut left: Vec<_> = (0..1000).map(|n| format!("{n}@bridge.test")).collect();
+    let mut transactions = 0;
+    // RFC 5321 section 4.5.3.1.10: the text goes to those that were taken, the rest is tried again. Before: 421 at the
+    // 110th recipient, and the first hundred got nothing.
+    while !left.is_empty() {
+        talk.say("MAIL FROM:<ada@x.test>", "250").await;
+        let all: String = left.iter().map(|to| format!("RCPT TO:<{to}>\r\n")).collect();
+        talk.send(&all).await;
+        let mut rest = Vec::new();
+        for to in left {
+            let reply = talk.reply().await;
+            if reply.starts_with("452 4.5.3") {
+                rest.push(to);
+            } else {
+                assert!(reply.starts_with("250"), "{reply}");
+            }
+        }
+        left = rest;
+        talk.say("DATA", "354").await;
+        talk.send("to all\r\n.\r\n").await;
+        talk.expect("250 2.6.0").await;
+        transactions += 1;
+    }
+    assert_eq!((transactions, bridge.handle().state().intake.accepted), (10, 10));
+    // The text is the same each time: one mail in the journal, with the recipients of the first transaction.
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().envelope.rcpt_to.len(), 100);
+    assert_eq!(kept(bridge).await, 1);
 }
 
 #[tokio::test]

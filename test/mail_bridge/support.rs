@@ -104,6 +104,11 @@ impl Talk {
         talk
     }
 
+    /// Over a connection of which nothing was read.
+    pub fn over(stream: TcpStream) -> Self {
+        Self(BufReader::new(stream))
+    }
+
     /// Connects and reads the first reply, whatever it is.
     pub async fn knock(address: SocketAddr) -> (Self, String) {
         let mut talk = Self(BufReader::new(TcpStream::connect(address).await.unwrap()));

@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -116,7 +116,8 @@ impl Handle {
         health::State {
             journal: self.journal.figures(),
             intake: health::Intake {
-                connections: self.counters.connections.load(Ordering::Relaxed),
+                smtp_connections: self.counters.smtp_connections.load(Ordering::Relaxed),
+                lmtp_connections: self.counters.lmtp_connections.load(Ordering::Relaxed),
                 max_connections: self.max_connections,
                 accepted: self.counters.accepted.load(Ordering::Relaxed),
                 deferred: self.counters.deferred.load(Ordering::Relaxed),
@@ -250,7 +251,9 @@ impl Bridge {
             limits: params.limits,
             session_timeout: params.session_timeout,
             drain_timeout: params.drain_timeout,
-            connections: Arc::new(Semaphore::new(params.max_connections)),
+            mail_timeout: params.mail_timeout,
+            max_connections: params.max_connections,
+            max_connections_per_address: params.max_connections_per_address,
             counters: Arc::clone(&self.handle.counters),
         });
         for (protocol, address, parameter, taken) in [

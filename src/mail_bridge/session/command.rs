@@ -5,11 +5,12 @@
 
 use smtp_proto::{Error, MAIL_BODY_7BIT, MAIL_BODY_8BITMIME, MAIL_SMTPUTF8, MailFrom, RcptTo, Request};
 
-use super::{COMMAND_LINE_BYTES, DataReader, JUNK_COMMANDS, Phase, Session, Transaction};
+use super::{COMMAND_LINE_BYTES, DataReader, JUNK_COMMANDS, Phase, RECIPIENTS_OVER, Session, Transaction};
 use crate::mail::Source;
 
 /// Bound of an address, bytes; that of `Mail.msg`. RFC 5321 section 4.5.3.1.3 demands 254.
 const ADDRESS_BYTES: usize = 320;
+const SIZE_MALFORMED: &str = "501 5.5.4 SIZE must be 1 to 20 digits";
 /// First words of HTTP requests: a browser that was talked into posting to this port. Such a session ends at once.
 const HTTP_METHODS: &[&str] =
     &["CONNECT ", "DELETE ", "GET ", "HEAD ", "OPTIONS ", "PATCH ", "POST ", "PUT "];
@@ -58,7 +59,7 @@ impl Session {
             Ok(Request::Ehlo { host }) => self.hello(Source::Smtp, "EHLO", &host),
             Ok(Request::Helo { host }) => self.hello(Source::Smtp, "HELO", &host),
             Ok(Request::Lhlo { host }) => self.hello(Source::Lmtp, "LHLO", &host),
-            Ok(Request::Mail { from }) => self.mail(&from),
+            Ok(Request::Mail { from }) => self.mail(&from, text),
             Ok(Request::Rcpt { to }) => self.rcpt(&to, text),
             Ok(Request::Data) => self.data(),
             Ok(Request::Rset) => {
@@ -76,6 +77,11 @@ impl Session {
             Err(Error::InvalidSenderAddress) => self.refuse("501 5.1.7 sender address is malformed"),
             Err(Error::InvalidRecipientAddress) => self.refuse("501 5.1.3 recipient address is malformed"),
             Err(Error::SyntaxError { syntax }) => self.refuse(&format!("501 5.5.4 must be {syntax}")),
+            // To the parser the largest number is no number.
+            Err(Error::InvalidParameter { param: "SIZE" }) => match announced(text) {
+                None => self.refuse(SIZE_MALFORMED),
+                Some(_) => self.too_large(),
+            },
             Err(Error::InvalidParameter { .. } | Error::UnsupportedParameter { .. }) => {
                 self.refuse("555 5.5.4 parameter not supported or malformed");
             }
@@ -93,17 +99,17 @@ impl Session {
         self.helo = Some(host.to_owned());
         self.transaction = None;
         if command == "HELO" {
-            return self.say(&format!("250 {}", self.hostname));
+            return self.junk(&format!("250 {}", self.hostname));
         }
         self.say(&format!("250-{}", self.hostname));
         self.say("250-PIPELINING");
         self.say(&format!("250-SIZE {}", self.limits.message_bytes));
         self.say("250-8BITMIME");
         self.say("250-SMTPUTF8");
-        self.say("250 ENHANCEDSTATUSCODES");
+        self.junk("250 ENHANCEDSTATUSCODES");
     }
 
-    fn mail(&mut self, from: &MailFrom<std::borrow::Cow<'_, str>>) {
+    fn mail(&mut self, from: &MailFrom<std::borrow::Cow<'_, str>>, line: &str) {
         const SUPPORTED: u64 = MAIL_BODY_7BIT | MAIL_BODY_8BITMIME | MAIL_SMTPUTF8;
         let utf8 = from.flags & MAIL_SMTPUTF8 != 0;
         let other = from.trans_id.is_some()
@@ -111,8 +117,11 @@ impl Session {
             || from.solicit.is_some()
             || from.mtrk.is_some()
             || from.auth.is_some()
-            || [from.by, from.mt_priority].iter().any(|&value| value != 0)
-            || [from.hold_for, from.hold_until].iter().any(|&value| value != 0);
+            // The parser gives absent numbers as 0 and lets some wrap around: names count.
+            || parameters(line).any(|(name, _)| {
+                !["SIZE", "BODY", "SMTPUTF8"].iter().any(|known| name.eq_ignore_ascii_case(known))
+            });
+        let size = announced(line);
         if self.helo.is_none() {
             self.refuse(match self.protocol {
                 Source::Smtp => "503 5.5.1 say EHLO first",
@@ -125,8 +134,10 @@ impl Session {
             self.phase = Phase::Closed;
         } else if other || from.flags & !SUPPORTED != 0 {
             self.refuse("555 5.5.4 parameter not supported");
-        } else if from.size > self.limits.message_bytes {
-            self.refuse(&format!("552 5.3.4 mail is larger than {} bytes", self.limits.message_bytes));
+        } else if size.is_none() {
+            self.refuse(SIZE_MALFORMED);
+        } else if size.is_some_and(|size| size > self.limits.message_bytes) {
+            self.too_large();
         } else if !from.address.is_empty() && !plain(&from.address) {
             self.refuse("553 5.1.7 sender address is not supported");
         } else if !from.address.is_ascii() && !utf8 {
@@ -152,8 +163,12 @@ impl Session {
         } else if !address.is_ascii() && !transaction.utf8 {
             self.refuse("553 5.6.7 address needs SMTPUTF8");
         } else if transaction.rcpt_to.len() >= self.limits.recipients {
-            let reply = format!("452 4.5.3 more than {} recipients", self.limits.recipients);
-            self.refuse(&reply);
+            self.say(&format!("452 4.5.3 more than {} recipients", self.limits.recipients));
+            self.over = self.over.saturating_add(1);
+            if self.over > RECIPIENTS_OVER {
+                self.say("421 4.7.0 too many recipients, closing connection");
+                self.phase = Phase::Closed;
+            }
         } else {
             transaction.rcpt_to.push(address.to_owned());
             self.say("250 2.1.5 recipient ok");
@@ -168,9 +183,14 @@ impl Session {
             }
             Some(_) => {
                 self.say("354 end with a line that is a dot");
+                self.texts = self.texts.wrapping_add(1);
                 self.phase = Phase::Data(DataReader::new(self.limits.message_bytes));
             }
         }
+    }
+
+    fn too_large(&mut self) {
+        self.refuse(&format!("552 5.3.4 mail is larger than {} bytes", self.limits.message_bytes));
     }
 
     fn refuse(&mut self, reply: &str) {
@@ -186,6 +206,23 @@ impl Session {
             self.phase = Phase::Closed;
         }
     }
+}
+
+/// Parameters of a MAIL command, behind its path. A path that itself holds `>` is quoted, and refused for that.
+fn parameters(line: &str) -> impl Iterator<Item = (&str, &str)> {
+    let behind = line.split_once('>').map_or("", |(_, behind)| behind);
+    behind.split_ascii_whitespace().map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
+}
+
+/// Largest SIZE of a MAIL command (RFC 1870 section 3: 1 to 20 digits), 0 if there is none. `None`: one is malformed.
+fn announced(line: &str) -> Option<usize> {
+    parameters(line).filter(|(name, _)| name.eq_ignore_ascii_case("SIZE")).try_fold(
+        0,
+        |largest, (_, value)| {
+            let digits = (1..=20).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| value.parse().unwrap_or(usize::MAX).max(largest))
+        },
+    )
 }
 
 /// Whether an address means the same with and without quotes. The parser removes the quotes of a local part, so that

@@ -20,8 +20,11 @@ pub use data::TEXT_LINE_BYTES;
 
 /// A longer command line is refused, bytes with its CRLF. RFC 5321 section 4.5.3.1.4 demands 512 and extensions more.
 pub const COMMAND_LINE_BYTES: usize = 1024;
-/// Commands that bring no mail nearer (NOOP, RSET, VRFY, HELP) between two mails before the session ends.
+/// Commands that bring no mail nearer (EHLO, NOOP, RSET, VRFY, HELP) between two mails before the session ends.
 const JUNK_COMMANDS: u32 = 100;
+/// Recipients over the bound between two mails before the session ends. A client that meets the bound gives the rest of
+/// its list all the same (RFC 5321 section 4.5.3.1.10), so that they are no errors.
+const RECIPIENTS_OVER: u32 = 10_000;
 
 /// Bounds of a session, from the parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +75,8 @@ pub enum Verdict {
 pub enum Ending {
     /// The client took too long.
     Timeout,
+    /// The client talked and brought no mail.
+    NoMail,
     /// The node shuts down.
     Shutdown,
 }
@@ -109,7 +114,10 @@ pub struct Session {
     output: Vec<u8>,
     errors: u32,
     junk: u32,
+    /// Recipients over the bound since the last mail.
+    over: u32,
     mails: u32,
+    texts: u64,
     steps: u64,
 }
 
@@ -129,7 +137,9 @@ impl Session {
             output: Vec::new(),
             errors: 0,
             junk: 0,
+            over: 0,
             mails: 0,
+            texts: 0,
             steps: 0,
         };
         let name = match protocol {
@@ -180,6 +190,7 @@ impl Session {
         if !matches!(self.phase, Phase::Closed) {
             self.say(match ending {
                 Ending::Timeout => "421 4.4.2 timeout, closing connection",
+                Ending::NoMail => "421 4.4.2 no mail for too long, closing connection",
                 Ending::Shutdown => "421 4.3.2 shutting down, closing connection",
             });
             self.phase = Phase::Closed;
@@ -199,6 +210,11 @@ impl Session {
     /// Counts complete commands and mails, so that a server can tell progress from dribbled bytes.
     pub fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// Counts texts of mails begun, taken or not, so that a server can tell a client that brings mails from one that talks.
+    pub fn texts(&self) -> u64 {
+        self.texts
     }
 
     fn say(&mut self, reply: &str) {
@@ -237,7 +253,7 @@ impl Session {
                     rcpt_to: transaction.rcpt_to.clone(),
                 };
                 self.mails = self.mails.saturating_add(1);
-                self.junk = 0;
+                (self.junk, self.over) = (0, 0);
                 self.phase = Phase::Verdict;
                 Some(Box::new(Incoming { envelope, data }))
             }

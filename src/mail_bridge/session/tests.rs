@@ -99,12 +99,60 @@ fn bounds_size_recipients_errors_mails_lines_and_junk() {
     assert!(codes(&mut session(Source::Smtp), &format!("{hello}{mail}")).ends_with("354 250 421"));
     let long = format!("{}\r\nNOOP\r\n", "x".repeat(COMMAND_LINE_BYTES));
     assert_eq!(codes(&mut session(Source::Smtp), &long), "500 250");
-    assert!(codes(&mut session(Source::Smtp), &"NOOP\r\n".repeat(200)).ends_with("250 421"));
+    for junk in ["NOOP", "RSET", "EHLO c", "HELO c", "VRFY a", "HELP"] {
+        // Before: EHLO and HELO for ever.
+        let codes = talk(&mut session(Source::Smtp), &format!("{junk}\r\n").repeat(200)).0;
+        assert_eq!((codes.len(), codes.last().map(String::as_str)), (102, Some("421")), "{junk}");
+    }
+    let steady =
+        format!("{hello}{}", format!("{hello}MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n.\r\n").repeat(3));
+    assert!(codes(&mut session(Source::Smtp), &steady).ends_with("354 250"));
     let big = format!("{hello}MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n{}.\r\nNOOP\r\n", "x\r\n".repeat(400));
     assert_eq!(codes(&mut session(Source::Smtp), &big), "250 250 250 354 552 250");
     let hops =
         format!("{hello}MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n{}.\r\n", "Received: x\r\n".repeat(4));
     assert_eq!(codes(&mut session(Source::Smtp), &hops), "250 250 250 354 554");
+}
+
+#[test]
+fn a_thousand_recipients_are_no_errors_but_not_without_end() {
+    // Before: 421 at the fourth recipient over the bound, here, and at the tenth with the default of ten errors.
+    let mut session = session(Source::Smtp);
+    let rcpt = "RCPT TO:<a@b>\r\n".repeat(1000);
+    let mail = format!("MAIL FROM:<>\r\n{rcpt}DATA\r\n.\r\n");
+    let codes = codes(&mut session, &format!("EHLO c\r\n{mail}{mail}"));
+    assert_eq!((codes.matches("452").count(), codes.matches("421").count()), (2 * 998, 0));
+    assert!(codes.ends_with("354 250"), "{codes}");
+    let more = talk(&mut session, &format!("MAIL FROM:<>\r\n{}", "RCPT TO:<a@b>\r\n".repeat(20_000))).0;
+    assert_eq!((more.len(), more.last().map(String::as_str)), (1 + 2 + 10_001 + 1, Some("421")));
+}
+
+#[test]
+fn a_size_beyond_every_number_is_too_large_and_no_number_wraps_around() {
+    for (parameter, code) in [
+        ("SIZE=1000", "250"),
+        ("SIZE=01000", "250"),
+        ("SIZE=1001", "552"),
+        ("SIZE=18446744073709551615", "552"),
+        // 2^64 and 2^64 + 1.
+        ("SIZE=18446744073709551616", "552"),
+        ("SIZE=18446744073709551617", "552"),
+        ("SIZE=99999999999999999999", "552"),
+        // Before: 250.
+        ("SIZE=99999999999999999999999", "501"),
+        ("SIZE=1000000000000000000000000000000000000001", "501"),
+        ("SIZE=", "501"),
+        ("SIZE=-1", "501"),
+        ("SIZE=1e3", "501"),
+        ("SIZE=1001 SIZE=1", "552"),
+        ("SIZE=1 SIZE=1001", "552"),
+        ("HOLDFOR=18446744073709551616", "555"),
+        ("MT-PRIORITY=0", "555"),
+        ("BY=0;N", "555"),
+    ] {
+        let input = format!("EHLO c\r\nMAIL FROM:<> {parameter}\r\n");
+        assert_eq!(codes(&mut session(Source::Smtp), &input), format!("250 {code}"), "{parameter}");
+    }
 }
 
 #[test]
