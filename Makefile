@@ -33,7 +33,7 @@ test-bootstrap: bootstrap ## run the tests of bootstrap, on this machine: what i
 
 observe: build ## print messages as JSON, where there is no ros2 command: make observe NAMESPACE=fleet TOPICS=mail/inbound=posthorn/msg/Mail=event
 	@$(cargo) build --quiet --locked --release --example observer
-	@$(env) build/posthorn/cargo-target/release/examples/observer "$(NAMESPACE)" $(TOPICS)
+	@$(env) build/posthorn/cargo-target/release/examples/observer --watch "$(NAMESPACE)" $(TOPICS)
 
 contracts/node_modules/.package-lock.json: contracts/package-lock.json
 	npm ci --prefix contracts --no-audit --no-fund

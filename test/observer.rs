@@ -4,70 +4,66 @@
 //! Arguments: NAMESPACE, then TOPIC=TYPE=QOS for each subscription. Standard input: `{"service", "type", "request"}` a
 //! line, ends the process when it ends. Standard output: `{"ready": true}` when the subscriptions are made,
 //! `{"matched": true}` when each has a publisher, then `{"topic", "message"}` and `{"service", "response"}`.
+//! After `--watch` as the first argument it reads no input. It ends at SIGINT and SIGTERM, and when nobody reads its output.
 
-#![allow(clippy::print_stdout, reason = "what it prints is its purpose")]
+use std::{
+    error::Error,
+    io::{BufRead, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use std::{error::Error, io::BufRead, time::Duration};
-
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt, stream::LocalBoxStream};
 use posthorn::ros::qos::Qos;
 use r2r::QosProfile;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 
 /// After which a request is repeated.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let namespace = arguments.next().ok_or("usage: observer NAMESPACE TOPIC=TYPE=QOS …")?;
-    let mut unmatched = Vec::new();
+    let mut arguments = std::env::args().skip(1).peekable();
+    let watch = arguments.next_if(|argument| argument == "--watch").is_some();
+    let namespace = arguments.next().ok_or("usage: observer [--watch] NAMESPACE TOPIC=TYPE=QOS …")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let _entered = runtime.enter();
-    let (lines, mut printed) = mpsc::unbounded_channel::<Value>();
+    let end = Arc::new(AtomicBool::new(false));
+    end_with_signals(&runtime, &end)?;
     let mut node = r2r::Node::create(r2r::Context::create()?, "observer", &namespace)?;
+    let mut subscriptions =
+        arguments.map(|argument| subscribe(&mut node, &argument)).collect::<Result<Vec<_>, _>>()?;
+    let mut unmatched: Vec<String> = subscriptions
+        .iter()
+        .map(|(topic, _)| format!("{}{topic}", if topic.starts_with('/') { "" } else { "/" }))
+        .collect();
 
-    for argument in arguments {
-        let [topic, type_name, qos] = argument.split('=').collect::<Vec<_>>()[..] else {
-            return Err(format!("argument {argument:?}: must be TOPIC=TYPE=QOS").into());
-        };
-        let known = [Qos::Event, Qos::State, Qos::Sensor].into_iter().find(|known| known.name() == qos);
-        let profile = known.ok_or(format!("QoS {qos:?}: must be event, state or sensor"))?.profile();
-        let mut messages = node.subscribe_untyped(topic, type_name, profile)?;
-        unmatched.push(format!("{}{topic}", if topic.starts_with('/') { "" } else { "/" }));
-        let (topic, lines) = (topic.to_owned(), lines.clone());
-        tokio::spawn(async move {
-            while let Some(message) = messages.next().await {
-                let line = match message {
-                    Ok(message) => json!({ "topic": topic, "message": message }),
-                    Err(error) => json!({ "topic": topic, "error": error.to_string() }),
-                };
-                if lines.send(line).is_err() {
+    // Written by a thread of its own: a reader that is slow delays no subscription.
+    let (lines, printed) = mpsc::unbounded_channel();
+    let printer = std::thread::spawn(move || print(printed));
+    let _ = lines.send(json!({ "ready": true }));
+    let (asked, mut requests) = mpsc::unbounded_channel();
+    if !watch {
+        // From a thread, because nothing else can wait for standard input.
+        let end = Arc::clone(&end);
+        std::thread::spawn(move || {
+            for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+                let Ok(request) = serde_json::from_str(&line) else { break };
+                if asked.send(request).is_err() {
                     break;
                 }
             }
+            end.store(true, Ordering::Relaxed);
         });
     }
-    let _ = lines.send(json!({ "ready": true }));
-
-    // Requests come from a thread, because nothing else can wait for standard input.
-    let (asked, mut requests) = mpsc::unbounded_channel::<Value>();
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            let Ok(request) = serde_json::from_str(&line) else { break };
-            if asked.send(request).is_err() {
-                break;
-            }
-        }
-        std::process::exit(0);
-    });
-    runtime.spawn(async move {
-        while let Some(line) = printed.recv().await {
-            println!("{line}");
-        }
-    });
     let mut matched = false;
-    loop {
+    while !end.load(Ordering::Relaxed) && !lines.is_closed() {
         unmatched.retain(|topic| {
             node.get_publishers_info_by_topic(topic, false).is_ok_and(|publishers| publishers.is_empty())
         });
@@ -79,6 +75,57 @@ fn main() -> Result<(), Box<dyn Error>> {
             ask(&mut node, &call, lines.clone())?;
         }
         node.spin_once(Duration::from_millis(10));
+        // A spin takes one message of each subscription, and r2r keeps ten: they are moved on before the next.
+        for (topic, messages) in &mut subscriptions {
+            while let Some(Some(message)) = messages.next().now_or_never() {
+                let _ = lines.send(match message {
+                    Ok(message) => json!({ "topic": topic, "message": message }),
+                    Err(error) => json!({ "topic": topic, "error": error.to_string() }),
+                });
+            }
+        }
+    }
+    // What uses the node ends before it, and the node before the process: no thread of the middleware outlives what it uses.
+    runtime.shutdown_timeout(PATIENCE);
+    drop(subscriptions);
+    drop(node);
+    drop(lines);
+    printer.join().map_err(|_| "the printer panicked")?;
+    Ok(())
+}
+
+/// What a subscription receives.
+type Messages = LocalBoxStream<'static, r2r::Result<Value>>;
+
+/// Subscribes to what an argument TOPIC=TYPE=QOS names.
+fn subscribe(node: &mut r2r::Node, argument: &str) -> Result<(String, Messages), Box<dyn Error>> {
+    let [topic, type_name, qos] = argument.split('=').collect::<Vec<_>>()[..] else {
+        return Err(format!("argument {argument:?}: must be TOPIC=TYPE=QOS").into());
+    };
+    let known = [Qos::Event, Qos::State, Qos::Sensor].into_iter().find(|known| known.name() == qos);
+    let profile = known.ok_or(format!("QoS {qos:?}: must be event, state or sensor"))?.profile();
+    Ok((topic.to_owned(), node.subscribe_untyped(topic, type_name, profile)?.boxed_local()))
+}
+
+/// Sets `end` at the first SIGINT or SIGTERM.
+fn end_with_signals(runtime: &tokio::runtime::Runtime, end: &Arc<AtomicBool>) -> std::io::Result<()> {
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let (mut received, end) = (signal(kind)?, Arc::clone(end));
+        runtime.spawn(async move {
+            received.recv().await;
+            end.store(true, Ordering::Relaxed);
+        });
+    }
+    Ok(())
+}
+
+/// Prints lines until there are no more, or nobody reads them.
+fn print(mut lines: mpsc::UnboundedReceiver<Value>) {
+    let mut out = std::io::stdout();
+    while let Some(line) = lines.blocking_recv() {
+        if writeln!(out, "{line}").is_err() {
+            return;
+        }
     }
 }
 
