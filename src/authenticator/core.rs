@@ -28,31 +28,40 @@ pub struct Checked {
     pub reason: String,
 }
 
-/// The registry is to be asked for `checked.from`.
+/// The registry is to be asked for `checked.from`: it is proven, or it cannot be told whether it is. Of the latter only
+/// what is said to people depends, never `authenticated`.
 pub fn needs_registry(checked: &Checked) -> bool {
-    checked.dmarc == AuthResult::Pass && checked.from.is_some()
+    matches!(checked.dmarc, AuthResult::Pass | AuthResult::TempError) && checked.from.is_some()
 }
 
 /// The verdict. `registry` is what the registry says of `checked.from`; `None`: it was not asked, which is right unless
 /// [`needs_registry`], and counts as unavailable then.
 pub fn decide(checked: Checked, registry: Option<(Registration, Role)>) -> Verdict {
+    let is_proven = checked.dmarc == AuthResult::Pass;
     let (registry, role) = match registry {
         _ if !needs_registry(&checked) => (Registration::Unknown, Role::None),
-        Some((Registration::Active, role)) => (Registration::Active, role),
+        Some((Registration::Active, role)) if is_proven => (Registration::Active, role),
         Some((Registration::Unknown, _)) | None => (Registration::Unavailable, Role::None),
         Some((other, _)) => (other, Role::None),
     };
     let proven = checked.reason.trim_end_matches('.');
-    let reason = match registry {
-        Registration::Unknown => checked.reason,
-        Registration::Unregistered => format!("{proven}, but the sender is not registered."),
-        Registration::Revoked => format!("{proven}, but the sender's registration is revoked."),
-        Registration::Unavailable => format!("{proven}, but the registry could not be asked."),
-        Registration::Active => match role {
-            Role::None => format!("{proven}, and the sender is registered, without a role."),
-            Role::Observer => format!("{proven}, and the sender is registered as observer."),
-            Role::Operator => format!("{proven}, and the sender is registered as operator."),
-        },
+    let reason = match (registry, role) {
+        (Registration::Unknown, _) => checked.reason,
+        (Registration::Unregistered, _) => format!("{proven}, but the sender is not registered."),
+        (Registration::Revoked, _) => format!("{proven}, but the sender's registration is revoked."),
+        (Registration::Unavailable, _) => format!("{proven}, but the registry could not be asked."),
+        (Registration::Active, _) if !is_proven => {
+            format!("{proven}, and the sender that it claims is registered.")
+        }
+        (Registration::Active, Role::None) => {
+            format!("{proven}, and the sender is registered, without a role.")
+        }
+        (Registration::Active, Role::Observer) => {
+            format!("{proven}, and the sender is registered as observer.")
+        }
+        (Registration::Active, Role::Operator) => {
+            format!("{proven}, and the sender is registered as operator.")
+        }
     };
     Verdict {
         spf: checked.spf,
@@ -64,28 +73,53 @@ pub fn decide(checked: Checked, registry: Option<(Registration, Role)>) -> Verdi
         order_gap: checked.order_gap,
         registry,
         role,
-        authenticated: registry == Registration::Active,
+        authenticated: is_proven && registry == Registration::Active,
         reason,
     }
 }
 
-/// Whether DNS kept the verdict from being reached: the mail is better judged again than refused.
-pub fn is_worth_retrying(checked: &Checked) -> bool {
-    checked.dmarc == AuthResult::TempError
-}
-
-/// The verdict to act on, where the ledger has `evidenced` for the mail, from when it first came. A sender who was not
-/// authenticated then is not now: what is acted on MUST be what can be proven. Less than what was evidenced is possible,
-/// for example after a revocation.
+/// The verdict to act on, where the ledger has `evidenced` for the mail, from when it was first judged: what is acted on
+/// MUST be what can be proven. It has the lesser authority of the two, and if that is the ledger's, its results: who hears
+/// of the mail again learns the same as the first time. Less than what was evidenced is possible, for example after a
+/// revocation.
 pub fn as_evidenced(verdict: Verdict, evidenced: &[u8; 6]) -> Verdict {
-    let [authenticated, .., role] = *evidenced;
+    let [authenticated, spf, dkim, dmarc, registry, role] = *evidenced;
     if !verdict.authenticated || authenticated == 1 && verdict.role as u8 <= role {
         return verdict;
     }
-    let reason =
-        "The ledger has this mail with less authority, from when it first came; send it again.".to_owned();
-    Verdict { authenticated: false, role: Role::None, reason, ..verdict }
+    let result = |code: u8| RESULTS.into_iter().find(|result| *result as u8 == code).unwrap_or_default();
+    Verdict {
+        authenticated: authenticated == 1,
+        spf: result(spf),
+        dkim: result(dkim),
+        dmarc: result(dmarc),
+        registry: REGISTRATIONS.into_iter().find(|one| *one as u8 == registry).unwrap_or_default(),
+        role: ROLES.into_iter().find(|one| *one as u8 == role).unwrap_or_default(),
+        reason: "The ledger has this mail with less authority, from when it was first judged; send it again."
+            .to_owned(),
+        ..verdict
+    }
 }
+
+/// Every result, registration and role there is.
+const RESULTS: [AuthResult; 8] = [
+    AuthResult::Unknown,
+    AuthResult::None,
+    AuthResult::Pass,
+    AuthResult::Fail,
+    AuthResult::SoftFail,
+    AuthResult::Neutral,
+    AuthResult::TempError,
+    AuthResult::PermError,
+];
+const REGISTRATIONS: [Registration; 5] = [
+    Registration::Unknown,
+    Registration::Unregistered,
+    Registration::Active,
+    Registration::Revoked,
+    Registration::Unavailable,
+];
+const ROLES: [Role; 3] = [Role::None, Role::Observer, Role::Operator];
 
 /// The verdict as hashed into the ledger's leaf (`LedgerReceipt.verdict`).
 pub fn evidence_code(verdict: &Verdict) -> [u8; 6] {
@@ -103,35 +137,36 @@ pub fn evidence_code(verdict: &Verdict) -> [u8; 6] {
 mod tests {
     use super::*;
 
+    use AuthResult::*;
+
     #[test]
-    fn a_mail_that_was_evidenced_as_not_authenticated_is_never_acted_on() {
+    fn a_mail_that_was_evidenced_with_less_authority_is_not_acted_on_with_more() {
         let now = Verdict {
-            dmarc: AuthResult::Pass,
+            dkim: Pass,
+            dmarc: Pass,
             registry: Registration::Active,
             role: Role::Operator,
             authenticated: true,
             ..Verdict::default()
         };
         assert_eq!(as_evidenced(now.clone(), &evidence_code(&now)), now);
-        let then = Verdict { registry: Registration::Unavailable, authenticated: false, ..now.clone() };
+        // Given up while DNS did not answer: who hears of the mail again hears that again.
+        let then = Verdict {
+            dkim: TempError,
+            dmarc: TempError,
+            role: Role::None,
+            authenticated: false,
+            ..now.clone()
+        };
         let acted_on = as_evidenced(now.clone(), &evidence_code(&then));
-        assert!(!acted_on.authenticated && acted_on.role == Role::None, "{acted_on:?}");
+        assert_eq!(evidence_code(&acted_on), evidence_code(&then));
+        assert!(acted_on.reason.contains("send it again"), "{}", acted_on.reason);
         assert_eq!(as_evidenced(then.clone(), &evidence_code(&now)), then);
         let observer = Verdict { role: Role::Observer, ..now.clone() };
-        assert!(!as_evidenced(now.clone(), &evidence_code(&observer)).authenticated);
+        let acted_on = as_evidenced(now.clone(), &evidence_code(&observer));
+        assert!(acted_on.authenticated && acted_on.role == Role::Observer, "{acted_on:?}");
         assert_eq!(as_evidenced(observer.clone(), &evidence_code(&now)), observer);
     }
-    use AuthResult::*;
-
-    const RESULTS: [AuthResult; 8] = [Unknown, None, Pass, Fail, SoftFail, Neutral, TempError, PermError];
-    const REGISTRATIONS: [Registration; 5] = [
-        Registration::Unknown,
-        Registration::Unregistered,
-        Registration::Active,
-        Registration::Revoked,
-        Registration::Unavailable,
-    ];
-    const ROLES: [Role; 3] = [Role::None, Role::Observer, Role::Operator];
 
     fn checked(spf: AuthResult, dkim: AuthResult, dmarc: AuthResult, from: Option<&str>) -> Checked {
         let reason = "example.org sent it.".to_owned();

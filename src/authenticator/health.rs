@@ -1,6 +1,9 @@
 //! What the authenticator says on `/diagnostics`. Pure.
 
-use crate::health::{Level, Status};
+use crate::{
+    health::{Level, Status},
+    mail::{AuthResult, Registration, Verdict},
+};
 
 /// Mails since the start.
 #[derive(Clone, Debug, Default)]
@@ -13,8 +16,28 @@ pub struct Mails {
     pub refused: u64,
     /// Left to be delivered again, because DNS or the registry did not answer.
     pub left: u64,
+    /// Of these, since the last verdict that did not lack an answer.
+    pub left_in_a_row: u64,
     /// Messages on mail/raw that break their specification.
     pub malformed: u64,
+}
+
+impl Mails {
+    /// A mail was left.
+    pub fn left(&mut self) {
+        self.left += 1;
+        self.left_in_a_row += 1;
+    }
+
+    /// A mail has its verdict.
+    pub fn judged(&mut self, verdict: &Verdict) {
+        *(if verdict.authenticated { &mut self.authenticated } else { &mut self.refused }) += 1;
+        let lacks_answer =
+            verdict.dmarc == AuthResult::TempError || verdict.registry == Registration::Unavailable;
+        if !lacks_answer {
+            self.left_in_a_row = 0;
+        }
+    }
 }
 
 /// How the chain is.
@@ -32,16 +55,17 @@ pub struct Ledger {
 
 /// The statuses; `evidenced` is the number of leaves in the evidence log.
 pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger) -> Vec<Status> {
-    let (level, message) = if mails.left == 0 {
+    let (level, message) = if mails.left_in_a_row == 0 {
         (Level::Ok, "verifies")
     } else {
-        (Level::Warn, "DNS or the registry did not answer for some mails")
+        (Level::Warn, "DNS or the registry did not answer for the latest mails, which come again")
     };
     let mails = Status::new("mails", level, message)
         .with("in_flight", mails.in_flight)
         .with("authenticated", mails.authenticated)
         .with("refused", mails.refused)
         .with("left", mails.left)
+        .with("left_in_a_row", mails.left_in_a_row)
         .with("malformed", mails.malformed);
 
     let pending = evidenced.saturating_sub(ledger.anchored);
@@ -72,6 +96,21 @@ mod tests {
             (Level::Error, "waits for the chain: connection refused")
         );
         assert!(status.values.contains(&("pending", "3".to_owned())));
+    }
+
+    #[test]
+    fn an_unanswered_question_is_warned_about_until_the_next_one_is_answered() {
+        let mut mails = Mails::default();
+        let level = |mails: &Mails| statuses(mails, 0, &Ledger::default())[0].level;
+        mails.left();
+        assert_eq!(level(&mails), Level::Warn);
+        // Given up: nobody has answered yet.
+        mails.judged(&Verdict { dmarc: AuthResult::TempError, ..Verdict::default() });
+        mails.judged(&Verdict { registry: Registration::Unavailable, ..Verdict::default() });
+        assert_eq!(level(&mails), Level::Warn);
+        mails.judged(&Verdict { dmarc: AuthResult::Fail, ..Verdict::default() });
+        assert_eq!(level(&mails), Level::Ok);
+        assert_eq!((mails.left, mails.refused), (1, 3));
     }
 
     #[test]

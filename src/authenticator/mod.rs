@@ -9,7 +9,7 @@
 //! - [`params`]: every parameter, its default and its rules. Pure.
 //! - [`zone`]: DNS from a file. Pure. `dns`: from that, or from servers.
 //! - `verify`: a mail to what is known of its sender.
-//! - [`core`]: from that to the verdict. Pure.
+//! - [`core`]: from that to the verdict. Pure. [`judge`]: in which steps, and when to stop waiting. Pure.
 //! - [`address`]: keyed digests of addresses. [`gate`]: who may register a sender, and what.
 //! - [`evidence`], [`merkle`]: what is hashed, the log, the proofs. `evidencer`: many findings, one sync.
 //! - `ledger`: the contracts on a chain, embedded or behind JSON-RPC. `anchor`: evidence onto it, in order, once.
@@ -30,6 +30,7 @@ pub mod evidence;
 pub mod evidencer;
 pub mod gate;
 pub mod health;
+pub mod judge;
 #[cfg(feature = "net")]
 pub mod ledger;
 pub mod merkle;

@@ -3,7 +3,7 @@
 use std::{
     process::ExitCode,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{sync::mpsc, task::JoinSet};
@@ -11,12 +11,13 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::{
     address::AddressKey,
     chain::{Ends, Keeper, Registry},
-    core::{as_evidenced, decide, evidence_code, is_worth_retrying, needs_registry},
+    core::{as_evidenced, decide, evidence_code},
     dns::Dns,
     evidence::{Finding, Receipt, log::EvidenceLog, store::EvidenceStore},
     evidencer::Evidencer,
     gate::{Gate, Refusal},
     health::{self, Mails},
+    judge::{Judge, Step},
     params::{Params, SPECS},
     verify::{Policy, verify},
 };
@@ -51,8 +52,8 @@ pub fn main() -> ExitCode {
 async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {
     let (dns, policy) =
         (Dns::open(params.dns_zone_file.as_deref(), params.dns_timeout)?, Policy::from(&params));
-    let (max_in_flight, give_up, patience) =
-        (params.max_in_flight, params.temperror_give_up, params.registry_patience);
+    let (max_in_flight, patience) = (params.max_in_flight, params.registry_patience);
+    let judge = Judge::new(params.temperror_give_up, patience);
     let opened = tokio::task::spawn_blocking(move || open(params)).await?;
     let (keeper, Ends { registry, receipts, health: chain_health }, store, gate) = opened?;
     let (evidencer, evidence_keeper) = Evidencer::new(store.clone());
@@ -61,8 +62,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let verifier = Arc::new(Verifier {
         dns,
         policy,
-        give_up,
-        patience,
+        judge: Mutex::new(judge),
         registry: registry.clone(),
         evidencer,
         authenticated: graph.publisher(&topics::MAIL_AUTHENTICATED)?,
@@ -134,8 +134,7 @@ fn open(params: Params) -> Result<Opened, NodeError> {
 struct Verifier {
     dns: Dns,
     policy: Policy,
-    give_up: Duration,
-    patience: Duration,
+    judge: Mutex<Judge>,
     registry: Registry,
     evidencer: Evidencer,
     authenticated: Publisher<msg::AuthenticatedMail>,
@@ -158,42 +157,40 @@ impl Verifier {
     }
 
     async fn judge(&self, mail: &AcceptedMail) {
-        let now = SystemTime::now();
-        let checked = verify(&self.dns, &self.policy, &mail.envelope, &mail.data, now).await;
-        let age = now.duration_since(mail.received_at).unwrap_or_default();
-        if is_worth_retrying(&checked) && age < self.give_up {
-            lock(&self.mails).left += 1;
-            tracing::warn!(mail_id = %mail.id, reason = %checked.reason, "left to be delivered again");
-            return;
-        }
-        let from = checked.from.clone();
-        let registered = match &from {
-            Some(from) if needs_registry(&checked) => Some(self.registry.sender(from).await),
-            _ => None,
+        let checked = verify(&self.dns, &self.policy, &mail.envelope, &mail.data, SystemTime::now()).await;
+        let step = lock(&self.judge).checked(mail.id, &checked, Instant::now());
+        let registered = match (step, &checked.from) {
+            (Step::Leave, _) => return self.leave(mail.id, &checked.reason),
+            (Step::AskRegistry, Some(from)) => Some(self.registry.sender(from).await),
+            (Step::AskRegistry | Step::Decide, _) => None,
         };
-        if matches!(registered, Some((Registration::Unavailable, _))) && age < self.patience {
-            lock(&self.mails).left += 1;
-            tracing::warn!(mail_id = %mail.id, "left to be delivered again: the registry cannot be asked");
-            return;
+        if let Some((registration, _)) = registered
+            && lock(&self.judge).asked(mail.id, registration, Instant::now()) == Step::Leave
+        {
+            return self.leave(mail.id, "the registry cannot be asked");
         }
+        let sender_digest = self.registry.digest(checked.from.as_deref().unwrap_or_default());
         let verdict = decide(checked, registered);
         let finding = Finding {
             mail_id: mail.id,
             received_at: mail.received_at,
-            sender_digest: self.registry.digest(from.as_deref().unwrap_or_default()),
+            sender_digest,
             verdict: evidence_code(&verdict),
         };
         let Ok(evidence) = self.evidencer.evidence(finding).await else { return };
+        lock(&self.judge).judged(mail.id);
         let verdict = as_evidenced(verdict, &evidence.finding.verdict);
-        {
-            let mut mails = lock(&self.mails);
-            *(if verdict.authenticated { &mut mails.authenticated } else { &mut mails.refused }) += 1;
-        }
+        lock(&self.mails).judged(&verdict);
         tracing::info!(mail_id = %mail.id, authenticated = verdict.authenticated, reason = %verdict.reason, "verdict");
         let message = authenticated_to_ros(&mail_of(mail), &verdict, SystemTime::now());
         if let Err(error) = self.authenticated.publish(&message) {
             tracing::warn!(%error, mail_id = %mail.id, "a verdict was not published; the mail comes again");
         }
+    }
+
+    fn leave(&self, id: MailId, reason: &str) {
+        lock(&self.mails).left();
+        tracing::warn!(mail_id = %id, reason, "left to be delivered again");
     }
 }
 

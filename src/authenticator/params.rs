@@ -36,8 +36,8 @@ pub const SPECS: &[Spec] = &[
     seconds("dns_timeout_s", 5.0, 0.1, 60.0, "Time for all DNS answers that one of SPF, DKIM and DMARC needs for a mail."),
     Spec { name: "relays", default: Default::Texts(&[]), rule: Rule::NotEmpty, unit: "",
         description: "Public IP addresses of own hosts that pass on mail of others; SPF is not evaluated for what they deliver, nor for loopback and private addresses." },
-    seconds("temperror_give_up_s", 900.0, 0.0, 86400.0, "Age up to which a mail is left to be delivered again if DNS does not answer; then it is refused."),
-    seconds("registry_patience_s", 60.0, 0.0, 86400.0, "Age up to which a mail is left to be delivered again if the registry cannot be asked, and time after the start for which mails wait for the chain; then they are judged without it."),
+    seconds("temperror_give_up_s", 900.0, 0.0, 86400.0, "Time since a mail was first tried, by this process, for which it is left to be delivered again if DNS does not answer; it is tried at least four times, then judged without."),
+    seconds("registry_patience_s", 60.0, 0.0, 86400.0, "The same if the registry cannot be asked; also the time after the start for which mails wait for the chain."),
     count("dkim_max_signatures", 10, 100, "DKIM signatures of a mail that are evaluated."),
     text("ethereum_endpoint", "JSON-RPC URL of the Ethereum node, http:// or https://; empty: the embedded chain."),
     text("registry_address", "Address of the sender registry, 0x and 40 hex digits; empty: deployed at the first start."),
@@ -60,9 +60,9 @@ pub struct Params {
     pub dns_zone_file: Option<PathBuf>,
     /// For all answers that one method needs.
     pub dns_timeout: Duration,
-    /// Age of a mail up to which it is judged again if DNS does not answer.
+    /// Time since the first attempt for which a mail is tried again if DNS does not answer.
     pub temperror_give_up: Duration,
-    /// Age of a mail up to which it is judged again if the registry cannot be asked.
+    /// The same if the registry cannot be asked.
     pub registry_patience: Duration,
     /// Own hosts that pass on mail of others.
     pub relays: Vec<IpAddr>,
