@@ -24,7 +24,7 @@ use tokio::sync::{
 
 use super::{
     RosError,
-    topics::{Service, Topic, TopicFacts, VehicleTopic},
+    topics::{Service, Topic, TopicFacts},
 };
 
 /// How long one spin waits for work: the delay of an end that nothing else wakes.
@@ -72,14 +72,14 @@ impl Graph {
         self.publisher_named(name, name.to_owned(), qos.profile())
     }
 
-    /// A publisher on a topic of `vehicle`.
+    /// A publisher on the topic of `vehicle`.
     pub(crate) fn vehicle_publisher<T: WrappedTypesupport>(
         &mut self,
         vehicle: &str,
-        topic: &VehicleTopic<T>,
+        topic: &Topic<T>,
     ) -> Result<Publisher<T>, RosError> {
-        let name = format!("{vehicle}/{}", topic.suffix);
-        self.publisher_named(topic.suffix, name, super::qos::Qos::Sensor.profile())
+        let facts = topic.facts;
+        self.publisher_named(facts.name, facts.name_of(vehicle), facts.qos.profile())
     }
 
     pub(super) fn publisher_named<T: WrappedTypesupport>(

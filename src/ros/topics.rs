@@ -18,7 +18,7 @@ pub struct Topic<T> {
 /// What is to be known of a topic.
 #[derive(Clone, Copy, Debug)]
 pub struct TopicFacts {
-    /// Name, relative to the namespace.
+    /// Name, relative to the namespace. With [`VEHICLE`] in it, each vehicle has one: [`TopicFacts::name_of`].
     pub name: &'static str,
     /// Full name of the message type.
     pub type_name: &'static str,
@@ -28,6 +28,16 @@ pub struct TopicFacts {
     pub from: &'static str,
     /// Nodes that subscribe, or who may.
     pub to: &'static str,
+}
+
+/// Stands for a vehicle's name in the name of a topic.
+pub const VEHICLE: &str = "{vehicle}";
+
+impl TopicFacts {
+    /// Name of the topic of `vehicle`.
+    pub fn name_of(&self, vehicle: &str) -> String {
+        self.name.replace(VEHICLE, vehicle)
+    }
 }
 
 impl<T> Topic<T> {
@@ -95,9 +105,17 @@ pub const MAIL_DELIVERIES: Topic<msg::DeliveryStatus> =
 /// Heartbeats of chatbot replicas.
 pub const CHATBOT_WORKERS: Topic<msg::WorkerStatus> =
     Topic::new("chatbot/workers", "posthorn/msg/WorkerStatus", Qos::State, "chatbot", "anyone");
-/// Latest states of vehicles.
-pub const VEHICLES_STATES: Topic<msg::VehicleState> =
-    Topic::new("vehicles/states", "posthorn/msg/VehicleState", Qos::Sensor, "vehicle_router", "anyone");
+/// Latest state of one vehicle.
+pub const VEHICLE_STATE: Topic<msg::VehicleState> = Topic::new(
+    "vehicles/{vehicle}/state",
+    "posthorn/msg/VehicleState",
+    Qos::State,
+    "vehicle_router",
+    "anyone",
+);
+/// Latest states of all vehicles, for overviews.
+pub const VEHICLES_STATES: Topic<msg::VehicleStates> =
+    Topic::new("vehicles/states", "posthorn/msg/VehicleStates", Qos::State, "vehicle_router", "anyone");
 /// Conditions of vehicles, raised and cleared.
 pub const VEHICLES_ALERTS: Topic<msg::VehicleAlert> =
     Topic::new("vehicles/alerts", "posthorn/msg/VehicleAlert", Qos::State, "vehicle_router", "anyone");
@@ -117,7 +135,7 @@ pub const CHATBOT_ORDER_KEY: Topic<msg::OrderKey> =
     Topic::new("chatbot/order_key", "posthorn/msg/OrderKey", Qos::State, "chatbot", "vehicles");
 
 /// Every topic, in the order of the documents.
-pub const TOPICS: [TopicFacts; 13] = [
+pub const TOPICS: [TopicFacts; 14] = [
     MAIL_RAW.facts,
     MAIL_INBOUND.facts,
     MAIL_AUTHENTICATED.facts,
@@ -126,6 +144,7 @@ pub const TOPICS: [TopicFacts; 13] = [
     MAIL_DISPOSITIONS.facts,
     MAIL_DELIVERIES.facts,
     CHATBOT_WORKERS.facts,
+    VEHICLE_STATE.facts,
     VEHICLES_STATES.facts,
     VEHICLES_ALERTS.facts,
     VEHICLES_COMMANDS.facts,
@@ -163,22 +182,19 @@ pub const SERVICES: [ServiceFacts; 5] =
 pub(super) const DIAGNOSTICS: Topic<DiagnosticArray> =
     Topic::new("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", Qos::Event, "every node", "anyone");
 
-/// A topic of each vehicle, below the vehicle's own namespace.
-pub(crate) struct VehicleTopic<T> {
-    pub(crate) suffix: &'static str,
-    message: PhantomData<fn() -> T>,
-}
+/// Position of a vehicle.
+pub(crate) const FIX: Topic<sensor_msgs::msg::NavSatFix> =
+    reading("{vehicle}/fix", "sensor_msgs/msg/NavSatFix");
+/// Battery of a vehicle.
+pub(crate) const BATTERY_STATE: Topic<sensor_msgs::msg::BatteryState> =
+    reading("{vehicle}/battery_state", "sensor_msgs/msg/BatteryState");
+/// Motion of a vehicle.
+pub(crate) const ODOMETRY: Topic<nav_msgs::msg::Odometry> =
+    reading("{vehicle}/odometry", "nav_msgs/msg/Odometry");
 
-impl<T> VehicleTopic<T> {
-    const fn new(suffix: &'static str) -> Self {
-        Self { suffix, message: PhantomData }
-    }
-}
+/// What a simulated vehicle tells of itself; real ones choose their own topics and types.
+pub const READINGS: [TopicFacts; 3] = [FIX.facts, BATTERY_STATE.facts, ODOMETRY.facts];
 
-/// Position of a vehicle, from the simulator.
-pub(crate) const FIX: VehicleTopic<sensor_msgs::msg::NavSatFix> = VehicleTopic::new("fix");
-/// Battery of a vehicle, from the simulator.
-pub(crate) const BATTERY_STATE: VehicleTopic<sensor_msgs::msg::BatteryState> =
-    VehicleTopic::new("battery_state");
-/// Motion of a vehicle, from the simulator.
-pub(crate) const ODOMETRY: VehicleTopic<nav_msgs::msg::Odometry> = VehicleTopic::new("odometry");
+const fn reading<T>(name: &'static str, type_name: &'static str) -> Topic<T> {
+    Topic::new(name, type_name, Qos::Sensor, "fleet_simulator", "vehicle_router")
+}

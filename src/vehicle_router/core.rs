@@ -19,8 +19,10 @@ use super::{
 /// What the node must do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Publish a state that changed.
-    Publish(VehicleState),
+    /// Publish a state that changed on the topic of its vehicle, by its place in [`Core::vehicles`].
+    Publish(usize, VehicleState),
+    /// Publish the states of all vehicles.
+    PublishAll(Vec<VehicleState>),
     /// Publish an alert, raised or cleared.
     Alert(Alert),
 }
@@ -88,7 +90,8 @@ impl Core {
         let vehicle = |name: &String| Vehicle {
             state: VehicleState::unheard(name.as_str()),
             heard: now,
-            changed: false,
+            // Whoever subscribes learns also that nothing is known.
+            changed: true,
             battery_low: false,
             silent: false,
         };
@@ -133,14 +136,19 @@ impl Core {
         Ok(vehicle.judge_battery(self.battery_low, self.battery_recovered, now).into_iter().collect())
     }
 
-    /// Publishes what changed since the last time, and tells which vehicles fell silent or are heard again.
+    /// Publishes what changed since the last time, at first everything, and tells which vehicles fell silent or are heard again.
     pub fn tick(&mut self, now: SystemTime) -> Vec<Effect> {
         let mut effects = Vec::new();
-        for vehicle in &mut self.vehicles {
+        let mut some_changed = false;
+        for (place, vehicle) in self.vehicles.iter_mut().enumerate() {
             if std::mem::take(&mut vehicle.changed) {
-                effects.push(Effect::Publish(vehicle.state.clone()));
+                some_changed = true;
+                effects.push(Effect::Publish(place, vehicle.state.clone()));
             }
             effects.extend(vehicle.judge_silence(self.silent_after, now));
+        }
+        if some_changed {
+            effects.push(Effect::PublishAll(self.states("")));
         }
         effects
     }

@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use super::{Core, Params, core::Effect, params::SPECS};
 use crate::ros::{
     RosError,
-    convert::{alert_to_ros, state_to_ros},
+    convert::{alert_to_ros, state_to_ros, states_to_ros},
     diagnostics,
     dynamic::{self, NumberSubscription},
     graph::{Graph, Publisher},
@@ -34,10 +34,15 @@ pub fn main() -> ExitCode {
 
 async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {
     let core = Arc::new(Mutex::new(Core::new(&params, SystemTime::now())));
-    let outputs = Outputs {
+    let names = lock(&core).vehicles();
+    let outputs = Arc::new(Outputs {
+        state: names
+            .iter()
+            .map(|vehicle| graph.vehicle_publisher(vehicle, &topics::VEHICLE_STATE))
+            .collect::<Result<_, _>>()?,
         states: graph.publisher(&topics::VEHICLES_STATES)?,
         alerts: graph.publisher(&topics::VEHICLES_ALERTS)?,
-    };
+    });
     serve_states(&mut graph, Arc::clone(&core))?;
     let of_health = Arc::clone(&core);
     diagnostics::publish(&mut graph, move || lock(&of_health).health(SystemTime::now()))?;
@@ -51,7 +56,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             fields: route.extractor().fields,
         })
         .collect();
-    let (of_updates, on_update) = (Arc::clone(&core), outputs.clone());
+    let (of_updates, on_update) = (Arc::clone(&core), Arc::clone(&outputs));
     let _subscribed =
         dynamic::subscribe(&graph.name(), &graph.namespace(), &subscriptions, move |route, values| {
             let now = SystemTime::now();
@@ -78,9 +83,10 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     }
 }
 
-#[derive(Clone)]
 struct Outputs {
-    states: Publisher<msg::VehicleState>,
+    /// One a vehicle, in the order of [`Core::vehicles`].
+    state: Vec<Publisher<msg::VehicleState>>,
+    states: Publisher<msg::VehicleStates>,
     alerts: Publisher<msg::VehicleAlert>,
 }
 
@@ -88,7 +94,10 @@ impl Outputs {
     fn carry_out(&self, effects: Vec<Effect>) {
         for effect in effects {
             let result = match effect {
-                Effect::Publish(state) => self.states.publish(&state_to_ros(&state)),
+                Effect::Publish(place, state) => {
+                    self.state.get(place).map_or(Ok(()), |topic| topic.publish(&state_to_ros(&state)))
+                }
+                Effect::PublishAll(states) => self.states.publish(&states_to_ros(&states, SystemTime::now())),
                 Effect::Alert(alert) => self.alerts.publish(&alert_to_ros(&alert)),
             };
             if let Err(error) = result {

@@ -5,6 +5,7 @@ mod chain;
 mod conversation;
 mod fleets;
 mod life;
+mod many;
 mod observing;
 mod python;
 mod registry;

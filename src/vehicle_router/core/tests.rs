@@ -29,7 +29,7 @@ fn charge(core: &mut Core, charge: f64, now: f64) -> Vec<Effect> {
 fn alerts<'a>(effects: &'a [Effect]) -> Vec<(&'a str, Condition, bool)> {
     let alert = |effect: &'a Effect| match effect {
         Effect::Alert(alert) => Some((alert.vehicle.as_str(), alert.condition, alert.raised)),
-        Effect::Publish(_) => None,
+        Effect::Publish(..) | Effect::PublishAll(_) => None,
     };
     effects.iter().filter_map(alert).collect()
 }
@@ -45,6 +45,7 @@ fn routes_every_topic_of_every_vehicle() {
 #[test]
 fn keeps_the_latest_of_each_group_and_publishes_a_change_once() {
     let mut core = core();
+    core.tick(at(0.0));
     let (fix, odometry) = (route(&core, "truck_2/fix"), route(&core, "truck_2/odometry"));
     core.update(fix, &[0.0, 48.0, 11.0, 520.0], at(1.0)).unwrap();
     core.update(fix, &[0.0, 48.5, 11.5, 521.0], at(2.0)).unwrap();
@@ -54,8 +55,18 @@ fn keeps_the_latest_of_each_group_and_publishes_a_change_once() {
     assert_eq!(state.motion.map(|m| m.speed_mps), Some(5.0));
     assert_eq!((state.stamp, state.battery), (at(2.5), None));
     let state = state.clone();
-    assert_eq!(core.tick(at(2.6)), [Effect::Publish(state)]);
+    assert_eq!(core.tick(at(2.6)), [Effect::Publish(1, state), Effect::PublishAll(core.states(""))]);
     assert_eq!(core.tick(at(2.7)), []);
+}
+
+#[test]
+fn publishes_at_first_that_nothing_is_known() {
+    let mut core = core();
+    let states = core.states("");
+    let mut expected: Vec<_> =
+        states.iter().cloned().enumerate().map(|(place, state)| Effect::Publish(place, state)).collect();
+    expected.push(Effect::PublishAll(states));
+    assert_eq!(core.tick(at(0.0)), expected);
 }
 
 #[test]
@@ -80,7 +91,7 @@ fn raises_and_clears_a_low_battery_with_hysteresis() {
 #[test]
 fn raises_and_clears_silence() {
     let mut core = core();
-    assert_eq!(core.tick(at(9.9)), []);
+    assert_eq!(alerts(&core.tick(at(9.9))), []);
     charge(&mut core, 0.9, 9.9);
     let effects = core.tick(at(10.0));
     assert_eq!(
