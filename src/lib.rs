@@ -5,6 +5,7 @@
 //! - [`vehicle`]: what a vehicle's state, an order and an alert are; the types that three nodes share. Pure.
 //! - [`params`]: how a node's parameters are described, defaulted and validated. Pure.
 //! - [`health`]: what a node says of itself on `/diagnostics`. Pure.
+//! - [`fair_queue`]: which mail goes next, so that no domain or peer holds up another. Pure.
 //! - [`secret`]: a key in a file that only its owner can read.
 //! - [`record_log`]: an append-only file that survives `kill -9`; the journal and the evidence log are made of it.
 //! - [`mail_bridge`]: SMTP and LMTP in, the journal, the window of unsettled mails, the outbox.
@@ -19,6 +20,7 @@
 
 pub mod authenticator;
 pub mod chatbot;
+pub mod fair_queue;
 pub mod fleet_simulator;
 pub mod health;
 pub mod mail;

@@ -22,7 +22,7 @@ use super::{
     verify::{Policy, verify},
 };
 use crate::{
-    mail::{AcceptedMail, MailId, Registration, Role, mail_of},
+    mail::{AcceptedMail, MailId, Role, mail_of},
     ros::{
         RosError,
         convert::{accepted_from_ros, authenticated_to_ros, receipt_to_ros, role_from_ros},

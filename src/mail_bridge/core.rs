@@ -18,19 +18,17 @@
 //!
 //! Time is the time since the node started, an argument everywhere.
 
-mod class;
-mod lane;
-
 use std::{
     collections::{BTreeSet, HashMap},
     time::Duration,
 };
 
-pub use class::{Class, network};
-use lane::Lane;
-
 use super::params::BackOff;
-use crate::mail::{AcceptedMail, Action, Disposition, MailId, OutboundKind};
+pub use crate::fair_queue::{Class, Load, Room, network};
+use crate::{
+    fair_queue::Lane,
+    mail::{AcceptedMail, Action, Disposition, MailId, OutboundKind},
+};
 
 /// What the window must know of a mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,36 +45,6 @@ impl Arrival {
     /// What the window must know of this mail.
     pub fn of(mail: &AcceptedMail) -> Self {
         Self { id: mail.id, class: Class::of(mail), bytes: mail.data.len() as u64 }
-    }
-}
-
-/// Room for publications in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    /// Mails, at most.
-    pub mails: usize,
-    /// Bytes of mails, at most; a larger mail goes alone.
-    pub bytes: u64,
-    /// The part that a class may hold, in millionths; a peer may hold twice as much.
-    pub share: u64,
-}
-
-/// Publications in flight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Mails.
-    pub mails: usize,
-    /// Their size, bytes.
-    pub bytes: u64,
-}
-
-impl Load {
-    fn plus(self, bytes: u64) -> Self {
-        Self { mails: self.mails.saturating_add(1), bytes: self.bytes.saturating_add(bytes) }
-    }
-
-    fn minus(self, bytes: u64) -> Self {
-        Self { mails: self.mails.saturating_sub(1), bytes: self.bytes.saturating_sub(bytes) }
     }
 }
 

@@ -31,8 +31,13 @@ impl Class {
         let domain = from_domain(&mail.data)
             .or_else(|| domain_of(mail.envelope.mail_from.as_bytes()))
             .unwrap_or_default();
-        let peer = network(mail.envelope.peer).to_string();
-        Self { peer: digest(peer.as_bytes()), domain: digest(registered(&domain).as_bytes()) }
+        Self::new(mail.envelope.peer, &domain)
+    }
+
+    /// The class of mails of a From domain from a peer.
+    pub fn new(peer: IpAddr, domain: &str) -> Self {
+        let peer = network(peer).to_string();
+        Self { peer: digest(peer.as_bytes()), domain: digest(registered(domain).as_bytes()) }
     }
 }
 
@@ -74,7 +79,7 @@ fn domain_of(text: &[u8]) -> Option<String> {
 }
 
 /// The part of a domain that somebody registered, as near as labels tell: who has one has all names below it.
-fn registered(domain: &str) -> &str {
+pub fn registered(domain: &str) -> &str {
     let labels = domain.trim_end_matches('.').rsplit('.').take(2).collect::<Vec<_>>();
     let country = matches!(labels[..], [top, second] if top.len() == 2 && REGISTRIES.contains(&second));
     let dots = if country { 3 } else { 2 };

@@ -8,15 +8,49 @@
 //! - Room is counted in mails and in bytes; what is nearer to its bound counts. A mail larger than all of the room goes
 //!   when it is alone.
 
+mod class;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Class, Load, MailId, Room};
+pub use class::{Class, network, registered};
+
+use crate::mail::MailId;
 
 /// All of the room, as a share.
 const ALL: u64 = 1_000_000;
 
 /// When a mail's turn comes within its class.
-pub(super) type Position = (std::time::Duration, u64);
+pub type Position = (std::time::Duration, u64);
+
+/// Room for mails in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Mails, at most.
+    pub mails: usize,
+    /// Bytes of mails, at most; a larger mail goes alone.
+    pub bytes: u64,
+    /// The part that a class may hold, in millionths; a peer may hold twice as much.
+    pub share: u64,
+}
+
+/// Mails in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Mails.
+    pub mails: usize,
+    /// Their size, bytes.
+    pub bytes: u64,
+}
+
+impl Load {
+    fn plus(self, bytes: u64) -> Self {
+        Self { mails: self.mails.saturating_add(1), bytes: self.bytes.saturating_add(bytes) }
+    }
+
+    fn minus(self, bytes: u64) -> Self {
+        Self { mails: self.mails.saturating_sub(1), bytes: self.bytes.saturating_sub(bytes) }
+    }
+}
 
 /// What a peer or a class holds and has waiting.
 #[derive(Debug, Default)]
@@ -36,8 +70,9 @@ struct Classes {
     ready: BTreeSet<(u64, u64, u64)>,
 }
 
+/// Mails that wait, and what is held by those taken.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub struct Lane {
     room: Room,
     held: Load,
     waiting: usize,
@@ -47,7 +82,8 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(room: Room) -> Self {
+    /// An empty queue for this room.
+    pub fn new(room: Room) -> Self {
         Self {
             room,
             held: Load::default(),
@@ -59,18 +95,17 @@ impl Lane {
     }
 
     /// What is held by mails taken and not returned.
-    pub(super) fn held(&self) -> Load {
+    pub fn held(&self) -> Load {
         self.held
     }
 
     /// Mails that wait.
-    #[cfg(test)]
-    pub(super) fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.waiting
     }
 
     /// Adds a mail that waits.
-    pub(super) fn push(&mut self, class: Class, position: Position, id: MailId, bytes: u64) {
+    pub fn push(&mut self, class: Class, position: Position, id: MailId, bytes: u64) {
         let peer = self.peers.entry(class.peer).or_default();
         let member = peer.queue.members.entry(class.domain).or_default();
         if member.queue.insert(position, (id, bytes)).is_none() {
@@ -80,7 +115,7 @@ impl Lane {
     }
 
     /// Removes a mail that waits.
-    pub(super) fn remove(&mut self, class: Class, position: Position) {
+    pub fn remove(&mut self, class: Class, position: Position) {
         let Some(peer) = self.peers.get_mut(&class.peer) else { return };
         let Some(member) = peer.queue.members.get_mut(&class.domain) else { return };
         if member.queue.remove(&position).is_some() {
@@ -90,7 +125,7 @@ impl Lane {
     }
 
     /// The mail that goes next, if there is room for it; it holds room until it is returned.
-    pub(super) fn take(&mut self) -> Option<MailId> {
+    pub fn take(&mut self) -> Option<MailId> {
         let (share, .., peer_key) = *self.ready.first()?;
         let widest = ALL.max(self.room.share.saturating_mul(4));
         if share >= widest.saturating_sub(self.room.share_of(self.held)) {
@@ -118,7 +153,7 @@ impl Lane {
     }
 
     /// The room that a mail held is free again.
-    pub(super) fn give_back(&mut self, class: Class, bytes: u64) {
+    pub fn give_back(&mut self, class: Class, bytes: u64) {
         self.held = self.held.minus(bytes);
         if let Some(peer) = self.peers.get_mut(&class.peer) {
             peer.held = peer.held.minus(bytes);
