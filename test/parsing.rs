@@ -33,6 +33,8 @@ fn reads_every_mail_of_the_corpus_as_expected() {
     }
 }
 
+mod text_only;
+
 #[test]
 fn deep_nesting_is_bounded() {
     for kind in ["multipart/mixed; boundary=b", "message/rfc822", "multipart/digest; boundary=b"] {
@@ -68,6 +70,21 @@ fn a_bomb_of_parts_is_bounded() {
     let content = quickly(format!("{head}{}", "--b\r\n\r\nx\r\n".repeat(200_000)).as_bytes());
     assert!(content.truncated);
     assert!(content.attachments.len() < 1000);
+    for unit in [
+        "<div>",
+        "<blockquote>x",
+        "<table><tr><td>x",
+        "<b>",
+        "<s>x</s>",
+        "</p>",
+        "<!--[if ",
+        "<a b",
+        "&",
+        "w",
+    ] {
+        let html = unit.repeat((1 << 20) / unit.len());
+        quickly(format!("Content-Type: text/html\r\n\r\n{html}").as_bytes());
+    }
     // Parts that each look for a delimiter which never comes.
     let inner = "--b\r\nContent-Type: multipart/mixed; boundary=never\r\n\r\n";
     quickly(format!("{head}{}", inner.repeat(50_000)).as_bytes());
@@ -202,6 +219,7 @@ fn show(content: &Content) -> String {
     }
     writeln!(out, "text: {:?}", content.text).unwrap();
     writeln!(out, "truncated: {}", content.truncated).unwrap();
+    writeln!(out, "text_only: {}", content.text_only).unwrap();
     for one in &content.attachments {
         let digest = one.digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
         writeln!(

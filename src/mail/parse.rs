@@ -8,7 +8,9 @@
 
 mod bounds;
 mod fields;
+mod html;
 mod mime;
+mod plain;
 
 #[cfg(feature = "net")]
 pub(crate) use fields::Section;
@@ -21,7 +23,7 @@ use std::{
 
 use mail_parser::{Address as Parsed, HeaderValue, parsers::MessageStream};
 
-use self::{bounds::Bounds, fields::Field};
+use self::{bounds::Bounds, fields::Field, mime::Body};
 use super::{Address, Content, Header};
 
 /// Header fields kept, and mailboxes of To and of Cc.
@@ -49,7 +51,8 @@ pub fn parse(data: &[u8]) -> Content {
 fn content(data: &[u8]) -> Content {
     let section = section(data, MAX_FIELDS);
     let mut bounds = Bounds::default();
-    bounds.cut_if(section.count > section.fields.len());
+    // A line that is no field was meant as text: the empty line before it is missing.
+    bounds.cut_if(section.count > section.fields.len() || section.skipped);
     let mut content = Content::default();
     for field in &section.fields {
         let name = bounds.line(&String::from_utf8_lossy(field.name), LINE_BYTES);
@@ -71,7 +74,8 @@ fn content(data: &[u8]) -> Content {
         content.headers.push(Header { name, value });
     }
     let body = mime::read(&section.fields, data.get(section.body..).unwrap_or_default(), &mut bounds);
-    Content { text: body.text, attachments: body.attachments, truncated: bounds.cut, ..content }
+    let Body { text, attachments, text_only } = body;
+    Content { text, attachments, text_only: text_only && !bounds.cut, truncated: bounds.cut, ..content }
 }
 
 /// The value of a field for mail-parser, which wants a line end after it.

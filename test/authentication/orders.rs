@@ -1,5 +1,7 @@
 //! What an order needs of a signature: everything that decides what is read, and who wrote it when.
 
+use std::{fs, path::Path};
+
 use posthorn::mail::AuthResult::*;
 
 use super::scene::{MAIL, SENDING_HOST, Scene, assert_results, signed_over};
@@ -94,6 +96,22 @@ fn an_order_needs_a_signature_of_its_own_domain() {
     let ours = signed_over(&scene.domain, MAIL, &["From", "Subject", "Date"]);
     let checked = scene.check(scene.domain.sign(&String::from_utf8(ours).unwrap()));
     assert!(checked.order_covered, "{}", checked.order_gap);
+}
+
+/// Recorded: OpenDKIM signs Date, Subject, From and To of these mails, not Message-ID.
+#[test]
+fn opendkim_with_debians_defaults_proves_a_question_and_no_order() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("test/data/authentication");
+    let mut scene = Scene::new();
+    scene.zone = fs::read_to_string(folder.join("opendkim-debian.zone")).unwrap();
+    for name in ["question", "order"] {
+        let mail = fs::read(folder.join(format!("opendkim-debian-{name}.eml"))).unwrap();
+        let checked = scene.check(mail);
+        assert_results(&checked, None, Pass, Pass);
+        assert_eq!(checked.reason, "depot.example is proven by DKIM to have sent the mail.");
+        assert_eq!(checked.order_gap, "its DKIM signature does not cover Message-ID", "{name}");
+        assert!(!checked.order_covered);
+    }
 }
 
 #[test]

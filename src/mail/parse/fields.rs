@@ -16,6 +16,8 @@ pub(crate) struct Section<'x> {
     pub(crate) count: usize,
     /// Offset of the body.
     pub(crate) body: usize,
+    /// There are lines that are no field, and are in neither.
+    pub(crate) skipped: bool,
 }
 
 #[cfg(feature = "net")]
@@ -29,7 +31,7 @@ impl<'x> Section<'x> {
 /// Splits the header section at the start of `data`, which ends at the first empty line or with the data. Lines that
 /// are no field (no colon, or white space in the name) are skipped.
 pub(crate) fn section(data: &[u8], max: usize) -> Section<'_> {
-    let mut section = Section { fields: Vec::new(), count: 0, body: data.len() };
+    let mut section = Section { fields: Vec::new(), count: 0, body: data.len(), skipped: false };
     // Name of the field being read, and where its value starts.
     let mut open: Option<(&[u8], usize)> = None;
     let mut start = 0;
@@ -41,12 +43,13 @@ pub(crate) fn section(data: &[u8], max: usize) -> Section<'_> {
                 section.body = start + line.len();
                 return section;
             }
-            if let Some(colon) = line.iter().position(|&byte| byte == b':') {
+            open = line.iter().position(|&byte| byte == b':').and_then(|colon| {
                 let name = line.get(..colon).unwrap_or_default().trim_ascii_end();
                 let is_name = !name.is_empty() && !name.iter().any(u8::is_ascii_whitespace);
-                open = is_name.then_some((name, start + colon + 1));
-            }
+                is_name.then_some((name, start + colon + 1))
+            });
         }
+        section.skipped |= open.is_none() && !line.trim_ascii().is_empty();
         start += line.len();
     }
     close(&mut section, open, data, start, max);
@@ -81,6 +84,9 @@ mod tests {
             [Field { name: b"A", value: b" 1\r\n  2\r\n" }, Field { name: b"B", value: b" 4\n" }]
         );
         assert_eq!(data.get(section.body..), Some(&b"C: body"[..]));
+        assert!(section.skipped);
+        assert!(!super::section(b"A: 1\r\n \r\n\r\nx", 10).skipped);
+        assert!(super::section(b"A: 1\r\nshort text", 10).skipped);
     }
 
     #[test]

@@ -2,14 +2,17 @@
 //!
 //! A leaf is decoded once, a level of nesting is scanned once, and both are bounded. A nested message (`message/rfc822`)
 //! is an attachment and is not opened: what it says was not said by this mail's sender.
+//!
+//! `text_only` holds for two shapes, and for each only if nothing in it can be read in another way: one text/plain, or a
+//! multipart/alternative of one text/plain and one text/html of the same words. A multipart/mixed around one of these is none,
+//! although it says the same: it is what mail programs make where there is something else as well.
 
 use std::borrow::Cow;
 
 use mail_parser::{
     ContentType, HeaderValue,
     decoders::{
-        base64::base64_decode, charsets::map::charset_decoder, html::html_to_text,
-        quoted_printable::quoted_printable_decode,
+        base64::base64_decode, charsets::map::charset_decoder, quoted_printable::quoted_printable_decode,
     },
     parsers::MessageStream,
 };
@@ -19,7 +22,8 @@ use super::{
     LINE_BYTES, RAW_VALUE_BYTES,
     bounds::Bounds,
     fields::{Field, section},
-    line_of,
+    html::{self, Html},
+    line_of, plain,
 };
 use crate::mail::Attachment;
 
@@ -41,43 +45,80 @@ const MEDIA_TYPE_BYTES: usize = 255;
 pub(super) struct Body {
     pub(super) text: String,
     pub(super) attachments: Vec<Attachment>,
+    /// The sender's words are all in `text`.
+    pub(super) text_only: bool,
 }
 
 /// Reads a body under the header fields of its mail.
 pub(super) fn read(fields: &[Field], body: &[u8], bounds: &mut Bounds) -> Body {
-    let mut walk = Walk { parts: 0, plain: None, html: None, attachments: Vec::new(), bounds };
+    let mut walk = Walk {
+        parts: 0,
+        is_alternative: false,
+        plain: None,
+        html: None,
+        attachments: Vec::new(),
+        is_certain: true,
+        bounds,
+    };
     walk.part(fields, body, 0, "text/plain");
-    Body { text: walk.plain.or(walk.html).unwrap_or_default(), attachments: walk.attachments }
+    let text_only = walk.is_text_only() && !walk.bounds.cut;
+    let html = walk.html.map(|html| html.text).unwrap_or_default();
+    // A text part of nothing stands beside HTML that says something in mails of careless programs.
+    let text = walk.plain.filter(|plain| !plain.trim().is_empty() || html.is_empty()).unwrap_or(html);
+    Body { text, attachments: walk.attachments, text_only }
 }
 
 struct Walk<'b> {
     parts: usize,
+    /// The whole body is a `multipart/alternative`.
+    is_alternative: bool,
     plain: Option<String>,
-    html: Option<String>,
+    html: Option<Html>,
     attachments: Vec<Attachment>,
+    /// Everything so far is read in one way by everybody.
+    is_certain: bool,
     bounds: &'b mut Bounds,
 }
 
 impl Walk<'_> {
+    fn is_text_only(&self) -> bool {
+        if !self.is_certain || !self.attachments.is_empty() {
+            return false;
+        }
+        match (&self.plain, &self.html, self.parts) {
+            (Some(_), None, 1) => true,
+            (Some(plain), Some(html), 3) if self.is_alternative => {
+                !html.more && plain::same_words(plain, &html.text)
+            }
+            _ => false,
+        }
+    }
+
     fn part(&mut self, fields: &[Field], body: &[u8], depth: usize, default: &str) {
         self.parts += 1;
         if self.parts > MAX_PARTS {
             self.bounds.cut = true;
             return;
         }
+        self.is_certain &= plain::is_certain(fields);
         let content_type = self.structured(fields, "content-type");
         let disposition = self.structured(fields, "content-disposition");
         let media_type = content_type.as_ref().map_or_else(|| default.to_owned(), media_type);
         let boundary = content_type.as_ref().and_then(|value| value.attribute("boundary"));
         if media_type.starts_with("multipart/") && !boundary.unwrap_or_default().is_empty() {
+            // Its parts have encodings of their own (RFC 2045 section 6.4).
+            self.is_certain &= !matches!(encoding(fields).as_deref(), Some(b"base64" | b"quoted-printable"));
             let (parts, outside) = split(body, boundary.unwrap_or_default().as_bytes(), MAX_PARTS);
             // A Content-Type that no signature covers can be exchanged, so that what was written stands outside.
             self.bounds.cut_if(outside && !parts.is_empty());
             if depth < MAX_DEPTH && !parts.is_empty() {
+                self.is_alternative |= depth == 0 && media_type == "multipart/alternative";
                 // RFC 2046 section 5.1.5.
                 let default = if media_type == "multipart/digest" { "message/rfc822" } else { "text/plain" };
                 for part in parts {
                     let section = section(part, MAX_PART_FIELDS);
+                    // What was meant as text, without the empty line before it.
+                    self.bounds.cut_if(section.skipped);
                     self.part(
                         &section.fields,
                         part.get(section.body..).unwrap_or_default(),
@@ -103,8 +144,10 @@ impl Walk<'_> {
                 self.plain = Some(self.bounds.text(&text, TEXT_BYTES));
             }
             "text/html" if is_body && self.html.is_none() => {
-                let text = html_to_text(&self.text(&content, charset));
-                self.html = Some(self.bounds.text(&text, TEXT_BYTES));
+                let mut html = html::to_text(&self.text(&content, charset), TEXT_BYTES);
+                self.bounds.cut_if(html.cut);
+                html.text = self.bounds.text(&html.text, TEXT_BYTES);
+                self.html = Some(html);
             }
             _ => {
                 let attachment = Attachment {
@@ -132,25 +175,32 @@ impl Walk<'_> {
 
     /// The content of a leaf; as it is if its encoding is unknown or broken.
     fn decode<'x>(&mut self, fields: &[Field], body: &'x [u8]) -> Cow<'x, [u8]> {
-        let encoding = fields
-            .iter()
-            .find(|field| field.name.eq_ignore_ascii_case(b"content-transfer-encoding"))
-            .map(|field| field.value.trim_ascii().to_ascii_lowercase());
-        let decoded = match encoding.as_deref() {
-            Some(b"base64") => base64_decode(body),
-            Some(b"quoted-printable") => quoted_printable_decode(body),
-            _ => None,
+        let encoding = encoding(fields);
+        let (decoded, is_encoded) = match encoding.as_deref() {
+            Some(b"base64") => (base64_decode(body), true),
+            Some(b"quoted-printable") => (quoted_printable_decode(body), true),
+            _ => (None, false),
         };
+        let failed = is_encoded && decoded.is_none();
+        self.is_certain &= !failed && plain::is_encoded_well(encoding.as_deref(), body);
         decoded.map_or(Cow::Borrowed(body), Cow::Owned)
     }
 
     fn text(&mut self, content: &[u8], charset: Option<&str>) -> String {
         let content = self.bounds.bytes(content, RAW_TEXT_BYTES);
-        match charset.and_then(|charset| charset_decoder(charset.as_bytes())) {
+        let text = match charset.and_then(|charset| charset_decoder(charset.as_bytes())) {
             Some(decode) => decode(content),
             None => String::from_utf8_lossy(content).into_owned(),
-        }
+        };
+        self.is_certain &= plain::is_decoded_well(charset, content, &text);
+        text
     }
+}
+
+/// The Content-Transfer-Encoding, in lower case.
+fn encoding(fields: &[Field]) -> Option<Vec<u8>> {
+    let is_encoding = |field: &&Field| field.name.eq_ignore_ascii_case(b"content-transfer-encoding");
+    fields.iter().find(is_encoding).map(|field| field.value.trim_ascii().to_ascii_lowercase())
 }
 
 fn media_type(value: &ContentType) -> String {

@@ -1,0 +1,174 @@
+//! What an element does to the text in it.
+
+use html5gum::StartTag;
+
+/// How an element separates what is before it, and after it, from what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Break {
+    /// It stands in a line.
+    None,
+    /// A column of a table.
+    Cell,
+    /// A line of its own.
+    Line,
+    /// `<br>`: ends a line, and is an empty line after that.
+    Hard,
+    /// Lines of its own between empty ones.
+    Paragraph,
+}
+
+/// What becomes of the text in an element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// It is shown.
+    None,
+    /// It is for the program, as in `<style>`.
+    Code,
+    /// It is for nobody.
+    Hidden,
+    /// Somebody else's words.
+    Quote,
+    /// The same, until the first quote in it has ended: Gmail puts answers between pieces of a quotation in there.
+    QuoteUntilQuote,
+    /// Struck through.
+    Struck,
+    /// Its line ends count.
+    AsItIs,
+}
+
+pub(super) struct Role {
+    pub(super) breaks: Break,
+    pub(super) effect: Effect,
+    /// It has no end.
+    pub(super) is_void: bool,
+    /// The mail that is answered begins here, not marked as a quote.
+    pub(super) rest_is_quote: bool,
+    /// It shows something that is no text.
+    pub(super) more: bool,
+}
+
+const VOID: &[&[u8]] = &[
+    b"area", b"base", b"br", b"col", b"embed", b"hr", b"img", b"input", b"link", b"meta", b"source",
+    b"track", b"wbr",
+];
+const PICTURES: &[&[u8]] = &[
+    b"audio",
+    b"button",
+    b"canvas",
+    b"embed",
+    b"iframe",
+    b"img",
+    b"input",
+    b"math",
+    b"object",
+    b"picture",
+    b"select",
+    b"svg",
+    b"textarea",
+    b"video",
+];
+/// Classes of what mail programs put around the mail that is answered, beside `blockquote`.
+const QUOTES: &[&str] = &["moz-cite-prefix", "yahoo_quoted", "protonmail_quote", "zmail_extra"];
+/// Ids and classes that Outlook, Exchange and Zimbra put before it.
+const SEPARATORS: &[&str] = &[
+    "divrplyfwdmsg",
+    "appendonsend",
+    "mail-editor-reference-message-container",
+    "outlookmessageheader",
+    "zwchr",
+];
+/// Outlook's line above it.
+const RULES: &[&str] = &["border-top:solid#e1e1e11.0pt", "border-top:solid#b5c4df1.0pt"];
+
+impl Role {
+    pub(super) fn of(tag: &StartTag<()>) -> Self {
+        let name: &[u8] = &tag.name;
+        let attribute = |name: &[u8]| {
+            let value = tag.attributes.get(name)?;
+            Some(String::from_utf8_lossy(value).to_ascii_lowercase())
+        };
+        let style: String =
+            attribute(b"style").unwrap_or_default().chars().filter(|c| !c.is_whitespace()).collect();
+        let class = attribute(b"class").unwrap_or_default();
+        let id = attribute(b"id").unwrap_or_default();
+        let names = || class.split_whitespace().chain([id.as_str()]);
+        let hidden = tag.attributes.contains_key(&b"hidden"[..]) || style.split(';').any(hides);
+        let effect = match name {
+            b"head" | b"style" | b"script" | b"title" | b"template" | b"noscript" => Effect::Code,
+            _ if hidden => Effect::Hidden,
+            b"blockquote" => Effect::Quote,
+            b"div" if attribute(b"name").as_deref() == Some("quote") => Effect::Quote,
+            _ if names().any(|name| QUOTES.iter().any(|quote| name.starts_with(quote))) => Effect::Quote,
+            _ if names().any(|name| name == "gmail_quote") => Effect::QuoteUntilQuote,
+            b"s" | b"strike" | b"del" => Effect::Struck,
+            _ if style.contains("line-through") => Effect::Struck,
+            b"pre" | b"textarea" | b"listing" | b"xmp" | b"plaintext" => Effect::AsItIs,
+            _ => Effect::None,
+        };
+        Self {
+            breaks: breaks(name),
+            effect,
+            is_void: VOID.contains(&name),
+            rest_is_quote: names().any(|name| SEPARATORS.contains(&name.trim_start_matches("x_")))
+                || RULES.iter().any(|rule| style.contains(rule)),
+            more: PICTURES.contains(&name) || style.contains("url("),
+        }
+    }
+}
+
+/// One declaration of a `style` attribute, without white space.
+fn hides(declaration: &str) -> bool {
+    let Some((property, value)) = declaration.split_once(':') else { return false };
+    let value = value.trim_end_matches("!important");
+    let number = value.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '%').parse::<f32>();
+    match property {
+        "display" => value == "none",
+        "visibility" => matches!(value, "hidden" | "collapse"),
+        "mso-hide" => value == "all",
+        // Smaller than anybody reads.
+        "font-size" => number.is_ok_and(|size| size == 0.0 || size <= 1.0 && value.ends_with("px")),
+        "opacity" | "max-height" | "max-width" => number.is_ok_and(|size| size == 0.0),
+        _ => false,
+    }
+}
+
+/// Whether styles or what else is not text change which words are seen.
+pub(super) fn adds_words(code: &str) -> bool {
+    let code: String = code.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_ascii_lowercase();
+    let code = code.replace("behavior:url(", "");
+    ["content:", "display:none", "visibility:hidden", "font-size:0", "url(", "line-through"]
+        .iter()
+        .any(|word| code.contains(word))
+}
+
+pub(super) fn breaks(name: &[u8]) -> Break {
+    match name {
+        b"br" => Break::Hard,
+        b"td" | b"th" => Break::Cell,
+        b"div" | b"li" | b"tr" | b"dt" | b"dd" | b"address" | b"article" | b"aside" | b"body"
+        | b"caption" | b"center" | b"details" | b"dialog" | b"fieldset" | b"figcaption" | b"figure"
+        | b"footer" | b"form" | b"header" | b"hgroup" | b"html" | b"legend" | b"main" | b"menu" | b"nav"
+        | b"option" | b"search" | b"section" | b"summary" | b"tbody" | b"tfoot" | b"thead" => Break::Line,
+        b"p" | b"blockquote" | b"dl" | b"h1" | b"h2" | b"h3" | b"h4" | b"h5" | b"h6" | b"hr" | b"listing"
+        | b"ol" | b"plaintext" | b"pre" | b"table" | b"ul" | b"xmp" => Break::Paragraph,
+        _ => Break::None,
+    }
+}
+
+/// Ends what is open in it, though it stands in a line.
+pub(super) fn is_region(name: &[u8]) -> bool {
+    matches!(name, b"head" | b"style" | b"script" | b"title" | b"template" | b"noscript" | b"object" | b"svg")
+}
+
+/// Whether the start of `name` ends an element `open` that has no end tag.
+pub(super) fn closes(name: &[u8], open: &[u8]) -> bool {
+    match open {
+        b"p" => !matches!(breaks(name), Break::None | Break::Hard | Break::Cell),
+        b"li" | b"option" => name == open,
+        b"td" | b"th" => matches!(name, b"td" | b"th" | b"tr"),
+        b"tr" => name == b"tr",
+        b"dt" | b"dd" => matches!(name, b"dt" | b"dd"),
+        b"head" => name == b"body",
+        _ => false,
+    }
+}

@@ -1,0 +1,145 @@
+//! What makes a text certain: whoever reads it reads the same words.
+//!
+//! An order rests on this, so that everything unusual counts against it.
+
+use super::fields::Field;
+
+/// Fields that say how a part is read.
+const FIELDS: [&str; 4] =
+    ["mime-version", "content-type", "content-transfer-encoding", "content-disposition"];
+/// Charsets whose letters of US-ASCII are those of US-ASCII, wherever they stand.
+const PLAIN_CHARSETS: [&str; 4] = ["iso-8859-", "windows-125", "koi8-", "utf-8"];
+
+/// Whether the header fields of a part leave no choice: none twice, a type that can be read, shown where it stands.
+pub(super) fn is_certain(fields: &[Field]) -> bool {
+    let values = |name: &str| {
+        let name = name.to_owned();
+        fields
+            .iter()
+            .filter(move |field| field.name.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|field| field.value)
+    };
+    let is = |value: &[u8], expected: &str| value.trim_ascii().eq_ignore_ascii_case(expected.as_bytes());
+    FIELDS.iter().all(|name| values(name).count() <= 1)
+        && values("mime-version").all(|value| is(value, "1.0"))
+        && values("content-disposition").all(|value| is(value, "inline"))
+        && values("content-type").all(|value| {
+            let kind = value.split(|&byte| byte == b';').next().unwrap_or_default();
+            let mut halves = kind.trim_ascii().split(|&byte| byte == b'/');
+            let is_word = |half: &[u8]| !half.is_empty() && half.iter().all(|&byte| is_token(byte));
+            halves.next().is_some_and(is_word)
+                && halves.next().is_some_and(is_word)
+                && halves.next().is_none()
+        })
+}
+
+/// RFC 2045 section 5.1, as far as names of types use it.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-+._".contains(&byte)
+}
+
+/// Whether `body` is what its Content-Transfer-Encoding, in lower case, says.
+pub(super) fn is_encoded_well(encoding: Option<&[u8]>, body: &[u8]) -> bool {
+    match encoding {
+        None | Some(b"7bit" | b"8bit" | b"binary") => true,
+        Some(b"quoted-printable") => {
+            // A line end is added, so that the last line may end with a soft one.
+            let body = [body, b"\n"].concat();
+            body.split(|&byte| byte == b'=').skip(1).all(|piece| {
+                let line = piece.iter().position(|&byte| byte == b'\n').and_then(|end| piece.get(..end));
+                matches!(piece, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
+                    || line.is_some_and(|line| line.trim_ascii().is_empty())
+            })
+        }
+        Some(b"base64") => {
+            let digits: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+            let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
+            let padding = digits.iter().rev().take_while(|&&byte| byte == b'=').count();
+            let (text, _) = digits.split_at(digits.len() - padding);
+            padding <= 2 && digits.len() % 4 == 0 && text.iter().all(is_digit)
+        }
+        Some(_) => false,
+    }
+}
+
+/// Whether `text` is all that `content` says in this charset, and shows its words in the order in which they stand.
+pub(super) fn is_decoded_well(charset: Option<&str>, content: &[u8], text: &str) -> bool {
+    let charset = charset.map(str::to_ascii_lowercase);
+    let is_plain = match charset.as_deref() {
+        None | Some("us-ascii") => content.is_ascii(),
+        Some(charset) => PLAIN_CHARSETS.iter().any(|plain| charset.starts_with(plain)),
+    };
+    let is_direction = |c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    is_plain
+        && !text.contains(|c: char| {
+            c == char::REPLACEMENT_CHARACTER || c.is_control() && !"\r\n\t".contains(c) || is_direction(c)
+        })
+}
+
+/// Whether two renderings of a mail say the same words, quote marks, emphasis and line ends aside.
+pub(super) fn same_words(one: &str, other: &str) -> bool {
+    words(one).eq(words(other))
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .map(|line| line.trim_start_matches(|c: char| c == '>' || c.is_whitespace()))
+        .flat_map(str::split_whitespace)
+        .map(|word| word.trim_matches('*'))
+        .filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoding_is_what_it_says_or_is_none() {
+        for (encoding, body) in [
+            ("quoted-printable", "a=3D=\r\nb= \r\nc=C3=A9="),
+            ("base64", "c3RvcCB0cnVja18x\r\n"),
+            ("base64", "YQ==\r\n"),
+            ("7bit", "a=zz"),
+        ] {
+            assert!(is_encoded_well(Some(encoding.as_bytes()), body.as_bytes()), "{body}");
+        }
+        for (encoding, body) in [
+            ("quoted-printable", "a=zz"),
+            ("quoted-printable", "stop truck_1= 2"),
+            ("quoted-printable", "a==3D"),
+            ("base64", "c3RvcA==dHJ1Y2s="),
+            ("base64", "c3Rv!cCB0"),
+            ("base64", "c3RvcCB0c"),
+            ("uuencode", "x"),
+            ("", "x"),
+        ] {
+            assert!(!is_encoded_well(Some(encoding.as_bytes()), body.as_bytes()), "{encoding} {body}");
+        }
+    }
+
+    #[test]
+    fn a_charset_shows_its_letters_in_their_order() {
+        for (charset, content) in [(None, "a"), (Some("UTF-8"), "é\tü\r\n"), (Some("iso-8859-15"), "é")] {
+            assert!(is_decoded_well(charset, content.as_bytes(), content), "{charset:?}");
+        }
+        for (charset, content, text) in [
+            (None, "é", "é"),
+            (Some("us-ascii"), "é", "é"),
+            (Some("utf-7"), "a", "a"),
+            (Some("utf-16"), "a", "a"),
+            (Some("made-up"), "a", "a"),
+            (Some("utf-8"), "a", "\u{fffd}"),
+            (Some("utf-8"), "a\u{8}", "a\u{8}"),
+            (Some("utf-8"), "\u{202e}a", "\u{202e}a"),
+        ] {
+            assert!(!is_decoded_well(charset, content.as_bytes(), text), "{charset:?} {text:?}");
+        }
+    }
+
+    #[test]
+    fn the_same_words_may_be_set_otherwise() {
+        assert!(same_words("*stop*  truck_1\n\n> a\n>> b", "stop truck_1\n> a b\n"));
+        assert!(!same_words("stop truck_1", "stop truck_12"));
+        assert!(!same_words("stop truck_1", "stop truck_1 later"));
+    }
+}
