@@ -2,7 +2,7 @@
 //!
 //! A node has one table of [`Spec`]s, the only home of its defaults; the README's tables and the ROS parameter
 //! descriptors are made from it. [`resolve`] turns overrides into a complete [`Values`], or says which parameter,
-//! which value and which rule; unknown names are errors.
+//! which value and which rule. A name that is nearly one of the table is an error; others are another node's.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -19,6 +19,8 @@ pub enum Value {
     Text(String),
     /// `string[]`
     Texts(Vec<String>),
+    /// Of a type that no parameter of posthorn has; as text.
+    Other(String),
 }
 
 impl Value {
@@ -30,6 +32,7 @@ impl Value {
             Self::Double(_) => "double",
             Self::Text(_) => "string",
             Self::Texts(_) => "string[]",
+            Self::Other(_) => "another",
         }
     }
 }
@@ -42,6 +45,7 @@ impl fmt::Display for Value {
             Self::Double(value) => write!(f, "{value:?}"),
             Self::Text(value) => write!(f, "{value:?}"),
             Self::Texts(value) => write!(f, "{value:?}"),
+            Self::Other(value) => write!(f, "{value}"),
         }
     }
 }
@@ -147,15 +151,15 @@ pub const fn drain_timeout(default_s: f64) -> Spec {
 /// A parameter that ends the process at start.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ParamError {
-    /// No parameter has this name.
-    #[error("parameter '{name}' = {value}: unknown; this node has {known}")]
-    Unknown {
+    /// No parameter has this name, but one has nearly.
+    #[error("parameter '{name}' = {value}: unknown; did you mean '{meant}'?")]
+    Misspelt {
         /// As given.
         name: String,
         /// As given.
         value: String,
-        /// All names.
-        known: String,
+        /// The parameter of the node that is named nearly so.
+        meant: &'static str,
     },
     /// The value has another type.
     #[error("parameter '{name}' = {value}: is of type {is}, must be {must}")]
@@ -193,22 +197,39 @@ impl ParamError {
 
 /// A value for every parameter of a table, each valid by itself.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Values(BTreeMap<&'static str, Value>);
+pub struct Values {
+    own: BTreeMap<&'static str, Value>,
+    foreign: BTreeMap<String, Value>,
+}
 
 /// Fills `specs` with `overrides`. An `int` given for a `double` is taken as such, as a person writes `5` for `5.0`.
+/// Whoever sets parameters for all nodes (`/**` in a file, `set_parameter` in a launch file) sets those of other nodes here
+/// too: they are kept apart, unless they look like one of the table.
 ///
 /// # Errors
-/// The first override, by name, that is unknown, of the wrong type or outside its rule.
+/// The first override, by name, that is misspelt, of the wrong type or outside its rule.
 pub fn resolve(specs: &[Spec], overrides: BTreeMap<String, Value>) -> Result<Values, ParamError> {
-    let mut values: BTreeMap<_, _> = specs.iter().map(|spec| (spec.name, spec.default.value())).collect();
+    let mut own: BTreeMap<_, _> = specs.iter().map(|spec| (spec.name, spec.default.value())).collect();
+    let mut foreign = BTreeMap::new();
     for (name, value) in overrides {
-        let Some(spec) = specs.iter().find(|spec| spec.name == name) else {
-            let known = specs.iter().map(|spec| spec.name).collect::<Vec<_>>().join(", ");
-            return Err(ParamError::Unknown { name, value: value.to_string(), known });
-        };
-        values.insert(spec.name, spec.check(value)?);
+        if let Some(spec) = specs.iter().find(|spec| spec.name == name) {
+            own.insert(spec.name, spec.check(value)?);
+        } else if let Some(spec) = specs.iter().find(|spec| looks_like(&name, spec.name)) {
+            return Err(ParamError::Misspelt { name, value: value.to_string(), meant: spec.name });
+        } else {
+            foreign.insert(name, value);
+        }
     }
-    Ok(Values(values))
+    Ok(Values { own, foreign })
+}
+
+/// Whether somebody who wrote `given` meant `name`: two letters are wrong, in a short name one, or the last words are
+/// missing or too many, such as a unit.
+fn looks_like(given: &str, name: &str) -> bool {
+    let given = given.to_ascii_lowercase().replace('-', "_");
+    let longer = |long: &str, short: &str| long.strip_prefix(short).is_some_and(|rest| rest.starts_with('_'));
+    let allowed = if given.len().min(name.len()) > 5 { 2 } else { 1 };
+    longer(&given, name) || longer(name, &given) || strsim::osa_distance(&given, name) <= allowed
 }
 
 impl Spec {
@@ -243,7 +264,7 @@ macro_rules! getter {
         /// # Errors
         /// [`ParamError::Undeclared`], a defect of the node.
         pub fn $name(&self, name: &'static str) -> Result<$type, ParamError> {
-            match self.0.get(name) {
+            match self.own.get(name) {
                 Some(Value::$variant(value)) => Ok(value.clone()),
                 _ => Err(ParamError::Undeclared(name)),
             }
@@ -284,7 +305,12 @@ impl Values {
 
     /// All values by name, to be declared to ROS.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Value)> {
-        self.0.iter().map(|(&name, value)| (name, value))
+        self.own.iter().map(|(&name, value)| (name, value))
+    }
+
+    /// What was set and is not in the table: for other nodes, it seems.
+    pub fn foreign(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.foreign.iter().map(|(name, value)| (name.as_str(), value))
     }
 }
 
@@ -341,10 +367,39 @@ mod tests {
             "parameter 'port' = \"25\": is of type string, must be int"
         );
         assert_eq!(
-            error("prot", Value::Int(1)),
-            "parameter 'prot' = 1: unknown; this node has port, rate, policy"
+            error("policy", Value::Other("[1, 2]".into())),
+            "parameter 'policy' = [1, 2]: is of type another, must be string"
         );
+        assert_eq!(error("prot", Value::Int(1)), "parameter 'prot' = 1: unknown; did you mean 'port'?");
         assert_eq!(error("rate", Value::Double(f64::NAN)), "parameter 'rate' = NaN: must be 0.1 to 10.0");
+    }
+
+    #[test]
+    fn tells_a_misspelt_parameter_from_another_node_s() {
+        for (given, name) in [
+            ("max_recipient", "max_recipients"),
+            ("max_recpients", "max_recipients"),
+            ("Max-Recipients", "max_recipients"),
+            ("drain_timeout", "drain_timeout_s"),
+            ("rate_hz_s", "rate_hz"),
+            ("vehicle", "vehicles"),
+            ("sede", "seed"),
+        ] {
+            assert!(looks_like(given, name), "{given} {name}");
+        }
+        for (given, name) in [
+            ("robot_description", "routes"),
+            ("frame_id", "seed"),
+            ("need", "seed2"),
+            ("controller.rate", "rate_hz"),
+            ("battery_topic", "battery_low"),
+        ] {
+            assert!(!looks_like(given, name), "{given} {name}");
+        }
+        let values = with("robot_description", Value::Other("[1]".into())).unwrap();
+        let foreign: Vec<_> = values.foreign().map(|(name, value)| format!("{name} {value}")).collect();
+        assert_eq!(foreign, ["robot_description [1]"]);
+        assert_eq!(values.iter().count(), 3);
     }
 
     #[test]

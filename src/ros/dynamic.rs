@@ -1,8 +1,8 @@
 //! Subscriptions to any installed message type by name, through rclrs's dynamic messages; r2r knows only types that
 //! were there when it was built.
 //!
-//! rclrs needs a context and a node of its own: one more node in the graph, named after the r2r node with
-//! `_subscriptions` behind it. Only number fields are read, by their path.
+//! rclrs needs a context and a node of its own: one more node in the graph, hidden (its name begins with an
+//! underscore) and named after the r2r node: `_vehicle_router_subscriptions`. Only number fields are read, by their path.
 
 use std::{sync::Arc, thread::JoinHandle};
 
@@ -44,7 +44,7 @@ pub fn subscribe(
     subscriptions: &[NumberSubscription],
     receive: impl Fn(usize, Vec<f64>) + Clone + Send + Sync + 'static,
 ) -> Result<DynamicSubscriptions, RosError> {
-    let name = format!("{node}_subscriptions");
+    let name = format!("_{node}_subscriptions");
     let of_node = |error: RclrsError| RosError::Dynamic {
         topic: name.clone(),
         type_name: "node".to_owned(),
@@ -109,13 +109,13 @@ impl Drop for DynamicSubscriptions {
     }
 }
 
-/// The remapping rules of a command line for topics, which hold for this node too; name, namespace and parameters are
-/// the other node's.
+/// The remapping rules of a command line for topics and the security enclave, which hold for this node too; name, namespace
+/// and parameters are the other node's.
 fn remappings(arguments: impl Iterator<Item = String>) -> Vec<String> {
     let mut kept = vec!["posthorn".to_owned(), "--ros-args".to_owned()];
     let mut arguments = arguments.skip_while(|argument| argument != "--ros-args");
     while let Some(argument) = arguments.next() {
-        if argument != "-r" && argument != "--remap" {
+        if !["-r", "--remap", "-e", "--enclave"].contains(&argument.as_str()) {
             continue;
         }
         if let Some(rule) = arguments.next().filter(|rule| !rule.contains("__n")) {

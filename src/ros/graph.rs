@@ -124,13 +124,24 @@ impl Graph {
     where
         T::Request: Send,
     {
-        let name = service.facts.name;
+        self.serve_named(service.facts.name, &service.facts.own_name())
+    }
+
+    /// Serves `name`; the log names `service`.
+    pub(super) fn serve_named<T: WrappedServiceTypeSupport + Send + 'static>(
+        &mut self,
+        service: &'static str,
+        name: &str,
+    ) -> Result<mpsc::Receiver<Request<T>>, RosError>
+    where
+        T::Request: Send,
+    {
         let stream = self.node.create_service(name, service_qos()).map_err(|source| RosError::Create {
             what: "service",
             name: name.to_owned(),
             source,
         })?;
-        Ok(self.pump(name, stream, SERVICE_DEPTH))
+        Ok(self.pump(service, stream, SERVICE_DEPTH))
     }
 
     /// A client of `service`.

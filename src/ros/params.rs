@@ -1,54 +1,65 @@
 //! A node's parameter table to ROS: overrides in, values and descriptions out, and every change refused.
+//!
+//! The services are served here and not by r2r, whose descriptions know neither read-only nor a range.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
 };
 
-use futures::StreamExt;
-use r2r::{Parameter, ParameterValue, RosParams, indexmap::IndexMap};
+use r2r::{
+    ParameterValue,
+    rcl_interfaces::{
+        msg::{
+            FloatingPointRange, IntegerRange, ListParametersResult, ParameterDescriptor, ParameterType,
+            ParameterValue as Answer, SetParametersResult,
+        },
+        srv::{
+            DescribeParameters, GetParameterTypes, GetParameters, ListParameters, SetParameters,
+            SetParametersAtomically,
+        },
+    },
+};
 
-use super::{RosError, graph::Graph};
-use crate::params::{ParamError, Spec, Value, Values};
+use super::{
+    RosError,
+    graph::{Graph, ServiceType},
+};
+use crate::params::{Default, Rule, Spec, Value, Values};
 
-/// Every node has it. True is refused: mails come in the system's time, and so must what they are compared with.
-const USE_SIM_TIME: &str = "use_sim_time";
+/// Every node has it, and whoever simulates sets it for all of them. It changes nothing here: mails come in the system's time,
+/// and so must what they are compared with.
+const USE_SIM_TIME: Spec = Spec {
+    name: "use_sim_time",
+    default: Default::Bool(false),
+    rule: Rule::Any,
+    unit: "",
+    description: "Without effect: the node stamps with the time of the system, in which mails come.",
+};
 
-/// Parameters that rcl gives every node; not ours to judge.
-fn belongs_to_rcl(name: &str) -> bool {
-    name == USE_SIM_TIME || name.starts_with("qos_overrides.")
+/// Parameters that client libraries give every node; not ours to judge.
+fn belongs_to_every_node(name: &str) -> bool {
+    name == USE_SIM_TIME.name
+        || name == "start_type_description_service"
+        || name.starts_with("qos_overrides.")
 }
 
 /// What launch and the command line set, for [`crate::params::resolve`].
-///
-/// # Errors
-/// A parameter of a type that no parameter of posthorn has, or simulated time.
-pub fn overrides(graph: &mut Graph) -> Result<BTreeMap<String, Value>, ParamError> {
+pub fn overrides(graph: &mut Graph) -> BTreeMap<String, Value> {
     let params = graph.node().params.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(ParameterValue::Bool(true)) = params.get(USE_SIM_TIME).map(|parameter| &parameter.value) {
-        return Err(ParamError::rule(USE_SIM_TIME, true, "false: nodes stamp with the time of the system"));
+    let others = params.iter().filter(|(name, _)| !belongs_to_every_node(name));
+    others.map(|(name, parameter)| (name.clone(), from_ros(&parameter.value))).collect()
+}
+
+fn from_ros(value: &ParameterValue) -> Value {
+    match value {
+        ParameterValue::Bool(value) => Value::Bool(*value),
+        ParameterValue::Integer(value) => Value::Int(*value),
+        ParameterValue::Double(value) => Value::Double(*value),
+        ParameterValue::String(value) => Value::Text(value.clone()),
+        ParameterValue::StringArray(value) => Value::Texts(value.clone()),
+        other => Value::Other(format!("{other:?}")),
     }
-    params
-        .iter()
-        .filter(|(name, _)| !belongs_to_rcl(name))
-        .map(|(name, parameter)| {
-            let value = match &parameter.value {
-                ParameterValue::Bool(value) => Value::Bool(*value),
-                ParameterValue::Integer(value) => Value::Int(*value),
-                ParameterValue::Double(value) => Value::Double(*value),
-                ParameterValue::String(value) => Value::Text(value.clone()),
-                ParameterValue::StringArray(value) => Value::Texts(value.clone()),
-                other => {
-                    return Err(ParamError::Unknown {
-                        name: name.clone(),
-                        value: format!("{other:?}"),
-                        known: "no parameter of this type".to_owned(),
-                    });
-                }
-            };
-            Ok((name.clone(), value))
-        })
-        .collect()
 }
 
 /// Declares `values` and serves the parameter services; needs a tokio runtime.
@@ -56,72 +67,162 @@ pub fn overrides(graph: &mut Graph) -> Result<BTreeMap<String, Value>, ParamErro
 /// # Errors
 /// If the middleware refuses a service.
 pub fn declare(graph: &mut Graph, specs: &'static [Spec], values: &Values) -> Result<(), RosError> {
-    let table = Table { specs, values: values.iter().map(|(name, value)| (name, to_ros(value))).collect() };
-    let created = graph.node().make_derived_parameter_handler(Arc::new(Mutex::new(table)));
-    let (handler, events) = created.map_err(|source| RosError::Create {
-        what: "parameter services of",
-        name: graph.name(),
-        source,
+    let sim_time = {
+        let params = graph.node().params.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(params.get(USE_SIM_TIME.name).map(|set| &set.value), Some(ParameterValue::Bool(true)))
+    };
+    if sim_time {
+        tracing::warn!(
+            "parameter 'use_sim_time' = true: without effect, the node stamps with the time of the system"
+        );
+    }
+    let mut table = Table(values.iter().filter_map(|(name, value)| Entry::of(specs, name, value)).collect());
+    table.0.insert(USE_SIM_TIME.name, Entry { spec: USE_SIM_TIME, value: to_ros(&Value::Bool(sim_time)) });
+    let table = Arc::new(table);
+    serve::<DescribeParameters::Service>(graph, &table, "~/describe_parameters", |table, request| {
+        DescribeParameters::Response {
+            descriptors: request.names.iter().map(|name| table.descriptor(name)).collect(),
+        }
     })?;
-    tokio::spawn(handler);
-    // Nothing changes, so nothing is ever told; the stream must be drained all the same.
-    tokio::spawn(events.for_each(|_| std::future::ready(())));
+    serve::<GetParameters::Service>(graph, &table, "~/get_parameters", |table, request| {
+        let values = request.names.iter().map(|name| table.value(name));
+        GetParameters::Response { values: values.collect() }
+    })?;
+    serve::<GetParameterTypes::Service>(graph, &table, "~/get_parameter_types", |table, request| {
+        let types = request.names.iter().map(|name| table.value(name).type_);
+        GetParameterTypes::Response { types: types.collect() }
+    })?;
+    serve::<ListParameters::Service>(graph, &table, "~/list_parameters", |table, request| {
+        ListParameters::Response { result: table.list(&request.prefixes) }
+    })?;
+    serve::<SetParameters::Service>(graph, &table, "~/set_parameters", |table, request| {
+        let results = request.parameters.iter().map(|parameter| table.refuse(&parameter.name));
+        SetParameters::Response { results: results.collect() }
+    })?;
+    serve::<SetParametersAtomically::Service>(
+        graph,
+        &table,
+        "~/set_parameters_atomically",
+        |table, request| {
+            // None is changed, so no change is made of none.
+            let first = request.parameters.first().map(|parameter| table.refuse(&parameter.name));
+            let result = first.unwrap_or(SetParametersResult { successful: true, reason: String::new() });
+            SetParametersAtomically::Response { result }
+        },
+    )
+}
+
+fn serve<T: ServiceType + Send + 'static>(
+    graph: &mut Graph,
+    table: &Arc<Table>,
+    name: &'static str,
+    answer: impl Fn(&Table, &T::Request) -> T::Response + Send + 'static,
+) -> Result<(), RosError>
+where
+    T::Request: Send,
+    T::Response: Send,
+{
+    let mut requests = graph.serve_named::<T>(name, name)?;
+    let table = Arc::clone(table);
+    tokio::spawn(async move {
+        while let Some(request) = requests.recv().await {
+            let response = answer(&table, &request.message);
+            if let Err(error) = request.respond(response) {
+                tracing::warn!(%error, service = name, "an answer is lost");
+            }
+        }
+    });
     Ok(())
 }
 
-fn to_ros(value: &Value) -> ParameterValue {
-    match value {
-        Value::Bool(value) => ParameterValue::Bool(*value),
-        Value::Int(value) => ParameterValue::Integer(*value),
-        Value::Double(value) => ParameterValue::Double(*value),
-        Value::Text(value) => ParameterValue::String(value.clone()),
-        Value::Texts(value) => ParameterValue::StringArray(value.clone()),
+/// All parameters of a node, by name.
+struct Table(BTreeMap<&'static str, Entry>);
+
+struct Entry {
+    spec: Spec,
+    value: Answer,
+}
+
+impl Entry {
+    fn of(specs: &[Spec], name: &'static str, value: &Value) -> Option<(&'static str, Self)> {
+        let spec = *specs.iter().find(|spec| spec.name == name)?;
+        Some((name, Self { spec, value: to_ros(value) }))
     }
 }
 
-/// The table as r2r's parameter services ask for it.
-struct Table {
-    specs: &'static [Spec],
-    values: BTreeMap<&'static str, ParameterValue>,
-}
-
-impl RosParams for Table {
-    fn register_parameters(
-        &mut self,
-        _prefix: &str,
-        _param: Option<Parameter>,
-        params: &mut IndexMap<String, Parameter>,
-    ) -> r2r::Result<()> {
-        for spec in self.specs {
-            if let Some(value) = self.values.get(spec.name) {
-                let mut parameter = Parameter::new(value.clone());
-                parameter.description = spec.description;
-                params.insert(spec.name.to_owned(), parameter);
-            }
+/// A value as the services carry it; not set, if it is of no type that posthorn has.
+fn to_ros(value: &Value) -> Answer {
+    let mut answer = Answer::default();
+    let kind = match value {
+        Value::Bool(value) => {
+            answer.bool_value = *value;
+            ParameterType::PARAMETER_BOOL as u8
         }
-        Ok(())
-    }
-
-    fn get_parameter(&mut self, name: &str) -> r2r::Result<ParameterValue> {
-        self.values.get(name).cloned().ok_or_else(|| not_declared(name))
-    }
-
-    fn set_parameter(&mut self, name: &str, _value: &ParameterValue) -> r2r::Result<()> {
-        Err(if self.values.contains_key(name) { read_only(name) } else { not_declared(name) })
-    }
-
-    fn check_parameter(&self, name: &str, _value: &ParameterValue) -> r2r::Result<()> {
-        Err(if self.values.contains_key(name) { read_only(name) } else { not_declared(name) })
-    }
+        Value::Int(value) => {
+            answer.integer_value = *value;
+            ParameterType::PARAMETER_INTEGER as u8
+        }
+        Value::Double(value) => {
+            answer.double_value = *value;
+            ParameterType::PARAMETER_DOUBLE as u8
+        }
+        Value::Text(value) => {
+            answer.string_value.clone_from(value);
+            ParameterType::PARAMETER_STRING as u8
+        }
+        Value::Texts(value) => {
+            answer.string_array_value.clone_from(value);
+            ParameterType::PARAMETER_STRING_ARRAY as u8
+        }
+        Value::Other(_) => ParameterType::PARAMETER_NOT_SET as u8,
+    };
+    answer.type_ = kind;
+    answer
 }
 
-fn not_declared(name: &str) -> r2r::Error {
-    r2r::Error::InvalidParameterName { name: name.to_owned() }
-}
+impl Table {
+    /// Not set, if there is no such parameter.
+    fn value(&self, name: &str) -> Answer {
+        self.0.get(name).map(|entry| entry.value.clone()).unwrap_or_default()
+    }
 
-fn read_only(name: &str) -> r2r::Error {
-    r2r::Error::ParameterValueConv {
-        name: name.to_owned(),
-        msg: "is read-only: restart the node to change it".to_owned(),
+    /// Only the name, and the type "not set", if there is no such parameter.
+    fn descriptor(&self, name: &str) -> ParameterDescriptor {
+        let mut descriptor = ParameterDescriptor { name: name.to_owned(), ..ParameterDescriptor::default() };
+        let Some(Entry { spec, value }) = self.0.get(name) else { return descriptor };
+        descriptor.type_ = value.type_;
+        descriptor.read_only = true;
+        descriptor.description = spec.description.to_owned();
+        if !spec.unit.is_empty() {
+            descriptor.description = format!("{} [{}]", spec.description, spec.unit);
+        }
+        match spec.rule {
+            Rule::Any => {}
+            Rule::IntRange(from_value, to_value) => {
+                descriptor.integer_range = vec![IntegerRange { from_value, to_value, step: 1 }];
+            }
+            Rule::DoubleRange(from_value, to_value) => {
+                descriptor.floating_point_range =
+                    vec![FloatingPointRange { from_value, to_value, step: 0.0 }];
+            }
+            rule @ (Rule::NotEmpty | Rule::OneOf(_)) => descriptor.additional_constraints = rule.to_string(),
+        }
+        descriptor
+    }
+
+    /// No name has a dot in it, so depth makes no difference.
+    fn list(&self, prefixes: &[String]) -> ListParametersResult {
+        let asked = |name: &str| prefixes.is_empty() || prefixes.iter().any(|prefix| prefix == name);
+        let names = self.0.keys().filter(|name| asked(name)).map(|&name| name.to_owned()).collect();
+        ListParametersResult { names, prefixes: Vec::new() }
+    }
+
+    fn refuse(&self, name: &str) -> SetParametersResult {
+        let reason = if self.0.contains_key(name) {
+            format!("parameter '{name}' is read-only: set it in the parameter file and restart the node")
+        } else {
+            format!("parameter '{name}': this node has none of this name")
+        };
+        SetParametersResult { successful: false, reason }
     }
 }

@@ -83,7 +83,13 @@ where
     let created = r2r::Node::create(context, facts.name, "");
     let mut graph = Graph::new(created.map_err(|source| super::RosError::Node { name: facts.name, source })?);
     logging::install(&mut graph)?;
-    let values = resolve(facts.specs, params::overrides(&mut graph)?)?;
+    let values = resolve(facts.specs, params::overrides(&mut graph))?;
+    for (name, value) in values.foreign() {
+        tracing::warn!(
+            "parameter '{name}' = {value}: this node has none of this name; see {} --help",
+            facts.name
+        );
+    }
     let parameters = load(&values, &state_directory(&state_home(), &graph.namespace(), &graph.name()))?;
     let drain_timeout = values.seconds(DRAIN_TIMEOUT)?;
 

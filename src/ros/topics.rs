@@ -62,12 +62,19 @@ pub struct Service<T> {
 /// What is to be known of a service.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceFacts {
-    /// Name, relative to the namespace.
+    /// Name, relative to the namespace: the default name of the node that serves it, a slash, and the service.
     pub name: &'static str,
     /// Full name of the service type.
     pub type_name: &'static str,
     /// What it is for.
     pub purpose: &'static str,
+}
+
+impl ServiceFacts {
+    /// The name as the node that serves it says it: below its own, which launch may have changed.
+    pub(super) fn own_name(&self) -> String {
+        self.name.split_once('/').map_or_else(|| self.name.to_owned(), |(_, own)| format!("~/{own}"))
+    }
 }
 
 impl<T> Service<T> {

@@ -36,7 +36,7 @@ fn interfaces_are_current() {
 fn interfaces() -> String {
     let mut text = String::from(
         "<!-- Made by `make docs` of src/ros/topics.rs, src/ros/qos.rs, msg/ and srv/. -->\n\n# Interfaces\n\n\
-         Names are relative to the namespace that launch gives, services begin with the name of the node that serves them, and\n\
+         Names are relative to the namespace that launch gives, services begin with the name of the node that serves them, also a\n         changed one, and\n\
          `/diagnostics` (`diagnostic_msgs/msg/DiagnosticArray`, every node, at 1 Hz) is absolute as everywhere in ROS.\n\
          A message is specified by the comments in its file.\n\n## Topics\n\n",
     );

@@ -72,7 +72,9 @@ fn parameter_files_are_valid_and_repeat_no_default() {
         }
         let shown = shown(node);
         all += shown.len();
-        with(shown);
+        for values in [values, with(shown)] {
+            assert_eq!(values.foreign().next(), None, "config/{}.yaml", node.name);
+        }
     }
     assert!(all > 10, "no file sets anything: read wrongly?");
 }
