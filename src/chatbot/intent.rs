@@ -4,9 +4,11 @@
 //! - A line is a request only as a whole. The first `READ_LINES` of the sender's own lines are looked at.
 //! - A question is taken from the text if exactly one is there; if none is, from the subject. An inherited subject
 //!   ("Re: status") counts only if the reply has no words of its own.
-//! - An order stands alone: every one of the sender's own lines, subject included, is this order. The subject may also be
-//!   empty, inherited, one of `NEUTRAL_SUBJECTS` or the vehicle's name. An inherited subject orders nothing.
-//! - A mail that holds an order which is not taken is never answered as if it did not: it is unclear.
+//! - An order stands alone: every one of the sender's own lines is this order. The subject may say anything but another order, a
+//!   question, or a word that can mean that the order does not hold, or not yet. An inherited subject orders nothing, and the
+//!   text below a forwarded one is not the sender's.
+//! - A mail that reads like an order which is not taken is never answered as if it did not: it is unclear, and says what it
+//!   looks like.
 //! - What was read as an order may be carried out only if [`may_order`] agrees.
 
 mod seeming;
@@ -21,8 +23,6 @@ use crate::{
 
 /// How many of the sender's own lines are looked at for a question.
 const READ_LINES: usize = 20;
-/// Subjects that add nothing to the order in the text.
-const NEUTRAL_SUBJECTS: &[&str] = &["order", "command", "request", "urgent", "fleet", "posthorn", "vehicle"];
 
 /// What a mail asks for. Names of vehicles are in lower case, as they are compared without regard to case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +80,17 @@ pub enum Unclear {
     /// An order with a question mark.
     #[error("it holds an order with a question mark")]
     Asking,
-    /// An order in a subject after "Re:" or "Fwd:".
-    #[error("it holds an order in a subject that was taken over from another mail")]
+    /// An order that trails off, or goes on.
+    #[error("it holds an order that does not end")]
+    Unfinished,
+    /// An order under a subject that may say otherwise.
+    #[error("it holds an order, but its subject may say something else")]
+    Subject,
+    /// An order above a signature, or below a quotation, whose words may say otherwise.
+    #[error("it holds an order, but its signature or the line before a quotation may say something else")]
+    Aside,
+    /// An order in a subject after "Re:" or "Fwd:", or in the text of a forwarded mail.
+    #[error("it holds an order that was taken over from another mail")]
     Inherited,
     /// An order in a mail that was cut at a bound.
     #[error("it holds an order, but parts of the mail could not be read")]
@@ -146,54 +155,72 @@ pub fn may_order(content: &Content, verdict: &Verdict) -> Result<(), Unclear> {
 /// The order that a mail seems to give, in the sender's own words. An inherited subject is the sender's only if nothing
 /// else is.
 fn seeming(content: &Content) -> Option<Seeming> {
-    let sender = content.from.first().map_or("", |from| from.name.as_str());
     let subject = reading::subject(&content.subject);
-    let own = reading::own_lines(&content.text, sender)
-        .unwrap_or_else(|| content.text.lines().take(READ_LINES).collect());
+    let own = reading::own(&content.text, sender(content)).map(|own| own.lines);
+    let own = own.unwrap_or_else(|| content.text.lines().take(READ_LINES).collect());
     let subject = (!subject.inherited || own.is_empty()).then_some(subject.words);
     seeming::find(subject.into_iter().chain(own))
 }
 
+fn sender(content: &Content) -> &str {
+    content.from.first().map_or("", |from| from.name.as_str())
+}
+
 fn interpret(content: &Content) -> Result<Request, Unclear> {
-    let sender = content.from.first().map_or("", |from| from.name.as_str());
     let subject = reading::subject(&content.subject);
-    let own = reading::own_lines(&content.text, sender).ok_or(Unclear::TooLong)?;
+    let own = reading::own(&content.text, sender(content)).ok_or(Unclear::TooLong)?;
     let in_subject = parse(subject.words);
-    let in_text: Vec<_> = own.iter().map(|line| (*line, parse(line))).collect();
+    let in_text: Vec<_> = own.lines.iter().map(|line| (*line, parse(line))).collect();
 
     let orders = in_text.iter().filter(|(_, request)| request.as_ref().is_some_and(Request::is_order));
-    let subject_order = in_subject.as_ref().filter(|request| request.is_order());
     if let Some((_, Some(order))) = orders.clone().next() {
-        let asking = orders.clone().any(|(line, _)| line.contains('?'));
         let alone = in_text.iter().all(|(_, request)| request.as_ref() == Some(order));
-        let subject_agrees = subject.inherited || subject_agrees(subject.words, in_subject.as_ref(), order);
+        let mut lines = orders.map(|(line, _)| *line);
         return match () {
-            () if asking => Err(Unclear::Asking),
+            () if lines.clone().any(|line| line.contains('?')) => Err(Unclear::Asking),
             () if content.truncated => Err(Unclear::Truncated),
-            () if !alone || !subject_agrees => Err(Unclear::NotAlone),
+            () if !alone => Err(Unclear::NotAlone),
+            () if subject.forwarded => Err(Unclear::Inherited),
+            () if lines.any(reading::trails_off) => Err(Unclear::Unfinished),
+            () if !subject.inherited && !agrees(subject.words, in_subject.as_ref(), order) => {
+                Err(Unclear::Subject)
+            }
+            () if !is_harmless(&own.aside, order) => Err(Unclear::Aside),
             () => Ok(order.clone()),
         };
     }
-    if let Some(order) = subject_order {
+    if let Some(order) = in_subject.as_ref().filter(|request| request.is_order()) {
         return match () {
-            () if subject.inherited && own.is_empty() => Err(Unclear::Inherited),
+            () if subject.inherited && own.lines.is_empty() => Err(Unclear::Inherited),
             // A reply to an answer about an order: the text speaks.
             () if subject.inherited => question(None, &in_text),
             () if subject.words.contains('?') => Err(Unclear::Asking),
             () if content.truncated => Err(Unclear::Truncated),
-            () if !own.is_empty() => Err(Unclear::NotAlone),
+            () if !own.lines.is_empty() => Err(Unclear::NotAlone),
+            () if reading::trails_off(subject.words) => Err(Unclear::Unfinished),
+            () if !is_harmless(&own.aside, order) => Err(Unclear::Aside),
             () => Ok(order.clone()),
         };
     }
-    let speaks = !subject.inherited || own.is_empty();
+    let speaks = !subject.inherited || own.lines.is_empty();
     question(in_subject.filter(|_| speaks), &in_text)
 }
 
-fn subject_agrees(words: &str, request: Option<&Request>, order: &Request) -> bool {
-    let plain = reading::words(words).join(" ");
-    let neutral = plain.is_empty() || NEUTRAL_SUBJECTS.contains(&plain.as_str());
-    let asks = words.contains('?');
-    !asks && (request == Some(order) || neutral || order.vehicle() == Some(plain.as_str()))
+/// Whether a subject, which was read as `request`, leaves the order in the text as it is.
+fn agrees(words: &str, request: Option<&Request>, order: &Request) -> bool {
+    let says_the_same = request.is_none_or(|request| request == order);
+    says_the_same && !words.contains('?') && !reading::trails_off(words) && is_harmless(&[words], order)
+}
+
+/// Whether lines beside an order say nothing about it, or the same: no other order or vehicle, no condition.
+fn is_harmless(lines: &[&str], order: &Request) -> bool {
+    let Request::Order(command, vehicle) = order else { return false };
+    lines.iter().all(|line| {
+        let same = seeming::find([*line]).is_none_or(|seeming| {
+            seeming.command == *command && seeming.vehicle.is_none_or(|named| named == *vehicle)
+        });
+        same && !reading::is_doubtful(line) && !seeming::names_another(line, vehicle)
+    })
 }
 
 fn question(in_subject: Option<Request>, in_text: &[(&str, Option<Request>)]) -> Result<Request, Unclear> {

@@ -1,50 +1,24 @@
 //! What of a mail are the sender's own words: subject without prefixes, text without quotes, signature and courtesies.
 //!
 //! A line is dropped only if it certainly says nothing; what is not recognised stays, so that an order next to it is
-//! not taken ([`super::intent`]).
+//! not taken ([`super::intent`]). What is dropped without being known word by word is kept aside: a signature, and "On … wrote:".
+
+mod phrases;
+mod programs;
+
+use self::{
+    phrases::{AT_BEGINNING, AT_END, COURTESIES, DOUBTS, FORWARDS, NOT_IN_A_DATE, PREFIXES, URGENCY},
+    programs::PROGRAMS,
+};
 
 /// Most lines of a text, quotes included.
 const MAX_LINES: usize = 10_000;
 /// Longest line that can be a request, bytes.
 const MAX_REQUEST_BYTES: usize = 200;
+/// Shortest line of underscores that Outlook puts above the mail that is answered.
+const RULE: &str = "__________";
 
-const PREFIXES: &[&str] = &["re:", "fwd:", "fw:", "aw:", "wg:"];
 const PUNCTUATION: &[char] = &['.', '!', '?', ',', ';', ':', '…'];
-/// Lines without a meaning, after lower case and without punctuation at the end.
-const COURTESIES: &[&str] = &[
-    "hi",
-    "hello",
-    "hey",
-    "dear posthorn",
-    "hi posthorn",
-    "hello posthorn",
-    "hey posthorn",
-    "posthorn",
-    "hi all",
-    "hello all",
-    "hi team",
-    "hello team",
-    "hi there",
-    "hello there",
-    "good morning",
-    "good afternoon",
-    "good evening",
-    "good day",
-    "please",
-    "thanks",
-    "thank you",
-    "many thanks",
-    "thanks in advance",
-    "cheers",
-    "best",
-    "regards",
-    "best regards",
-    "kind regards",
-    "best wishes",
-    "greetings",
-    "sincerely",
-    "yours sincerely",
-];
 
 /// A subject: its words and whether they are inherited from another mail.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,17 +27,20 @@ pub(super) struct Subject<'a> {
     pub words: &'a str,
     /// It had a prefix such as "Re:" or "Fwd:".
     pub inherited: bool,
+    /// It had a prefix such as "Fwd:": the text may be somebody else's.
+    pub forwarded: bool,
 }
 
 /// Takes the prefixes from a subject.
 pub(super) fn subject(text: &str) -> Subject<'_> {
-    let mut words = text.trim();
-    let mut inherited = false;
-    while let Some(rest) = PREFIXES.iter().find_map(|prefix| strip_prefix_ignoring_case(words, prefix)) {
-        words = rest.trim_start();
-        inherited = true;
+    let mut subject = Subject { words: text.trim(), inherited: false, forwarded: false };
+    while let Some((prefix, rest)) =
+        PREFIXES.iter().find_map(|prefix| Some((prefix, strip_prefix_ignoring_case(subject.words, prefix)?)))
+    {
+        let forwarded = subject.forwarded || FORWARDS.contains(prefix);
+        subject = Subject { words: rest.trim_start(), inherited: true, forwarded };
     }
-    Subject { words, inherited }
+    subject
 }
 
 fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
@@ -71,119 +48,234 @@ fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str
     head.eq_ignore_ascii_case(prefix).then_some(tail)
 }
 
-/// The lines of `text` that `sender` (a display name) wrote and that may mean something. `None`: too many to tell.
-pub(super) fn own_lines<'a>(text: &'a str, sender: &str) -> Option<Vec<&'a str>> {
-    let all: Vec<&str> = text.lines().take_while(|line| !ends_text(line)).take(MAX_LINES + 1).collect();
-    if all.len() > MAX_LINES {
+/// The lines of a text that its sender wrote.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Own<'a> {
+    /// Those that may mean something.
+    pub lines: Vec<&'a str>,
+    /// Those of a signature, and what stands before a quote: dropped for their place, not for their words.
+    pub aside: Vec<&'a str>,
+}
+
+/// The lines of `text` that `sender` (a display name) wrote. `None`: too many to tell.
+pub(super) fn own<'a>(text: &'a str, sender: &str) -> Option<Own<'a>> {
+    let mut all: Vec<&str> =
+        text.lines().take(MAX_LINES + 1).map(str::trim).filter(|line| !line.is_empty()).collect();
+    if all.len() > MAX_LINES || text.lines().nth(MAX_LINES).is_some() {
         return None;
     }
-    let mut own = Vec::new();
+    let mut own = Own::default();
+    let mut following = all.iter().skip(1).copied().map(Some).chain([None]);
+    if let Some(end) = all.iter().position(|line| is_end(line, following.next().flatten())) {
+        let below = all.split_off(end);
+        if below.first() == Some(&"--") {
+            own.aside = below_signature(&below, sender);
+        }
+    }
     // Backwards, because "On … wrote:" is told by the quote that follows it; clients wrap it into two lines.
     let mut before_quote = false;
     let mut attribution = None;
-    for line in all.into_iter().rev().map(str::trim).filter(|line| !line.is_empty()) {
+    for line in all.into_iter().rev() {
         if line.starts_with('>') {
-            own.extend(attribution.take());
+            own.lines.extend(attribution.take());
             before_quote = true;
             continue;
         }
         if let Some(second_half) = attribution.take() {
             if begins_attribution(line) {
+                if !is_dated(&format!("{line} {second_half}")) {
+                    own.aside.extend([second_half, line]);
+                }
                 continue;
             }
-            own.push(second_half);
+            own.lines.push(second_half);
         } else if std::mem::take(&mut before_quote) && line.ends_with("wrote:") {
-            attribution = (!begins_attribution(line)).then_some(line);
+            if !begins_attribution(line) {
+                attribution = Some(line);
+            } else if !is_dated(line) {
+                own.aside.push(line);
+            }
             continue;
         }
-        if !is_courtesy(line, sender) {
-            own.push(line);
-        }
+        own.lines.extend(meaningful(line, sender));
     }
-    own.extend(attribution);
-    own.reverse();
+    own.lines.extend(attribution);
+    own.lines.reverse();
     Some(own)
 }
 
-/// The signature (RFC 3676 section 4.3) or the copy of the mail that is answered begins.
-fn ends_text(line: &str) -> bool {
-    let line = line.trim();
-    line == "--" || line.starts_with("-----") && line.to_ascii_lowercase().contains("original message")
+/// The signature (RFC 3676 section 4.3) or the copy of the mail that is answered begins with `line`. A copy begins with
+/// fields of its header.
+fn is_end(line: &str, next: Option<&str>) -> bool {
+    let is_field = |line: &str| line.char_indices().take(12).any(|(_, c)| c == ':');
+    let is_rule = line.starts_with("-----") && line.to_ascii_lowercase().contains("original message")
+        || line.starts_with(RULE) && line.trim_matches('_').is_empty();
+    line == "--" || is_rule && next.is_some_and(is_field)
+}
+
+/// Of a signature that begins with the sender's name, the rest is left alone: disclaimers have every word in them.
+fn below_signature<'a>(lines: &[&'a str], sender: &str) -> Vec<&'a str> {
+    let lines: Vec<_> =
+        lines.iter().copied().filter(|line| *line != "--" && !line.starts_with('>')).collect();
+    let sender = sender.to_lowercase();
+    let is_named = |line: &str| {
+        let line = line.to_lowercase();
+        sender.split_whitespace().any(|part| part.len() > 2 && tokens(&line).any(|token| token == part))
+    };
+    if lines.first().is_some_and(|first| is_named(first)) { Vec::new() } else { lines }
 }
 
 fn begins_attribution(line: &str) -> bool {
     strip_prefix_ignoring_case(line, "on ").is_some()
 }
 
-fn is_courtesy(line: &str, sender: &str) -> bool {
-    let line = line.trim_end_matches(PUNCTUATION).to_ascii_lowercase();
-    let sender = sender.to_ascii_lowercase();
-    let mut words = line.split_whitespace();
-    let is_name = !line.is_empty() && words.all(|word| sender.split_whitespace().any(|part| part == word));
-    line.is_empty() || is_name || COURTESIES.contains(&line.as_str())
+/// Whether a line before a quote is what mail programs write there: it has a year, and no word that they do not use.
+fn is_dated(line: &str) -> bool {
+    let line = line.to_lowercase();
+    let is_year = |token: &str| token.len() == 4 && token.bytes().all(|byte| byte.is_ascii_digit());
+    tokens(&line).any(is_year) && !tokens(&line).any(|token| NOT_IN_A_DATE.contains(&token))
 }
 
-/// The words of a line in lower case, without "please", "thanks" and punctuation at the end; empty if it is too long.
+/// What of a line says something: all, nothing, or its only sentence that is no courtesy.
+fn meaningful<'a>(line: &'a str, sender: &str) -> Option<&'a str> {
+    if is_courtesy(line, sender) {
+        return None;
+    }
+    let mut rest = sentences(line).into_iter().filter(|sentence| !is_courtesy(sentence, sender));
+    match (rest.next(), rest.next()) {
+        (None, _) => None,
+        (Some(only), None) => Some(only),
+        _ => Some(line),
+    }
+}
+
+/// The sentences of a line, a greeting before the first comma of one apart.
+fn sentences(line: &str) -> Vec<&str> {
+    let ends = line.char_indices().zip(line.chars().skip(1)).filter_map(|((at, c), next)| {
+        let trails_off = line.get(..at).is_some_and(|head| head.ends_with('.'));
+        (next.is_whitespace() && ("!?".contains(c) || c == '.' && !trails_off)).then_some(at + 1)
+    });
+    let mut start = 0;
+    let sentences = ends.chain([line.len()]).filter_map(|end| {
+        let sentence = line.get(start..end)?.trim();
+        start = end;
+        Some(match sentence.split_once([',', ':']) {
+            Some((greeting, rest)) if is_courtesy(greeting, "") => [greeting, rest.trim()],
+            _ => [sentence, ""],
+        })
+    });
+    sentences.flatten().filter(|sentence| !sentence.is_empty()).collect()
+}
+
+fn is_courtesy(line: &str, sender: &str) -> bool {
+    let line = without_links(line).to_lowercase();
+    let line = line.trim_end_matches(|c: char| PUNCTUATION.contains(&c) || c.is_whitespace());
+    let sender = sender.to_lowercase();
+    let is_name = |words: &str| {
+        let words = words.trim_start_matches(|c: char| c.is_whitespace() || ",-–—/".contains(c));
+        words.split_whitespace().all(|word| sender.split_whitespace().any(|part| part == word))
+    };
+    let named = |phrase: &str| {
+        line.strip_prefix(phrase)
+            .is_some_and(|rest| !rest.starts_with(char::is_alphanumeric) && is_name(rest))
+    };
+    line.is_empty()
+        || is_name(line)
+        || URGENCY.contains(&line)
+        || PROGRAMS.contains(&line)
+        || COURTESIES.iter().any(|phrase| named(phrase))
+}
+
+/// Without `<https://…>`, which programs put behind their names.
+fn without_links(line: &str) -> String {
+    let mut text = String::new();
+    let mut rest = line;
+    while let Some((before, link)) = rest.split_once("<http") {
+        let Some((address, after)) =
+            link.split_once('>').filter(|(link, _)| !link.contains(char::is_whitespace))
+        else {
+            break;
+        };
+        // A name that is an address is a word.
+        if !address.contains("://") {
+            break;
+        }
+        text.push_str(before);
+        rest = after;
+    }
+    text + rest
+}
+
+/// The words of a line in lower case, without what is only polite or urgent, and without punctuation at the end; empty if it
+/// is too long.
 pub(super) fn words(line: &str) -> Vec<String> {
     if line.len() > MAX_REQUEST_BYTES {
         return Vec::new();
     }
     let line = line.to_ascii_lowercase();
-    let mut line = bare(&line);
-    for courtesy in ["thanks", "thank you", "please"] {
-        // Only a whole word: "display please", not "displease".
-        if let Some(rest) = line.strip_suffix(courtesy)
-            && rest.ends_with(|c: char| c.is_whitespace() || c == ',')
-        {
-            line = bare(rest);
-        }
+    let mut rest = bare(&line);
+    // Each takes a word away.
+    while let Some(shorter) = without_filler(rest) {
+        rest = shorter;
     }
-    let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-    if words.first().is_some_and(|first| first.trim_end_matches(',') == "please") {
-        words.remove(0);
-    }
-    words
+    rest.split_whitespace().map(str::to_owned).collect()
 }
 
+/// Only whole words: "display please", not "displease". A line that is one is that word.
+fn without_filler(line: &str) -> Option<&str> {
+    let parts = |c: char| c.is_whitespace() || ",:!-".contains(c);
+    let end = AT_END.iter().find_map(|filler| {
+        let rest = line.strip_suffix(filler).filter(|rest| rest.ends_with(parts))?;
+        Some(bare(rest))
+    });
+    let beginning = || {
+        AT_BEGINNING.iter().find_map(|filler| {
+            let rest = line.strip_prefix(filler).filter(|rest| rest.starts_with(parts))?;
+            Some(bare(rest.trim_start_matches(parts)))
+        })
+    };
+    end.or_else(beginning).or((line == "please").then_some(""))
+}
+
+/// Without white space, punctuation at the end, and the stars of a mail program's bold type.
 fn bare(line: &str) -> &str {
-    line.trim_end_matches(|c: char| c.is_whitespace() || PUNCTUATION.contains(&c)).trim_start()
+    let mut line = line.trim();
+    loop {
+        let ended = line.trim_end_matches(|c: char| c.is_whitespace() || PUNCTUATION.contains(&c));
+        let shorter = ended.strip_prefix('*').and_then(|rest| rest.strip_suffix('*')).unwrap_or(ended).trim();
+        if shorter == line {
+            return line;
+        }
+        line = shorter;
+    }
+}
+
+/// A line that goes on, or trails off: "stop truck_1, …".
+pub(super) fn trails_off(line: &str) -> bool {
+    let line = line.trim_end_matches(|c: char| c.is_whitespace() || c == '*');
+    line.contains("..") || line.contains(['…', ';']) || line.ends_with([',', ':'])
+}
+
+/// Whether a line has a word in it that can take back an order or put it off, or a time of day.
+pub(super) fn is_doubtful(line: &str) -> bool {
+    let line = line.to_lowercase();
+    let is_digit = |c: char| c.is_ascii_digit();
+    let has_time = line.char_indices().any(|(at, c)| {
+        let (before, after) =
+            (line.get(..at).unwrap_or_default(), line.get(at + c.len_utf8()..).unwrap_or_default());
+        c == ':' && before.ends_with(is_digit) && after.starts_with(is_digit)
+    });
+    let is_hour = |token: &str| {
+        let unit = token.trim_start_matches(is_digit);
+        unit.len() < token.len() && matches!(unit, "am" | "pm" | "h" | "uhr")
+    };
+    has_time || tokens(&line).any(|token| DOUBTS.contains(&token) || is_hour(token))
+}
+
+/// Letters, digits and underscores that stand together.
+pub(super) fn tokens(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn strips_all_prefixes_of_a_subject() {
-        assert_eq!(subject(" RE: Fwd:re:Status "), Subject { words: "Status", inherited: true });
-        assert_eq!(subject("Rest: x"), Subject { words: "Rest: x", inherited: false });
-        assert_eq!(subject("é"), Subject { words: "é", inherited: false });
-    }
-
-    #[test]
-    fn drops_quotes_signatures_and_courtesies() {
-        let text = "Hello posthorn,\r\n\r\nwhere is truck_1?\r\n\r\nOn Mon, Bob wrote:\r\n> stop truck_1\r\n\
-                    Best regards,\r\nAnna\r\n-- \r\nstop truck_2\r\n";
-        assert_eq!(own_lines(text, "Anna Schmidt"), Some(vec!["where is truck_1?"]));
-        let wrapped = "status\nOn Sat, Nov 21, 2026 at 6:30 posthorn <p@example.org>\nwrote:\n\n> stop";
-        assert_eq!(own_lines(wrapped, ""), Some(vec!["status"]));
-        assert_eq!(own_lines("status\n-----Original Message-----\nstop truck_1", ""), Some(vec!["status"]));
-    }
-
-    #[test]
-    fn keeps_what_it_does_not_recognise() {
-        let text = "stop truck_1\nwhen Bob wrote:\nAnna\n>x";
-        assert_eq!(own_lines(text, "Bob"), Some(vec!["stop truck_1", "when Bob wrote:", "Anna"]));
-        assert_eq!(own_lines("a\nhe wrote:\n> x", ""), Some(vec!["a", "he wrote:"]));
-        assert_eq!(own_lines(&"a\n".repeat(MAX_LINES + 1), ""), None);
-    }
-
-    #[test]
-    fn words_tolerate_politeness_and_punctuation() {
-        assert_eq!(words("Please, STOP Truck_1, please!"), ["stop", "truck_1"]);
-        assert_eq!(words("where\u{a0}is  truck_1 ?? thank you."), ["where", "is", "truck_1"]);
-        assert_eq!(words("please"), Vec::<String>::new());
-        assert_eq!(words("displease"), ["displease"]);
-        assert_eq!(words(&"a ".repeat(200)), Vec::<String>::new());
-    }
-}
+mod tests;

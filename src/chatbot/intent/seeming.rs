@@ -3,7 +3,10 @@
 
 use std::fmt;
 
-use crate::vehicle::{Command, is_name};
+use crate::{
+    chatbot::reading,
+    vehicle::{Command, is_name},
+};
 
 /// Longest line that is looked at, bytes; of a longer one, its beginning.
 const MAX_BYTES: usize = 2000;
@@ -61,11 +64,7 @@ pub(super) fn find<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<Seemi
 
 fn of_line(line: &str) -> Option<Seeming> {
     let line = line.get(..line.floor_char_boundary(MAX_BYTES)).unwrap_or_default().to_lowercase();
-    let tokens: Vec<&str> = line
-        .split(|c: char| !c.is_alphanumeric() && c != '_')
-        .map(|token| token.trim_matches('_'))
-        .filter(|token| !token.is_empty())
-        .collect();
+    let tokens: Vec<&str> = reading::tokens(&line).collect();
     let (at, command, plain) = tokens.iter().enumerate().find_map(|(at, token)| {
         let (command, words) = WORDS.iter().find(|(_, words)| words.contains(token))?;
         Some((at, *command, words.first() == Some(token)))
@@ -78,6 +77,21 @@ fn of_line(line: &str) -> Option<Seeming> {
     let second = after.get(1).filter(|word| plain && begins && tokens.len() == at + 2 && is_name(word));
     (vehicle.is_some() || plain && (begins || tokens.len() <= SHORT))
         .then(|| Seeming { command, vehicle: vehicle.or_else(|| second.map(|word| (*word).to_owned())) })
+}
+
+/// Whether a line names a vehicle that is not `vehicle`, as far as that can be told: a word with an underscore, or one that
+/// differs from its name in the number only.
+pub(super) fn names_another(line: &str, vehicle: &str) -> bool {
+    let line = line.to_lowercase();
+    let stem = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_').to_owned();
+    let tokens: Vec<&str> = reading::tokens(&line).collect();
+    let is_number = |word: &&str| word.bytes().all(|byte| byte.is_ascii_digit());
+    let pairs = tokens.windows(2).filter(|pair| pair.last().is_some_and(is_number)).map(<[&str]>::concat);
+    let plain = |name: &str| name.replace('_', "");
+    tokens.iter().map(|token| (*token).to_owned()).chain(pairs).any(|name| {
+        let alike = name.contains('_') || stem(&name) == stem(vehicle) && name != stem(vehicle);
+        alike && plain(&name) != plain(vehicle)
+    })
 }
 
 /// The first word with a digit and a letter in it, or a word before a number ("truck 2").
@@ -119,6 +133,17 @@ mod tests {
         ] {
             assert_eq!(shown(line).as_deref(), Some(order), "{line}");
         }
+    }
+
+    #[test]
+    fn sees_another_vehicle() {
+        for line in ["truck_2", "Truck 2 burns", "truck2", "for truck_10", "van_1"] {
+            assert!(names_another(line, "truck_1"), "{line}");
+        }
+        for line in ["truck_1", "Truck 1", "TRUCK1!", "Accident on A9", "gate 3", "the truck", "Emergency"] {
+            assert!(!names_another(line, "truck_1"), "{line}");
+        }
+        assert!(!names_another("truck", "bus_7") && names_another("bus 8", "bus_7"));
     }
 
     #[test]
