@@ -15,7 +15,9 @@ use crate::{
     mail::{AcceptedMail, MailId, mail_of},
     ros::{
         RosError,
-        convert::{delivery_to_ros, disposition_from_ros, mail_to_ros, outbound_from_ros, raw_to_ros},
+        convert::{
+            delivery_to_ros, disposition_from_ros, mail_to_ros, outbound_from_ros, raw_to_ros, refusal_to_ros,
+        },
         diagnostics,
         graph::{Graph, Publisher, Request},
         msg,
@@ -33,6 +35,9 @@ pub const FACTS: NodeFacts = NodeFacts {
 
 /// How often it is looked whether anybody subscribes to mail/raw.
 const LOOK_FOR_SUBSCRIBERS: Duration = Duration::from_millis(200);
+
+/// Refusals of malformed messages that wait to be told; more wait for room.
+const REFUSED: usize = 16;
 
 /// `main` of the executable.
 pub fn main() -> ExitCode {
@@ -52,7 +57,8 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let of_health = handle.clone();
     diagnostics::publish(&mut graph, move || of_health.status())?;
     tokio::spawn(take_dispositions(dispositions, handle.clone()));
-    tokio::spawn(take_outbound(outbound, handle.clone()));
+    let (refuse, mut refused) = mpsc::channel(REFUSED);
+    tokio::spawn(take_outbound(outbound, handle.clone(), refuse));
     tokio::spawn(serve_raw(requests, handle.clone()));
     let mut spinning = graph.spin()?;
 
@@ -70,10 +76,9 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
                     }
                 }
                 Some(delivery) = deliveries.recv() => {
-                    if let Err(error) = delivered.publish(&delivery_to_ros(&delivery, SystemTime::now())) {
-                        tracing::warn!(%error, "a delivery status is lost");
-                    }
+                    tell(&delivered, &delivery_to_ros(&delivery, SystemTime::now()));
                 }
+                Some(status) = refused.recv() => tell(&delivered, &status),
             }
     }
     // Both are journaled: what is not published now is published, or known to be delivered, after the restart.
@@ -96,6 +101,12 @@ fn publish(
     raw.publish(&raw_to_ros(&mail, accepted.data))
 }
 
+fn tell(delivered: &Publisher<msg::DeliveryStatus>, status: &msg::DeliveryStatus) {
+    if let Err(error) = delivered.publish(status) {
+        tracing::warn!(%error, "a delivery status is lost");
+    }
+}
+
 async fn take_dispositions(mut messages: mpsc::Receiver<msg::Disposition>, handle: Handle) {
     while let Some(message) = messages.recv().await {
         match disposition_from_ros(message) {
@@ -110,7 +121,11 @@ async fn take_dispositions(mut messages: mpsc::Receiver<msg::Disposition>, handl
 }
 
 /// One after the other would wait for one sync each; together they share it.
-async fn take_outbound(mut messages: mpsc::Receiver<msg::OutboundMail>, handle: Handle) {
+async fn take_outbound(
+    mut messages: mpsc::Receiver<msg::OutboundMail>,
+    handle: Handle,
+    refuse: mpsc::Sender<msg::DeliveryStatus>,
+) {
     while let Some(message) = messages.recv().await {
         match outbound_from_ros(message) {
             Ok(mail) => {
@@ -122,7 +137,10 @@ async fn take_outbound(mut messages: mpsc::Receiver<msg::OutboundMail>, handle: 
                     }
                 });
             }
-            Err(error) => tracing::warn!(%error, "a message on mail/outbound breaks its specification"),
+            Err(refusal) => {
+                tracing::warn!(error = %refusal.error, "a message on mail/outbound breaks its specification");
+                let _ = refuse.send(refusal_to_ros(&refusal, SystemTime::now())).await;
+            }
         }
     }
 }

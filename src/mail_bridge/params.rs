@@ -57,6 +57,8 @@ pub const SPECS: &[Spec] = &[
     spec("redelivery_max_s", Double(600.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two publications of a mail."),
     spec("smarthost", Text("127.0.0.1:25"), Rule::NotEmpty, "", "Host and port of the SMTP server that outbound mails are handed to."),
     spec("smarthost_timeout_s", Double(60.0), Rule::DoubleRange(0.1, 3600.0), "s", "Time for the smart host to accept a connection and for each of its replies; for the one to a whole mail at least 600 s."),
+    spec("smarthost_connections", Int(4), Rule::IntRange(1, 64), "", "Mails handed to the smart host at once, once it has taken one."),
+    spec("smarthost_probe_s", Double(10.0), Rule::DoubleRange(0.01, 3600.0), "s", "A smart host that is away is connected to so often while mails wait, without a mail; when it is back they go out."),
     spec("sender_address", Text(""), Rule::Any, "", "From of outbound mails that name none; empty: posthorn@ and the hostname."),
     spec("retry_min_s", Double(60.0), Rule::DoubleRange(0.01, 86_400.0), "s", "An outbound mail that failed for now is sent again after this; doubles each time."),
     spec("retry_max_s", Double(3600.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two attempts of an outbound mail."),
@@ -117,6 +119,10 @@ pub struct Params {
     pub smarthost: String,
     /// Bound of each of its replies.
     pub smarthost_timeout: Duration,
+    /// Mails handed to it at once.
+    pub smarthost_connections: usize,
+    /// Time between probes while it is away.
+    pub smarthost_probe: Duration,
     /// From of outbound mails that name none.
     pub sender_address: String,
     /// When an outbound mail is tried again.
@@ -168,6 +174,8 @@ impl Params {
             },
             smarthost: values.text("smarthost")?,
             smarthost_timeout: values.seconds("smarthost_timeout_s")?,
+            smarthost_connections: values.count("smarthost_connections")?,
+            smarthost_probe: values.seconds("smarthost_probe_s")?,
             sender_address: if sender.is_empty() { format!("posthorn@{hostname}") } else { sender },
             retry: BackOff { min: values.seconds("retry_min_s")?, max: values.seconds("retry_max_s")? },
             retry_give_up: Duration::from_secs_f64(

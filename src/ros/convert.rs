@@ -8,7 +8,8 @@ mod verdict;
 
 pub use mail::{accepted_from_ros, mail_from_ros, mail_to_ros, raw_to_ros};
 pub use outbound::{
-    delivery_to_ros, disposition_from_ros, disposition_to_ros, outbound_from_ros, outbound_to_ros,
+    OutboundRefusal, delivery_to_ros, disposition_from_ros, disposition_to_ros, outbound_from_ros,
+    outbound_to_ros, refusal_to_ros,
 };
 pub use receipt::{receipt_from_ros, receipt_to_ros};
 pub use vehicle::{

@@ -2,7 +2,7 @@
 
 use posthorn::{
     mail::{Action, MailId, OutboundKind},
-    mail_bridge::journal::Queued,
+    mail_bridge::bridge::Submitted,
     params::Value,
 };
 
@@ -64,7 +64,7 @@ async fn a_promised_answer_settles_only_when_it_is_in_the_outbox() {
     assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
     let handle = bridge.handle();
     handle.disposition(disposition(id, Action::Ordered)).await.unwrap();
-    assert_eq!(handle.outbound(answer(id, OutboundKind::Answer)).await.unwrap(), Queued::New);
+    assert_eq!(handle.outbound(answer(id, OutboundKind::Answer)).await.unwrap(), Submitted::New);
     assert!(bridge.drain().await);
     assert_eq!(handle.state().journal.unsettled, 0);
 }
@@ -79,7 +79,7 @@ async fn an_answer_stored_before_a_kill_settles_after_it() {
     let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
     assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
     let handle = bridge.handle();
-    assert_eq!(handle.outbound(answer(id, OutboundKind::Answer)).await.unwrap(), Queued::Known);
+    assert_eq!(handle.outbound(answer(id, OutboundKind::Answer)).await.unwrap(), Submitted::Repeated);
     handle.disposition(disposition(id, Action::Answered)).await.unwrap();
     assert!(bridge.drain().await);
     assert_eq!(handle.state().journal.unsettled, 0);

@@ -45,6 +45,7 @@ pub fn params(directory: &Path, overrides: &[(&str, Value)]) -> Params {
         ("journal_directory", text(directory.display())),
         ("retry_min_s", Value::Double(0.02)),
         ("smarthost", text("127.0.0.1:1")),
+        ("smarthost_probe_s", Value::Double(0.02)),
         ("drain_timeout_s", Value::Double(5.0)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
@@ -202,9 +203,14 @@ impl Script {
         Self { rcpt: script(rcpt), data: script(data), connections: Arc::default() }
     }
 
-    /// Serves until the runtime ends.
+    /// Serves on a free port until the runtime ends.
     pub async fn serve(self) -> (SocketAddr, mpsc::UnboundedReceiver<Taken>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.serve_at("127.0.0.1:0".parse().unwrap()).await
+    }
+
+    /// Serves at an address until the runtime ends.
+    pub async fn serve_at(self, address: SocketAddr) -> (SocketAddr, mpsc::UnboundedReceiver<Taken>) {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (taken, mails) = mpsc::unbounded_channel();
         tokio::spawn(async move {

@@ -4,6 +4,7 @@
 //! slowly slows publishing, not accepting. A bridge that is dropped without [`Bridge::drain`] stops as `kill -9`
 //! would stop it: nothing promised is lost.
 
+mod submit;
 mod window;
 
 use std::{
@@ -21,16 +22,17 @@ use tokio::{
 use super::{
     core::Core,
     health,
-    journal::{Journal, JournalError, Queued, Settings},
+    journal::{Journal, JournalError, Settings},
     outbox::{Delivery, Sender, schedule::Schedule},
     params::Params,
     server::{self, Counters, ListenError},
 };
+pub use submit::Submitted;
 use window::{Window, publisher};
 
 use crate::{
     health::Status,
-    mail::{AcceptedMail, Disposition, MailId, OutboundMail, Source},
+    mail::{AcceptedMail, Disposition, MailId, Source},
 };
 
 /// Dispositions and deliveries that wait to be read; more wait for room.
@@ -71,6 +73,9 @@ pub struct Handle {
     max_connections: usize,
     window: Arc<Mutex<health::Intake>>,
     outbox: Arc<Mutex<health::Outbox>>,
+    deliver: mpsc::Sender<Delivery>,
+    /// As whom outbound mails are sent.
+    post: Arc<submit::Post>,
 }
 
 impl Handle {
@@ -80,14 +85,6 @@ impl Handle {
     /// If the bridge has ended.
     pub async fn disposition(&self, disposition: Disposition) -> Result<(), JournalError> {
         self.dispositions.send(disposition).await.map_err(|_| JournalError::Closed)
-    }
-
-    /// Takes an outbound mail; when this returns `Ok` it is on disk, or was.
-    ///
-    /// # Errors
-    /// If the journal has failed or the bridge has ended: submit it again.
-    pub async fn outbound(&self, mail: OutboundMail) -> Result<Queued, JournalError> {
-        self.journal.queue(SystemTime::now(), mail).await
     }
 
     /// Says how many subscribe to the mails; nothing is published while none does. When there are more than before,
@@ -188,6 +185,8 @@ impl Bridge {
             max_connections: params.max_connections,
             window: Arc::default(),
             outbox: Arc::default(),
+            deliver: deliver.clone(),
+            post: Arc::new(submit::Post::new(&params)),
         };
 
         let mut schedule = Schedule::new(params.retry, params.retry_give_up);

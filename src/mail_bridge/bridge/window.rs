@@ -99,8 +99,6 @@ impl Window {
                 if new {
                     // The outbox has ended: the mail is on disk and sent after the restart.
                     let _ = self.queued.send((key, mail));
-                } else {
-                    tracing::debug!(mail_id = %mail.answers, kind = ?mail.kind, "second outbound mail dropped");
                 }
                 input
             }

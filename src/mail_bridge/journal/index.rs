@@ -147,6 +147,11 @@ impl Index {
         self.outbound.get(key).is_some_and(|outbound| outbound.place.is_some() && !outbound.finished())
     }
 
+    /// Whether a forward that is not finished passes the mail on: its bytes are needed though it is settled.
+    pub fn is_passed_on(&self, id: &MailId) -> bool {
+        self.is_pending(&OutboundKey::answering(*id, OutboundKind::Forward))
+    }
+
     /// Last attempt to send, if any.
     pub fn attempt(&self, key: &OutboundKey) -> Option<&Attempt> {
         self.outbound.get(key)?.attempt.as_ref()
@@ -194,7 +199,17 @@ impl Index {
     pub fn live_bytes(&self, segment: u64) -> u64 {
         let mails = self.unsettled.iter().filter_map(|(_, id)| self.mail(id));
         let outbound = self.pending.iter().filter_map(|(_, key)| self.outbound(key));
-        mails.chain(outbound).filter(|place| place.segment == segment).map(|place| place.bytes as u64).sum()
+        let passed_on = self
+            .pending
+            .iter()
+            .filter_map(|(_, key)| key.forwarded().filter(|id| !self.is_unsettled(id)))
+            .filter_map(|id| self.mail(&id));
+        mails
+            .chain(outbound)
+            .chain(passed_on)
+            .filter(|place| place.segment == segment)
+            .map(|place| place.bytes as u64)
+            .sum()
     }
 
     /// A settled mail whose file goes: only its id is kept, and the oldest such id is forgotten beyond the bound.

@@ -38,6 +38,13 @@ impl OutboundKey {
     }
 }
 
+impl OutboundKey {
+    /// The mail that is passed on, if this is a forward.
+    pub fn forwarded(&self) -> Option<MailId> {
+        (self.kind == OutboundKind::Forward as u8).then(|| MailId::from_bytes(self.id))
+    }
+}
+
 impl fmt::Display for OutboundKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", MailId::from_bytes(self.id), self.kind)

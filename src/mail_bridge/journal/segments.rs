@@ -15,6 +15,7 @@ use super::{
     store::{JournalError, Settings, lock},
 };
 use crate::{
+    mail::{Action, Disposition},
     mail_bridge::params::MESSAGE_BYTES,
     record_log::{Each, FILE_MODE, RecordLog, RecordLogError, create_directory},
 };
@@ -135,6 +136,15 @@ impl Segments {
                 {
                     if index.is_unsettled(&mail.id) {
                         self.move_to_end(&record, &mut index)?;
+                    } else if index.is_passed_on(&mail.id) {
+                        // Its forward is not sent yet. Settled again behind it, else it would come again after a restart.
+                        let settled = Disposition {
+                            mail_id: mail.id,
+                            action: Action::Forwarded,
+                            reason: "kept for its forward".to_owned(),
+                        };
+                        self.move_to_end(&record, &mut index)?;
+                        self.move_to_end(&Record::Settled(settled), &mut index)?;
                     } else {
                         mails.push(mail.id);
                     }

@@ -258,6 +258,11 @@ impl Journal {
         }
     }
 
+    /// Last attempt to send an outbound mail, if there was one.
+    pub fn attempt(&self, key: &OutboundKey) -> Option<Attempt> {
+        lock(&self.shared.index).attempt(key).cloned()
+    }
+
     /// Its state, for `/diagnostics`.
     pub fn figures(&self) -> health::Journal {
         lock(&self.shared.figures).clone()

@@ -9,7 +9,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{compose::Composed, schedule::Outcome};
+use super::{
+    compose::{Accepts, Composed},
+    schedule::Outcome,
+};
 
 /// A reply is bounded by `smtp_proto` (4 KiB of text); this much is read at once, bytes.
 const BUFFER_BYTES: usize = 4096;
@@ -60,7 +63,9 @@ pub struct Client<S> {
     /// Read and not yet parsed.
     rest: Vec<u8>,
     utf8: bool,
-    eight_bit: bool,
+    /// It offers SIZE.
+    sizes: bool,
+    accepts: Accepts,
 }
 
 impl Client<TcpStream> {
@@ -83,19 +88,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Errors
     /// If the server does not greet with 220 or refuses both.
     pub async fn greet(stream: S, hostname: &str, timeout: Duration) -> Result<Self, ClientError> {
-        let mut client = Self { stream, timeout, rest: Vec::new(), utf8: false, eight_bit: false };
+        let accepts = Accepts::default();
+        let mut client = Self { stream, timeout, rest: Vec::new(), utf8: false, sizes: false, accepts };
         client.expect(220).await?;
         let ehlo = client.command(&format!("EHLO {hostname}\r\n")).await?;
         if ehlo.code == 250 {
             let extensions: Vec<_> =
                 ehlo.message.lines().map(|line| line.trim().to_ascii_uppercase()).collect();
             client.utf8 = extensions.iter().any(|line| line == "SMTPUTF8");
-            client.eight_bit = extensions.iter().any(|line| line == "8BITMIME");
+            client.accepts.eight_bit = extensions.iter().any(|line| line == "8BITMIME");
+            let size = extensions.iter().find_map(|line| line.strip_prefix("SIZE"));
+            client.sizes = size.is_some();
+            // 0 is no bound (RFC 1870 section 4).
+            client.accepts.size = size.and_then(|size| size.trim().parse().ok()).filter(|size| *size > 0);
         } else {
             client.write(format!("HELO {hostname}\r\n").as_bytes()).await?;
             client.expect(250).await?;
         }
         Ok(client)
+    }
+
+    /// What the server takes.
+    pub fn accepts(&self) -> Accepts {
+        self.accepts
     }
 
     /// Sends a mail to the recipients in `open` (bits). Refusals by the server are an [`Outcome`].
@@ -112,8 +127,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         if utf8 {
             parameters.push_str(" SMTPUTF8");
         }
-        if self.eight_bit && !mail.data.is_ascii() {
+        if self.accepts.eight_bit && !mail.data.is_ascii() {
             parameters.push_str(" BODY=8BITMIME");
+        }
+        if self.sizes {
+            parameters.push_str(&format!(" SIZE={}", mail.data.len()));
         }
         let reply = self.command(&format!("MAIL FROM:<{}>{parameters}\r\n", mail.mail_from)).await?;
         if reply.code != 250 {

@@ -1,10 +1,17 @@
-//! An outbound mail as bytes and envelope. The clock is an argument.
+//! An outbound mail as bytes and envelope. The clock and what the server takes are arguments. Pure.
 
 use std::time::SystemTime;
 
-use mail_builder::{MessageBuilder, headers::raw::Raw};
+use mail_builder::{
+    MessageBuilder,
+    headers::{content_type::ContentType, raw::Raw},
+    mime::MimePart,
+};
 
-use super::schedule::RECIPIENTS;
+use super::{
+    forward::{Original, Way, note},
+    schedule::RECIPIENTS,
+};
 use crate::mail::{OutboundKind, OutboundMail};
 use crate::mail_bridge::journal::OutboundKey;
 
@@ -12,6 +19,28 @@ use crate::mail_bridge::journal::OutboundKey;
 const MESSAGE_ID_BYTES: usize = 900;
 /// Bound of an address, bytes (RFC 5321 section 4.5.3.1.3).
 const ADDRESS_BYTES: usize = 254;
+
+/// What the receiving server takes, by its reply to EHLO.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accepts {
+    /// Lines of 8 bits (RFC 6152).
+    pub eight_bit: bool,
+    /// Largest mail, bytes (RFC 1870), if it says so.
+    pub size: Option<usize>,
+}
+
+/// As whom, when and for which server a mail is composed.
+#[derive(Clone, Copy, Debug)]
+pub struct Post<'a> {
+    /// Stands in for an empty From.
+    pub sender: &'a str,
+    /// Right side of a Message-ID.
+    pub hostname: &'a str,
+    /// For the Date.
+    pub now: SystemTime,
+    /// The server.
+    pub accepts: Accepts,
+}
 
 /// A mail ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +51,8 @@ pub struct Composed {
     pub rcpt_to: Vec<String>,
     /// Header and body, lines ending with CRLF, not dot-stuffed.
     pub data: Vec<u8>,
+    /// Whether the mail that it passes on goes along.
+    pub attached: bool,
 }
 
 /// An outbound mail that cannot be sent, ever.
@@ -33,6 +64,9 @@ pub enum Invalid {
     /// No recipient, or too many.
     #[error("{0} recipients, must be 1 to {RECIPIENTS}")]
     Recipients(usize),
+    /// Too many addresses in Reply-To.
+    #[error("{0} addresses in reply_to, must be at most {RECIPIENTS}")]
+    ReplyTo(usize),
     /// Not a Message-ID.
     #[error(
         "{field} {value:?} is not a Message-ID: printable ASCII without spaces and angle brackets, at most {MESSAGE_ID_BYTES} bytes"
@@ -45,55 +79,100 @@ pub enum Invalid {
     },
 }
 
-/// Composes a mail. `sender` stands in for an empty From. Every time the same, but for the Date.
+/// Whether a mail can be composed. `sender` stands in for an empty From.
 ///
 /// # Errors
 /// If an address or a Message-ID could not stand in a header or an envelope.
-pub fn compose(
-    mail: &OutboundMail,
-    sender: &str,
-    hostname: &str,
-    now: SystemTime,
-) -> Result<Composed, Invalid> {
-    let from = if mail.from.is_empty() { sender } else { &mail.from };
+pub fn check(mail: &OutboundMail, sender: &str) -> Result<(), Invalid> {
     if !(1..=RECIPIENTS).contains(&mail.to.len()) {
         return Err(Invalid::Recipients(mail.to.len()));
     }
-    if !is_address(from) {
-        return Err(Invalid::Address("from"));
+    if mail.reply_to.len() > RECIPIENTS {
+        return Err(Invalid::ReplyTo(mail.reply_to.len()));
     }
-    if !mail.to.iter().all(|to| is_address(to)) {
-        return Err(Invalid::Address("to"));
+    let from = std::slice::from_ref(&mail.from);
+    let from = if mail.from.is_empty() { &[sender.to_owned()] } else { from };
+    for (field, addresses) in [("from", from), ("to", &mail.to), ("reply_to", &mail.reply_to)] {
+        if !addresses.iter().all(|address| is_address(address)) {
+            return Err(Invalid::Address(field));
+        }
     }
-    let message_id = if mail.message_id.is_empty() {
-        format!("{}@{hostname}", OutboundKey::of(mail))
-    } else {
-        mail.message_id.clone()
+    for (field, value) in [("message_id", &mail.message_id), ("in_reply_to", &mail.in_reply_to)] {
+        check_message_id(field, value)?;
+    }
+    Ok(())
+}
+
+/// Message-ID of a mail that came without one: the same every time, as its identity is.
+pub fn message_id(mail: &OutboundMail, hostname: &str) -> String {
+    format!("{}@{hostname}", OutboundKey::of(mail))
+}
+
+/// Composes a mail, with the `original` that it passes on if it is a forward. Every time the same for the same server, but
+/// for the Date.
+///
+/// # Errors
+/// As [`check`].
+pub fn compose(mail: &OutboundMail, original: Option<&Original>, post: &Post) -> Result<Composed, Invalid> {
+    check(mail, post.sender)?;
+    let from = if mail.from.is_empty() { post.sender } else { &mail.from };
+    let mail_from = if mail.kind == OutboundKind::Forward { from.to_owned() } else { String::new() };
+    let composed = |data, attached| Composed { mail_from, rcpt_to: mail.to.clone(), data, attached };
+    let Some(original) = original else {
+        return Ok(composed(serialize(headers(mail, from, post).text_body(mail.text.as_str())), false));
     };
-    check_message_id("message_id", &message_id)?;
-    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let id = mail.answers.to_string();
+    if let Original::Kept(data) = original {
+        let text = format!("{}{}", mail.text, note(original, &id, true));
+        let way = Way::of(data, post.accepts.eight_bit);
+        // A mail does not hold its own digest: the boundary is not in the original.
+        let boundary = format!("posthorn-{}", id.get(..32).unwrap_or_default());
+        let kind = ContentType::new("multipart/mixed").attribute("boundary", boundary);
+        let parts = vec![MimePart::new("text/plain", text.as_str()), way.part(data)];
+        let body = MimePart::new(kind, parts).transfer_encoding(way.encoding());
+        let whole = serialize(headers(mail, from, post).body(body));
+        if post.accepts.size.is_none_or(|size| whole.len() <= size) {
+            return Ok(composed(whole, true));
+        }
+    }
+    let text = format!("{}{}", mail.text, note(original, &id, false));
+    Ok(composed(serialize(headers(mail, from, post).text_body(text)), false))
+}
+
+fn headers<'a>(mail: &'a OutboundMail, from: &'a str, post: &Post<'a>) -> MessageBuilder<'a> {
+    let texts = |list: &'a [String]| list.iter().map(String::as_str).collect::<Vec<_>>();
+    let seconds = post.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let id =
+        if mail.message_id.is_empty() { message_id(mail, post.hostname) } else { mail.message_id.clone() };
+    // RFC 3834 section 5: an answer is a reply to a mail, a forward was made by a machine all the same.
+    let auto_submitted = match mail.kind {
+        OutboundKind::Answer => "auto-replied",
+        OutboundKind::Forward | OutboundKind::Notice => "auto-generated",
+    };
     let mut builder = MessageBuilder::new()
         .from(from)
-        .to(mail.to.iter().map(String::as_str).collect::<Vec<_>>())
+        .to(texts(&mail.to))
         .subject(mail.subject.as_str())
-        .message_id(message_id)
-        .date(i64::try_from(seconds).unwrap_or_default());
+        .message_id(id)
+        .date(i64::try_from(seconds).unwrap_or_default())
+        .header("Auto-Submitted", Raw::new(auto_submitted));
+    if !mail.reply_to.is_empty() {
+        builder = builder.reply_to(texts(&mail.reply_to));
+    }
     if !mail.in_reply_to.is_empty() {
-        check_message_id("in_reply_to", &mail.in_reply_to)?;
         builder = builder.in_reply_to(mail.in_reply_to.as_str()).references(mail.in_reply_to.as_str());
     }
-    // RFC 3834 section 5: an answer is a reply to a mail, a forward was made by a machine all the same.
-    let (auto_submitted, mail_from) = match mail.kind {
-        OutboundKind::Answer => ("auto-replied", String::new()),
-        OutboundKind::Forward => ("auto-generated", from.to_owned()),
-        OutboundKind::Notice => ("auto-generated", String::new()),
-    };
-    let mut data = Vec::new();
+    if mail.urgent {
+        // RFC 2156 section 5.3.4, and what mail programs show.
+        builder = builder.header("Importance", Raw::new("high")).header("X-Priority", Raw::new("1"));
+    }
     builder
-        .header("Auto-Submitted", Raw::new(auto_submitted))
-        .text_body(mail.text.as_str())
-        .serialize(&mut data);
-    Ok(Composed { mail_from, rcpt_to: mail.to.clone(), data })
+}
+
+fn serialize(builder: MessageBuilder) -> Vec<u8> {
+    let mut data = Vec::new();
+    builder.serialize(&mut data);
+    data
 }
 
 fn is_address(text: &str) -> bool {
@@ -107,7 +186,7 @@ fn is_address(text: &str) -> bool {
 
 fn check_message_id(field: &'static str, value: &str) -> Result<(), Invalid> {
     let valid = value.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>".contains(&byte));
-    if valid && (1..=MESSAGE_ID_BYTES).contains(&value.len()) {
+    if valid && value.len() <= MESSAGE_ID_BYTES {
         Ok(())
     } else {
         Err(Invalid::MessageId { field, value: value.to_owned() })
@@ -118,7 +197,7 @@ fn check_message_id(field: &'static str, value: &str) -> Result<(), Invalid> {
 mod tests {
     use std::time::Duration;
 
-    use mail_parser::MessageParser;
+    use mail_parser::{MessageParser, MimeHeaders};
 
     use super::*;
     use crate::mail::MailId;
@@ -139,10 +218,24 @@ mod tests {
     }
 
     fn composed(mail: &OutboundMail) -> Result<String, Invalid> {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        compose(mail, "posthorn@bridge.test", "bridge.test", now)
-            .map(|mail| String::from_utf8(mail.data).unwrap())
+        compose(mail, None, &post(Accepts::default())).map(|mail| String::from_utf8(mail.data).unwrap())
     }
+
+    fn post(accepts: Accepts) -> Post<'static> {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        Post { sender: "posthorn@bridge.test", hostname: "bridge.test", now, accepts }
+    }
+
+    fn forward(original: Original, accepts: Accepts) -> Composed {
+        let data = if let Original::Kept(data) = &original { &data[..] } else { b"gone" };
+        let mail = OutboundMail { kind: OutboundKind::Forward, answers: MailId::of(data), ..mail() };
+        compose(&mail, Some(&original), &post(accepts)).unwrap()
+    }
+
+    const PHOTO: &str = "From: ada@x.test\r\nSubject: look\r\nMIME-Version: 1.0\r\n\
+        Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain; charset=utf-8\r\n\
+        Content-Transfer-Encoding: 8bit\r\n\r\nGrüße\r\n.\r\n--b\r\nContent-Type: image/jpeg\r\n\
+        Content-Disposition: attachment; filename=\"photo.jpg\"\r\nContent-Transfer-Encoding: base64\r\n\r\n/9j/\r\n--b--\r\n";
 
     #[test]
     fn an_answer_reads_back_and_is_marked_as_automatic() {
@@ -186,11 +279,69 @@ mod tests {
     #[test]
     fn an_answer_has_no_return_path_and_a_forward_has() {
         let from = |kind| {
-            compose(&OutboundMail { kind, ..mail() }, "p@b.test", "b.test", SystemTime::UNIX_EPOCH)
-                .unwrap()
-                .mail_from
+            compose(&OutboundMail { kind, ..mail() }, None, &post(Accepts::default())).unwrap().mail_from
         };
         assert_eq!(from(OutboundKind::Answer), "");
-        assert_eq!(from(OutboundKind::Forward), "p@b.test");
+        assert_eq!(from(OutboundKind::Notice), "");
+        assert_eq!(from(OutboundKind::Forward), "posthorn@bridge.test");
+    }
+
+    #[test]
+    fn a_forward_carries_the_mail_as_received_and_says_what_is_in_it() {
+        // 8 bits where the server takes them; else a file, as message/rfc822 must not be base64 (RFC 2046 section 5.2.1).
+        for (eight_bit, kind) in [(true, "message/rfc822"), (false, "application/octet-stream")] {
+            let composed = forward(Original::Kept(PHOTO.into()), Accepts { eight_bit, size: None });
+            assert!(composed.attached && composed.data.is_ascii() != eight_bit);
+            let mail = MessageParser::default().parse(&composed.data).unwrap();
+            let text = mail.body_text(0).unwrap().replace("\r\n", "\n");
+            assert!(text.starts_with("Grüße\n.\nvehicle 7 is at the depot"), "{text}");
+            assert!(text.contains(&format!("attached as original.eml ({} bytes)", PHOTO.len())), "{text}");
+            assert!(text.contains("1 attachment of its own:\n- photo.jpg (image/jpeg, 3 bytes)"), "{text}");
+            let part = &mail.attachments().next().unwrap();
+            let found = part.content_type().unwrap();
+            assert_eq!(format!("{}/{}", found.ctype(), found.subtype().unwrap()), kind);
+            assert_eq!(part.attachment_name(), Some("original.eml"));
+            let carried = if eight_bit { part.message().unwrap().raw_message() } else { part.contents() };
+            // The line end before the boundary belongs to it.
+            assert_eq!(String::from_utf8_lossy(carried).trim_end(), PHOTO.trim_end());
+        }
+    }
+
+    #[test]
+    fn a_forward_without_its_mail_says_so() {
+        let large = forward(Original::Kept(PHOTO.into()), Accepts { eight_bit: true, size: Some(900) });
+        let gone = forward(Original::Gone, Accepts::default());
+        let id = MailId::of(PHOTO.as_bytes()).to_string();
+        for (composed, said) in [
+            (large, ["the mail server takes", &id, "photo.jpg"]),
+            (gone, ["is not attached", "no longer", "journal"]),
+        ] {
+            assert!(!composed.attached);
+            let mail = MessageParser::default().parse(&composed.data).unwrap();
+            let text = mail.body_text(0).unwrap();
+            assert!(said.iter().all(|said| text.contains(said)), "{text}");
+            assert_eq!(mail.attachments().count(), 0);
+        }
+    }
+
+    #[test]
+    fn names_who_gets_a_reply_and_what_is_urgent() {
+        let plain = composed(&mail()).unwrap();
+        assert!(
+            !plain.contains("\r\nReply-To") && !plain.contains("Importance") && !plain.contains("X-Priority")
+        );
+        let reply_to = vec!["ada@x.test".to_owned(), "fleet@bridge.test".to_owned()];
+        let text = composed(&OutboundMail { reply_to, urgent: true, ..mail() }).unwrap();
+        assert!(text.contains("Reply-To: <ada@x.test>, <fleet@bridge.test>\r\n"), "{text}");
+        assert!(
+            text.contains("\r\nImportance: high\r\n") && text.contains("\r\nX-Priority: 1\r\n"),
+            "{text}"
+        );
+        for bad in ["", "a@b>\r\nBcc: <c@d", "a b@c"] {
+            let mail = OutboundMail { reply_to: vec![bad.to_owned()], ..mail() };
+            assert_eq!(composed(&mail), Err(Invalid::Address("reply_to")), "{bad:?}");
+        }
+        let many = OutboundMail { reply_to: vec!["a@b".to_owned(); 101], ..mail() };
+        assert_eq!(composed(&many), Err(Invalid::ReplyTo(101)));
     }
 }

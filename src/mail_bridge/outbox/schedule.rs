@@ -36,8 +36,16 @@ struct Entry {
     added: Duration,
     age: Duration,
     due: Duration,
+    /// It failed because the host was away, and is due as soon as that is back.
+    waits: bool,
     open: u128,
     failed: u128,
+}
+
+impl Entry {
+    fn age_at(&self, now: Duration) -> Duration {
+        self.age.saturating_add(now.saturating_sub(self.added))
+    }
 }
 
 /// The schedule.
@@ -62,6 +70,7 @@ impl Schedule {
             added: now,
             age,
             due: now,
+            waits: false,
             open: last.map_or(u128::MAX, |last| last.open),
             failed: last.map_or(0, |last| last.failed),
         };
@@ -77,19 +86,71 @@ impl Schedule {
         self.entries.get(key).map(|entry| (*key, entry.open))
     }
 
+    /// A mail is tried now: it is not due until that has come to an end.
+    pub fn start(&mut self, key: OutboundKey) {
+        if let Some(entry) = self.entries.get(&key) {
+            self.due.remove(&(entry.due, key));
+        }
+    }
+
+    /// The host is back: what failed because it was away is due at once.
+    pub fn flush(&mut self, now: Duration) {
+        for (&key, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.waits) {
+            entry.waits = false;
+            // One that is tried now is not in the order of those due.
+            if self.due.remove(&(entry.due, key)) {
+                entry.due = now;
+                self.due.insert((now, key));
+            }
+        }
+    }
+
+    /// The host is away for long: what is too old fails without another attempt.
+    pub fn expire(&mut self, reply: &str, now: Duration) -> Vec<Attempt> {
+        let old: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(key, entry)| {
+                entry.age_at(now) >= self.give_up && self.due.contains(&(entry.due, **key))
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        old.into_iter()
+            .filter_map(|key| {
+                let entry = self.entries.remove(&key)?;
+                self.due.remove(&(entry.due, key));
+                Some(Attempt {
+                    key,
+                    state: SendState::Failed,
+                    attempts: entry.attempts,
+                    open: 0,
+                    failed: entry.failed | entry.open,
+                    reply: self.given_up(reply),
+                })
+            })
+            .collect()
+    }
+
+    fn given_up(&self, reply: &str) -> String {
+        format!("given up after {} h: {reply}", self.give_up.as_secs() / 3600)
+    }
+
     /// When the next mail is due.
     pub fn next_wakeup(&self) -> Option<Duration> {
         self.due.first().map(|&(due, _)| due)
     }
 
-    /// Takes the outcome of an attempt; says what is to be written down. `recipients` is how many the mail has.
+    /// Takes the outcome of an attempt; says what is to be written down. `recipients` is how many the mail has; `away` that
+    /// the host could not be spoken to.
     pub fn tried(
         &mut self,
         key: OutboundKey,
         recipients: usize,
         outcome: Outcome,
+        away: bool,
         now: Duration,
     ) -> Option<Attempt> {
+        let given_up = self.given_up(&outcome.reply);
         let entry = self.entries.get_mut(&key)?;
         // A mail without recipients cannot be delivered: it has one that fails.
         let count = u32::try_from(recipients.max(1)).unwrap_or(u32::MAX);
@@ -97,8 +158,8 @@ impl Schedule {
         entry.attempts = entry.attempts.saturating_add(1);
         entry.failed |= outcome.refused & all;
         entry.open &= all & !outcome.delivered & !outcome.refused;
-        let age = entry.age.saturating_add(now.saturating_sub(entry.added));
-        let old = age >= self.give_up && entry.attempts >= MIN_ATTEMPTS;
+        entry.waits = away;
+        let old = entry.age_at(now) >= self.give_up && entry.attempts >= MIN_ATTEMPTS;
         let (state, reply) = if entry.open == 0 && entry.failed == 0 {
             (SendState::Delivered, outcome.reply)
         } else if entry.open == 0 {
@@ -106,10 +167,7 @@ impl Schedule {
         } else if old {
             entry.failed |= entry.open;
             entry.open = 0;
-            (
-                SendState::Failed,
-                format!("given up after {} h: {}", self.give_up.as_secs() / 3600, outcome.reply),
-            )
+            (SendState::Failed, given_up)
         } else {
             (SendState::Deferred, outcome.reply)
         };
@@ -169,21 +227,27 @@ mod tests {
     fn tries_again_with_back_off_until_delivered() {
         let mut schedule = schedule();
         assert_eq!(schedule.next(at(0)), Some((key(1), u128::MAX)));
-        assert_eq!(schedule.tried(key(1), 1, outcome(0, 0), at(0)).unwrap().state, SendState::Deferred);
+        assert_eq!(
+            schedule.tried(key(1), 1, outcome(0, 0), false, at(0)).unwrap().state,
+            SendState::Deferred
+        );
         assert_eq!((schedule.next(at(0)), schedule.next_wakeup()), (None, Some(at(1))));
-        let delivered = schedule.tried(key(1), 1, outcome(1, 0), at(1)).unwrap();
+        let delivered = schedule.tried(key(1), 1, outcome(1, 0), false, at(1)).unwrap();
         assert_eq!((delivered.state, delivered.attempts), (SendState::Delivered, 2));
         assert_eq!((schedule.pending(), schedule.next_wakeup()), (0, None));
-        assert_eq!(schedule.tried(key(1), 1, outcome(1, 0), at(1)), None);
+        assert_eq!(schedule.tried(key(1), 1, outcome(1, 0), false, at(1)), None);
     }
 
     #[test]
     fn tries_only_the_recipients_that_are_open_and_fails_if_one_did() {
         let mut schedule = schedule();
-        let attempt = schedule.tried(key(1), 3, outcome(0b001, 0b010), at(0)).unwrap();
+        let attempt = schedule.tried(key(1), 3, outcome(0b001, 0b010), false, at(0)).unwrap();
         assert_eq!((attempt.state, attempt.open, attempt.failed), (SendState::Deferred, 0b100, 0b010));
         assert_eq!(schedule.next(at(1)), Some((key(1), 0b100)));
-        assert_eq!(schedule.tried(key(1), 3, outcome(0b100, 0), at(1)).unwrap().state, SendState::Failed);
+        assert_eq!(
+            schedule.tried(key(1), 3, outcome(0b100, 0), false, at(1)).unwrap().state,
+            SendState::Failed
+        );
     }
 
     #[test]
@@ -191,7 +255,7 @@ mod tests {
         let mut schedule = Schedule::new(BACK_OFF, at(10));
         schedule.add(key(1), at(1_000_000_000), None, at(0));
         let states: Vec<_> =
-            (0..3).map(|n| schedule.tried(key(1), 1, outcome(0, 0), at(n)).unwrap().state).collect();
+            (0..3).map(|n| schedule.tried(key(1), 1, outcome(0, 0), false, at(n)).unwrap().state).collect();
         assert_eq!(states, [SendState::Deferred, SendState::Deferred, SendState::Failed]);
     }
 
@@ -208,7 +272,42 @@ mod tests {
         let mut schedule = Schedule::new(BACK_OFF, at(10));
         schedule.add(key(1), at(0), Some(&last), at(0));
         assert_eq!(schedule.next(at(0)), Some((key(1), 0b10)));
-        let delivered = schedule.tried(key(1), 2, outcome(0b10, 0), at(0)).unwrap();
+        let delivered = schedule.tried(key(1), 2, outcome(0b10, 0), false, at(0)).unwrap();
         assert_eq!((delivered.state, delivered.attempts), (SendState::Delivered, 8));
+    }
+
+    #[test]
+    fn what_failed_because_the_host_was_away_is_due_when_it_is_back() {
+        let mut schedule = Schedule::new(BACK_OFF, at(1000));
+        for n in [1, 2, 3] {
+            schedule.add(key(n), at(0), None, at(0));
+        }
+        for (n, away) in [(1, true), (2, false)] {
+            schedule.start(key(n));
+            schedule.tried(key(n), 1, outcome(0, 0), away, at(0)).unwrap();
+        }
+        schedule.start(key(3));
+        assert_eq!(schedule.next(at(0)), None, "the third is being tried");
+        schedule.flush(at(0));
+        assert_eq!(schedule.next(at(0)), Some((key(1), 1)));
+        schedule.start(key(1));
+        assert_eq!((schedule.next(at(0)), schedule.next_wakeup()), (None, Some(at(1))));
+    }
+
+    #[test]
+    fn what_is_too_old_fails_while_the_host_is_away_and_nobody_invents_attempts() {
+        let mut schedule = Schedule::new(BACK_OFF, at(10));
+        schedule.add(key(1), at(0), None, at(0));
+        schedule.add(key(2), at(5), None, at(0));
+        schedule.add(key(3), at(99), None, at(0));
+        schedule.start(key(3));
+        assert_eq!(schedule.expire("away", at(4)), []);
+        let failed = schedule.expire("away", at(5));
+        assert_eq!((failed.len(), failed[0].key, failed[0].attempts), (1, key(2), 0));
+        assert_eq!(
+            (failed[0].state, failed[0].reply.as_str()),
+            (SendState::Failed, "given up after 0 h: away")
+        );
+        assert_eq!(schedule.pending(), 2);
     }
 }

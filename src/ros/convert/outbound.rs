@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::{ConvertError, error, id_from_ros, time_to_ros};
 use crate::{
     mail::{Action, Disposition, MailId, OutboundKind, OutboundMail},
-    mail_bridge::outbox::Delivery,
+    mail_bridge::outbox::{Delivery, DeliveryState},
     ros::msg,
 };
 
@@ -26,20 +26,31 @@ pub fn outbound_to_ros(mail: &OutboundMail, now: SystemTime) -> msg::OutboundMai
     }
 }
 
+/// A message that is no outbound mail, and what its sender knows it by.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OutboundRefusal {
+    answers: String,
+    kind: u8,
+    message_id: String,
+    /// What is wrong.
+    pub error: ConvertError,
+}
+
 /// An outbound mail from the graph.
 ///
 /// # Errors
 /// Naming the field that breaks `OutboundMail.msg`.
-pub fn outbound_from_ros(mail: msg::OutboundMail) -> Result<OutboundMail, ConvertError> {
-    if mail.to.is_empty() {
-        return Err(error("to", "[]", "at least one recipient"));
-    }
+pub fn outbound_from_ros(mail: msg::OutboundMail) -> Result<OutboundMail, OutboundRefusal> {
+    let known = kind_and_answers(&mail);
+    let (answers, kind) = known.map_err(|error| OutboundRefusal {
+        answers: mail.answers.clone(),
+        kind: mail.kind,
+        message_id: mail.message_id.clone(),
+        error,
+    })?;
     Ok(OutboundMail {
-        answers: answers_from_ros(&mail.answers)?,
-        kind: [OutboundKind::Answer, OutboundKind::Forward, OutboundKind::Notice]
-            .into_iter()
-            .find(|kind| *kind as u8 == mail.kind)
-            .ok_or_else(|| error("kind", mail.kind, "one of KIND_*"))?,
+        answers,
+        kind,
         message_id: mail.message_id,
         from: mail.from_address,
         to: mail.to,
@@ -49,6 +60,30 @@ pub fn outbound_from_ros(mail: msg::OutboundMail) -> Result<OutboundMail, Conver
         in_reply_to: mail.in_reply_to,
         text: mail.text,
     })
+}
+
+fn kind_and_answers(mail: &msg::OutboundMail) -> Result<(MailId, OutboundKind), ConvertError> {
+    if mail.to.is_empty() {
+        return Err(error("to", "[]", "at least one recipient"));
+    }
+    let kind = [OutboundKind::Answer, OutboundKind::Forward, OutboundKind::Notice]
+        .into_iter()
+        .find(|kind| *kind as u8 == mail.kind)
+        .ok_or_else(|| error("kind", mail.kind, "one of KIND_*"))?;
+    Ok((answers_from_ros(&mail.answers)?, kind))
+}
+
+/// The answer to a message that is no outbound mail.
+pub fn refusal_to_ros(refusal: &OutboundRefusal, now: SystemTime) -> msg::DeliveryStatus {
+    msg::DeliveryStatus {
+        stamp: time_to_ros(now),
+        answers: refusal.answers.clone(),
+        kind: refusal.kind,
+        message_id: refusal.message_id.clone(),
+        status: DeliveryState::Refused as u8,
+        attempts: 0,
+        reply: format!("malformed: {}", refusal.error),
+    }
 }
 
 /// The mail answered, empty for none.
@@ -120,20 +155,28 @@ mod tests {
         let message = outbound_to_ros(&mail, SystemTime::UNIX_EPOCH);
         assert_eq!(message.kind, msg::OutboundMail::KIND_FORWARD as u8);
         assert_eq!(outbound_from_ros(message.clone()), Ok(mail));
-        let nobody = msg::OutboundMail { to: vec![], ..message };
+        let nobody = msg::OutboundMail { to: vec![], ..message.clone() };
+        let refusal = outbound_from_ros(nobody).unwrap_err();
+        assert_eq!(refusal.error.to_string(), "field 'to' = []: must be at least one recipient");
+        let status = refusal_to_ros(&refusal, SystemTime::UNIX_EPOCH);
+        assert_eq!(status.status, msg::DeliveryStatus::REFUSED as u8);
         assert_eq!(
-            outbound_from_ros(nobody).unwrap_err().to_string(),
-            "field 'to' = []: must be at least one recipient"
+            (status.answers, status.message_id),
+            (message.answers.clone(), message.message_id.clone())
         );
+        assert_eq!(status.reply, "malformed: field 'to' = []: must be at least one recipient");
+        for (kind, answers) in [(0, String::new()), (9, String::new()), (1, "zz".to_owned())] {
+            assert!(outbound_from_ros(msg::OutboundMail { kind, answers, ..message.clone() }).is_err());
+        }
     }
 
     #[test]
     fn states_of_a_delivery_are_those_of_the_message() {
-        use crate::mail_bridge::journal::SendState;
-        assert_eq!(SendState::Queued as u8, msg::DeliveryStatus::QUEUED as u8);
-        assert_eq!(SendState::Delivered as u8, msg::DeliveryStatus::DELIVERED as u8);
-        assert_eq!(SendState::Deferred as u8, msg::DeliveryStatus::DEFERRED as u8);
-        assert_eq!(SendState::Failed as u8, msg::DeliveryStatus::FAILED as u8);
+        assert_eq!(DeliveryState::Refused as u8, msg::DeliveryStatus::REFUSED as u8);
+        assert_eq!(DeliveryState::Queued as u8, msg::DeliveryStatus::QUEUED as u8);
+        assert_eq!(DeliveryState::Delivered as u8, msg::DeliveryStatus::DELIVERED as u8);
+        assert_eq!(DeliveryState::Deferred as u8, msg::DeliveryStatus::DEFERRED as u8);
+        assert_eq!(DeliveryState::Failed as u8, msg::DeliveryStatus::FAILED as u8);
     }
 
     #[test]

@@ -1,0 +1,131 @@
+//! Outbound mails as they are submitted: given a Message-ID, checked, journaled, and answered if they are not taken.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
+};
+
+use sha2::{Digest, Sha256};
+
+use super::Handle;
+use crate::{
+    mail::{MailId, OutboundMail},
+    mail_bridge::{
+        journal::{JournalError, OutboundKey, Queued},
+        outbox::{Delivery, DeliveryState, check, message_id},
+        params::Params,
+    },
+};
+
+/// What became of an outbound mail that was submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is on disk and will be sent.
+    New,
+    /// The same mail was submitted before; its state is told again.
+    Repeated,
+    /// It is not taken; why is told as [`DeliveryState::Refused`].
+    Refused,
+}
+
+/// As whom outbound mails are sent.
+#[derive(Debug)]
+pub(super) struct Post {
+    sender: String,
+    hostname: String,
+    /// Message-IDs made so far.
+    made: AtomicU64,
+}
+
+impl Post {
+    pub(super) fn new(params: &Params) -> Self {
+        Self {
+            sender: params.sender_address.clone(),
+            hostname: params.hostname.clone(),
+            made: AtomicU64::new(0),
+        }
+    }
+
+    /// Message-ID for a mail that came without one: what answers a mail has always the same, all others a new one.
+    fn message_id(&self, mail: &OutboundMail, now: SystemTime) -> String {
+        if !answers_none(mail) {
+            return message_id(mail, &self.hostname);
+        }
+        let made = self.made.fetch_add(1, Ordering::Relaxed);
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let digest = Sha256::new()
+            .chain_update(since.as_nanos().to_le_bytes())
+            .chain_update(made.to_le_bytes())
+            .chain_update(mail.to.join(","))
+            .chain_update(&mail.subject)
+            .chain_update(&mail.text);
+        let id = MailId::from_bytes(digest.finalize().into()).to_string();
+        format!("{}@{}", id.get(..32).unwrap_or_default(), self.hostname)
+    }
+}
+
+impl Handle {
+    /// Takes an outbound mail; when this returns `Ok` it is on disk, or was, or is refused.
+    ///
+    /// A malformed mail that answers one is taken all the same, and fails at once: only so is the mail settled that it
+    /// answers, and does not come again for ever.
+    ///
+    /// # Errors
+    /// If the journal has failed or the bridge has ended: submit it again.
+    pub async fn outbound(&self, mut mail: OutboundMail) -> Result<Submitted, JournalError> {
+        let now = SystemTime::now();
+        if mail.message_id.is_empty() {
+            mail.message_id = self.post.message_id(&mail, now);
+        }
+        if answers_none(&mail)
+            && let Err(error) = check(&mail, &self.post.sender)
+        {
+            return Ok(self.refuse(&mail, format!("malformed: {error}")).await);
+        }
+        match self.journal.queue(now, mail.clone()).await? {
+            Queued::New => Ok(Submitted::New),
+            Queued::Known => Ok(self.repeated(mail).await),
+        }
+    }
+
+    async fn repeated(&self, mail: OutboundMail) -> Submitted {
+        let key = OutboundKey::of(&mail);
+        let journal = self.journal.clone();
+        let first = tokio::task::spawn_blocking(move || journal.read_outbound(&key)).await;
+        match first.unwrap_or(Err(JournalError::Closed)) {
+            Ok(Some(first))
+                if (OutboundMail { message_id: mail.message_id.clone(), ..first.clone() }) == mail =>
+            {
+                tracing::debug!(mail_id = %mail.answers, kind = ?mail.kind, "outbound mail submitted again");
+                let delivery = match self.journal.attempt(&key) {
+                    None => Delivery::of(&first, DeliveryState::Queued, 0, String::new()),
+                    Some(last) => Delivery::of(&first, last.state.into(), last.attempts, last.reply),
+                };
+                let _ = self.deliver.send(delivery).await;
+                Submitted::Repeated
+            }
+            Ok(Some(_)) => {
+                let reason = "a mail of this identity (answers and kind, or message_id) with other content was taken before";
+                self.refuse(&mail, reason.to_owned()).await
+            }
+            Ok(None) => {
+                let reason = "a mail of this identity (answers and kind, or message_id) was taken before; its content is no longer kept";
+                self.refuse(&mail, reason.to_owned()).await
+            }
+            Err(error) => {
+                self.refuse(&mail, format!("a mail of this identity was taken before: {error}")).await
+            }
+        }
+    }
+
+    async fn refuse(&self, mail: &OutboundMail, reason: String) -> Submitted {
+        tracing::warn!(mail_id = %mail.answers, kind = ?mail.kind, reason, "outbound mail refused");
+        // If nobody listens there is still the log.
+        let _ = self.deliver.send(Delivery::of(mail, DeliveryState::Refused, 0, reason)).await;
+        Submitted::Refused
+    }
+}
+
+fn answers_none(mail: &OutboundMail) -> bool {
+    mail.answers.as_bytes() == &[0; 32]
+}

@@ -1,0 +1,170 @@
+//! One attempt to send an outbound mail: from the disk, over a connection kept or made, to an outcome.
+
+use std::{sync::Arc, time::SystemTime};
+
+use tokio::net::TcpStream;
+
+use super::{
+    client::{Client, ClientError, SendError, one_line},
+    compose::{Accepts, Invalid, Post, check, compose},
+    forward::Original,
+    schedule::Outcome,
+};
+use crate::{
+    mail::{OutboundKind, OutboundMail},
+    mail_bridge::{
+        journal::{Journal, JournalError, OutboundKey},
+        params::Params,
+    },
+};
+
+/// A connection to the smart host.
+pub(super) type Connection = Client<TcpStream>;
+
+/// What an attempt says of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contact {
+    /// The dialogue came to its end.
+    Worked,
+    /// No connection, or lost before the whole mail was written.
+    Away,
+    /// Lost after the whole mail was written.
+    LostAfterData,
+    /// It was not spoken to.
+    None,
+}
+
+/// A mail that was tried.
+pub(super) struct Tried {
+    pub(super) mail: OutboundMail,
+    pub(super) outcome: Outcome,
+    pub(super) contact: Contact,
+}
+
+/// The end of an attempt.
+pub(super) struct Attempted {
+    pub(super) key: OutboundKey,
+    /// Or why the mail cannot be read.
+    pub(super) tried: Result<Tried, String>,
+    /// Of use for the next mail.
+    pub(super) connection: Option<Connection>,
+}
+
+/// Connects and says EHLO.
+pub(super) async fn connect(params: &Params) -> Result<Connection, ClientError> {
+    Client::connect(&params.smarthost, &params.hostname, params.smarthost_timeout).await
+}
+
+/// Tries the mail with this key and the recipients in `open`, over `connection` if there is one.
+pub(super) async fn attempt(
+    params: Arc<Params>,
+    journal: Journal,
+    key: OutboundKey,
+    open: u128,
+    mut connection: Option<Connection>,
+) -> Attempted {
+    let read = tokio::task::spawn_blocking(move || read(&journal, &key)).await;
+    let tried = match read.unwrap_or(Err(JournalError::Closed)) {
+        Ok(Some((mail, original))) => {
+            let (outcome, contact) = send(&params, &mail, original.as_ref(), open, &mut connection).await;
+            Ok(Tried { mail, outcome, contact })
+        }
+        // Not on disk although the index says so: somebody removed the file. Later, perhaps.
+        Ok(None) => Err("not in the journal".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    Attempted { key, tried, connection }
+}
+
+fn read(
+    journal: &Journal,
+    key: &OutboundKey,
+) -> Result<Option<(OutboundMail, Option<Original>)>, JournalError> {
+    let Some(mail) = journal.read_outbound(key)? else { return Ok(None) };
+    let original = if mail.kind == OutboundKind::Forward {
+        // One that cannot be read must not keep its forward from a person.
+        let read = journal.read_mail(&mail.answers).unwrap_or_else(|error| {
+            tracing::error!(mail_id = %mail.answers, %error, "mail cannot be read, forwarded without it");
+            None
+        });
+        Some(read.map_or(Original::Gone, |mail| Original::Kept(mail.data)))
+    } else {
+        None
+    };
+    Ok(Some((mail, original)))
+}
+
+/// Why a mail can never be sent, as an outcome.
+pub(super) fn invalid(error: &Invalid, open: u128) -> Outcome {
+    Outcome { delivered: 0, refused: open, reply: one_line(&format!("invalid: {error}")) }
+}
+
+async fn send(
+    params: &Params,
+    mail: &OutboundMail,
+    original: Option<&Original>,
+    open: u128,
+    connection: &mut Option<Connection>,
+) -> (Outcome, Contact) {
+    if let Err(error) = check(mail, &params.sender_address) {
+        return (invalid(&error, open), Contact::None);
+    }
+    let lost = |error: SendError| {
+        let contact = if error.data_sent { Contact::LostAfterData } else { Contact::Away };
+        (Outcome { delivered: 0, refused: 0, reply: one_line(&error.to_string()) }, contact)
+    };
+    if let Some(mut kept) = connection.take() {
+        match talk(&mut kept, params, mail, original, open).await {
+            Ok(outcome) => {
+                *connection = Some(kept);
+                return (outcome, Contact::Worked);
+            }
+            // The server may have taken it: at once would be twice.
+            Err(error) if error.data_sent => return lost(error),
+            // It may have been closed by the server meanwhile: that is no attempt.
+            Err(_) => {}
+        }
+    }
+    let fresh = async {
+        let mut fresh = connect(params).await?;
+        let outcome = talk(&mut fresh, params, mail, original, open).await?;
+        Ok::<_, SendError>((fresh, outcome))
+    };
+    match fresh.await {
+        Ok((fresh, outcome)) => {
+            *connection = Some(fresh);
+            (outcome, Contact::Worked)
+        }
+        Err(error) => lost(error),
+    }
+}
+
+/// Composes for this server and sends; a forward that is too large for it goes without the mail that it passes on.
+async fn talk(
+    connection: &mut Connection,
+    params: &Params,
+    mail: &OutboundMail,
+    original: Option<&Original>,
+    open: u128,
+) -> Result<Outcome, SendError> {
+    let mut accepts = connection.accepts();
+    loop {
+        let post = Post {
+            sender: &params.sender_address,
+            hostname: &params.hostname,
+            now: SystemTime::now(),
+            accepts,
+        };
+        let composed = match compose(mail, original, &post) {
+            Ok(composed) => composed,
+            Err(error) => return Ok(invalid(&error, open)),
+        };
+        let outcome = connection.send(&composed, open).await?;
+        if composed.attached && outcome.delivered == 0 && outcome.reply.starts_with("552") {
+            // A server that did not tell its bound, or has another for these recipients.
+            accepts = Accepts { size: Some(0), ..accepts };
+            continue;
+        }
+        return Ok(outcome);
+    }
+}

@@ -1,0 +1,123 @@
+//! The mail that a forward passes on: how it goes along, and what the text says of it. Pure.
+//!
+//! RFC 2046 section 5.2.1 allows no encoding but 7bit, 8bit and binary for `message/rfc822`. A mail that cannot go so, because
+//! the server takes no 8 bits, a line is too long for SMTP, a byte is 0 or the header is not ASCII (RFC 6532), goes as a file
+//! (`application/octet-stream`, base64), which every server and mail program takes.
+
+use mail_builder::mime::MimePart;
+
+use super::client::one_line;
+use crate::mail::parse;
+
+/// File name of the attached mail.
+const FILE: &str = "original.eml";
+/// A line of text is at most so long on the wire, bytes without its CRLF (RFC 5321 section 4.5.3.1.6).
+const LINE_BYTES: usize = 998;
+/// Attachments of the mail that are named; of more only the number is said.
+const NAMED: usize = 20;
+
+/// The mail that a forward passes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Original {
+    /// Its bytes as received.
+    Kept(Vec<u8>),
+    /// It is no longer in the journal.
+    Gone,
+}
+
+/// How an original goes along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// `message/rfc822` in 7 bits.
+    SevenBit,
+    /// `message/rfc822` in 8 bits.
+    EightBit,
+    /// As a file.
+    File,
+}
+
+impl Way {
+    /// The way for these bytes to a server that takes 8 bits or not.
+    pub(super) fn of(data: &[u8], eight_bit: bool) -> Self {
+        let header = data.windows(4).position(|end| end == b"\r\n\r\n").and_then(|end| data.get(..end));
+        let long = data.split(|&byte| byte == b'\n').any(|line| line.len() > LINE_BYTES.saturating_add(1));
+        if data.contains(&0) || long || !header.unwrap_or(data).is_ascii() {
+            Self::File
+        } else if data.is_ascii() {
+            Self::SevenBit
+        } else if eight_bit {
+            Self::EightBit
+        } else {
+            Self::File
+        }
+    }
+
+    /// The encoding of the parts together (RFC 2045 section 6.4).
+    pub(super) fn encoding(self) -> &'static str {
+        if self == Self::EightBit { "8bit" } else { "7bit" }
+    }
+
+    /// The original as a part.
+    pub(super) fn part(self, data: &[u8]) -> MimePart<'_> {
+        match self {
+            Self::File => MimePart::new("application/octet-stream", data).attachment(FILE),
+            Self::SevenBit | Self::EightBit => {
+                MimePart::new("message/rfc822", data).transfer_encoding(self.encoding()).attachment(FILE)
+            }
+        }
+    }
+}
+
+/// What the text of a forward says of an original that goes along, or of one that does not (`attached`).
+pub(super) fn note(original: &Original, id: &str, attached: bool) -> String {
+    let Original::Kept(data) = original else {
+        return format!(
+            "\n\n---\nThe mail as received is not attached: it is no longer in the journal.\nIts id is {id}\n"
+        );
+    };
+    let attachments = parse(data).attachments;
+    let mut note = if attached {
+        format!("\n\n---\nThe mail as received is attached as {FILE} ({} bytes).\n", data.len())
+    } else {
+        format!(
+            "\n\n---\nThe mail as received is not attached: its {} bytes are more than\n\
+             the mail server takes. mail_bridge/get_raw gives it by its id:\n{id}\n",
+            data.len()
+        )
+    };
+    if !attachments.is_empty() {
+        note.push_str(&format!("It has {} of its own:\n", count(attachments.len())));
+    }
+    for attachment in attachments.iter().take(NAMED) {
+        let name = if attachment.filename.is_empty() { "(no name)" } else { &attachment.filename };
+        note.push_str(&one_line(&format!("- {name} ({}, {} bytes)", attachment.media_type, attachment.size)));
+        note.push('\n');
+    }
+    note
+}
+
+fn count(attachments: usize) -> String {
+    if attachments == 1 { "1 attachment".to_owned() } else { format!("{attachments} attachments") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goes_as_a_mail_where_it_can_and_as_a_file_where_not() {
+        let long = [&b"a".repeat(LINE_BYTES)[..], b"\r\n"].concat();
+        let too_long = [&b"a".repeat(LINE_BYTES + 1)[..], b"\r\n"].concat();
+        for (body, seven, eight) in [
+            (&b"plain\r\n"[..], Way::SevenBit, Way::SevenBit),
+            (&long, Way::SevenBit, Way::SevenBit),
+            ("Grüße\r\n".as_bytes(), Way::File, Way::EightBit),
+            (&too_long, Way::File, Way::File),
+            (b"a\0b\r\n", Way::File, Way::File),
+        ] {
+            let mail = [b"Subject: s\r\n\r\n", body].concat();
+            assert_eq!((Way::of(&mail, false), Way::of(&mail, true)), (seven, eight), "{body:?}");
+        }
+        assert_eq!(Way::of("Subject: Grüße\r\n\r\n".as_bytes(), true), Way::File);
+    }
+}

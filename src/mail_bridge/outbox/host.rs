@@ -1,0 +1,116 @@
+//! Whether the smart host is there, and how many mails may be tried with it at once. Pure.
+//!
+//! - A host that is away costs no mail but the one that found out an attempt: the others wait until a probe, which is a connection
+//!   without a mail, has found the host again.
+//! - A host that has not taken part in a whole dialogue since it was away gets one mail at a time.
+
+use std::time::Duration;
+
+/// So many probes in a row must fail before a mail may fail for its age, as the clock at start may be wrong.
+const MIN_PROBES: u32 = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// A dialogue came to its end.
+    Proven,
+    /// Not tried yet, or only greeted.
+    Unproven,
+    /// Away, and to be probed at `probe`.
+    Away { probe: Duration, failures: u32 },
+}
+
+/// The smart host.
+#[derive(Clone, Copy, Debug)]
+pub struct Host {
+    state: State,
+    probe_every: Duration,
+    connections: usize,
+}
+
+impl Host {
+    /// A host of which nothing is known. `connections` is how many mails it gets at once when it works.
+    pub fn new(probe_every: Duration, connections: usize) -> Self {
+        Self { state: State::Unproven, probe_every, connections }
+    }
+
+    /// How many mails may be tried at once.
+    pub fn places(&self) -> usize {
+        match self.state {
+            State::Proven => self.connections,
+            State::Unproven => 1,
+            State::Away { .. } => 0,
+        }
+    }
+
+    /// When the next probe is due; `None`: the host is not away.
+    pub fn probe_due(&self) -> Option<Duration> {
+        match self.state {
+            State::Away { probe, .. } => Some(probe),
+            State::Proven | State::Unproven => None,
+        }
+    }
+
+    /// A connection could not be made, or was lost.
+    pub fn failed(&mut self, now: Duration) {
+        let failures = match self.state {
+            // Of several mails under way each loses its connection.
+            State::Away { probe, .. } if now < probe => return,
+            State::Away { failures, .. } => failures,
+            State::Proven | State::Unproven => 0,
+        };
+        let probe = now.saturating_add(self.probe_every);
+        self.state = State::Away { probe, failures: failures.saturating_add(1) };
+    }
+
+    /// A probe was greeted.
+    pub fn greeted(&mut self) {
+        self.state = State::Unproven;
+    }
+
+    /// A dialogue about a mail came to its end, whatever that was. True: it is the first since the host was away.
+    pub fn worked(&mut self) -> bool {
+        std::mem::replace(&mut self.state, State::Proven) != State::Proven
+    }
+
+    /// Whether it is away for long enough, in probes, that mails may fail for their age.
+    pub fn lost(&self) -> bool {
+        matches!(self.state, State::Away { failures, .. } if failures > MIN_PROBES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn one_mail_finds_out_and_a_probe_finds_it_again() {
+        let mut host = Host::new(at(10), 4);
+        assert_eq!((host.places(), host.probe_due()), (1, None));
+        host.failed(at(0));
+        host.failed(at(5));
+        assert_eq!((host.places(), host.probe_due()), (0, Some(at(10))), "the second is of the same failure");
+        host.failed(at(10));
+        assert_eq!(host.probe_due(), Some(at(20)), "always after the same time");
+        host.greeted();
+        assert_eq!((host.places(), host.probe_due()), (1, None), "a greeting is no delivery");
+        assert!(host.worked());
+        assert_eq!(host.places(), 4);
+        assert!(!host.worked());
+    }
+
+    #[test]
+    fn is_lost_after_three_probes_beside_the_mail_that_found_out() {
+        let mut host = Host::new(at(1), 4);
+        let lost: Vec<_> = (0..5)
+            .map(|n| {
+                host.failed(at(n));
+                host.lost()
+            })
+            .collect();
+        assert_eq!(lost, [false, false, false, true, true]);
+    }
+}
