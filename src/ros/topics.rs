@@ -66,6 +66,8 @@ pub struct ServiceFacts {
     pub name: &'static str,
     /// Full name of the service type.
     pub type_name: &'static str,
+    /// Node that asks; empty: people and others.
+    pub asked_by: &'static str,
     /// What it is for.
     pub purpose: &'static str,
 }
@@ -78,8 +80,13 @@ impl ServiceFacts {
 }
 
 impl<T> Service<T> {
-    const fn new(name: &'static str, type_name: &'static str, purpose: &'static str) -> Self {
-        Self { facts: ServiceFacts { name, type_name, purpose }, service: PhantomData }
+    const fn new(
+        name: &'static str,
+        type_name: &'static str,
+        asked_by: &'static str,
+        purpose: &'static str,
+    ) -> Self {
+        Self { facts: ServiceFacts { name, type_name, asked_by, purpose }, service: PhantomData }
     }
 }
 
@@ -161,25 +168,35 @@ pub const TOPICS: [TopicFacts; 14] = [
 
 /// The bytes of a mail.
 pub const GET_RAW: Service<srv::GetRaw::Service> =
-    Service::new("mail_bridge/get_raw", "posthorn/srv/GetRaw", "the bytes of a mail as received");
+    Service::new("mail_bridge/get_raw", "posthorn/srv/GetRaw", "", "the bytes of a mail as received");
 /// The receipt of a mail.
-pub const PROVE: Service<srv::Prove::Service> =
-    Service::new("authenticator/prove", "posthorn/srv/Prove", "the receipt of a mail on the evidence ledger");
+pub const PROVE: Service<srv::Prove::Service> = Service::new(
+    "authenticator/prove",
+    "posthorn/srv/Prove",
+    "",
+    "the receipt of a mail on the evidence ledger",
+);
 /// Registers a sender.
 pub const REGISTER_SENDER: Service<srv::RegisterSender::Service> = Service::new(
     "authenticator/register_sender",
     "posthorn/srv/RegisterSender",
+    "",
     "registers a sender in the contract, or changes its role",
 );
 /// Revokes a sender.
 pub const REVOKE_SENDER: Service<srv::RevokeSender::Service> = Service::new(
     "authenticator/revoke_sender",
     "posthorn/srv/RevokeSender",
+    "",
     "revokes a sender in the contract",
 );
 /// Latest state of vehicles.
-pub const GET_STATE: Service<srv::GetState::Service> =
-    Service::new("vehicle_router/get_state", "posthorn/srv/GetState", "the latest state of vehicles");
+pub const GET_STATE: Service<srv::GetState::Service> = Service::new(
+    "vehicle_router/get_state",
+    "posthorn/srv/GetState",
+    "chatbot",
+    "the latest state of vehicles",
+);
 
 /// Every service, in the order of the documents.
 pub const SERVICES: [ServiceFacts; 5] =

@@ -5,6 +5,7 @@ mod help;
 mod interfaces;
 mod one_home;
 mod readme;
+mod security;
 mod settings;
 
 use std::{fs, path::PathBuf};

@@ -31,7 +31,10 @@ fn package_and_crate_say_the_same() {
 fn every_node_has_an_executable_a_configuration_and_a_launch_file() {
     let of = |suffix: &str| -> Vec<_> { names().iter().map(|name| format!("{name}{suffix}")).collect() };
     assert_eq!(list("src/bin"), of(".rs"));
-    assert_eq!(list("config"), of(".yaml"));
+    let mut config = of(".yaml");
+    config.push("security".to_owned());
+    config.sort();
+    assert_eq!(list("config"), config);
     let mut launch = of(".launch.xml");
     launch.push("posthorn.launch.xml".to_owned());
     launch.sort();

@@ -80,7 +80,8 @@ fn parameter_files_are_valid_and_repeat_no_default() {
 }
 
 /// Arguments of every launch file; the one that starts all nodes takes a folder instead of a file.
-const ARGUMENTS: [&str; 5] = ["namespace", "params_file", "log_level", "use_sim_time", "use_respawn"];
+const ARGUMENTS: [&str; 6] =
+    ["namespace", "params_file", "log_level", "use_sim_time", "use_respawn", "enclave"];
 
 fn elements<'a>(file: &'a Document<'_>, tag: &'static str) -> Vec<Node<'a, 'a>> {
     file.root_element().children().filter(|node| node.has_tag_name(tag)).collect()
@@ -90,7 +91,7 @@ fn attribute<'a>(node: &Node<'a, '_>, name: &str) -> &'a str {
     node.attribute(name).unwrap_or_else(|| panic!("{node:?} has no {name}"))
 }
 
-fn assert_arguments(path: &str, file: &Document<'_>, names: [&str; 5]) {
+fn assert_arguments(path: &str, file: &Document<'_>, names: [&str; 6]) {
     let arguments = elements(file, "arg");
     assert_eq!(arguments.iter().map(|arg| attribute(arg, "name")).collect::<Vec<_>>(), names, "{path}");
     for argument in arguments {
@@ -124,7 +125,8 @@ fn each_node_s_launch_file_starts_it_and_holds_no_parameter_values() {
         });
         assert_eq!(parameters.collect::<Vec<_>>(), expected, "{path}");
         // Not by <param from>: of a file that is missing, launch warns and starts the node without it.
-        let ros_args = "--log-level $(var log_level) --params-file $(var params_file)";
+        let ros_args =
+            "--log-level $(var log_level) --params-file $(var params_file) --enclave $(var enclave)";
         assert_eq!(attribute(&started, "ros_args"), ros_args, "{path}");
         // launch escalates to SIGTERM, which cuts the drain short, and then to SIGKILL.
         let drain = resolve(node.specs, BTreeMap::new()).expect("defaults").seconds(DRAIN_TIMEOUT);
@@ -142,7 +144,7 @@ fn the_launch_file_of_all_includes_what_carries_mail_and_passes_every_argument_o
     assert_arguments(
         path,
         &file,
-        ["namespace", "config_directory", "log_level", "use_sim_time", "use_respawn"],
+        ["namespace", "config_directory", "log_level", "use_sim_time", "use_respawn", "enclaves"],
     );
     assert!(elements(&file, "node").is_empty(), "{path} only includes");
     let mut included = Vec::new();
@@ -159,7 +161,12 @@ fn the_launch_file_of_all_includes_what_carries_mail_and_passes_every_argument_o
             .map(|arg| (attribute(&arg, "name"), attribute(&arg, "value").to_owned()))
             .collect();
         let expected = ARGUMENTS.map(|name| {
-            (name, if name == "params_file" { params_file.clone() } else { format!("$(var {name})") })
+            let value = match name {
+                "params_file" => params_file.clone(),
+                "enclave" => format!("$(var enclaves)/{}", node.name),
+                _ => format!("$(var {name})"),
+            };
+            (name, value)
         });
         assert_eq!(passed, expected, "{path}: {target}");
         included.push(node.name);

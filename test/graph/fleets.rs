@@ -1,6 +1,6 @@
 //! Two fleets on one host, each in a namespace of its own and otherwise on defaults.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ const KEEPERS: [(&str, &str); 3] =
     [("mail_bridge", "listening address="), ("authenticator", "verifying"), ("chatbot", "taking mails")];
 
 /// A node as launch starts it in `namespace`, with `home` as the user's home directory.
-fn start(name: &str, namespace: &str, home: &std::path::Path, domain: &Domain) -> Node {
+pub fn start(name: &str, namespace: &str, home: &Path, domain: &Domain) -> Node {
     let mut command = Command::new(executable(name));
     command.args(["--ros-args", "-r", &format!("__ns:=/{namespace}")]);
     if name == "mail_bridge" {

@@ -19,7 +19,7 @@ use crate::testbed::{
     wait_for,
 };
 
-const NODES: [&str; 5] = ["mail_bridge", "authenticator", "chatbot", "vehicle_router", "fleet_simulator"];
+pub const NODES: [&str; 5] = ["mail_bridge", "authenticator", "chatbot", "vehicle_router", "fleet_simulator"];
 
 /// Topics that are not posthorn's own.
 pub const DIAGNOSTICS: TopicFacts = TopicFacts {

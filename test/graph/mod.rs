@@ -10,6 +10,7 @@ mod observing;
 mod parameters;
 mod python;
 mod registry;
+mod security;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

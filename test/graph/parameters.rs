@@ -27,7 +27,7 @@ const NODES: [(NodeFacts, &[ServiceFacts]); 5] = [
 /// A service of the node that is `renamed` in the namespace `node`.
 fn of(node: &str, service: &str, type_name: &'static str) -> ServiceFacts {
     let service = service.rsplit('/').next().unwrap();
-    ServiceFacts { name: format!("/{node}/renamed/{service}").leak(), type_name, purpose: "" }
+    ServiceFacts { name: format!("/{node}/renamed/{service}").leak(), type_name, asked_by: "", purpose: "" }
 }
 
 /// With parameters for all nodes, as a launch file's `set_parameter` and a file's `/**` give them.

@@ -1,0 +1,71 @@
+//! `config/security/*.policy.xml`: what each node may do in a graph whose DDS has the security plugins, in sros2's format.
+
+use posthorn::ros::topics::{READINGS, SERVICES, TOPICS, TopicFacts, VEHICLE};
+
+use super::{NODES, is_current, list};
+
+/// Every node has them for its parameters.
+const PARAMETER_SERVICES: [&str; 6] = [
+    "describe_parameters",
+    "get_parameter_types",
+    "get_parameters",
+    "list_parameters",
+    "set_parameters",
+    "set_parameters_atomically",
+];
+
+#[test]
+fn policies_are_current() {
+    for node in NODES {
+        is_current(&format!("config/security/{}.policy.xml", node.name), &policy(node.name));
+    }
+    assert_eq!(list("config/security").len(), NODES.len());
+}
+
+/// Whether `nodes`, such as "chatbot, others", names `node`; the simulator is the vehicles.
+fn names(nodes: &str, node: &str) -> bool {
+    nodes.split(", ").any(|name| name == node || (name == "vehicles" && node == "fleet_simulator"))
+}
+
+fn policy(node: &str) -> String {
+    let topics: Vec<_> = TOPICS.into_iter().chain(READINGS).collect();
+    let topic = |topic: &TopicFacts| topic.name.replace(VEHICLE, "*");
+    let mut publish: Vec<_> = topics.iter().filter(|topic| names(topic.from, node)).map(topic).collect();
+    publish.extend(["/diagnostics".to_owned(), "/rosout".to_owned()]);
+    let subscribe = topics.iter().filter(|topic| names(topic.to, node)).map(topic).collect();
+    let mut reply: Vec<_> = PARAMETER_SERVICES.map(|service| format!("~/{service}")).into();
+    let own = |name: &str| name.strip_prefix(node)?.strip_prefix('/').map(|service| format!("~/{service}"));
+    reply.extend(SERVICES.iter().filter_map(|service| own(service.name)));
+    let asked = SERVICES.iter().filter(|service| names(service.asked_by, node));
+    let request = asked.map(|service| service.name.to_owned()).collect();
+
+    let mut rules = String::new();
+    for (list, item, how, mut names) in [
+        ("topics", "topic", "publish", publish),
+        ("topics", "topic", "subscribe", subscribe),
+        ("services", "service", "reply", reply),
+        ("services", "service", "request", request),
+    ] {
+        names.sort();
+        if !names.is_empty() {
+            rules += &format!("          <{list} {how}=\"ALLOW\">\n");
+            rules.extend(names.iter().map(|name| format!("            <{item}>{name}</{item}>\n")));
+            rules += &format!("          </{list}>\n");
+        }
+    }
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<!-- Made by `make docs` of src/ros/topics.rs: what {node} may do in the graph. How it is used: docs/security.md. -->
+<policy version="0.2.0">
+  <enclaves>
+    <enclave path="/fleet/{node}">
+      <profiles>
+        <profile ns="/fleet" node="{node}">
+{rules}        </profile>
+      </profiles>
+    </enclave>
+  </enclaves>
+</policy>
+"#
+    )
+}
