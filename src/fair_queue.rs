@@ -56,7 +56,7 @@ impl Load {
 #[derive(Debug, Default)]
 struct Member<T> {
     held: Load,
-    /// Its place among the ready; `None`: it has nothing waiting.
+    /// Its place among the ready; `None`: it has nothing waiting, or, of a peer, no class that may take more.
     ready: Option<(u64, u64)>,
     queue: T,
 }
@@ -127,16 +127,11 @@ impl Lane {
     /// The mail that goes next, if there is room for it; it holds room until it is returned.
     pub fn take(&mut self) -> Option<MailId> {
         let (share, .., peer_key) = *self.ready.first()?;
-        let widest = ALL.max(self.room.share.saturating_mul(4));
-        if share >= widest.saturating_sub(self.room.share_of(self.held)) {
+        if share >= self.room.widest().saturating_sub(self.room.share_of(self.held)) {
             return None;
         }
         let peer = self.peers.get_mut(&peer_key)?;
-        let (share, .., domain) = *peer.queue.ready.first()?;
-        let left = (widest / 2).saturating_sub(self.room.share_of(peer.held));
-        if share >= self.room.share.min(left) {
-            return None;
-        }
+        let (.., domain) = *peer.queue.ready.first()?;
         let member = peer.queue.members.get_mut(&domain)?;
         let next = member.queue.first_entry()?;
         let bytes = next.get().1;
@@ -181,7 +176,10 @@ impl Lane {
                 members.remove(&class.domain);
             }
         }
-        let new = (!ready.is_empty()).then(|| place(peer.ready, self.room.share_of(peer.held)));
+        // A peer none of whose classes may take more is not ready: it must not stand before those that may.
+        let held = self.room.share_of(peer.held);
+        let bound = self.room.share.min((self.room.widest() / 2).saturating_sub(held));
+        let new = ready.first().filter(|(share, ..)| *share < bound).map(|_| place(peer.ready, held));
         let gone = members.is_empty();
         move_to(&mut self.ready, &mut peer.ready, new, class.peer);
         if gone {
@@ -208,6 +206,12 @@ fn move_to(
 }
 
 impl Room {
+    /// What all peers together may hold if each leaves as much as it holds; more than all if a class may hold more than
+    /// a quarter.
+    fn widest(self) -> u64 {
+        ALL.max(self.share.saturating_mul(4))
+    }
+
     /// The part of the room that a load is, in millionths; of mails or of bytes, whichever is more.
     fn share_of(&self, load: Load) -> u64 {
         let part = |held: u64, all: u64| held.saturating_mul(ALL) / all.max(1);
@@ -218,6 +222,8 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -266,6 +272,29 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_whose_only_class_is_full_stands_before_nobody() {
+        let mut lane = Lane::new(room(128, 1 << 30));
+        let mut order = 0;
+        let mut push = |lane: &mut Lane, class| {
+            order += 1;
+            lane.push(class, (Duration::ZERO, order), MailId::from_bytes([class.domain as u8; 32]), 1);
+        };
+        // A stranger's class holds its quarter; behind the gateway ten domains hold more than that together.
+        for _ in 0..99 {
+            push(&mut lane, class(1, 99));
+        }
+        for domain in 0..10 {
+            for _ in 0..4 {
+                push(&mut lane, class(2, domain));
+            }
+        }
+        let taken = std::iter::from_fn(|| lane.take()).count();
+        assert_eq!((taken, lane.held().mails), (72, 72));
+        push(&mut lane, class(2, 50));
+        assert_eq!(lane.take(), Some(MailId::from_bytes([50; 32])), "before: waited for the stranger's");
+    }
+
+    #[test]
     fn bytes_count_like_mails_and_one_too_large_goes_alone() {
         // A quarter of 64 MiB is 16 MiB: a second mail of 10 MiB is taken as the class is below its share, no third.
         const MIB: u64 = 1 << 20;
@@ -288,5 +317,52 @@ mod tests {
             (lane.held(), lane.waiting(), lane.peers.len(), lane.ready.len()),
             (Load::default(), 0, 0, 0)
         );
+    }
+
+    proptest! {
+        #[test]
+        fn takes_while_any_class_may_and_never_beyond_a_bound(
+            ops in prop::collection::vec((0u8..3, 0u64..4, 0u64..5), 0..200),
+            share in prop::sample::select(vec![ALL / 20, ALL / 4, ALL]),
+        ) {
+            let room = Room { mails: 12, bytes: 1 << 30, share };
+            let mut lane = Lane::new(room);
+            let (mut order, mut taken) = (0u64, Vec::new());
+            let mut classes: HashMap<MailId, Class> = HashMap::new();
+            let mut waiting: HashMap<Class, usize> = HashMap::new();
+            for (op, peer, domain) in ops {
+                match op {
+                    0 | 1 => {
+                        order += 1;
+                        let id = MailId::of(&order.to_le_bytes());
+                        classes.insert(id, class(peer, domain));
+                        *waiting.entry(class(peer, domain)).or_default() += 1;
+                        lane.push(class(peer, domain), (Duration::ZERO, order), id, 1);
+                    }
+                    _ if taken.is_empty() => {}
+                    _ => {
+                        let id: MailId = taken.swap_remove(usize::try_from(peer * 5 + domain).unwrap() % taken.len());
+                        lane.give_back(classes[&id], 1);
+                    }
+                }
+                while let Some(id) = lane.take() {
+                    *waiting.get_mut(&classes[&id]).unwrap() -= 1;
+                    taken.push(id);
+                }
+                let held = |of: &dyn Fn(Class) -> bool| {
+                    let mails = taken.iter().filter(|id| of(classes[*id])).count();
+                    room.share_of(Load { mails, bytes: 0 })
+                };
+                prop_assert!(taken.len() <= 12);
+                for (&class, _) in waiting.iter().filter(|(_, mails)| **mails > 0) {
+                    let of_peer = held(&|other| other.peer == class.peer);
+                    let left = (room.widest() / 2).saturating_sub(of_peer);
+                    let class_full = held(&|other| other == class) >= share.min(left);
+                    let peer_full = of_peer >= room.widest().saturating_sub(held(&|_| true));
+                    prop_assert!(class_full || peer_full || taken.len() == 12, "{class:?} might go");
+                }
+            }
+            prop_assert_eq!(lane.held().mails, taken.len());
+        }
     }
 }
