@@ -7,6 +7,11 @@ use crate::mail::{AuthResult, Registration, Role, Verdict};
 pub(super) enum Standing {
     /// Nothing; why.
     Rejected(&'static str),
+    /// Nothing, and the mail may be from a registered sender: DMARC could not be evaluated, and the sender that it names
+    /// is registered or the registry cannot be asked.
+    Unjudged,
+    /// Nothing: passed DMARC, and the registry cannot be asked.
+    Unchecked,
     /// Ask: passed DMARC while the registry cannot be asked, and the policy is to answer.
     Unproven,
     /// Ask.
@@ -28,8 +33,9 @@ pub(super) fn standing(verdict: &Verdict, answers_without_registry: bool) -> Sta
         (AuthResult::Pass, Registration::Unavailable, false, _) if answers_without_registry => {
             Standing::Unproven
         }
-        (AuthResult::Pass, Registration::Unavailable, ..) => {
-            Standing::Rejected("the registry cannot be asked")
+        (AuthResult::Pass, Registration::Unavailable, ..) => Standing::Unchecked,
+        (AuthResult::TempError, Registration::Active | Registration::Unavailable, false, _) => {
+            Standing::Unjudged
         }
         _ => Standing::Rejected("not authenticated"),
     }

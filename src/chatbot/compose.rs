@@ -1,17 +1,34 @@
-//! Answers and forwards as mails: recipients, identity, bounds.
+//! Answers, forwards and notices as mails: recipients, identity, bounds.
 
-use crate::mail::{Content, MailId, OutboundKind, OutboundMail, is_address};
+use crate::mail::{Attachment, Content, MailId, OutboundKind, OutboundMail, is_address};
 
-use super::{params::Params, reading};
+use super::{orders::Entry, params::Params, reading};
 
 /// Bounds of `OutboundMail.msg`, bytes.
 const MAX_SUBJECT_BYTES: usize = 998;
 const MAX_TEXT_BYTES: usize = 262_144;
 const MAX_MESSAGE_ID_BYTES: usize = 998;
 const CUT: &str = "\n[cut]\n";
+/// Most attachments that a forward lists.
+const MAX_LISTED: usize = 20;
+/// Said to the sender of what goes to a person as [`Copy::Urgent`].
+pub(super) const PERSON_HAS_IT: &str = "A person has a copy of your mail, marked urgent.\n";
+
+/// What the person must know of a mail that is passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Copy {
+    /// Its sender has had no answer.
+    Plain,
+    /// An order that is not carried out, of which the sender was told.
+    Urgent,
+    /// An order in an automatic mail, which is never answered.
+    Automatic,
+    /// Nobody knows whether it is from whom it says.
+    Unproven,
+}
 
 /// What is kept of a mail while vehicle_router is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Origin {
     pub id: MailId,
     /// The From address, authenticated.
@@ -20,6 +37,9 @@ pub(super) struct Origin {
     subject: String,
     message_id: String,
     text: String,
+    /// What is attached, a line each.
+    attachments: Vec<String>,
+    truncated: bool,
 }
 
 impl Origin {
@@ -33,7 +53,14 @@ impl Origin {
             subject: one_line(&content.subject),
             message_id: message_id(&content.message_id),
             text: content.text.clone(),
+            attachments: listed(&content.attachments),
+            truncated: content.truncated,
         })
+    }
+
+    /// Message-ID of the mail; empty if there is none that can be written.
+    pub fn message_id(&self) -> &str {
+        &self.message_id
     }
 
     /// To the authenticated address, whatever Reply-To says.
@@ -45,22 +72,41 @@ impl Origin {
         self.compose(params, OutboundKind::Answer, self.from.clone(), subject, text.to_owned())
     }
 
-    /// To the person, with the reason why.
-    pub fn forward(&self, params: &Params, reason: &str) -> OutboundMail {
-        let Self { name, from, subject, text, .. } = self;
+    /// To the person, with the reason why. A reply goes to the sender directly. mail_bridge attaches the original.
+    pub fn forward(&self, params: &Params, reason: &str, copy: Copy) -> OutboundMail {
+        let Self { name, from, subject, text, attachments, .. } = self;
         let name = if name.is_empty() { String::new() } else { format!("{name} ") };
+        let sender = match copy {
+            Copy::Plain => "The sender is authenticated and has had no answer.",
+            Copy::Urgent => {
+                "The sender is an operator, authenticated, and was told that it is NOT carried out."
+            }
+            Copy::Automatic => "The sender is an operator, authenticated, and has had no answer.",
+            Copy::Unproven => "NOTHING PROVES who sent it. The sender has had no answer.",
+        };
+        let mut attached = String::new();
+        for line in attachments {
+            attached += &format!("Attached: {line}\n");
+        }
+        if self.truncated {
+            attached += "Not all of it is shown here.\n";
+        }
         let text = format!(
-            "posthorn passes this mail on to you: {reason}.\n\
-             The sender is authenticated and has had no answer.\n\n\
-             From: {name}<{from}>\nSubject: {subject}\n\n{text}"
+            "posthorn passes this mail on to you: {reason}.\n{sender}\n\
+             The original is attached to this mail; a reply to this mail goes to the sender.\n\n\
+             From: {name}<{from}>\nSubject: {subject}\n{attached}\n{text}"
         );
-        self.compose(
+        let urgent = matches!(copy, Copy::Urgent | Copy::Automatic);
+        let prefix = if urgent { "URGENT: Fwd" } else { "Fwd" };
+        let title = if subject.is_empty() { "(no subject)" } else { subject };
+        let mail = self.compose(
             params,
             OutboundKind::Forward,
             params.human_mailbox.clone(),
-            format!("Fwd: {subject}"),
+            format!("{prefix}: {title}"),
             text,
-        )
+        );
+        OutboundMail { reply_to: vec![from.clone()], urgent, ..mail }
     }
 
     fn compose(
@@ -68,13 +114,10 @@ impl Origin {
         params: &Params,
         kind: OutboundKind,
         to: String,
-        mut subject: String,
+        subject: String,
         text: String,
     ) -> OutboundMail {
-        cut(&mut subject, MAX_SUBJECT_BYTES, "");
-        let mut text: String = text.chars().filter(|c| !c.is_control() || "\n\t".contains(*c)).collect();
-        cut(&mut text, MAX_TEXT_BYTES, CUT);
-        OutboundMail {
+        bounded(OutboundMail {
             answers: self.id,
             kind,
             message_id: outbound_id(self.id, kind, &params.from_address),
@@ -85,8 +128,58 @@ impl Origin {
             subject,
             in_reply_to: self.message_id.clone(),
             text,
-        }
+        })
     }
+}
+
+/// To who gave an order and to the person: both have been told something else before. `id` must be unique.
+pub(super) fn notice(
+    params: &Params,
+    id: &str,
+    order: &Entry,
+    subject: String,
+    text: String,
+) -> OutboundMail {
+    let mut to = vec![order.ordered_by.clone()];
+    if !order.ordered_by.eq_ignore_ascii_case(&params.human_mailbox) {
+        to.push(params.human_mailbox.clone());
+    }
+    bounded(OutboundMail {
+        answers: MailId::from_bytes([0; 32]),
+        kind: OutboundKind::Notice,
+        message_id: format!("{id}.notice@{}", domain(&params.from_address)),
+        from: params.from_address.clone(),
+        to,
+        reply_to: Vec::new(),
+        urgent: true,
+        subject,
+        in_reply_to: order.message_id.clone(),
+        text,
+    })
+}
+
+/// Within the bounds of `OutboundMail.msg`.
+fn bounded(mut mail: OutboundMail) -> OutboundMail {
+    cut(&mut mail.subject, MAX_SUBJECT_BYTES, "");
+    mail.text.retain(|c| !c.is_control() || "\n\t".contains(c));
+    cut(&mut mail.text, MAX_TEXT_BYTES, CUT);
+    mail
+}
+
+fn listed(attachments: &[Attachment]) -> Vec<String> {
+    let line = |attachment: &Attachment| {
+        let name = if attachment.filename.is_empty() { "without a name" } else { &attachment.filename };
+        one_line(&format!("{name} ({}, {} bytes)", attachment.media_type, attachment.size))
+    };
+    let mut lines: Vec<_> = attachments.iter().take(MAX_LISTED).map(line).collect();
+    if attachments.len() > MAX_LISTED {
+        lines.push(format!("{} more", attachments.len() - MAX_LISTED));
+    }
+    lines
+}
+
+fn domain(address: &str) -> &str {
+    address.rsplit_once('@').map_or("localhost", |(_, domain)| domain)
 }
 
 /// Message-ID of the answer to, or the forward of, a mail: the same whenever it is composed again.
@@ -96,7 +189,7 @@ fn outbound_id(id: MailId, kind: OutboundKind, from_address: &str) -> String {
         OutboundKind::Forward => "forward",
         OutboundKind::Notice => "notice",
     };
-    let domain = from_address.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
+    let domain = domain(from_address);
     let id = id.to_string();
     let prefix = id.get(..32).unwrap_or(&id);
     format!("{prefix}.{word}@{domain}")

@@ -1,35 +1,42 @@
 //! What becomes of each mail.
 //!
-//! Stateless: the same mail, verdict and states give the same effects, so that a mail delivered twice, or to two
-//! replicas, is answered by mails of the same identity, of which the outbox takes one.
+//! Stateless: the same mail, verdict and states give the same effects, so that a mail delivered twice is answered by mails
+//! of the same identity, of which the outbox takes one. What an order needs beyond its mail is in [`super::orders`].
 
 use std::time::SystemTime;
 
 use crate::{
-    mail::{Action, Disposition, Mail, OutboundMail, Verdict},
-    vehicle::{VehicleCommand, VehicleState},
+    mail::{Action, Disposition, Mail, MailId, OutboundMail, Verdict},
+    vehicle::{Command, VehicleCommand, VehicleState},
 };
 
 use super::{
     authority::{self, Standing},
     battery,
-    compose::{self, Origin},
+    compose::{self, Copy, Origin},
     describe::{Clock, span},
     help,
-    intent::{self, Request},
+    intent::{self, Request, Seeming, Unclear},
     order,
+    orders::{Entry, Ordered},
     params::Params,
-    position, status,
+    position,
+    quota::Quota,
+    status,
 };
 
 /// Most names that an answer lists.
 const MAX_NAMES: usize = 50;
 
-/// What the node must do, in this order: command, send, settle. Each MUST be done before the next, so that a crash in
-/// between repeats a thing that is done once by its identity rather than losing it.
+/// What the node must do, in the order given. Each MUST be done before the next, so that a crash in between repeats a
+/// thing that is done once by its identity rather than losing it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Publish the order.
+    /// Give this to [`super::orders::Orders::consider`]. Always the only effect.
+    Order(Box<Ordered>),
+    /// Write to disk what is known of an order.
+    Record(Entry),
+    /// Sign the order and publish it.
     Command(VehicleCommand),
     /// Publish the mail to be sent.
     Send(OutboundMail),
@@ -63,6 +70,11 @@ impl Pending {
     /// `GetState.vehicle` of the request to vehicle_router; empty for all.
     pub fn query(&self) -> &str {
         self.request.vehicle().unwrap_or_default()
+    }
+
+    /// Whether it is an order, whose sender must hear soon if vehicle_router does not answer.
+    pub fn is_order(&self) -> bool {
+        self.request.is_order()
     }
 }
 
@@ -104,53 +116,115 @@ impl Core {
         Self { params }
     }
 
-    /// What becomes of a mail. `automatic` is why it counts as an automatic mail, if it does (RFC 3834).
-    pub fn interpret(&self, mail: &Mail, verdict: &Verdict, automatic: Option<&str>) -> Step {
-        let settle = |action, reason: &str| Step::Done(vec![settle(mail, action, reason)]);
-        if let Some(why) = automatic {
-            return settle(Action::Ignored, why);
-        }
+    /// What becomes of a mail. `automatic` is why it counts as an automatic mail, if it does (RFC 3834); `quota` bounds
+    /// what is sent because of those whose registration is not known.
+    pub fn interpret(
+        &self,
+        mail: &Mail,
+        verdict: &Verdict,
+        automatic: Option<&str>,
+        quota: &mut Quota,
+        now: SystemTime,
+    ) -> Step {
+        let done = |action, reason: &str| Step::Done(vec![settle(mail.id, action, reason)]);
         let standing = authority::standing(verdict, self.params.answers_without_registry);
-        if let Standing::Rejected(why) = standing {
-            // The authenticator's reason says why somebody is not authenticated, not why that does not suffice.
-            let why = if verdict.authenticated || verdict.reason.is_empty() { why } else { &verdict.reason };
-            return settle(Action::Rejected, why);
+        let origin = Origin::of(mail.id, &mail.content);
+        let mut may_send = |origin: &Origin| quota.take(&origin.from, now);
+        if let Some(why) = automatic {
+            return match (intent::read(&mail.content), origin) {
+                // Never answered, but an operator's order is not passed over in silence either.
+                (
+                    Ok(Request::Order(..)) | Err(intent::NotTaken { looks_like: Some(_), .. }),
+                    Some(origin),
+                ) if standing == Standing::Operator
+                    && !self.is_own(&origin)
+                    && !origin.from.eq_ignore_ascii_case(&self.params.human_mailbox)
+                    && may_send(&origin) =>
+                {
+                    let reason = format!("it reads like an order, which is NOT carried out, as {why}");
+                    Step::Done(self.forward(&origin, &reason, Copy::Automatic))
+                }
+                _ => done(Action::Ignored, why),
+            };
         }
-        let Some(origin) = Origin::of(mail.id, &mail.content) else {
-            return settle(Action::Rejected, "From must have exactly one address");
+        // The authenticator's reason says why somebody is not authenticated, not why that does not suffice.
+        let why = |why: &'static str| match verdict.reason.as_str() {
+            "" => why.to_owned(),
+            _ if verdict.authenticated => why.to_owned(),
+            reason => reason.to_owned(),
         };
-        if origin.from.eq_ignore_ascii_case(&self.params.from_address) {
-            return settle(Action::Ignored, "sent by posthorn itself");
+        if let Standing::Rejected(reason) = standing {
+            return done(Action::Rejected, &why(reason));
         }
-        match intent::read(&mail.content) {
-            Err(_) if standing == Standing::Unproven => {
-                settle(Action::Rejected, "not understood, and the registry cannot be asked who the sender is")
+        let Some(origin) = origin else {
+            return done(Action::Rejected, "From must have exactly one address");
+        };
+        if self.is_own(&origin) {
+            return done(Action::Ignored, "sent by posthorn itself");
+        }
+        let request = intent::read(&mail.content);
+        let unchecked = match (standing, &request) {
+            (Standing::Unchecked, _) => true,
+            (Standing::Unproven, Ok(request)) => request.is_order(),
+            (Standing::Unproven, Err(_)) => true,
+            _ => false,
+        };
+        match request {
+            _ if standing == Standing::Unjudged => {
+                let reason = why("it could not be found out who sent it");
+                if may_send(&origin) {
+                    Step::Done(self.forward(
+                        &origin,
+                        &format!("it could not be judged: {reason}"),
+                        Copy::Unproven,
+                    ))
+                } else {
+                    done(
+                        Action::Rejected,
+                        &format!("over the hour's bound of mails that cannot be judged: {reason}"),
+                    )
+                }
             }
-            Err(unclear) => Step::Done(self.forward(&origin, &unclear.to_string())),
+            request if unchecked => {
+                let ordered = match request {
+                    Ok(Request::Order(command, vehicle)) => Some(Seeming { command, vehicle: Some(vehicle) }),
+                    Ok(_) => None,
+                    Err(not_taken) => not_taken.looks_like,
+                };
+                let reason = "the registry cannot be asked who may ask and order";
+                if may_send(&origin) {
+                    let text = order::unchecked(ordered.as_ref());
+                    Step::Done(self.send(&origin, &text, Action::Rejected, reason))
+                } else {
+                    done(Action::Rejected, &format!("over the hour's bound of answers: {reason}"))
+                }
+            }
+            Err(intent::NotTaken { why, looks_like: Some(seeming) }) if standing == Standing::Operator => {
+                Step::Done(self.not_taken(&origin, &why, &seeming))
+            }
+            Err(not_taken) => Step::Done(self.forward(&origin, &not_taken.to_string(), Copy::Plain)),
             Ok(Request::Help) => {
                 let text = help::answer(standing == Standing::Operator);
                 Step::Done(self.send(&origin, &text, Action::Answered, "help"))
-            }
-            Ok(Request::Order(command, vehicle)) if standing == Standing::Unproven => {
-                let text = order::refuse_for_now(command, &vehicle);
-                let reason = "an order while the registry cannot be asked";
-                Step::Done(self.send(&origin, &text, Action::Rejected, reason))
             }
             Ok(Request::Order(command, vehicle)) if standing != Standing::Operator => {
                 let text = order::refuse(command, &vehicle);
                 let reason = "an order from an observer, answered that it is not allowed";
                 Step::Done(self.send(&origin, &text, Action::Answered, reason))
             }
-            Ok(request) if request.is_order() => match order::Identity::of(&origin.from, &mail.content) {
-                Some(identity) => {
-                    let since = mail.received_at.min(identity.date);
-                    Step::NeedsStates(Box::new(Pending { request, origin, identity: Some(identity), since }))
+            Ok(Request::Order(command, vehicle)) => {
+                let seeming = Seeming { command, vehicle: Some(vehicle.clone()) };
+                if let Err(why) = intent::may_order(&mail.content, verdict) {
+                    return Step::Done(self.not_taken(&origin, &why, &seeming));
                 }
-                None => Step::Done(self.forward(
-                    &origin,
-                    "it holds an order, but not the Message-ID and Date by which a repetition is told",
-                )),
-            },
+                let Some(identity) = order::Identity::of(&origin.from, &mail.content) else {
+                    let why = Unclear::NotCovered("it has no Message-ID or no Date".to_owned());
+                    return Step::Done(self.not_taken(&origin, &why, &seeming));
+                };
+                let since = mail.received_at.min(identity.date);
+                let request = Request::Order(command, vehicle);
+                Step::NeedsStates(Box::new(Pending { request, origin, identity: Some(identity), since }))
+            }
             Ok(request) => Step::NeedsStates(Box::new(Pending {
                 request,
                 origin,
@@ -158,6 +232,10 @@ impl Core {
                 since: mail.received_at,
             })),
         }
+    }
+
+    fn is_own(&self, origin: &Origin) -> bool {
+        origin.from.eq_ignore_ascii_case(&self.params.from_address)
     }
 
     /// Ends what [`Core::interpret`] began.
@@ -169,34 +247,30 @@ impl Core {
     ) -> Vec<Effect> {
         let Pending { request, origin, identity, since } = pending;
         let clock = Clock { now, stale_after: self.params.stale_after };
-        let waited = clock.age(*since);
-        let late = waited > self.params.give_up_after;
-        let fleet = match fleet {
-            Ok(_) if late && request.is_order() => {
-                let reason = format!(
-                    "it holds an order that is {} old; whether it still holds is for a person to say. It may \
-                     have been carried out already",
-                    span(waited)
-                );
-                return self.forward(origin, &reason);
+        let fleet = match (fleet, request) {
+            (Ok(fleet), _) => fleet,
+            (Err(unavailable), Request::Order(command, name)) => {
+                let why = format!("{unavailable}, which knows the vehicles");
+                return self.not_ordered(origin, *command, name, &why);
             }
-            Ok(_) if identity.as_ref().is_some_and(|order| order.date > now + self.params.give_up_after) => {
-                // It would stay fresh until then, and so would every copy.
-                return self.forward(origin, "it holds an order whose Date is still to come");
+            (Err(unavailable), _) if clock.age(*since) > self.params.give_up_after => {
+                let reason = format!("{unavailable}, for {} now", span(clock.age(*since)));
+                return self.forward(origin, &reason, Copy::Plain);
             }
-            Ok(fleet) => fleet,
-            Err(unavailable) if late => {
-                return self.forward(origin, &format!("{unavailable}, for {} now", span(waited)));
-            }
-            Err(Unavailable) => return vec![Effect::Retry],
+            (Err(Unavailable), _) => return vec![Effect::Retry],
         };
         let Some(name) = request.vehicle() else {
             let text = status::answer_fleet(&fleet.states, &clock);
             return self.send(origin, &text, Action::Answered, "status of all vehicles");
         };
         let Some(vehicle) = fleet.vehicle(name) else {
-            let text = unknown(name, request, &fleet.vehicles);
-            return self.send(origin, &text, Action::Answered, "a vehicle that is not known");
+            let known = known(name, &fleet.vehicles);
+            return match request {
+                Request::Order(command, name) => self.not_ordered(origin, *command, name, &known),
+                _ => {
+                    self.send(origin, &format!("{known}.\n"), Action::Answered, "a vehicle that is not known")
+                }
+            };
         };
         let unheard = VehicleState::unheard(vehicle);
         let state = fleet.state(vehicle);
@@ -214,45 +288,55 @@ impl Core {
                     ordered_at: identity.date,
                     signature: [0; 64],
                 };
-                let text = order::answer(*command, vehicle, state, &clock);
-                let mut effects = vec![Effect::Command(order)];
-                effects.extend(self.send(
-                    origin,
-                    &text,
-                    Action::Ordered,
-                    &format!("{} {vehicle}", command.word()),
-                ));
-                return effects;
+                let state = state.map(|state| status::answer(state, &clock)).unwrap_or_default();
+                let ordered = Ordered { origin: origin.clone(), order, since: *since, state };
+                return vec![Effect::Order(Box::new(ordered))];
             }
             _ => (status::answer(known, &clock), "status"),
         };
         self.send(origin, &text, Action::Answered, &format!("{what} of {vehicle}"))
     }
 
+    /// An operator's mail that reads like an order but is none that can be taken.
+    fn not_taken(&self, origin: &Origin, why: &Unclear, seeming: &Seeming) -> Vec<Effect> {
+        self.tell(origin, &order::not_taken(why, seeming), &why.to_string())
+    }
+
+    /// An operator's order that cannot be sent as things are.
+    fn not_ordered(&self, origin: &Origin, command: Command, vehicle: &str, why: &str) -> Vec<Effect> {
+        let reason = format!("it orders \"{} {vehicle}\", and {why}", command.word());
+        self.tell(origin, &order::not_ordered(command, vehicle, why), &reason)
+    }
+
+    /// The sender is told at once that an order is not carried out, and a person gets it, urgent.
+    fn tell(&self, origin: &Origin, text: &str, reason: &str) -> Vec<Effect> {
+        let mut effects = vec![Effect::Send(origin.answer(&self.params, text))];
+        effects.extend(self.forward(origin, reason, Copy::Urgent));
+        effects
+    }
+
     fn send(&self, origin: &Origin, text: &str, action: Action, reason: &str) -> Vec<Effect> {
-        let disposition = Disposition { mail_id: origin.id, action, reason: compose::reason(reason) };
-        vec![Effect::Send(origin.answer(&self.params, text)), Effect::Settle(disposition)]
+        vec![Effect::Send(origin.answer(&self.params, text)), settle(origin.id, action, reason)]
     }
 
-    fn forward(&self, origin: &Origin, reason: &str) -> Vec<Effect> {
-        let disposition =
-            Disposition { mail_id: origin.id, action: Action::Forwarded, reason: compose::reason(reason) };
-        vec![Effect::Send(origin.forward(&self.params, reason)), Effect::Settle(disposition)]
+    fn forward(&self, origin: &Origin, reason: &str, copy: Copy) -> Vec<Effect> {
+        let forward = origin.forward(&self.params, reason, copy);
+        vec![Effect::Send(forward), settle(origin.id, Action::Forwarded, reason)]
     }
 }
 
-fn settle(mail: &Mail, action: Action, reason: &str) -> Effect {
-    Effect::Settle(Disposition { mail_id: mail.id, action, reason: compose::reason(reason) })
+pub(super) fn settle(mail_id: MailId, action: Action, reason: &str) -> Effect {
+    Effect::Settle(Disposition { mail_id, action, reason: compose::reason(reason) })
 }
 
-fn unknown(name: &str, request: &Request, vehicles: &[String]) -> String {
-    let ordered = if request.is_order() { " Nothing was ordered." } else { "" };
+/// That there is no vehicle `name`, and which there are.
+fn known(name: &str, vehicles: &[String]) -> String {
     let names: Vec<_> = vehicles.iter().take(MAX_NAMES).map(String::as_str).collect();
     let more = match vehicles.len().saturating_sub(MAX_NAMES) {
         0 => String::new(),
         more => format!(", and {more} more"),
     };
-    format!("There is no vehicle \"{name}\".{ordered}\n\nVehicles: {}{more}\n", names.join(", "))
+    format!("there is no vehicle \"{name}\". Vehicles: {}{more}", names.join(", "))
 }
 
 #[cfg(test)]

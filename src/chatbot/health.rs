@@ -16,6 +16,7 @@ pub struct Work {
     retried: u64,
     /// How often in a row vehicle_router did not answer; `None`: never asked.
     unavailable: Option<u64>,
+    orders: Option<Status>,
 }
 
 const ACTIONS: [(Action, &str); 5] = [
@@ -29,7 +30,14 @@ const ACTIONS: [(Action, &str); 5] = [
 impl Work {
     /// Nothing done yet.
     pub fn new(capacity: u32) -> Self {
-        Self { in_flight: 0, capacity, settled: [0; ACTIONS.len()], retried: 0, unavailable: None }
+        Self {
+            in_flight: 0,
+            capacity,
+            settled: [0; ACTIONS.len()],
+            retried: 0,
+            unavailable: None,
+            orders: None,
+        }
     }
 
     /// Begins a mail, if there is room; else it must be left, to be delivered again.
@@ -41,20 +49,27 @@ impl Work {
     }
 
     /// Ends a mail that was begun.
-    pub fn end(&mut self, effects: &[Effect]) {
+    pub fn end(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        for effect in effects {
-            match effect {
-                Effect::Settle(disposition) => {
-                    let counts = self.settled.iter_mut().zip(ACTIONS);
-                    counts
-                        .filter(|(_, (action, _))| *action == disposition.action)
-                        .for_each(|(count, _)| *count += 1);
-                }
-                Effect::Retry => self.retried += 1,
-                Effect::Command(_) | Effect::Send(_) => {}
+    }
+
+    /// Counts what was done.
+    pub fn count(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Settle(disposition) => {
+                let counts = self.settled.iter_mut().zip(ACTIONS);
+                counts
+                    .filter(|(_, (action, _))| *action == disposition.action)
+                    .for_each(|(count, _)| *count += 1);
             }
+            Effect::Retry => self.retried += 1,
+            _ => {}
         }
+    }
+
+    /// What there is to say of orders.
+    pub fn orders(&mut self, status: Status) {
+        self.orders = Some(status);
     }
 
     /// vehicle_router was asked.
@@ -93,7 +108,7 @@ impl Work {
                 Status::new("vehicle_router", Level::Error, Unavailable.to_string()).with("times", times)
             }
         };
-        vec![mails, vehicles]
+        [mails, vehicles].into_iter().chain(self.orders.clone()).collect()
     }
 }
 
@@ -107,7 +122,7 @@ mod tests {
         let mut work = Work::new(1);
         assert!(work.begin() && !work.begin());
         assert_eq!(work.health()[0].level, Level::Warn);
-        work.end(&[Effect::Retry]);
+        work.end();
         assert_eq!((work.in_flight(), work.health()[0].level), (0, Level::Ok));
     }
 
@@ -116,7 +131,7 @@ mod tests {
         let mut work = Work::new(1);
         let disposition =
             Disposition { mail_id: MailId::of(b""), action: Action::Forwarded, reason: String::new() };
-        work.end(&[Effect::Settle(disposition)]);
+        work.count(&Effect::Settle(disposition));
         assert!(work.health()[0].values.contains(&("forwarded", "1".to_owned())));
     }
 

@@ -3,25 +3,25 @@
 use std::{
     process::ExitCode,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 
 use super::{
-    Core, Params,
-    core::{Effect, Fleet, Step, Unavailable},
+    Core, Params, Quota,
+    core::{Effect, Fleet, Pending, Step, Unavailable},
     health::Work,
+    orders::{Consideration, Entry, Now, Ordered, Orders, store::Store},
     params::SPECS,
 };
 use crate::{
     mail::is_automatic,
-    record_log::create_directory,
     ros::{
         RosError,
         convert::{
-            authenticated_from_ros, command_to_ros, disposition_to_ros, outbound_to_ros, state_from_ros,
-            time_to_ros,
+            acknowledgement_from_ros, authenticated_from_ros, command_to_ros, disposition_to_ros,
+            outbound_to_ros, state_from_ros, time_to_ros,
         },
         diagnostics,
         graph::{Client, Graph, Publisher},
@@ -47,26 +47,34 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {
-    create_directory(&params.state_directory)
-        .map_err(|error| format!("state_directory {}: {error}", params.state_directory.display()))?;
+    let (store, book) = Store::open(&params.state_directory)?;
     let key = OrderKey::load_or_create(&params.order_key_path)?;
     let public_key = key.public();
     let work = Arc::new(Mutex::new(Work::new(params.capacity)));
-    let worker = Arc::new(Worker {
-        router: graph.client(&topics::GET_STATE)?,
-        state_timeout: params.state_timeout,
+    let mut desk = Desk {
         outbound: graph.publisher(&topics::MAIL_OUTBOUND)?,
         dispositions: graph.publisher(&topics::MAIL_DISPOSITIONS)?,
         commands: graph.publisher(&topics::VEHICLES_COMMANDS)?,
         key,
+        orders: Orders::new(params.clone(), book),
+        store,
+        written: true,
         work: Arc::clone(&work),
+    };
+    let worker = Arc::new(Worker {
+        router: graph.client(&topics::GET_STATE)?,
+        params: params.clone(),
+        work: Arc::clone(&work),
+        quota: Mutex::default(),
         core: Core::new(params),
     });
     let mut mails = graph.subscribe(&topics::MAIL_AUTHENTICATED)?;
+    let mut acknowledgements = graph.subscribe(&topics::VEHICLES_ACKNOWLEDGEMENTS)?;
     let keys = graph.publisher(&topics::CHATBOT_ORDER_KEY)?;
     let heartbeats = graph.publisher(&topics::CHATBOT_WORKERS)?;
     let id = format!("{}/{}", graph.name(), std::process::id());
-    diagnostics::publish(&mut graph, move || lock(&work).health())?;
+    let of_health = Arc::clone(&work);
+    diagnostics::publish(&mut graph, move || lock(&of_health).health())?;
     let mut spinning = graph.spin()?;
     keys.publish(&msg::OrderKey {
         stamp: time_to_ros(SystemTime::now()),
@@ -78,45 +86,77 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tasks = JoinSet::new();
     loop {
+        let due = desk.orders.next_due();
         tokio::select! {
             () = shutdown.requested() => break,
             error = spinning.ended() => return Err(error.into()),
-            _ = ticks.tick() => worker.heartbeat(&id, &heartbeats),
-            Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+            _ = ticks.tick() => desk.heartbeat(&id, &heartbeats),
+            Some(effects) = tasks.join_next(), if !tasks.is_empty() => desk.carry_out(effects.unwrap_or_default()),
+            Some(acknowledgement) = acknowledgements.recv() => desk.hear(&acknowledgement),
+            () = until(due) => desk.keep_on(),
             Some(mail) = mails.recv() => {
                 // No room: the mail is not settled, so mail_bridge delivers it again.
-                if lock(&worker.work).begin() {
+                if !desk.is_waiting(&mail) && lock(&work).begin() {
                     let worker = Arc::clone(&worker);
                     tasks.spawn(async move { worker.handle(&mail).await });
                 }
             }
         }
     }
-    // What is in flight is finished; the runtime bounds how long that may take.
-    while tasks.join_next().await.is_some() {}
+    // What is in flight is finished; the runtime bounds how long that may take. A mail whose order waits for a vehicle is
+    // not settled, and comes again.
+    while let Some(effects) = tasks.join_next().await {
+        desk.carry_out(effects.unwrap_or_default());
+    }
     Ok(())
 }
 
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn now() -> Now {
+    Now { clock: SystemTime::now(), steady: Instant::now() }
+}
+
+/// Finds out what becomes of mails, many at once.
 struct Worker {
     core: Core,
+    params: Params,
+    quota: Mutex<Quota>,
     work: Arc<Mutex<Work>>,
     router: Client<srv::GetState::Service>,
-    state_timeout: Duration,
+}
+
+/// Does it, one thing after the other.
+struct Desk {
+    orders: Orders,
+    store: Store,
+    /// The last order could be written to disk.
+    written: bool,
     outbound: Publisher<msg::OutboundMail>,
     dispositions: Publisher<msg::Disposition>,
     commands: Publisher<msg::VehicleCommand>,
     key: OrderKey,
+    work: Arc<Mutex<Work>>,
 }
 
 impl Worker {
-    async fn handle(&self, message: &msg::AuthenticatedMail) {
+    async fn handle(&self, message: &msg::AuthenticatedMail) -> Vec<Effect> {
         let effects = match authenticated_from_ros(message) {
             Ok((mail, verdict)) => {
                 let automatic = is_automatic(&mail.content, &mail.envelope);
-                match self.core.interpret(&mail, &verdict, automatic) {
+                let step = {
+                    let mut quota = lock(&self.quota);
+                    self.core.interpret(&mail, &verdict, automatic, &mut quota, SystemTime::now())
+                };
+                match step {
                     Step::Done(effects) => effects,
                     Step::NeedsStates(pending) => {
-                        let fleet = self.fleet(pending.query()).await;
+                        let fleet = self.fleet_for(&pending).await;
                         self.core.answer(&pending, fleet.as_ref().map_err(|&e| e), SystemTime::now())
                     }
                 }
@@ -126,15 +166,25 @@ impl Worker {
                 Vec::new()
             }
         };
-        if let Err(error) = self.carry_out(&effects) {
-            tracing::warn!(%error, "effects are lost; the mail comes again");
+        lock(&self.work).end();
+        effects
+    }
+
+    /// A question can wait for its next delivery; who gives an order must hear soon, so it asks until it gives up.
+    async fn fleet_for(&self, pending: &Pending) -> Result<Fleet, Unavailable> {
+        let until = Instant::now() + self.params.acknowledgement_timeout;
+        loop {
+            let fleet = self.fleet(pending.query()).await;
+            if fleet.is_ok() || !pending.is_order() || Instant::now() >= until {
+                return fleet;
+            }
+            tokio::time::sleep(self.params.order_retry).await;
         }
-        lock(&self.work).end(&effects);
     }
 
     async fn fleet(&self, query: &str) -> Result<Fleet, Unavailable> {
         let request = srv::GetState::Request { vehicle: query.to_owned() };
-        let answer = self.router.ask(&request, self.state_timeout).await.map_err(|error| {
+        let answer = self.router.ask(&request, self.params.state_timeout).await.map_err(|error| {
             tracing::warn!(%error, "no states");
             Unavailable
         });
@@ -142,33 +192,90 @@ impl Worker {
         let answer = answer?;
         Ok(Fleet { states: answer.states.iter().map(state_from_ros).collect(), vehicles: answer.vehicles })
     }
+}
+
+impl Desk {
+    fn is_waiting(&self, message: &msg::AuthenticatedMail) -> bool {
+        message.mail.id.parse().is_ok_and(|id| self.orders.is_waiting(id))
+    }
+
+    fn hear(&mut self, message: &msg::VehicleAcknowledgement) {
+        match acknowledgement_from_ros(message) {
+            Ok(acknowledgement) => {
+                let effects = self.orders.acknowledged(&acknowledgement);
+                self.carry_out(effects);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a message on vehicles/acknowledgements breaks its specification");
+            }
+        }
+    }
+
+    fn keep_on(&mut self) {
+        let effects = self.orders.due(now(), self.commands.subscribers());
+        self.carry_out(effects);
+    }
+
+    fn order(&mut self, ordered: Ordered) {
+        let effects = match self.orders.consider(&ordered, now()) {
+            Consideration::Done(effects) => effects,
+            Consideration::Write(entry) => {
+                self.write(&entry);
+                self.orders.begin(ordered, self.written, now())
+            }
+        };
+        self.carry_out(effects);
+    }
+
+    fn write(&mut self, entry: &Entry) {
+        let result = self.store.write(entry, self.orders.book());
+        self.written = result.is_ok();
+        if let Err(error) = result {
+            tracing::error!(error = %runtime::with_sources(&error), "an order cannot be written to disk");
+        }
+    }
 
     /// In the order given, and none after one that failed.
-    fn carry_out(&self, effects: &[Effect]) -> Result<(), RosError> {
-        let now = SystemTime::now();
+    fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
-            match effect {
-                Effect::Command(command) => {
-                    tracing::info!(mail_id = %command.mail_id, vehicle = %command.vehicle, "order");
-                    let mut command = command.clone();
-                    self.key.sign(&mut command);
-                    self.commands.publish(&command_to_ros(&command, now))?;
-                }
-                Effect::Send(mail) => self.outbound.publish(&outbound_to_ros(mail, now))?,
-                Effect::Settle(disposition) => {
-                    tracing::info!(mail_id = %disposition.mail_id, action = ?disposition.action,
-                        reason = %disposition.reason, "settled");
-                    self.dispositions.publish(&disposition_to_ros(disposition, now))?;
-                }
-                Effect::Retry => {}
+            lock(&self.work).count(&effect);
+            if let Err(error) = self.do_one(effect) {
+                tracing::warn!(%error, "effects are lost; the mail comes again");
+                return;
             }
+        }
+    }
+
+    fn do_one(&mut self, effect: Effect) -> Result<(), RosError> {
+        let now = SystemTime::now();
+        match effect {
+            Effect::Order(ordered) => self.order(*ordered),
+            Effect::Record(entry) => {
+                tracing::info!(mail_id = %entry.mail_id, vehicle = %entry.vehicle, state = ?entry.state,
+                    reason = %entry.reason, "order");
+                self.write(&entry);
+            }
+            Effect::Command(mut command) => {
+                tracing::info!(mail_id = %command.mail_id, vehicle = %command.vehicle,
+                    command = command.command.word(), "order published");
+                self.key.sign(&mut command);
+                self.commands.publish(&command_to_ros(&command, now))?;
+            }
+            Effect::Send(mail) => self.outbound.publish(&outbound_to_ros(&mail, now))?,
+            Effect::Settle(disposition) => {
+                tracing::info!(mail_id = %disposition.mail_id, action = ?disposition.action,
+                    reason = %disposition.reason, "settled");
+                self.dispositions.publish(&disposition_to_ros(&disposition, now))?;
+            }
+            Effect::Retry => {}
         }
         Ok(())
     }
 
     fn heartbeat(&self, id: &str, heartbeats: &Publisher<msg::WorkerStatus>) {
         let (in_flight, capacity) = {
-            let work = lock(&self.work);
+            let mut work = lock(&self.work);
+            work.orders(self.orders.health(self.written));
             (work.in_flight(), work.capacity())
         };
         let status = msg::WorkerStatus {

@@ -4,11 +4,11 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
-use super::{describe::Clock, intent::Request, status};
-use crate::{
-    mail::Content,
-    vehicle::{Command, VehicleState},
+use super::{
+    compose::PERSON_HAS_IT,
+    intent::{Request, Seeming, Unclear},
 };
+use crate::{mail::Content, vehicle::Command};
 
 pub(super) fn parse(words: &[&str]) -> Option<Request> {
     let command = |word| [Command::Stop, Command::Resume].into_iter().find(|command| command.word() == word);
@@ -37,32 +37,41 @@ impl Identity {
     }
 }
 
-pub(super) fn answer(command: Command, vehicle: &str, state: Option<&VehicleState>, clock: &Clock) -> String {
-    let word = command.word();
-    let sent = format!(
-        "The order \"{word}\" was sent to {vehicle}.\n\n\
-         That it was sent does not mean that it was carried out: ask \"status {vehicle}\" in a moment.\n"
-    );
-    match state {
-        Some(state) => format!("{sent}\nLast known before the order:\n\n{}", status::answer(state, clock)),
-        None => sent,
-    }
-}
-
 /// To an observer.
 pub(super) fn refuse(command: Command, vehicle: &str) -> String {
     let word = command.word();
     format!(
-        "The order \"{word} {vehicle}\" was not carried out: you are registered as an observer, who may ask but not order.\n\
+        "NOT carried out: \"{word} {vehicle}\": you are registered as an observer, who may ask but not order.\n\
          An operator can give the order.\n"
     )
 }
 
-/// While the registry cannot be asked.
-pub(super) fn refuse_for_now(command: Command, vehicle: &str) -> String {
-    let word = command.word();
-    format!(
-        "The order \"{word} {vehicle}\" was not carried out: the registry of operators cannot be reached at the moment.\n\
-         Send it again later, or reach an operator another way.\n"
-    )
+/// To an operator whose mail reads like an order but is none that can be taken.
+pub(super) fn not_taken(why: &Unclear, seeming: &Seeming) -> String {
+    let next = match why {
+        // Another mail from the same program would not be signed otherwise.
+        Unclear::NotCovered(_) => {
+            "another mail from the same mail program will not be taken either, and must be signed otherwise (DKIM); reach the \
+             vehicle another way"
+                .to_owned()
+        }
+        _ => format!("write exactly `{seeming}` as the only line"),
+    };
+    format!("NOT carried out: {why}; {next}.\n\n{PERSON_HAS_IT}")
+}
+
+/// To an operator whose order cannot be sent as things are.
+pub(super) fn not_ordered(command: Command, vehicle: &str, why: &str) -> String {
+    format!("NOT carried out: \"{} {vehicle}\": {why}.\n\n{PERSON_HAS_IT}", command.word())
+}
+
+/// To whoever may be registered, while the registry cannot be asked; with the order that the mail gives or seems to.
+pub(super) fn unchecked(order: Option<&Seeming>) -> String {
+    let why = "the registry of those who may ask and order cannot be reached at the moment";
+    match order {
+        Some(order) => format!(
+            "NOT carried out: \"{order}\": {why}.\n\nSend it again later, or reach the vehicle another way.\n"
+        ),
+        None => format!("Your mail has had no effect: {why}.\n\nSend it again later.\n"),
+    }
 }

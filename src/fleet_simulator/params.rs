@@ -7,6 +7,9 @@ use crate::{
     vehicle::{NotAKey, OrderPublicKey},
 };
 
+/// Instead of a key. Not the empty text, which launch cannot pass on.
+const FIRST_HEARD: &str = "first";
+
 /// All parameters; the only home of their defaults.
 pub const SPECS: &[Spec] = &[
     Spec {
@@ -46,10 +49,10 @@ pub const SPECS: &[Spec] = &[
     },
     Spec {
         name: "order_key",
-        default: Default::Text(""),
-        rule: Rule::Any,
+        default: Default::Text(FIRST_HEARD),
+        rule: Rule::NotEmpty,
         unit: "",
-        description: "Public key of the chatbot whose orders are taken, 64 hex digits; empty: the first heard on chatbot/order_key.",
+        description: "Public key of the chatbot whose orders are taken, 64 hex digits; first: the first heard on chatbot/order_key.",
     },
     Spec {
         name: "max_order_age_s",
@@ -99,9 +102,33 @@ impl Params {
 }
 
 fn order_key(text: &str) -> Result<Option<OrderPublicKey>, ParamError> {
-    if text.is_empty() {
+    if text == FIRST_HEARD {
         return Ok(None);
     }
-    let rule = |rule: NotAKey| ParamError::rule("order_key", format!("{text:?}"), rule.to_string());
+    let rule = |rule: NotAKey| {
+        ParamError::rule("order_key", format!("{text:?}"), format!("{rule}, or {FIRST_HEARD}"))
+    };
     text.parse().map(Some).map_err(rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::params::{Value, resolve};
+
+    #[test]
+    fn an_order_key_is_one_or_the_first_heard() {
+        let load = |key: &str| {
+            let overrides = BTreeMap::from([("order_key".to_owned(), Value::Text(key.to_owned()))]);
+            Params::load(&resolve(SPECS, overrides).unwrap()).map(|params| params.order_key)
+        };
+        let key = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+        assert_eq!(load("first"), Ok(None));
+        assert_eq!(load(key), Ok(Some(key.parse().unwrap())));
+        let error = load("d75a").unwrap_err().to_string();
+        let rule = "must be an Ed25519 public key, 64 hex digits, or first";
+        assert_eq!(error, format!("parameter 'order_key' = \"d75a\": {rule}"));
+    }
 }

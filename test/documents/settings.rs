@@ -91,7 +91,14 @@ fn attribute<'a>(node: &Node<'a, '_>, name: &str) -> &'a str {
     node.attribute(name).unwrap_or_else(|| panic!("{node:?} has no {name}"))
 }
 
-fn assert_arguments(path: &str, file: &Document<'_>, names: [&str; 6]) {
+/// An argument of one node's own, which is a parameter too; its default there.
+fn own_argument(node: &str) -> Option<(&'static str, String)> {
+    let specs = posthorn::fleet_simulator::params::SPECS;
+    let values = resolve(specs, BTreeMap::new()).expect("defaults");
+    (node == "fleet_simulator").then(|| ("order_key", values.text("order_key").expect("declared")))
+}
+
+fn assert_arguments(path: &str, file: &Document<'_>, names: &[&str]) {
     let arguments = elements(file, "arg");
     assert_eq!(arguments.iter().map(|arg| attribute(arg, "name")).collect::<Vec<_>>(), names, "{path}");
     for argument in arguments {
@@ -106,7 +113,9 @@ fn each_node_s_launch_file_starts_it_and_holds_no_parameter_values() {
         let path = format!("launch/{}.launch.xml", node.name);
         let text = read(&path);
         let file = Document::parse(&text).expect(&path);
-        assert_arguments(&path, &file, ARGUMENTS);
+        let own = own_argument(node.name);
+        let names: Vec<_> = ARGUMENTS.into_iter().chain(own.iter().map(|(name, _)| *name)).collect();
+        assert_arguments(&path, &file, &names);
         let params_file = format!("$(find-pkg-share posthorn)/config/{}.yaml", node.name);
         assert!(
             elements(&file, "arg").iter().any(|arg| arg.attribute("default") == Some(&params_file)),
@@ -125,8 +134,14 @@ fn each_node_s_launch_file_starts_it_and_holds_no_parameter_values() {
         });
         assert_eq!(parameters.collect::<Vec<_>>(), expected, "{path}");
         // Not by <param from>: of a file that is missing, launch warns and starts the node without it.
-        let ros_args =
-            "--log-level $(var log_level) --params-file $(var params_file) --enclave $(var enclave)";
+        let mut ros_args = String::from("--log-level $(var log_level)");
+        if let Some((name, default)) = own {
+            // Before the file, which then decides.
+            ros_args += &format!(" -p {name}:=$(var {name})");
+            let argument = elements(&file, "arg").into_iter().find(|arg| attribute(arg, "name") == name);
+            assert_eq!(argument.map(|arg| attribute(&arg, "default").to_owned()), Some(default), "{path}");
+        }
+        ros_args += " --params-file $(var params_file) --enclave $(var enclave)";
         assert_eq!(attribute(&started, "ros_args"), ros_args, "{path}");
         // launch escalates to SIGTERM, which cuts the drain short, and then to SIGKILL.
         let drain = resolve(node.specs, BTreeMap::new()).expect("defaults").seconds(DRAIN_TIMEOUT);
@@ -144,7 +159,7 @@ fn the_launch_file_of_all_includes_what_carries_mail_and_passes_every_argument_o
     assert_arguments(
         path,
         &file,
-        ["namespace", "config_directory", "log_level", "use_sim_time", "use_respawn", "enclaves"],
+        &["namespace", "config_directory", "log_level", "use_sim_time", "use_respawn", "enclaves"],
     );
     assert!(elements(&file, "node").is_empty(), "{path} only includes");
     let mut included = Vec::new();

@@ -7,6 +7,7 @@ mod fleets;
 mod life;
 mod many;
 mod observing;
+mod orders;
 mod parameters;
 mod python;
 mod registry;

@@ -4,6 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use posthorn::{
@@ -102,6 +103,18 @@ impl Posthorn {
         self.authenticator = start_authenticator(&self.domain, self.state.path(), more);
     }
 
+    /// Kills chatbot and starts it again, on the same state.
+    pub fn restart_chatbot(&mut self, more: &[(&str, &str)]) {
+        self.chatbot.kill();
+        self.chatbot = start_chatbot(&self.domain, self.state.path(), more);
+    }
+
+    /// Starts new vehicles in the place of those that there are, or were.
+    pub fn restart_fleet_simulator(&mut self, more: &[(&str, &str)]) {
+        self.fleet_simulator.kill();
+        self.fleet_simulator = Node::start("fleet_simulator", &self.domain, more);
+    }
+
     fn find_smtp(&mut self) {
         let address = self.mail_bridge.wait_for_log("listening address=");
         self.smtp = address.parse().expect("address");
@@ -148,13 +161,10 @@ impl Unready {
             format!("{}$ORIGIN {STRANGER_DOMAIN}.\n@ TXT \"v=spf1 ip4:127.0.0.1 -all\"\n", sender.zone());
         fs::write(state.path().join("zone"), zone).expect("zone");
         let journal = state.path().join("mail_bridge").display().to_string();
-        let memory = state.path().join("chatbot").display().to_string();
-        let chatbot =
-            [("human_mailbox", HUMAN), ("from_address", POSTHORN), ("state_directory", memory.as_str())];
         let mut posthorn = Posthorn {
             fleet_simulator: Node::start("fleet_simulator", &domain, &[]),
             vehicle_router: Node::start("vehicle_router", &domain, &[]),
-            chatbot: Node::start("chatbot", &domain, &chatbot),
+            chatbot: start_chatbot(&domain, state.path(), &[]),
             authenticator: start_authenticator(&domain, state.path(), authenticator),
             mail_bridge: start_mail_bridge(&domain, &journal, sink.address),
             observer: Observer::start(&domain, topics),
@@ -168,6 +178,12 @@ impl Unready {
         posthorn.observer.wait_until_matched();
         Self(posthorn)
     }
+}
+
+fn start_chatbot(domain: &Domain, state: &Path, more: &[(&str, &str)]) -> Node {
+    let memory = state.join("chatbot").display().to_string();
+    let own = [("human_mailbox", HUMAN), ("from_address", POSTHORN), ("state_directory", memory.as_str())];
+    Node::start("chatbot", domain, &own.into_iter().chain(more.iter().copied()).collect::<Vec<_>>())
 }
 
 fn start_authenticator(domain: &Domain, state: &Path, more: &[(&str, &str)]) -> Node {
@@ -195,16 +211,21 @@ fn start_mail_bridge(domain: &Domain, journal: &str, sink: SocketAddr) -> Node {
 
 /// An unsigned mail of [`SENDER`] to posthorn.
 pub fn message(tag: &str, subject: &str, text: &str) -> String {
-    let date = mail_date();
+    message_of(tag, subject, text, Duration::ZERO)
+}
+
+/// The same, written so long ago.
+pub fn message_of(tag: &str, subject: &str, text: &str, age: Duration) -> String {
+    let date = mail_date(age);
     format!(
         "From: Dana <{SENDER}>\r\nTo: posthorn <{POSTHORN}>\r\nSubject: {subject}\r\nDate: {date}\r\n\
          Message-ID: <{tag}@{SENDER_DOMAIN}>\r\n\r\n{text}\r\n"
     )
 }
 
-/// Now, as RFC 5322 section 3.3 writes it.
-fn mail_date() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+/// So long ago, as RFC 5322 section 3.3 writes it.
+fn mail_date(age: Duration) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970") - age;
     mail_builder::headers::date::Date::new(i64::try_from(now.as_secs()).expect("seconds")).to_rfc822()
 }
 

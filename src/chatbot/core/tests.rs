@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     chatbot::params::SPECS,
-    mail::{Address, AuthResult, Content, Envelope, MailId, OutboundKind, Registration, Role, Source},
+    mail::{Address, Attachment, AuthResult, Content, Envelope, OutboundKind, Registration, Role, Source},
     params::{Value, resolve},
-    vehicle::{Battery, Command, Position},
+    vehicle::{Battery, Position},
 };
 
 fn core_with(policy: &str) -> Core {
@@ -39,6 +39,7 @@ fn mail(subject: &str, text: &str) -> Mail {
         from: vec![address("anna@example.org")],
         reply_to: vec![address("stranger@example.net")],
         text: text.into(),
+        text_only: true,
         ..Content::default()
     };
     let id = MailId::of(format!("{subject}\0{text}").as_bytes());
@@ -47,7 +48,8 @@ fn mail(subject: &str, text: &str) -> Mail {
 
 fn verdict(role: Role) -> Verdict {
     let (dmarc, registry) = (AuthResult::Pass, Registration::Active);
-    Verdict { dmarc, registry, role, authenticated: true, reason: "ok".into(), ..Verdict::default() }
+    let reason = "ok".into();
+    Verdict { dmarc, registry, role, authenticated: true, order_covered: true, reason, ..Verdict::default() }
 }
 
 fn unavailable() -> Verdict {
@@ -62,14 +64,30 @@ fn fleet() -> Fleet {
     Fleet { states: vec![known], vehicles: vec!["Truck_1".into(), "truck_2".into()] }
 }
 
+/// What is first said of a mail, at 3 s.
+fn interpret(core: &Core, mail: &Mail, verdict: &Verdict, automatic: Option<&str>) -> Step {
+    core.interpret(mail, verdict, automatic, &mut Quota::default(), at(3))
+}
+
 /// All effects of a mail, vehicle_router answering at 3 s.
 fn effects(core: &Core, mail: &Mail, verdict: &Verdict) -> Vec<Effect> {
-    match core.interpret(mail, verdict, None) {
+    match interpret(core, mail, verdict, None) {
         Step::Done(effects) => effects,
         Step::NeedsStates(pending) => core.answer(&pending, Ok(&fleet()), at(3)),
     }
 }
 
+/// The answer and the person's copy of an order that is not carried out.
+fn told(effects: &[Effect]) -> (&OutboundMail, &OutboundMail) {
+    let [Effect::Send(answer), Effect::Send(forward), Effect::Settle(disposition)] = effects else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((answer.kind, answer.to.as_slice()), (OutboundKind::Answer, &["anna@example.org".into()][..]));
+    assert_eq!((forward.kind, forward.urgent), (OutboundKind::Forward, true));
+    assert_eq!(disposition.action, Action::Forwarded);
+    assert!(answer.text.starts_with("NOT carried out") && answer.text.contains("A person has a copy"));
+    (answer, forward)
+}
 fn one_disposition(effects: &[Effect]) -> (Action, &str) {
     let [Effect::Settle(disposition)] = effects else { panic!("{effects:?}") };
     (disposition.action, &disposition.reason)
@@ -109,21 +127,132 @@ fn answers_help_status_and_battery() {
     assert_eq!(text("battery truck_2", Role::Observer), "truck_2\n\nBattery:  never reported\n");
     assert_eq!(
         text("battery bus", Role::Observer),
-        "There is no vehicle \"bus\".\n\nVehicles: Truck_1, truck_2\n"
+        "there is no vehicle \"bus\". Vehicles: Truck_1, truck_2.\n"
     );
 }
 
 #[test]
-fn an_operator_orders_and_is_answered_in_this_order() {
+fn an_operator_orders() {
     let mail = mail("", "Stop truck_1!");
     let effects = effects(&core_with("refuse"), &mail, &verdict(Role::Operator));
-    let [Effect::Command(order), Effect::Send(answer), Effect::Settle(disposition)] = &effects[..] else {
-        panic!("{effects:?}")
-    };
-    assert_eq!((order.mail_id, order.command), (mail.id, Command::Stop));
+    let [Effect::Order(ordered)] = &effects[..] else { panic!("{effects:?}") };
+    let order = &ordered.order;
+    assert_eq!((order.mail_id, order.command, order.ordered_at), (mail.id, Command::Stop, at(0)));
     assert_eq!((order.vehicle.as_str(), order.ordered_by.as_str()), ("Truck_1", "anna@example.org"));
-    assert!(answer.text.starts_with("The order \"stop\" was sent to Truck_1."));
-    assert_eq!(disposition.action, Action::Ordered);
+    assert!(ordered.state.starts_with("Truck_1\n\nPosition: 48."));
+}
+
+/// Nine of seventeen clear orders went quietly to a person (issue 5, point 23).
+#[test]
+fn an_operator_whose_order_is_not_taken_hears_it_at_once_and_how_to_write_it() {
+    let core = core_with("refuse");
+    for (subject, text) in [
+        ("", "STOP TRUCK_3 or I come myself"),
+        ("Emergency", "you must stop truck_3, there is a child on the road"),
+        ("resume truck_1", "stop truck_3"),
+        ("stop truck_3?", ""),
+    ] {
+        let effects = effects(&core, &mail(subject, text), &verdict(Role::Operator));
+        let (answer, forward) = told(&effects);
+        assert!(answer.text.contains("write exactly `"), "{}", answer.text);
+        assert!(
+            answer.text.contains("truck_") && answer.text.contains("` as the only line"),
+            "{}",
+            answer.text
+        );
+        assert!(forward.subject.starts_with("URGENT: Fwd: "), "{}", forward.subject);
+        assert!(forward.text.contains("was told that it is NOT carried out"), "{}", forward.text);
+    }
+}
+
+#[test]
+fn an_order_is_taken_only_from_plain_text_that_is_signed() {
+    let core = core_with("refuse");
+    let mut mail = mail("", "stop truck_1");
+    let uncovered =
+        Verdict { order_covered: false, order_gap: "no signature".into(), ..verdict(Role::Operator) };
+    let effects_of = |mail: &Mail, verdict: &Verdict| effects(&core, mail, verdict);
+    let done = effects_of(&mail, &uncovered);
+    let text = &told(&done).0.text;
+    assert!(text.contains("no signature covers it: no signature; another mail from the same"), "{text}");
+    mail.content.text_only = false;
+    let done = effects_of(&mail, &verdict(Role::Operator));
+    assert!(told(&done).0.text.contains("not as plain text alone"), "{:?}", done);
+    let mut undated = mail;
+    (undated.content.text_only, undated.content.date) = (true, None);
+    assert!(
+        told(&effects_of(&undated, &verdict(Role::Operator))).0.text.contains("no Message-ID or no Date")
+    );
+}
+
+#[test]
+fn an_order_in_an_automatic_mail_of_an_operator_goes_to_a_person_without_an_answer() {
+    let core = core_with("refuse");
+    let run = |mail: &Mail, role| match interpret(&core, mail, &verdict(role), Some("it says so")) {
+        Step::Done(effects) => effects,
+        step => panic!("{step:?}"),
+    };
+    let mut order = mail("stop truck_1", "");
+    let effects = run(&order, Role::Operator);
+    let (forward, action) = sent_and_settled(&effects);
+    assert_eq!((forward.kind, forward.urgent, action), (OutboundKind::Forward, true, Action::Forwarded));
+    assert_eq!(one_disposition(&run(&order, Role::Observer)).0, Action::Ignored);
+    // The person's own absence note about the forward must not become another forward.
+    order.content.from = vec![address("operator@localhost")];
+    assert_eq!(one_disposition(&run(&order, Role::Operator)).0, Action::Ignored);
+}
+
+/// A registered sender's mail vanished while DNS or the registry was down (issue 5, point 6).
+#[test]
+fn a_mail_that_cannot_be_judged_is_not_dropped_in_silence() {
+    let core = core_with("refuse");
+    let unjudged = Verdict {
+        dmarc: AuthResult::TempError,
+        registry: Registration::Active,
+        role: Role::Operator,
+        reason: "DNS does not answer".into(),
+        ..Verdict::default()
+    };
+    for registry in [Registration::Active, Registration::Unavailable] {
+        let unjudged = Verdict { registry, ..unjudged.clone() };
+        let effects = effects(&core, &mail("stop truck_1", ""), &unjudged);
+        let (forward, action) = sent_and_settled(&effects);
+        assert_eq!((forward.kind, forward.urgent, action), (OutboundKind::Forward, false, Action::Forwarded));
+        assert!(
+            forward.text.contains("DNS does not answer.\nNOTHING PROVES who sent it"),
+            "{}",
+            forward.text
+        );
+    }
+    let unregistered = Verdict { registry: Registration::Unregistered, ..unjudged.clone() };
+    assert_eq!(one_disposition(&effects(&core, &mail("status", ""), &unregistered)).0, Action::Rejected);
+
+    // Whoever knows a registered address cannot fill the mailbox with it.
+    let mut quota = Quota::default();
+    let forwards = (0..100).filter(|_| {
+        let step = core.interpret(&mail("status", ""), &unjudged, None, &mut quota, at(3));
+        matches!(step, Step::Done(effects) if effects.len() == 2)
+    });
+    assert_eq!(forwards.count(), 20);
+}
+
+#[test]
+fn a_forward_says_what_is_attached_and_its_reply_goes_to_the_sender() {
+    let mut mail = mail("Damage", "See the photo.");
+    mail.content.attachments = vec![Attachment {
+        filename: "dent\r\nBcc: x.jpg".into(),
+        media_type: "image/jpeg".into(),
+        size: 1_200_000,
+        digest: [0; 32],
+    }];
+    let effects = effects(&core_with("refuse"), &mail, &verdict(Role::Observer));
+    let (forward, _) = sent_and_settled(&effects);
+    assert!(
+        forward.text.contains("\nAttached: dent  Bcc: x.jpg (image/jpeg, 1200000 bytes)\n"),
+        "{}",
+        forward.text
+    );
+    assert_eq!((forward.reply_to.as_slice(), forward.urgent), (&["anna@example.org".to_owned()][..], false));
 }
 
 #[test]
@@ -131,13 +260,19 @@ fn an_observer_is_told_that_orders_are_not_allowed() {
     let effects = effects(&core_with("refuse"), &mail("stop truck_1", ""), &verdict(Role::Observer));
     let (answer, action) = sent_and_settled(&effects);
     assert_eq!((answer.kind, action), (OutboundKind::Answer, Action::Answered));
-    assert!(answer.text.contains("was not carried out"));
+    assert!(answer.text.starts_with("NOT carried out: \"stop truck_1\": you are registered as an observer"));
 }
 
 #[test]
-fn an_order_to_an_unknown_vehicle_orders_nothing() {
-    let effects = effects(&core_with("refuse"), &mail("stop bus", ""), &verdict(Role::Operator));
-    assert!(sent_and_settled(&effects).0.text.contains("Nothing was ordered."));
+fn an_order_to_an_unknown_vehicle_or_without_vehicle_router_is_not_carried_out() {
+    let core = core_with("refuse");
+    let done = effects(&core, &mail("stop bus", ""), &verdict(Role::Operator));
+    assert!(told(&done).0.text.contains("there is no vehicle \"bus\". Vehicles: Truck_1, truck_2."));
+    let step = interpret(&core, &mail("stop truck_1", ""), &verdict(Role::Operator), None);
+    let Step::NeedsStates(pending) = step else { panic!("{step:?}") };
+    assert_eq!((pending.query(), pending.is_order()), ("truck_1", true));
+    let done = core.answer(&pending, Err(Unavailable), at(3));
+    assert!(told(&done).0.text.contains("vehicle_router does not answer"));
 }
 
 #[test]
@@ -160,7 +295,7 @@ fn rejects_who_is_not_authenticated_and_tells_nobody() {
 #[test]
 fn ignores_automatic_mail_and_its_own() {
     let core = core_with("refuse");
-    let step = core.interpret(&mail("status", ""), &verdict(Role::Operator), Some("Auto-Submitted"));
+    let step = interpret(&core, &mail("status", ""), &verdict(Role::Operator), Some("Auto-Submitted"));
     let Step::Done(done) = step else { panic!("{step:?}") };
     assert_eq!(one_disposition(&done), (Action::Ignored, "Auto-Submitted"));
     let mut own = mail("status", "");
@@ -206,23 +341,28 @@ fn a_forward_keeps_the_bounds_of_the_message() {
 }
 
 #[test]
-fn without_the_registry_questions_follow_the_policy_and_orders_are_refused() {
+fn without_the_registry_questions_follow_the_policy_and_everybody_proven_is_told() {
     let run = |policy, subject| effects(&core_with(policy), &mail(subject, ""), &unavailable());
-    for subject in ["status", "stop truck_1", "gibberish"] {
-        assert_eq!(
-            one_disposition(&run("refuse", subject)),
-            (Action::Rejected, "the registry cannot be asked")
-        );
+    for (policy, subject) in [
+        ("refuse", "status"),
+        ("refuse", "stop truck_1"),
+        ("refuse", "gibberish"),
+        ("answer", "stop truck_1"),
+        ("answer", "gibberish"),
+    ] {
+        let effects = run(policy, subject);
+        let (answer, action) = sent_and_settled(&effects);
+        assert_eq!((answer.kind, action), (OutboundKind::Answer, Action::Rejected));
+        assert!(answer.text.contains("cannot be reached at the moment"), "{}", answer.text);
+        assert_eq!(answer.text.starts_with("NOT carried out: \"stop truck_1\""), subject == "stop truck_1");
     }
     assert_eq!(sent_and_settled(&run("answer", "status")).1, Action::Answered);
-    assert_eq!(sent_and_settled(&run("answer", "stop truck_1")).1, Action::Rejected);
-    assert_eq!(one_disposition(&run("answer", "gibberish")).0, Action::Rejected);
 }
 
 #[test]
 fn waits_for_vehicle_router_and_gives_up_in_favour_of_a_person() {
     let core = core_with("refuse");
-    let Step::NeedsStates(pending) = core.interpret(&mail("status", ""), &verdict(Role::Observer), None)
+    let Step::NeedsStates(pending) = interpret(&core, &mail("status", ""), &verdict(Role::Observer), None)
     else {
         panic!("needs states")
     };
@@ -233,63 +373,43 @@ fn waits_for_vehicle_router_and_gives_up_in_favour_of_a_person() {
     assert_eq!(sent_and_settled(&core.answer(&pending, Ok(&fleet()), at(901))).1, Action::Answered);
 }
 
-#[test]
-fn a_late_order_goes_to_a_person() {
-    let core = core_with("refuse");
-    let Step::NeedsStates(pending) =
-        core.interpret(&mail("resume truck_1", ""), &verdict(Role::Operator), None)
-    else {
-        panic!("needs states")
-    };
-    assert_eq!(pending.query(), "truck_1");
-    let (forward, action) = (core.answer(&pending, Ok(&fleet()), at(901)), Action::Forwarded);
-    assert_eq!(sent_and_settled(&forward).1, action);
-}
-
 /// A signature does not cover every field: a copy of an order with one more has another id, and is the same order.
 #[test]
-fn a_copy_of_an_order_is_the_same_order_and_does_not_stay_fresh() {
+fn a_copy_of_an_order_is_the_same_order() {
     let core = core_with("refuse");
     let original = mail("stop truck_1", "");
-    let mut copy = Mail { id: MailId::of(b"with one more field"), received_at: at(800), ..original.clone() };
+    let copy = Mail { id: MailId::of(b"with one more field"), received_at: at(800), ..original.clone() };
     let command = |mail: &Mail| match effects(&core, mail, &verdict(Role::Operator)).as_slice() {
-        [Effect::Command(order), ..] => order.command_id,
+        [Effect::Order(ordered)] => ordered.order.command_id,
         other => panic!("{other:?}"),
     };
     assert_eq!(command(&copy), command(&original));
     let mut other = original.clone();
     other.content.message_id = "2@example.org".into();
     assert_ne!(command(&other), command(&original));
-
-    copy.received_at = at(2000);
-    let Step::NeedsStates(pending) = core.interpret(&copy, &verdict(Role::Operator), None) else {
-        panic!("needs states")
-    };
-    let late = core.answer(&pending, Ok(&fleet()), at(2001));
-    assert_eq!(sent_and_settled(&late).1, Action::Forwarded);
-
-    copy.content.date = Some(at(3000));
-    assert_eq!(sent_and_settled(&effects(&core, &copy, &verdict(Role::Operator))).1, Action::Forwarded);
-    copy.content.date = None;
-    assert_eq!(sent_and_settled(&effects(&core, &copy, &verdict(Role::Operator))).1, Action::Forwarded);
 }
 
 fn any_verdict() -> impl Strategy<Value = Verdict> {
-    let result = || prop::sample::select(vec![AuthResult::Unknown, AuthResult::Pass, AuthResult::Fail]);
+    use AuthResult::{Fail, Pass, TempError, Unknown};
+    let result = || prop::sample::select(vec![Unknown, Pass, Fail, TempError]);
     let registry =
         prop::sample::select(vec![Registration::Active, Registration::Revoked, Registration::Unavailable]);
     let role = prop::sample::select(vec![Role::None, Role::Observer, Role::Operator]);
-    (result(), registry, role, any::<bool>()).prop_map(|(dmarc, registry, role, authenticated)| Verdict {
-        dmarc,
-        registry,
-        role,
-        authenticated,
-        ..Verdict::default()
-    })
+    (result(), registry, role, any::<[bool; 2]>()).prop_map(
+        |(dmarc, registry, role, [authenticated, order_covered])| Verdict {
+            dmarc,
+            registry,
+            role,
+            authenticated,
+            order_covered,
+            ..Verdict::default()
+        },
+    )
 }
 
 proptest! {
-    /// For any words and any verdict: no authority, no mail and no order; every mail is settled, once and last.
+    /// For any words and any verdict: no order without authority, no mail to whom it is not proven that he wrote;
+    /// every mail is settled, once and last, unless it is an order.
     #[test]
     fn nothing_leaves_without_authority(
         subject in "((stop|resume|status|battery|where is) [a-z_0-9]{1,9}|help|(?s).{0,40})",
@@ -299,17 +419,27 @@ proptest! {
         policy in prop::sample::select(vec!["refuse", "answer"]),
     ) {
         let core = core_with(policy);
-        let effects = match core.interpret(&mail(&subject, &text), &verdict, automatic) {
+        let effects = match interpret(&core, &mail(&subject, &text), &verdict, automatic) {
             Step::Done(effects) => effects,
             Step::NeedsStates(pending) => core.answer(&pending, Ok(&fleet()), at(3)),
         };
-        let sends = effects.iter().any(|effect| matches!(effect, Effect::Send(_)));
-        let orders = effects.iter().any(|effect| matches!(effect, Effect::Command(_)));
+        let operator = verdict.dmarc == AuthResult::Pass
+            && verdict.registry == Registration::Active
+            && verdict.role == Role::Operator
+            && verdict.authenticated;
+        if let [Effect::Order(_)] = effects.as_slice() {
+            prop_assert!(operator && verdict.order_covered && automatic.is_none());
+            return Ok(());
+        }
+        let sent = |effect: &Effect| if let Effect::Send(mail) = effect { Some(mail.kind) } else { None };
+        for kind in effects.iter().filter_map(sent) {
+            let proven = verdict.dmarc == AuthResult::Pass;
+            match kind {
+                OutboundKind::Answer => prop_assert!(proven && automatic.is_none()),
+                _ => prop_assert!(proven && verdict.authenticated || verdict.dmarc == AuthResult::TempError),
+            }
+        }
         let is_settle = |effect: &Effect| matches!(effect, Effect::Settle(_));
-        let by_policy = policy == "answer" && verdict.registry == Registration::Unavailable;
-        let may_ask = verdict.dmarc == AuthResult::Pass && (verdict.authenticated || by_policy);
-        prop_assert!(!sends || may_ask && automatic.is_none());
-        prop_assert!(!orders || sends && verdict.role == Role::Operator && verdict.authenticated);
         prop_assert_eq!(effects.iter().filter(|effect| is_settle(effect)).count(), 1);
         prop_assert!(effects.last().is_some_and(is_settle));
     }

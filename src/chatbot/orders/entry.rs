@@ -1,0 +1,156 @@
+//! What is remembered of an order, and its bytes on disk. Pure.
+//!
+//! Bytes: version 1, state, command, time (seconds and nanoseconds since 1970), command_id, mail_id, then vehicle,
+//! ordered_by, message_id and reason, each with a length of 2 bytes before it; integers big-endian.
+
+use std::time::{Duration, SystemTime};
+
+use crate::{
+    mail::MailId,
+    vehicle::{Command, Precedence, VehicleCommand},
+};
+
+const VERSION: u8 = 1;
+/// Larger than any entry: four texts, the longest of 998 bytes.
+pub(super) const MAX_BYTES: usize = 8192;
+
+/// How far an order came: `Sent -> Accepted -> Refused`, or from `Sent` to one of the others; `Unheard -> Accepted`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// It may have been published; its sender was not told anything.
+    Sent = 1,
+    /// The vehicle has accepted it.
+    Accepted = 2,
+    /// The vehicle has refused it.
+    Refused = 3,
+    /// The vehicle did not acknowledge it in time.
+    Unheard = 4,
+    /// Another order took its place before the vehicle acknowledged it.
+    Overtaken = 5,
+}
+
+/// An order that was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// How far it came.
+    pub state: State,
+    /// What was ordered.
+    pub command: Command,
+    /// `VehicleCommand.ordered_at`.
+    pub ordered_at: SystemTime,
+    /// `VehicleCommand.command_id`.
+    pub command_id: [u8; 32],
+    /// The mail that ordered it first.
+    pub mail_id: MailId,
+    /// `VehicleCommand.vehicle`.
+    pub vehicle: String,
+    /// Who ordered it.
+    pub ordered_by: String,
+    /// Message-ID of the mail.
+    pub message_id: String,
+    /// Why it was refused; empty unless it was.
+    pub reason: String,
+}
+
+impl Entry {
+    /// An order that is about to be published.
+    pub(super) fn new(order: &VehicleCommand, message_id: &str) -> Self {
+        Self {
+            state: State::Sent,
+            command: order.command,
+            ordered_at: order.ordered_at,
+            command_id: order.command_id,
+            mail_id: order.mail_id,
+            vehicle: order.vehicle.clone(),
+            ordered_by: order.ordered_by.clone(),
+            message_id: message_id.to_owned(),
+            reason: String::new(),
+        }
+    }
+
+    /// Which of two orders holds.
+    pub fn precedence(&self) -> Precedence {
+        Precedence { ordered_at: self.ordered_at, stop: self.command == Command::Stop }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let at = self.ordered_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut bytes = vec![VERSION, self.state as u8, self.command as u8];
+        bytes.extend_from_slice(&at.as_secs().to_be_bytes());
+        bytes.extend_from_slice(&at.subsec_nanos().to_be_bytes());
+        bytes.extend_from_slice(&self.command_id);
+        bytes.extend_from_slice(self.mail_id.as_bytes());
+        for text in [&self.vehicle, &self.ordered_by, &self.message_id, &self.reason] {
+            // All are bounded where they come from, at 998 bytes.
+            let text = text.get(..text.floor_char_boundary(998)).unwrap_or_default();
+            bytes.extend_from_slice(&u16::try_from(text.len()).unwrap_or_default().to_be_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        bytes
+    }
+
+    /// `None`: no entry, or one of a later version.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes;
+        let [version, state, command] = *rest.split_off(..3)? else { return None };
+        let seconds = u64::from_be_bytes(rest.split_off(..8)?.try_into().ok()?);
+        let nanoseconds = u32::from_be_bytes(rest.split_off(..4)?.try_into().ok()?);
+        let command_id = rest.split_off(..32)?.try_into().ok()?;
+        let mail_id = MailId::from_bytes(rest.split_off(..32)?.try_into().ok()?);
+        let mut text = || {
+            let length = u16::from_be_bytes(rest.split_off(..2)?.try_into().ok()?);
+            String::from_utf8(rest.split_off(..usize::from(length))?.to_vec()).ok()
+        };
+        let (vehicle, ordered_by, message_id, reason) = (text()?, text()?, text()?, text()?);
+        let states = [State::Sent, State::Accepted, State::Refused, State::Unheard, State::Overtaken];
+        let entry = Self {
+            state: states.into_iter().find(|known| *known as u8 == state)?,
+            command: [Command::Stop, Command::Resume].into_iter().find(|known| *known as u8 == command)?,
+            ordered_at: SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds))?,
+            command_id,
+            mail_id,
+            vehicle,
+            ordered_by,
+            message_id,
+            reason,
+        };
+        (version == VERSION && rest.is_empty() && nanoseconds < 1_000_000_000).then_some(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry {
+            state: State::Refused,
+            command: Command::Resume,
+            ordered_at: SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 7),
+            command_id: [1; 32],
+            mail_id: MailId::from_bytes([2; 32]),
+            vehicle: "truck_1".into(),
+            ordered_by: "a@b".into(),
+            message_id: "1@b".into(),
+            reason: "ü".repeat(600),
+        }
+    }
+
+    #[test]
+    fn survives_its_bytes_and_nothing_else_is_an_entry() {
+        let (entry, bytes) = (entry(), entry().encode());
+        let cut = Entry { reason: "ü".repeat(499), ..entry };
+        assert_eq!(Entry::decode(&bytes), Some(cut));
+        assert!(bytes.len() < MAX_BYTES);
+        for length in 0..bytes.len() {
+            assert_eq!(Entry::decode(&bytes[..length]), None, "{length}");
+        }
+        for (place, value) in [(0, 2), (1, 6), (2, 0), (11, 0xff)] {
+            let mut wrong = bytes.clone();
+            wrong[place] = value;
+            assert_eq!(Entry::decode(&wrong), None, "{place}");
+        }
+        assert_eq!(Entry::decode(&[bytes, vec![0]].concat()), None);
+    }
+}

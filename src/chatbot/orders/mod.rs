@@ -1,0 +1,353 @@
+//! From an order that may be given to its outcome: published until the vehicle acknowledges it or the time is over, and
+//! its sender told once, of the outcome. Pure but for [`store`].
+//!
+//! # What is promised
+//! - An order older than the newest that was published for its vehicle is not published, nor is one any more that was
+//!   overtaken: a resume never overrides a later stop. At the same moment a stop wins.
+//! - An order is on disk before it is published, and its outcome before its sender is told. A mail that comes again, also
+//!   after a crash, is the same order: published again while the outcome is open, told the same when it is not.
+//! - A mail is settled only with the outcome of its order. Whatever is not carried out goes to a person as well, urgent.
+
+mod book;
+mod entry;
+pub mod store;
+mod wording;
+
+pub use book::Book;
+pub use entry::{Entry, State};
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{
+    Params,
+    compose::{self, Copy, Origin},
+    core::{Effect, settle},
+    describe::span,
+};
+use crate::{
+    health::{Level, Status},
+    mail::{Action, MailId},
+    vehicle::{Acknowledgement, AcknowledgementStatus, Command, VehicleCommand},
+};
+use wording::Outcome;
+
+/// Mails whose orders wait for a vehicle at once. Further ones stay unsettled and come again.
+const MAX_WAITING: usize = 1000;
+/// How far ahead a resume may be dated: a clock that is wrong, not an order to be kept. A stop may be dated as far
+/// ahead as back.
+const MAX_AHEAD: Duration = Duration::from_secs(120);
+
+/// The time, by the clock and by one that is never set.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Against the dates of mails.
+    pub clock: SystemTime,
+    /// For waiting.
+    pub steady: Instant,
+}
+
+/// An order that its sender may give, to a vehicle that is known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ordered {
+    pub(super) origin: Origin,
+    /// Not signed yet.
+    pub(super) order: VehicleCommand,
+    /// When the mail was received, or written if that is longer ago.
+    pub(super) since: SystemTime,
+    /// Last known state of the vehicle, for the answer; may be empty.
+    pub(super) state: String,
+}
+
+/// What [`Orders::consider`] says of an order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Consideration {
+    /// It is not to be begun; this is what to do.
+    Done(Vec<Effect>),
+    /// Write this to disk, then call [`Orders::begin`].
+    Write(Entry),
+}
+
+/// An order that is being published.
+#[derive(Clone, Debug)]
+struct Flight {
+    order: VehicleCommand,
+    /// When it is published again.
+    next: Instant,
+    /// Somebody has subscribed to orders since it was published first.
+    heard: bool,
+    /// Not empty: the mails that ordered this, or the same thing before.
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    ordered: Ordered,
+    until: Instant,
+}
+
+/// The orders that are under way, and what is remembered of those before.
+#[derive(Clone, Debug)]
+pub struct Orders {
+    params: Params,
+    book: Book,
+    /// By vehicle.
+    flights: BTreeMap<String, Flight>,
+    accepted: u64,
+    refused: u64,
+    unheard: u64,
+    last_was_heard: bool,
+}
+
+impl Orders {
+    /// Goes on from what was written before.
+    pub fn new(params: Params, book: Book) -> Self {
+        Self {
+            params,
+            book,
+            flights: BTreeMap::new(),
+            accepted: 0,
+            refused: 0,
+            unheard: 0,
+            last_was_heard: true,
+        }
+    }
+
+    /// What must be kept on disk.
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// Whether this mail waits for a vehicle: then there is nothing to be done with it when it comes again.
+    pub fn is_waiting(&self, mail: MailId) -> bool {
+        self.waiting().any(|waiting| waiting.ordered.origin.id == mail)
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = &Waiting> {
+        self.flights.values().flat_map(|flight| &flight.waiting)
+    }
+
+    /// When [`Orders::due`] is to be called.
+    pub fn next_due(&self) -> Option<Instant> {
+        let of_flight = |flight: &Flight| {
+            let until = flight.waiting.iter().map(|waiting| waiting.until);
+            until.chain([flight.next]).min()
+        };
+        self.flights.values().filter_map(of_flight).min()
+    }
+
+    /// What becomes of an order.
+    pub fn consider(&mut self, ordered: &Ordered, now: Now) -> Consideration {
+        let Ordered { origin, order, .. } = ordered;
+        if self.is_waiting(origin.id) {
+            return Consideration::Done(Vec::new());
+        }
+        let known = self.book.find(&order.vehicle, &order.command_id).cloned();
+        let outcome = match known {
+            Some(known) if known.precedence() != order.precedence() => Some(Outcome::Reused),
+            Some(known) => match known.state {
+                State::Accepted => Some(Outcome::Accepted),
+                State::Refused => Some(Outcome::Refused(known.reason)),
+                State::Unheard => Some(Outcome::Unheard { heard: true }),
+                State::Overtaken => Some(Outcome::Overtaken),
+                State::Sent if self.overtaker(order).is_some() => Some(Outcome::Overtaken),
+                State::Sent if self.untimely(ordered, now.clock).is_some() => Some(Outcome::Interrupted),
+                State::Sent => None,
+            },
+            None => self.untimely(ordered, now.clock).or_else(|| self.overtaker(order)),
+        };
+        match outcome {
+            Some(outcome) => Consideration::Done(self.tell(ordered, &outcome)),
+            None if self.waiting().count() >= MAX_WAITING => Consideration::Done(vec![Effect::Retry]),
+            None => Consideration::Write(Entry::new(order, origin.message_id())),
+        }
+    }
+
+    /// Why the order is not sent, if its date says so.
+    fn untimely(&self, ordered: &Ordered, now: SystemTime) -> Option<Outcome> {
+        let age = now.duration_since(ordered.since).unwrap_or_default();
+        let ahead = ordered.order.ordered_at.duration_since(now).unwrap_or_default();
+        let bound = self.params.give_up_after;
+        let may_be_ahead = match ordered.order.command {
+            Command::Stop => bound,
+            Command::Resume => MAX_AHEAD.min(bound),
+        };
+        match () {
+            () if age > bound => Some(Outcome::Late { age, bound }),
+            () if ahead > may_be_ahead => Some(Outcome::Ahead(ahead)),
+            () => None,
+        }
+    }
+
+    /// The newer order, if there is one.
+    fn overtaker(&self, order: &VehicleCommand) -> Option<Outcome> {
+        let newest = self.book.newest(&order.vehicle)?;
+        (newest.precedence() > order.precedence()).then(|| {
+            let by = newest.ordered_at.duration_since(order.ordered_at).unwrap_or_default();
+            Outcome::Older { newest: newest.command, by }
+        })
+    }
+
+    /// Publishes an order that [`Orders::consider`] let pass. A stop is published also if it could not be `written`:
+    /// then only the vehicle itself keeps an older resume from overriding it after a restart.
+    pub fn begin(&mut self, ordered: Ordered, written: bool, now: Now) -> Vec<Effect> {
+        let order = ordered.order.clone();
+        if !written && order.command == Command::Resume {
+            return self.tell(&ordered, &Outcome::Unwritten);
+        }
+        self.book.put(Entry::new(&order, ordered.origin.message_id()));
+        let mut effects = vec![Effect::Command(order.clone())];
+        let next = now.steady + self.params.order_retry;
+        let before = self.flights.remove(&order.vehicle);
+        let heard = before.as_ref().is_some_and(|before| before.heard);
+        let mut flight = Flight { order, next, heard, waiting: Vec::new() };
+        for waiting in before.into_iter().flat_map(|before| before.waiting) {
+            // The same thing ordered twice waits for the newer of the two.
+            if waiting.ordered.order.command == flight.order.command {
+                flight.waiting.push(waiting);
+            } else {
+                effects.extend(self.conclude(&waiting.ordered, State::Overtaken, &Outcome::Overtaken));
+            }
+        }
+        flight.waiting.push(Waiting { ordered, until: now.steady + self.params.acknowledgement_timeout });
+        self.flights.insert(flight.order.vehicle.clone(), flight);
+        effects
+    }
+
+    /// A vehicle has spoken.
+    pub fn acknowledged(&mut self, acknowledgement: &Acknowledgement) -> Vec<Effect> {
+        let Acknowledgement { command_id, vehicle, status, reason } = acknowledgement;
+        let Some(entry) = self.book.find(vehicle, command_id).cloned() else { return Vec::new() };
+        let refused = *status == AcknowledgementStatus::Refused;
+        let (state, outcome) = if refused {
+            (State::Refused, Outcome::Refused(compose::reason(reason)))
+        } else {
+            (State::Accepted, Outcome::Accepted)
+        };
+        let mut effects = Vec::new();
+        match (entry.state, refused) {
+            (State::Sent, _) => {
+                if refused {
+                    self.refused += 1;
+                } else {
+                    self.accepted += 1;
+                }
+                self.last_was_heard = true;
+                let waiting = self.land(vehicle, command_id);
+                effects.push(self.note(entry, state, &outcome));
+                for waiting in &waiting {
+                    effects.extend(self.conclude(&waiting.ordered, state, &outcome));
+                }
+            }
+            // Its sender was told something else.
+            (State::Unheard, false) | (State::Accepted, true) => {
+                effects.push(Effect::Send(wording::notice(&self.params, &entry, &outcome)));
+                effects.push(self.note(entry, state, &outcome));
+            }
+            _ => {}
+        }
+        effects
+    }
+
+    /// Takes those who wait for this order; the rest of a flight goes on only if it is of another order.
+    fn land(&mut self, vehicle: &str, command_id: &[u8; 32]) -> Vec<Waiting> {
+        let Some(mut flight) = self.flights.remove(vehicle) else { return Vec::new() };
+        if flight.order.command_id == *command_id {
+            return flight.waiting;
+        }
+        let is_it = |waiting: &mut Waiting| waiting.ordered.order.command_id == *command_id;
+        let landed = flight.waiting.extract_if(.., is_it).collect();
+        if !flight.waiting.is_empty() {
+            self.flights.insert(vehicle.to_owned(), flight);
+        }
+        landed
+    }
+
+    /// What is to be done at this time. `listeners` is the number of those who subscribe to orders.
+    pub fn due(&mut self, now: Now, listeners: usize) -> Vec<Effect> {
+        let (mut effects, mut expired) = (Vec::new(), Vec::new());
+        let (retry, bound) = (self.params.order_retry, self.params.give_up_after);
+        self.flights.retain(|_, flight| {
+            flight.heard |= listeners > 0;
+            let heard = flight.heard;
+            let over = flight.waiting.extract_if(.., |waiting| waiting.until <= now.steady);
+            expired.extend(over.map(|waiting| (waiting, heard)));
+            if flight.waiting.is_empty() {
+                return false;
+            }
+            if flight.next <= now.steady {
+                flight.next = now.steady + retry;
+                let age = now.clock.duration_since(flight.order.ordered_at).unwrap_or_default();
+                effects.extend((age <= bound).then(|| Effect::Command(flight.order.clone())));
+            }
+            true
+        });
+        for (waiting, heard) in expired {
+            self.unheard += 1;
+            self.last_was_heard = false;
+            effects.extend(self.conclude(&waiting.ordered, State::Unheard, &Outcome::Unheard { heard }));
+        }
+        effects
+    }
+
+    /// Remembers the outcome of an order, on disk too.
+    fn note(&mut self, entry: Entry, state: State, outcome: &Outcome) -> Effect {
+        let reason = if let Outcome::Refused(reason) = outcome { reason.clone() } else { String::new() };
+        let noted = Entry { state, reason, ..entry };
+        self.book.put(noted.clone());
+        Effect::Record(noted)
+    }
+
+    /// Remembers the outcome of an order, unless it is known already, and tells the sender.
+    fn conclude(&mut self, ordered: &Ordered, state: State, outcome: &Outcome) -> Vec<Effect> {
+        let known = self.book.find(&ordered.order.vehicle, &ordered.order.command_id);
+        let open = known.filter(|entry| entry.state == State::Sent).cloned();
+        let mut effects: Vec<_> = open.map(|entry| self.note(entry, state, outcome)).into_iter().collect();
+        effects.extend(self.tell(ordered, outcome));
+        effects
+    }
+
+    /// The answer, the person's copy unless it is accepted, and the end of the mail.
+    fn tell(&self, ordered: &Ordered, outcome: &Outcome) -> Vec<Effect> {
+        let Ordered { origin, order, state, .. } = ordered;
+        let name = format!("{} {}", order.command.word(), order.vehicle);
+        let answer = origin.answer(&self.params, &wording::answer(order, outcome, state, &self.params));
+        if *outcome == Outcome::Accepted {
+            return vec![Effect::Send(answer), settle(origin.id, Action::Ordered, &name)];
+        }
+        let why = wording::why(order, outcome, &self.params);
+        vec![
+            Effect::Send(answer),
+            Effect::Send(origin.forward(
+                &self.params,
+                &format!("it orders \"{name}\", and {why}"),
+                Copy::Urgent,
+            )),
+            settle(origin.id, Action::Forwarded, &format!("{name}: {why}")),
+        ]
+    }
+
+    /// The status for `/diagnostics`. `written`: the last order could be written to disk.
+    pub fn health(&self, written: bool) -> Status {
+        let (level, message) = match (written, self.last_was_heard) {
+            (false, _) => (Level::Error, "orders cannot be written to disk: no resume is sent"),
+            (true, false) => (Level::Warn, "the last order was not acknowledged"),
+            (true, true) => (Level::Ok, "acknowledged"),
+        };
+        Status::new("orders", level, message)
+            .with("waiting", self.waiting().count())
+            .with("accepted", self.accepted)
+            .with("refused", self.refused)
+            .with("unacknowledged", self.unheard)
+    }
+}
+
+/// A duration for a person, as in [`span`], from a bound.
+fn seconds(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) { format!("{} s", duration.as_secs_f64()) } else { span(duration) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! Delays, duplicates, losses and crashes in any order: what holds whatever happens.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::vehicle::{OrderGate, OrderKey, Ruling};
+
+/// What happens next.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A mail comes, for the first time or again.
+    Mail(usize),
+    /// Seconds pass.
+    Wait(u64),
+    /// The vehicle hears what was published last, or not; its answer arrives, or not.
+    Vehicle { hears: bool, is_heard: bool },
+    /// The chatbot is killed after so many of the next effects.
+    Crash(usize),
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => (0..5usize).prop_map(Event::Mail),
+        2 => (1..15u64).prop_map(Event::Wait),
+        4 => any::<[bool; 2]>().prop_map(|[hears, is_heard]| Event::Vehicle { hears, is_heard }),
+        1 => (0..4usize).prop_map(Event::Crash),
+    ]
+}
+
+/// The world around the orders: disk, vehicle, outbox and the mails that are not settled.
+struct World {
+    desk: Desk,
+    second: u64,
+    disk: Book,
+    crash_after: Option<usize>,
+    published: Vec<VehicleCommand>,
+    gate: OrderGate,
+    holds: Option<Command>,
+    taken: BTreeSet<u8>,
+    /// The outbox takes one answer a mail.
+    answers: BTreeMap<MailId, String>,
+    notices: BTreeSet<String>,
+    settled: BTreeSet<MailId>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            desk: Desk::new(Book::default()),
+            second: 100,
+            disk: Book::default(),
+            crash_after: None,
+            published: Vec::new(),
+            gate: OrderGate::new(Some(key().public()), Duration::from_secs(900)),
+            holds: None,
+            taken: BTreeSet::new(),
+            answers: BTreeMap::new(),
+            notices: BTreeSet::new(),
+            settled: BTreeSet::new(),
+        }
+    }
+
+    fn mail(&mut self, ordered: Ordered) {
+        let now = self.desk.now(self.second);
+        if self.settled.contains(&ordered.origin.id) {
+            return;
+        }
+        let effects = match self.desk.orders.consider(&ordered, now) {
+            Consideration::Done(effects) => effects,
+            Consideration::Write(entry) => {
+                if self.crashes() {
+                    return;
+                }
+                self.disk.put(entry);
+                self.desk.orders.begin(ordered, true, now)
+            }
+        };
+        self.carry_out(effects);
+    }
+
+    fn crashes(&mut self) -> bool {
+        let crash = self.crash_after == Some(0);
+        if crash {
+            let began = self.desk.began;
+            self.desk = Desk { began, ..Desk::new(self.disk.clone()) };
+        }
+        self.crash_after = if crash { None } else { self.crash_after.map(|left| left - 1) };
+        crash
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            if self.crashes() {
+                return;
+            }
+            match effect {
+                Effect::Command(mut order) => {
+                    let newest = self.published.iter().map(VehicleCommand::precedence).max();
+                    assert!(newest <= Some(order.precedence()), "an older order was published: {order:?}");
+                    key().sign(&mut order);
+                    self.published.push(order);
+                }
+                Effect::Record(entry) => self.disk.put(entry),
+                Effect::Send(mail) if mail.kind == OutboundKind::Answer => {
+                    self.answers.entry(mail.answers).or_insert(mail.text);
+                }
+                Effect::Send(mail) => {
+                    self.notices.insert(mail.message_id);
+                }
+                Effect::Settle(disposition) => {
+                    assert!(self.answers.contains_key(&disposition.mail_id), "settled without an answer");
+                    assert!(self.settled.insert(disposition.mail_id), "settled twice");
+                }
+                effect => panic!("{effect:?}"),
+            }
+        }
+    }
+
+    fn vehicle(&mut self, hears: bool, is_heard: bool) {
+        let Some(order) = self.published.last().filter(|_| hears) else { return };
+        let status = match self.gate.rule(order, at(self.second)) {
+            Ruling::Take => {
+                self.holds = Some(order.command);
+                self.taken.insert(order.command_id[0]);
+                AcknowledgementStatus::Accepted
+            }
+            Ruling::Repeat => AcknowledgementStatus::Accepted,
+            Ruling::Refuse(_) => AcknowledgementStatus::Refused,
+            Ruling::Wait => panic!("it has a key"),
+        };
+        let said = said(order.command_id[0], status);
+        if is_heard {
+            let effects = self.desk.orders.acknowledged(&said);
+            self.carry_out(effects);
+        }
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.second += 1;
+            let effects = self.desk.due(self.second, 1);
+            self.carry_out(effects);
+        }
+    }
+}
+
+fn key() -> OrderKey {
+    OrderKey::from_bytes([9; 32])
+}
+
+proptest! {
+    // Signatures take long without optimisation.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn the_newest_order_holds_and_every_sender_is_told_once_what_is_true(
+        given in prop::collection::vec((any::<bool>(), 90u64..100), 5),
+        events in prop::collection::vec(any_event(), 1..40),
+    ) {
+        let mails: Vec<_> = (1..)
+            .zip(&given)
+            .map(|(number, (stop, second))| {
+                ordered(number, if *stop { Command::Stop } else { Command::Resume }, *second)
+            })
+            .collect();
+        let mut world = World::new();
+        let mut came = BTreeSet::new();
+        for event in events {
+            match event {
+                Event::Mail(mail) => {
+                    came.insert(mail);
+                    world.mail(mails[mail].clone());
+                }
+                Event::Wait(seconds) => world.wait(seconds),
+                Event::Vehicle { hears, is_heard } => world.vehicle(hears, is_heard),
+                Event::Crash(after) => world.crash_after = Some(after),
+            }
+        }
+        // mail_bridge delivers again what is not settled, until all is.
+        world.crash_after = None;
+        for mail in came.iter().chain(&came) {
+            world.mail(mails[*mail].clone());
+            world.vehicle(true, true);
+            world.wait(21);
+        }
+        let newest = came.iter().map(|mail| &mails[*mail].order).max_by_key(|order| order.precedence());
+        // What the vehicle does is what was ordered last, of all orders that came while they were fresh.
+        prop_assert_eq!(world.holds, newest.map(|order| order.command));
+        for mail in came {
+            let (id, number) = (mails[mail].origin.id, mails[mail].order.command_id[0]);
+            let answer = &world.answers[&id];
+            prop_assert!(world.settled.contains(&id), "not settled: {}", answer);
+            prop_assert!(!world.desk.orders.is_waiting(id));
+            if answer.contains("has accepted the order") {
+                let same = mails.iter().filter(|other| other.order.command == mails[mail].order.command);
+                let held = same.map(|other| other.order.command_id[0]).any(|id| world.taken.contains(&id));
+                prop_assert!(held, "accepted, but the vehicle never took it");
+            } else {
+                prop_assert!(answer.starts_with("NOT carried out"), "{}", answer);
+                // Between disk and publication there can be a crash, so the other way round it may be.
+                let sent = world.published.iter().any(|order| order.command_id[0] == number);
+                prop_assert!(!sent || !answer.contains("was not sent"), "{}", answer);
+            }
+        }
+    }
+}

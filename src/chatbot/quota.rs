@@ -1,0 +1,66 @@
+//! How much may be sent because of mails whose sender is not proven: whoever can send a mail could otherwise fill a
+//! mailbox while DNS or the registry is down. Pure.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+/// After this the counts begin anew.
+const WINDOW: Duration = Duration::from_secs(3600);
+/// Mails in a window because of one domain, subdomains included, and because of all.
+const PER_DOMAIN: u32 = 20;
+const IN_ALL: u32 = 200;
+
+/// Counts what was sent in the current window.
+#[derive(Clone, Debug)]
+pub struct Quota {
+    since: SystemTime,
+    by_domain: BTreeMap<String, u32>,
+    in_all: u32,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { since: SystemTime::UNIX_EPOCH, by_domain: BTreeMap::new(), in_all: 0 }
+    }
+}
+
+impl Quota {
+    /// Whether one more mail may be sent because of `address`; then it counts.
+    pub(super) fn take(&mut self, address: &str, now: SystemTime) -> bool {
+        if now.duration_since(self.since).is_ok_and(|age| age < WINDOW) {
+            if self.in_all >= IN_ALL {
+                return false;
+            }
+        } else {
+            *self = Self { since: now, ..Self::default() };
+        }
+        // Subdomains cost nothing. Where many own domains below the last two labels (co.uk) they share the bound.
+        let domain = address.to_ascii_lowercase();
+        let domain = domain.rsplit(['.', '@']).take(2).collect::<Vec<_>>().join(".");
+        let count = self.by_domain.entry(domain).or_default();
+        let may = *count < PER_DOMAIN;
+        if may {
+            *count += 1;
+            self.in_all += 1;
+        }
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_domain_does_not_use_up_what_others_may_and_an_hour_later_all_may_again() {
+        let now = SystemTime::UNIX_EPOCH + WINDOW * 2;
+        let mut quota = Quota::default();
+        let flood = (0..1000).filter(|n| quota.take(&format!("{n}@{n}.Example.org"), now)).count();
+        assert_eq!((flood, quota.take("a@example.org", now)), (20, false));
+        let others = (0..1000).filter(|n| quota.take(&format!("a@{n}.org"), now)).count();
+        assert_eq!((others, quota.by_domain.len()), (180, 181));
+        assert!(quota.take("a@example.org", now + WINDOW));
+    }
+}

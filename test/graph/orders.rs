@@ -1,0 +1,161 @@
+//! Orders from the mail to the vehicle and back: delayed, unheard, forged, interrupted.
+
+use std::{process::Command, time::Duration};
+
+use posthorn::{
+    mail::MailId,
+    ros::{msg, topics},
+};
+use serde_json::{Value, json};
+
+use super::alone;
+use crate::testbed::{
+    posthorn::{HUMAN, Posthorn, SENDER, id_of, message_of},
+    project,
+    smtp::Delivered,
+    wait_for,
+};
+
+const COMMANDS: topics::TopicFacts = topics::VEHICLES_COMMANDS.facts;
+const ACKNOWLEDGEMENTS: topics::TopicFacts = topics::VEHICLES_ACKNOWLEDGEMENTS.facts;
+
+impl Posthorn {
+    /// An order of the registered operator, dated `seconds` ago.
+    fn order(&self, order: &str, seconds: u64) -> MailId {
+        let tag = format!("{}-{seconds}", order.replace(' ', "-"));
+        let mail = message_of(&tag, "", order, Duration::from_secs(seconds));
+        self.accept(SENDER, &self.sender.sign(&mail))
+    }
+
+    /// The answer to the sender, which says that it is not carried out, and the person's copy, which is urgent.
+    fn not_carried_out(&self) -> (Delivered, Delivered) {
+        let mut mails = [self.sink.next(), self.sink.next()];
+        mails.sort_by_key(|mail| mail.rcpt_to != [SENDER]);
+        let [answer, copy] = mails;
+        assert_eq!((&answer.rcpt_to, &copy.rcpt_to), (&vec![SENDER.to_owned()], &vec![HUMAN.to_owned()]));
+        assert!(answer.text().starts_with("NOT carried out"), "{}", answer.text());
+        assert_eq!(copy.header("Subject"), Some("URGENT: Fwd: (no subject)"));
+        (answer, copy)
+    }
+
+    fn accepted(&self, order: &str) {
+        let answer = self.sink.next();
+        assert!(answer.text().contains(&format!("has accepted the order \"{order}\".")), "{}", answer.text());
+    }
+
+    fn speed_of_truck_1(&mut self) -> f64 {
+        let answer = self.observer.call(topics::GET_STATE.facts, &json!({ "vehicle": "truck_1" }));
+        answer["states"][0]["speed"].as_f64().expect("speed")
+    }
+
+    /// Publishes a message to the vehicles, and to the observer, as another node of the graph.
+    fn publish(&self, topic: topics::TopicFacts, fields: &Value) {
+        let type_name = topic.type_name.rsplit('/').next().expect("name");
+        let mut command = Command::new("python3");
+        command.arg(project("test/graph/publish.py")).args([topic.name, type_name, &fields.to_string(), "2"]);
+        let status = command.envs(self.domain.environment()).status().expect("python3");
+        assert!(status.success(), "{status}");
+    }
+}
+
+fn is(id: MailId) -> impl Fn(&Value) -> bool {
+    move |command| id_of(&command["mail_id"]) == id
+}
+
+/// Before: the resume was published after the stop, and the truck drove on.
+#[test]
+fn a_resume_that_was_delayed_does_not_override_the_stop_that_followed_it() {
+    let _alone = alone();
+    let mut posthorn = Posthorn::start(&[COMMANDS, topics::MAIL_DISPOSITIONS.facts], &[]);
+    posthorn.order("stop truck_1", 0);
+    posthorn.accepted("stop");
+    let resume = posthorn.order("resume truck_1", 60);
+    let (answer, _) = posthorn.not_carried_out();
+    let words = "was not sent, as truck_1 has been ordered to stop, by a mail dated 6";
+    assert!(answer.text().contains(words), "{}", answer.text());
+    let disposition = posthorn.observer.message(topics::MAIL_DISPOSITIONS.facts, is(resume));
+    assert_eq!(disposition["action"], msg::Disposition::FORWARDED as u64);
+    wait_for("truck_1 stands", || (posthorn.speed_of_truck_1() == 0.0).then_some(()));
+    let sent = posthorn.observer.received(COMMANDS);
+    assert!(sent.iter().all(|command| command["command"] == msg::VehicleCommand::STOP as u64), "{sent:?}");
+    // It holds after a restart too.
+    posthorn.restart_chatbot(&[]);
+    posthorn.order("resume truck_1", 59);
+    assert!(posthorn.not_carried_out().0.text().contains("was not sent"));
+}
+
+/// Before: published once, with nobody there, and its sender was told that it was sent.
+#[test]
+fn a_stop_that_no_vehicle_hears_is_told_to_its_sender_and_to_a_person() {
+    let _alone = alone();
+    let mut posthorn = Posthorn::start(&[], &[]);
+    posthorn.restart_chatbot(&[("acknowledgement_timeout_s", "2.0"), ("order_retry_s", "0.2")]);
+    posthorn.fleet_simulator.kill();
+    posthorn.order("stop truck_1", 0);
+    let (answer, _) = posthorn.not_carried_out();
+    let words = "truck_1 did not acknowledge it within 2 s; nothing listens for orders";
+    assert!(answer.text().contains(words), "{}", answer.text());
+    assert!(posthorn.chatbot.log().matches("order published").count() > 5, "{}", posthorn.chatbot.log());
+}
+
+#[test]
+fn an_order_is_published_again_after_the_chatbot_was_killed_and_answered_once() {
+    let _alone = alone();
+    let mut posthorn = Posthorn::start(&[COMMANDS], &[]);
+    posthorn.fleet_simulator.kill();
+    let stop = posthorn.order("stop truck_1", 0);
+    let first = posthorn.observer.message(COMMANDS, is(stop));
+    posthorn.restart_chatbot(&[]);
+    posthorn.restart_fleet_simulator(&[]);
+    posthorn.accepted("stop");
+    let again = wait_for("the order again", || posthorn.observer.received(COMMANDS).pop());
+    assert_eq!((&first["command_id"], &first["signature"]), (&again["command_id"], &again["signature"]));
+    assert!(posthorn.sink.rest().is_empty());
+}
+
+#[test]
+fn a_vehicle_takes_no_order_that_the_key_does_not_prove_and_none_twice() {
+    let _alone = alone();
+    let mut posthorn = Posthorn::start(&[COMMANDS, ACKNOWLEDGEMENTS, topics::CHATBOT_ORDER_KEY.facts], &[]);
+    let stop = posthorn.order("stop truck_1", 3);
+    posthorn.accepted("stop");
+    let stop = posthorn.observer.message(COMMANDS, is(stop));
+    posthorn.order("resume truck_1", 2);
+    posthorn.accepted("resume");
+    let of = |id: &Value, status: u64| {
+        let id = id.clone();
+        move |said: &Value| said["command_id"] == id && said["status"] == status
+    };
+    let accepted = msg::VehicleAcknowledgement::ACCEPTED as u64;
+    posthorn.observer.message(ACKNOWLEDGEMENTS, of(&stop["command_id"], accepted));
+
+    // The signed order again, by somebody who has seen it: it was carried out once, and is acknowledged again.
+    posthorn.publish(COMMANDS, &stop);
+    posthorn.observer.message(ACKNOWLEDGEMENTS, of(&stop["command_id"], accepted));
+    // The same order, made newer; and one of his own.
+    let mut newer = stop.clone();
+    newer["ordered_at"]["sec"] = json!(stop["ordered_at"]["sec"].as_u64().expect("sec") + 2);
+    let mut forged = newer.clone();
+    forged["command_id"] = json!("ab".repeat(32));
+    for forged in [newer, forged] {
+        posthorn.publish(COMMANDS, &forged);
+        let refused = of(&forged["command_id"], msg::VehicleAcknowledgement::REFUSED as u64);
+        let said = posthorn.observer.message(ACKNOWLEDGEMENTS, refused);
+        assert_eq!(said["reason"], "its signature is not by the order key that this vehicle trusts");
+    }
+    wait_for("truck_1 drives", || (posthorn.speed_of_truck_1() > 1.0).then_some(()));
+
+    // Of the first the sender was told that it is accepted.
+    let notice = posthorn.sink.next();
+    assert_eq!(notice.rcpt_to, [SENDER, HUMAN]);
+    assert!(notice.text().contains("has now refused it: its signature"), "{}", notice.text());
+
+    // A vehicle that was given the key of another chatbot refuses, and the sender hears why.
+    let key = posthorn.observer.message(topics::CHATBOT_ORDER_KEY.facts, |_| true);
+    assert_eq!(key["public_key"].as_str().map(str::len), Some(64));
+    let other = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+    posthorn.restart_fleet_simulator(&[("order_key", other)]);
+    posthorn.order("stop truck_1", 0);
+    let answer = posthorn.not_carried_out().0.text();
+    assert!(answer.contains("truck_1 has refused it: its signature is not by the order key"), "{answer}");
+}
