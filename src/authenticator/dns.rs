@@ -11,7 +11,7 @@ use std::{
     hash::Hash,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -28,7 +28,10 @@ use mail_auth::{
     spf::Spf,
 };
 
-use super::zone::{Records, Zone, ZoneError};
+use super::{
+    silence::{Question, Silence, Waits},
+    zone::{Records, Zone, ZoneError},
+};
 
 /// Responses that the resolver keeps.
 const CACHED_RESPONSES: u64 = 4096;
@@ -49,36 +52,38 @@ pub enum DnsError {
 /// What answers DNS questions, and for how long an answer is waited for.
 pub struct Dns {
     pub(super) resolver: MessageAuthenticator,
-    pub(super) timeout: Duration,
+    timeout: Duration,
+    silence: Mutex<Silence>,
     answers: Answers,
 }
 
 impl Dns {
-    /// The zone file if there is one (parameter `dns_zone_file`), else the system's servers.
+    /// The zone file if there is one (parameter `dns_zone_file`), else these servers (`dns_servers`), else the system's.
     ///
     /// # Errors
     /// If the zone file or the system's configuration cannot be used.
-    pub fn open(zone_file: Option<&Path>, timeout: Duration) -> Result<Self, DnsError> {
+    pub fn open(zone_file: Option<&Path>, servers: &[SocketAddr], waits: Waits) -> Result<Self, DnsError> {
         match zone_file {
             Some(file) => Self::zone(&Zone::read(file)?),
-            None => Self::system(timeout),
+            None if servers.is_empty() => Self::system(waits),
+            None => Self::servers(servers, waits),
         }
     }
 
-    /// The servers of the system's configuration. `timeout` is for all answers that one method needs.
+    /// The servers of the system's configuration.
     ///
     /// # Errors
     /// If the system's configuration cannot be used.
-    pub fn system(timeout: Duration) -> Result<Self, DnsError> {
+    pub fn system(waits: Waits) -> Result<Self, DnsError> {
         let (config, options) = read_system_conf().map_err(|error| DnsError::Resolver(error.to_string()))?;
-        Self::new(config, options, timeout)
+        Self::new(config, options, waits)
     }
 
     /// These servers, by UDP and TCP.
     ///
     /// # Errors
     /// If the resolver cannot be set up.
-    pub fn servers(servers: &[SocketAddr], timeout: Duration) -> Result<Self, DnsError> {
+    pub fn servers(servers: &[SocketAddr], waits: Waits) -> Result<Self, DnsError> {
         let server = |address: &SocketAddr| {
             let mut config = NameServerConfig::udp_and_tcp(address.ip());
             config.connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
@@ -86,7 +91,7 @@ impl Dns {
             config
         };
         let config = ResolverConfig::from_parts(None, Vec::new(), servers.iter().map(server).collect());
-        Self::new(config, ResolverOpts::default(), timeout)
+        Self::new(config, ResolverOpts::default(), waits)
     }
 
     /// A zone and no server.
@@ -94,7 +99,8 @@ impl Dns {
     /// # Errors
     /// If the resolver cannot be set up.
     pub fn zone(zone: &Zone) -> Result<Self, DnsError> {
-        Ok(Self::servers(&[], Duration::from_secs(1))?.with_zone(zone))
+        let waits = Waits { timeout: Duration::from_secs(1), silence: Duration::ZERO };
+        Ok(Self::servers(&[], waits)?.with_zone(zone))
     }
 
     /// The same, but every answer comes from `zone`: a name that it lacks does not exist, and no server is asked.
@@ -104,14 +110,35 @@ impl Dns {
         self
     }
 
-    fn new(config: ResolverConfig, mut options: ResolverOpts, timeout: Duration) -> Result<Self, DnsError> {
+    fn new(config: ResolverConfig, mut options: ResolverOpts, waits: Waits) -> Result<Self, DnsError> {
         options.attempts = ATTEMPTS;
-        options.timeout = timeout / 2;
+        options.timeout = waits.timeout / 2;
         options.cache_size = CACHED_RESPONSES;
         options.use_hosts_file = ResolveHosts::Never;
         let resolver = MessageAuthenticator::new(config, options)
             .map_err(|error| DnsError::Resolver(error.to_string()))?;
-        Ok(Self { resolver, timeout, answers: Answers::default() })
+        let silence = Mutex::new(Silence::new(waits.silence));
+        Ok(Self { resolver, timeout: waits.timeout, silence, answers: Answers::default() })
+    }
+
+    /// The outcome of `check`, which asks `question` about `domain`. `None`: there is no answer within the time, or
+    /// there was none a moment ago. `is_answer` tells whether what comes in time is one.
+    pub(super) async fn ask<T>(
+        &self,
+        question: Question,
+        domain: &str,
+        check: impl Future<Output = T>,
+        is_answer: impl FnOnce(&T) -> bool,
+    ) -> Option<T> {
+        let silence = || self.silence.lock().unwrap_or_else(PoisonError::into_inner);
+        if silence().covers(question, domain, Instant::now()) {
+            return None;
+        }
+        let outcome = tokio::time::timeout(self.timeout, check).await.ok();
+        if !outcome.as_ref().is_some_and(is_answer) {
+            silence().note(question, domain, Instant::now());
+        }
+        outcome
     }
 
     pub(super) fn spf<P>(&self, params: P) -> Query<'_, P> {

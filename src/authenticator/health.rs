@@ -10,6 +10,8 @@ use crate::{
 pub struct Mails {
     /// Being verified now.
     pub in_flight: usize,
+    /// Waiting for their turn.
+    pub waiting: usize,
     /// Whose sender is authenticated.
     pub authenticated: u64,
     /// Whose sender is not.
@@ -18,11 +20,18 @@ pub struct Mails {
     pub left: u64,
     /// Of these, since the last verdict that did not lack an answer.
     pub left_in_a_row: u64,
+    /// Delivered while too many waited; they come again.
+    pub overflowed: u64,
     /// Messages on mail/raw that break their specification.
     pub malformed: u64,
 }
 
 impl Mails {
+    /// So many are in flight and wait.
+    pub fn load(&mut self, load: (usize, usize)) {
+        (self.in_flight, self.waiting) = load;
+    }
+
     /// A mail was left.
     pub fn left(&mut self) {
         self.left += 1;
@@ -62,10 +71,12 @@ pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger) -> Vec<Status> {
     };
     let mails = Status::new("mails", level, message)
         .with("in_flight", mails.in_flight)
+        .with("waiting", mails.waiting)
         .with("authenticated", mails.authenticated)
         .with("refused", mails.refused)
         .with("left", mails.left)
         .with("left_in_a_row", mails.left_in_a_row)
+        .with("overflowed", mails.overflowed)
         .with("malformed", mails.malformed);
 
     let pending = evidenced.saturating_sub(ledger.anchored);

@@ -7,8 +7,9 @@
 //!
 //! # Layout, in reading order
 //! - [`params`]: every parameter, its default and its rules. Pure.
-//! - [`zone`]: DNS from a file. Pure. `dns`: from that, or from servers.
+//! - [`zone`]: DNS from a file. Pure. `dns`: from that, or from servers. [`silence`]: whose do not answer. Pure.
 //! - `verify`: a mail to what is known of its sender.
+//! - [`intake`]: which mail is verified next. Pure. `desk`: the tasks that do it.
 //! - [`core`]: from that to the verdict. Pure. [`judge`]: in which steps, and when to stop waiting. Pure.
 //! - [`address`]: keyed digests of addresses. [`gate`]: who may register a sender, and what.
 //! - [`evidence`], [`merkle`]: what is hashed, the log, the proofs. `evidencer`: many findings, one sync.
@@ -24,12 +25,15 @@ pub mod anchor;
 pub mod chain;
 pub mod core;
 #[cfg(feature = "net")]
+pub mod desk;
+#[cfg(feature = "net")]
 pub mod dns;
 pub mod evidence;
 #[cfg(feature = "net")]
 pub mod evidencer;
 pub mod gate;
 pub mod health;
+pub mod intake;
 pub mod judge;
 #[cfg(feature = "net")]
 pub mod ledger;
@@ -37,6 +41,7 @@ pub mod merkle;
 #[cfg(feature = "ros")]
 pub mod node;
 pub mod params;
+pub mod silence;
 #[cfg(feature = "net")]
 pub mod verify;
 pub mod zone;

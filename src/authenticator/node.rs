@@ -11,15 +11,17 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::{
     address::AddressKey,
     chain::{Ends, Keeper, Registry},
-    core::{as_evidenced, decide, evidence_code},
+    core::{Checked, as_evidenced, decide, evidence_code},
+    desk::{Desk, Work},
     dns::Dns,
     evidence::{Finding, Receipt, log::EvidenceLog, store::EvidenceStore},
     evidencer::Evidencer,
     gate::{Gate, Refusal},
     health::{self, Mails},
+    intake::Admission,
     judge::{Judge, Step},
     params::{Params, SPECS},
-    verify::{Policy, verify},
+    verify::{Policy, author_domain, verify},
 };
 use crate::{
     mail::{AcceptedMail, MailId, Role, mail_of},
@@ -50,8 +52,10 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {
-    let (dns, policy) =
-        (Dns::open(params.dns_zone_file.as_deref(), params.dns_timeout)?, Policy::from(&params));
+    let (dns, policy) = (
+        Dns::open(params.dns_zone_file.as_deref(), &params.dns_servers, params.dns_waits)?,
+        Policy::from(&params),
+    );
     let (max_in_flight, patience) = (params.max_in_flight, params.registry_patience);
     let judge = Judge::new(params.temperror_give_up, patience);
     let opened = tokio::task::spawn_blocking(move || open(params)).await?;
@@ -71,10 +75,10 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let mut raw = graph.subscribe(&topics::MAIL_RAW)?;
     let published = graph.publisher(&topics::MAIL_RECEIPTS)?;
     serve(&mut graph, &registry, &store, gate)?;
-    let counted = store.clone();
+    let (counted, told) = (store.clone(), Arc::clone(&mails));
     diagnostics::publish(&mut graph, move || {
         let (evidenced, _) = counted.counts();
-        health::statuses(&lock(&mails), evidenced, &chain_health.borrow())
+        health::statuses(&lock(&told), evidenced, &chain_health.borrow())
     })?;
     let mut spinning = graph.spin()?;
     // Both work until they are stopped: one that ends has failed.
@@ -93,8 +97,9 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let connection = async move { tokio::time::timeout(patience, connected.connected_once()).await };
     tokio::pin!(connection);
     let mut takes_mails = false;
-    let mut tasks = JoinSet::new();
+    let mut desk = Desk::new(Arc::clone(&verifier), max_in_flight);
     loop {
+        lock(&mails).load(desk.load());
         tokio::select! {
             () = shutdown.requested() => break,
             error = spinning.ended() => return Err(error.into()),
@@ -102,16 +107,24 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
                 ended??;
                 return Err("a task that works until the end has ended".into());
             }
-            Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+            () = desk.turn() => {}
             _ = &mut connection, if !takes_mails => takes_mails = true,
-            Some(mail) = raw.recv(), if takes_mails && tasks.len() < max_in_flight => {
-                let verifier = Arc::clone(&verifier);
-                tasks.spawn(async move { verifier.handle(mail).await });
-            }
+            Some(mail) = raw.recv(), if takes_mails => match accepted_from_ros(mail) {
+                Ok(mail) => {
+                    if desk.take(mail) == Admission::Full {
+                        // Said by the figures: a line for each would fill the log when it matters.
+                        lock(&mails).overflowed += 1;
+                    }
+                }
+                Err(error) => {
+                    lock(&mails).malformed += 1;
+                    tracing::warn!(%error, "a message on mail/raw breaks its specification");
+                }
+            },
         }
     }
     // What is in flight is finished; evidence that is not anchored is on disk and is anchored at the next start.
-    while tasks.join_next().await.is_some() {}
+    desk.drain().await;
     keepers.shutdown().await;
     Ok(())
 }
@@ -141,23 +154,18 @@ struct Verifier {
     mails: Arc<Mutex<Mails>>,
 }
 
-impl Verifier {
-    async fn handle(&self, raw: msg::RawMail) {
-        match accepted_from_ros(raw) {
-            Ok(mail) => {
-                lock(&self.mails).in_flight += 1;
-                self.judge(&mail).await;
-                lock(&self.mails).in_flight -= 1;
-            }
-            Err(error) => {
-                lock(&self.mails).malformed += 1;
-                tracing::warn!(%error, "a message on mail/raw breaks its specification");
-            }
-        }
+impl Work for Verifier {
+    type Checked = Checked;
+
+    fn domain(&self, mail: &AcceptedMail) -> String {
+        author_domain(&mail.data)
     }
 
-    async fn judge(&self, mail: &AcceptedMail) {
-        let checked = verify(&self.dns, &self.policy, &mail.envelope, &mail.data, SystemTime::now()).await;
+    async fn check(&self, mail: &AcceptedMail) -> Checked {
+        verify(&self.dns, &self.policy, &mail.envelope, &mail.data, SystemTime::now()).await
+    }
+
+    async fn finish(&self, mail: &AcceptedMail, checked: Checked) -> bool {
         let step = lock(&self.judge).checked(mail.id, &checked, Instant::now());
         let registered = match (step, &checked.from) {
             (Step::Leave, _) => return self.leave(mail.id, &checked.reason),
@@ -177,7 +185,7 @@ impl Verifier {
             sender_digest,
             verdict: evidence_code(&verdict),
         };
-        let Ok(evidence) = self.evidencer.evidence(finding).await else { return };
+        let Ok(evidence) = self.evidencer.evidence(finding).await else { return false };
         lock(&self.judge).judged(mail.id);
         let verdict = as_evidenced(verdict, &evidence.finding.verdict);
         lock(&self.mails).judged(&verdict);
@@ -186,11 +194,16 @@ impl Verifier {
         if let Err(error) = self.authenticated.publish(&message) {
             tracing::warn!(%error, mail_id = %mail.id, "a verdict was not published; the mail comes again");
         }
+        verdict.authenticated
     }
+}
 
-    fn leave(&self, id: MailId, reason: &str) {
+impl Verifier {
+    /// Nobody is authenticated.
+    fn leave(&self, id: MailId, reason: &str) -> bool {
         lock(&self.mails).left();
         tracing::warn!(mail_id = %id, reason, "left to be delivered again");
+        false
     }
 }
 

@@ -1,11 +1,12 @@
 //! Parameters of the authenticator: the only home of its defaults. Pure.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use super::silence::Waits;
 use crate::params::{Default, ParamError, Rule, Spec, Values, drain_timeout};
 
 const fn text(name: &'static str, description: &'static str) -> Spec {
@@ -26,6 +27,8 @@ const fn seconds(name: &'static str, default: f64, first: f64, last: f64, descri
     }
 }
 
+/// Port of a DNS server that is named without one.
+const DNS_PORT: u16 = 53;
 /// Value of `registry_token_path` that turns the token off.
 const NO_TOKEN: &str = "none";
 
@@ -33,10 +36,13 @@ const NO_TOKEN: &str = "none";
 #[rustfmt::skip]
 pub const SPECS: &[Spec] = &[
     text("dns_zone_file", "Zone file that answers every DNS question; empty: the servers of the system's configuration."),
+    Spec { name: "dns_servers", default: Default::Texts(&[]), rule: Rule::NotEmpty, unit: "",
+        description: "DNS servers that are asked, IP address or IP:port; empty: those of the system's configuration." },
     seconds("dns_timeout_s", 5.0, 0.1, 60.0, "Time for all DNS answers that one of SPF, DKIM and DMARC needs for a mail."),
+    seconds("dns_silence_s", 30.0, 0.0, 3600.0, "Time for which a domain whose DNS did not answer is not asked again."),
     Spec { name: "relays", default: Default::Texts(&[]), rule: Rule::NotEmpty, unit: "",
         description: "Public IP addresses of own hosts that pass on mail of others; SPF is not evaluated for what they deliver, nor for loopback and private addresses." },
-    seconds("temperror_give_up_s", 900.0, 0.0, 86400.0, "Time since a mail was first tried, by this process, for which it is left to be delivered again if DNS does not answer; it is tried at least four times, then judged without."),
+    seconds("temperror_give_up_s", 900.0, 0.0, 86400.0, "Time since a mail was first tried, by this process, for which it is left to be delivered again if DNS does not answer; it is tried at least three times, then judged without."),
     seconds("registry_patience_s", 60.0, 0.0, 86400.0, "The same if the registry cannot be asked; also the time after the start for which mails wait for the chain."),
     count("dkim_max_signatures", 10, 100, "DKIM signatures of a mail that are evaluated."),
     text("ethereum_endpoint", "JSON-RPC URL of the Ethereum node, http:// or https://; empty: the embedded chain."),
@@ -49,7 +55,7 @@ pub const SPECS: &[Spec] = &[
     text("ledger_key_path", "File of the key that signs transactions; empty: in the state directory, made at the first start."),
     text("address_key_path", "File of the key of address digests; empty: in the state directory, made at the first start."),
     text("registry_token_path", "File of the token that register_sender and revoke_sender ask for; empty: in the state directory, made at the first start; none: no token is asked for."),
-    count("max_in_flight", 64, 4096, "Mails that are verified at once."),
+    count("max_in_flight", 64, 4096, "Mails that are verified at once; a quarter of them is for domains of authenticated senders."),
     drain_timeout(10.0),
 ];
 
@@ -58,8 +64,10 @@ pub const SPECS: &[Spec] = &[
 pub struct Params {
     /// Zone file; `None`: the system's DNS.
     pub dns_zone_file: Option<PathBuf>,
-    /// For all answers that one method needs.
-    pub dns_timeout: Duration,
+    /// Servers to ask; empty: the system's.
+    pub dns_servers: Vec<SocketAddr>,
+    /// How long DNS is waited for, and how long not.
+    pub dns_waits: Waits,
     /// Time since the first attempt for which a mail is tried again if DNS does not answer.
     pub temperror_give_up: Duration,
     /// The same if the registry cannot be asked.
@@ -112,7 +120,11 @@ impl Params {
             optional(values, "state_directory")?.map_or_else(|| state_directory.to_owned(), PathBuf::from);
         let params = Self {
             dns_zone_file: optional(values, "dns_zone_file")?.map(PathBuf::from),
-            dns_timeout: values.seconds("dns_timeout_s")?,
+            dns_servers: servers(values)?,
+            dns_waits: Waits {
+                timeout: values.seconds("dns_timeout_s")?,
+                silence: values.seconds("dns_silence_s")?,
+            },
             temperror_give_up: values.seconds("temperror_give_up_s")?,
             registry_patience: values.seconds("registry_patience_s")?,
             relays: relays(values)?,
@@ -148,6 +160,9 @@ impl Params {
             let rule = "another file than ledger_key_path and address_key_path";
             return Err(ParamError::rule("registry_token_path", path.display(), rule));
         }
+        if let (Some(_), [server, ..]) = (&self.dns_zone_file, self.dns_servers.as_slice()) {
+            return Err(ParamError::rule("dns_servers", server, "empty if dns_zone_file is given"));
+        }
         if self.contracts.is_some() && self.ethereum_endpoint.is_none() {
             let rule = "a URL if registry_address is given; the embedded chain deploys its own contracts";
             return Err(ParamError::rule("ethereum_endpoint", "\"\"", rule));
@@ -158,6 +173,14 @@ impl Params {
 
 fn optional(values: &Values, name: &'static str) -> Result<Option<String>, ParamError> {
     Ok(Some(values.text(name)?).filter(|text| !text.is_empty()))
+}
+
+fn servers(values: &Values) -> Result<Vec<SocketAddr>, ParamError> {
+    let parse = |text: &String| {
+        let address = text.parse().or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, DNS_PORT)));
+        address.map_err(|_| ParamError::rule("dns_servers", text, "IP addresses, each with :port or without"))
+    };
+    values.texts("dns_servers")?.iter().map(parse).collect()
 }
 
 fn relays(values: &Values) -> Result<Vec<IpAddr>, ParamError> {
@@ -273,6 +296,25 @@ mod tests {
             let error = error(&[("ethereum_endpoint", wrong)]);
             assert!(error.contains("an http:// or https:// URL") && !error.contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn dns_servers_are_addresses_with_a_port_or_without() {
+        let load = |servers: &[&str], zone: &str| {
+            let servers = servers.iter().map(|&server| server.to_owned()).collect();
+            let overrides = BTreeMap::from([
+                ("dns_servers".to_owned(), Value::Texts(servers)),
+                ("dns_zone_file".to_owned(), Value::Text(zone.to_owned())),
+            ]);
+            Params::load(&resolve(SPECS, overrides).unwrap(), Path::new("/s"))
+        };
+        let servers = load(&["192.0.2.1", "127.0.0.1:5353", "2001:db8::1", "[::1]:53"], "").unwrap();
+        let expected = ["192.0.2.1:53", "127.0.0.1:5353", "[2001:db8::1]:53", "[::1]:53"];
+        assert_eq!(servers.dns_servers, expected.map(|server| server.parse().unwrap()));
+        let error = load(&["dns.example"], "").unwrap_err().to_string();
+        assert!(error.contains("'dns_servers' = dns.example: must be IP addresses"), "{error}");
+        let error = load(&["192.0.2.1"], "/zone").unwrap_err().to_string();
+        assert!(error.contains("must be empty if dns_zone_file is given"), "{error}");
     }
 
     #[test]

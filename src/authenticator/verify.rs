@@ -13,10 +13,9 @@ use std::{net::IpAddr, time::SystemTime};
 use mail_auth::{
     AuthenticatedMessage, DkimOutput, DmarcOutput, DmarcResult, SpfOutput, dmarc::verify::DmarcParameters,
 };
-use tokio::time::timeout;
 
-use self::dkim::Signatures;
-use super::{core::Checked, dns::Dns, params::Params};
+use self::{dkim::Signatures, spf::Spf};
+use super::{core::Checked, dns::Dns, params::Params, silence::Question};
 use crate::mail::{
     AuthResult, Envelope,
     parse::{MAX_FIELDS, Section, authors, section},
@@ -70,15 +69,6 @@ pub async fn verify(
     let Some(mut message) = AuthenticatedMessage::parse(data) else {
         return malformed(Checked::default(), "it has no header field");
     };
-    let spf = spf::verify(dns, policy, envelope).await;
-    let mut signatures = dkim::select(policy, &section, &mut message, now);
-    let message = message;
-    signatures.verify(dns, &message).await;
-    let mut checked = Checked {
-        spf: spf.as_ref().map_or(AuthResult::Unknown, spf::result),
-        dkim: signatures.result,
-        ..Checked::default()
-    };
     let author = if has_bare_return(data) {
         Err("it has a carriage return without a line feed".to_owned())
     } else {
@@ -86,14 +76,16 @@ pub async fn verify(
     };
     let from = match author {
         Ok(from) => from,
-        Err(why) => {
-            (checked.dkim_domain, checked.dkim_selector) = signatures.proof("");
-            return malformed(checked, &why);
-        }
+        Err(why) => return malformed(Checked::default(), &why),
     };
     let domain = from.rsplit_once('@').map_or("", |(_, domain)| domain).to_owned();
+    let mut signatures = dkim::select(policy, &section, &mut message, &domain, now);
+    let message = message;
+    let (spf, ()) =
+        tokio::join!(spf::verify(dns, policy, envelope, &domain), signatures.verify(dns, &message));
+    let mut checked = Checked { spf: spf.result, dkim: signatures.result, ..Checked::default() };
     (checked.dkim_domain, checked.dkim_selector) = signatures.proof(&domain);
-    let outcome = verify_dmarc(dns, &message, &signatures, spf.unwrap_or_default(), envelope).await;
+    let outcome = verify_dmarc(dns, &message, &signatures, &spf.output, envelope, &domain).await;
     checked.dmarc = outcome.result;
     let nothing = || signatures.summary(false).to_owned();
     checked.order_gap = match outcome.result {
@@ -101,10 +93,10 @@ pub async fn verify(
         AuthResult::Pass => signatures.gap(&domain, &section).unwrap_or_else(nothing),
         _ => "nothing proves its sender".to_owned(),
     };
-    if outcome.by_dkim && rests_on_dkim(dns, &message, &mut signatures, &section, envelope).await {
+    if outcome.by_dkim && rests_on_dkim(dns, &message, &mut signatures, &section, envelope, &domain).await {
         (checked.order_covered, checked.order_gap) = (true, String::new());
     }
-    checked.reason = reason(&checked, &domain, &outcome, &signatures);
+    checked.reason = reason(&checked, &domain, &outcome, &signatures, &spf);
     checked.from = Some(from);
     checked
 }
@@ -118,6 +110,26 @@ fn malformed(checked: Checked, why: &str) -> Checked {
 /// RFC 5321 section 2.3.8 forbids it, and mail-auth signs over it: one could be put into a signed message id, unseen.
 fn has_bare_return(data: &[u8]) -> bool {
     data.ends_with(b"\r") || data.windows(2).any(|pair| matches!(pair, [b'\r', next] if *next != b'\n'))
+}
+
+/// Whether DMARC may find a domain aligned with the author's. It does only if they are of one organisation, which is at
+/// least the last two labels; a name in letters may be the other one in `xn--`.
+fn may_align(domain: &str, author: &str) -> bool {
+    let end = |name: &str| {
+        name.trim_end_matches('.').rsplit('.').take(2).map(str::to_lowercase).collect::<Vec<_>>()
+    };
+    let is_encoded = |name: &str| name.to_ascii_lowercase().contains("xn--");
+    end(domain) == end(author)
+        || !domain.is_ascii() && is_encoded(author)
+        || !author.is_ascii() && is_encoded(domain)
+}
+
+/// Domain of the one author of a mail; empty if there is none. It decides whose turn is when, and proves nothing.
+pub fn author_domain(data: &[u8]) -> String {
+    match authors(&section(data, MAX_FIELDS)).as_slice() {
+        [one] => one.address.rsplit_once('@').map(|(_, domain)| domain.to_lowercase()).unwrap_or_default(),
+        _ => String::new(),
+    }
 }
 
 /// The one mailbox of the one From field of a mail that both parsers read alike; else why there is none.
@@ -154,6 +166,7 @@ async fn rests_on_dkim(
     signatures: &mut Signatures<'_>,
     section: &Section<'_>,
     envelope: &Envelope,
+    domain: &str,
 ) -> bool {
     let count = signatures.for_orders(section);
     match signatures.outputs.split_at_checked(count) {
@@ -161,7 +174,7 @@ async fn rests_on_dkim(
         Some((all, [])) => !all.is_empty(),
         Some(([], _)) | None => false,
         Some((some, _)) => {
-            let output = ask_dmarc(dns, message, some, &SpfOutput::default(), envelope).await;
+            let output = ask_dmarc(dns, message, some, &SpfOutput::default(), envelope, domain).await;
             output.is_some_and(|output| *output.dkim_result() == DmarcResult::Pass)
         }
     }
@@ -178,10 +191,11 @@ async fn verify_dmarc(
     dns: &Dns,
     message: &AuthenticatedMessage<'_>,
     signatures: &Signatures<'_>,
-    spf: SpfOutput,
+    spf: &SpfOutput,
     envelope: &Envelope,
+    domain: &str,
 ) -> Dmarc {
-    let Some(output) = ask_dmarc(dns, message, &signatures.outputs, &spf, envelope).await else {
+    let Some(output) = ask_dmarc(dns, message, &signatures.outputs, spf, envelope, domain).await else {
         return Dmarc { result: AuthResult::TempError, by_spf: false, by_dkim: false };
     };
     let results = [output.spf_result(), output.dkim_result()];
@@ -208,25 +222,27 @@ async fn ask_dmarc(
     signatures: &[DkimOutput<'_>],
     spf: &SpfOutput,
     envelope: &Envelope,
+    domain: &str,
 ) -> Option<DmarcOutput> {
     let params = DmarcParameters {
         message,
         dkim_output: signatures,
         dkim2_output: None,
-        // The domain that SPF was evaluated for.
-        rfc5321_mail_from_domain: envelope
-            .mail_from
-            .rsplit_once('@')
-            .map_or(&envelope.helo, |(_, domain)| domain),
+        rfc5321_mail_from_domain: spf::domain(envelope),
         spf_output: spf,
     };
-    timeout(dns.timeout, dns.resolver.verify_dmarc(dns.dmarc(params))).await.ok()
+    let is_answer = |output: &DmarcOutput| {
+        let results = [output.spf_result(), output.dkim_result()];
+        output.dmarc_record().is_some()
+            || !results.iter().any(|result| matches!(result, DmarcResult::TempError(_)))
+    };
+    dns.ask(Question::Dmarc, domain, dns.resolver.verify_dmarc(dns.dmarc(params)), is_answer).await
 }
 
 /// One sentence. The domain is the sender's word, but has no white space, brackets or quotes in it.
-fn reason(checked: &Checked, domain: &str, outcome: &Dmarc, signatures: &Signatures) -> String {
+fn reason(checked: &Checked, domain: &str, outcome: &Dmarc, signatures: &Signatures, spf: &Spf) -> String {
     let spf = match checked.spf {
-        AuthResult::Unknown => "SPF says nothing of mail that an own host passed on",
+        AuthResult::Unknown => spf.why_not,
         AuthResult::None => "no SPF record",
         AuthResult::Pass if outcome.by_spf => "SPF passed",
         AuthResult::Pass => "SPF passed for another domain",

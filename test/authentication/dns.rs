@@ -3,17 +3,21 @@
 use std::{fs, net::UdpSocket, time::Duration};
 
 use posthorn::{
-    authenticator::{dns::Dns, zone::Zone},
+    authenticator::{dns::Dns, silence::Waits, zone::Zone},
     mail::AuthResult::TempError,
 };
 
 use super::scene::{MAIL, STRANGER, Scene, assert_results};
 
+fn waits(timeout_ms: u64) -> Waits {
+    Waits { timeout: Duration::from_millis(timeout_ms), silence: Duration::ZERO }
+}
+
 #[test]
 fn a_dns_that_does_not_answer_is_a_temporary_error() {
     let scene = Scene::new();
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let dns = Dns::servers(&[silent.local_addr().unwrap()], Duration::from_millis(200)).unwrap();
+    let dns = Dns::servers(&[silent.local_addr().unwrap()], waits(200)).unwrap();
     let checked = scene.check_with(&dns, scene.domain.sign(MAIL));
     assert_results(&checked, TempError, TempError, TempError);
     assert!(checked.reason.contains("did not answer"), "{}", checked.reason);
@@ -29,7 +33,7 @@ fn a_zone_is_never_asked_of_the_network() {
         spf.example.com. MX 10 mx.example.com.\n\
         _dmarc.example.com. TXT \"v=DMARC1; p=none; sp=none; np=reject\"\n";
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let servers = Dns::servers(&[silent.local_addr().unwrap()], Duration::from_millis(500)).unwrap();
+    let servers = Dns::servers(&[silent.local_addr().unwrap()], waits(500)).unwrap();
     let dns = servers.with_zone(&Zone::parse(&scene.zone, "test.zone").unwrap());
     for domain in ["example.org", "spf.example.com", "other.example", "no.such.domain.example.com"] {
         for peer in [STRANGER, "2001:db8::1".parse().unwrap()] {
@@ -52,6 +56,6 @@ fn a_file_that_is_no_zone_is_named() {
     assert!(error.contains("missing.zone cannot be read"), "{error}");
     let wrong = folder.path().join("wrong.zone");
     fs::write(&wrong, "\n\na. CNAME b.\n").unwrap();
-    let error = Dns::open(Some(&wrong), Duration::from_secs(1)).err().unwrap().to_string();
+    let error = Dns::open(Some(&wrong), &[], waits(1000)).err().unwrap().to_string();
     assert!(error.contains("wrong.zone:3: type CNAME"), "{error}");
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod chain;
 mod conversation;
+mod dns;
 mod fleets;
 mod life;
 mod many;

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "each of the test, the demo and the benchmark uses a part of it")]
 
+pub mod dns;
 pub mod domain;
 pub mod node;
 #[cfg(feature = "ros")]

@@ -189,7 +189,10 @@ fn start_chatbot(domain: &Domain, state: &Path, more: &[(&str, &str)]) -> Node {
 fn start_authenticator(domain: &Domain, state: &Path, more: &[(&str, &str)]) -> Node {
     let path = |name: &str| state.join(name).display().to_string();
     let (zone, directory) = (path("zone"), path("authenticator"));
-    let mut parameters = vec![("dns_zone_file", zone.as_str()), ("state_directory", &directory)];
+    let mut parameters = vec![("state_directory", directory.as_str())];
+    if !more.iter().any(|(name, _)| *name == "dns_servers") {
+        parameters.push(("dns_zone_file", &zone));
+    }
     // A batch a mail: what is anchored is seen at once.
     if !more.iter().any(|(name, _)| *name == "batch_max_age_s") {
         parameters.push(("batch_max_age_s", "0.1"));

@@ -1,8 +1,8 @@
 //! The DKIM signatures of a mail: which are accepted at all, and which of them pass.
 //!
 //! Not accepted, though mail-auth would verify them: `rsa-sha1` and RSA keys below 1024 bits (RFC 8301), `l=` (text can
-//! be added below what was signed), and signatures that leave out a field that consumers act on. Expiry is judged by
-//! the caller's clock.
+//! be added below what was signed), signatures that leave out a field that consumers act on, and those of other domains
+//! than the author's, which prove nothing and whose DNS nobody has to wait for. Expiry is judged by the caller's clock.
 
 use std::{
     borrow::Cow,
@@ -14,11 +14,10 @@ use mail_auth::{
     common::{crypto::Algorithm, verify::VerifySignature},
     dkim::{DkimError, Signature},
 };
-use tokio::time::timeout;
 
-use super::{Policy, Section, order};
+use super::{Policy, Section, may_align, order};
 use crate::{
-    authenticator::dns::Dns,
+    authenticator::{dns::Dns, silence::Question},
     mail::{AuthResult, parse::MAX_FIELDS},
 };
 
@@ -100,11 +99,13 @@ impl Signatures<'_> {
     }
 }
 
-/// Leaves in `message`, whose header section is `section`, the signatures that are to be verified.
+/// Leaves in `message`, whose header section is `section` and whose author is of `domain`, the signatures that are to be
+/// verified.
 pub(super) fn select<'m>(
     policy: &Policy,
     section: &Section<'_>,
     message: &mut AuthenticatedMessage<'_>,
+    domain: &str,
     now: SystemTime,
 ) -> Signatures<'m> {
     let mut signatures =
@@ -120,6 +121,13 @@ pub(super) fn select<'m>(
         }
     }
     let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    message.dkim_headers.retain(|header| {
+        let aligns = may_align(&header.header.d, domain);
+        if !aligns {
+            signatures.note(AuthResult::Neutral, "its DKIM signature is of another domain");
+        }
+        aligns
+    });
     message.dkim_headers.truncate(policy.dkim_max_signatures);
     message.dkim_headers.retain_mut(|header| match accept(&mut header.header, section, now) {
         Ok(()) => true,
@@ -134,7 +142,15 @@ pub(super) fn select<'m>(
 impl<'m> Signatures<'m> {
     /// Verifies those that were selected.
     pub(super) async fn verify(&mut self, dns: &'m Dns, message: &'m AuthenticatedMessage<'m>) {
-        let Ok(outputs) = timeout(dns.timeout, check(dns, message)).await else {
+        let mut domains: Vec<_> =
+            message.dkim_headers.iter().map(|header| header.header.d.as_str()).collect();
+        domains.sort_unstable();
+        domains.dedup();
+        let is_answer = |outputs: &Outputs<'m>| {
+            !outputs.iter().any(|(output, _)| matches!(output.result(), DkimResult::TempError(_)))
+        };
+        let asked = dns.ask(Question::Dkim, &domains.join(" "), check(dns, message), is_answer).await;
+        let Some(outputs) = asked else {
             self.timed_out = true;
             self.note(AuthResult::TempError, "its DKIM key could not be asked for now");
             return;
@@ -189,11 +205,10 @@ pub(super) fn covers(signature: &Signature, name: &str) -> bool {
     signature.h.iter().any(|field| field.trim().eq_ignore_ascii_case(name))
 }
 
+type Outputs<'m> = Vec<(DkimOutput<'m>, Result<(), &'static str>)>;
+
 /// Verifies, and says of each signature whether its key is strong enough.
-async fn check<'m>(
-    dns: &'m Dns,
-    message: &'m AuthenticatedMessage<'m>,
-) -> Vec<(DkimOutput<'m>, Result<(), &'static str>)> {
+async fn check<'m>(dns: &'m Dns, message: &'m AuthenticatedMessage<'m>) -> Outputs<'m> {
     let mut checked = Vec::new();
     for output in dns.resolver.verify_dkim(dns.dkim(message)).await {
         let Some(signature) = output.signature() else { continue };

@@ -3,30 +3,56 @@
 use std::net::IpAddr;
 
 use mail_auth::{SpfOutput, SpfResult, spf::verify::SpfParameters};
-use tokio::time::timeout;
 
-use super::Policy;
+use super::{Policy, may_align};
 use crate::{
-    authenticator::dns::Dns,
+    authenticator::{dns::Dns, silence::Question},
     mail::{AuthResult, Envelope, Source},
 };
 
 /// Name of this host in SPF macros (RFC 7208 section 7.3).
 const HOST: &str = "unknown";
 
-/// SPF of MAIL FROM, of HELO for the null reverse-path (RFC 7208 section 2.4); `None`: not evaluated.
-pub(super) async fn verify(dns: &Dns, policy: &Policy, envelope: &Envelope) -> Option<SpfOutput> {
+/// What SPF says of a mail.
+pub(super) struct Spf {
+    /// For DMARC.
+    pub(super) output: SpfOutput,
+    pub(super) result: AuthResult,
+    /// Why it is not evaluated, in half a sentence; empty if it is.
+    pub(super) why_not: &'static str,
+}
+
+impl Spf {
+    fn unknown(why_not: &'static str) -> Self {
+        Self { output: SpfOutput::default(), result: AuthResult::Unknown, why_not }
+    }
+}
+
+/// The domain that SPF is of: that of MAIL FROM, that of HELO for the null reverse-path (RFC 7208 section 2.4).
+pub(super) fn domain(envelope: &Envelope) -> &str {
+    envelope.mail_from.rsplit_once('@').map_or(&envelope.helo, |(_, domain)| domain)
+}
+
+/// SPF of a mail whose author is of `author`. What can prove nothing is not asked for: nobody has to wait for the DNS
+/// of a domain that an envelope happens to name.
+pub(super) async fn verify(dns: &Dns, policy: &Policy, envelope: &Envelope, author: &str) -> Spf {
     if envelope.source == Source::Lmtp || policy.relays.contains(&envelope.peer) || is_internal(envelope.peer)
     {
-        return None;
+        return Spf::unknown("SPF says nothing of mail that an own host passed on");
+    }
+    let domain = domain(envelope);
+    if !may_align(domain, author) {
+        return Spf::unknown("its envelope sender is of another domain");
     }
     let params = if envelope.mail_from.is_empty() {
         SpfParameters::verify_ehlo(envelope.peer, &envelope.helo, HOST)
     } else {
         SpfParameters::verify_mail_from(envelope.peer, &envelope.helo, HOST, &envelope.mail_from)
     };
-    let output = timeout(dns.timeout, dns.resolver.verify_spf(dns.spf(params))).await;
-    Some(output.unwrap_or_else(|_| SpfOutput::default().with_result(SpfResult::TempError)))
+    let is_answer = |output: &SpfOutput| output.result() != SpfResult::TempError;
+    let asked = dns.ask(Question::Spf, domain, dns.resolver.verify_spf(dns.spf(params)), is_answer).await;
+    let output = asked.unwrap_or_else(|| SpfOutput::default().with_result(SpfResult::TempError));
+    Spf { result: result(&output), output, why_not: "" }
 }
 
 /// Whether a client is on this host or in a network that the Internet does not route to: then it passes on what
@@ -44,7 +70,7 @@ fn is_internal(peer: IpAddr) -> bool {
     }
 }
 
-pub(super) fn result(output: &SpfOutput) -> AuthResult {
+fn result(output: &SpfOutput) -> AuthResult {
     match output.result() {
         SpfResult::Pass => AuthResult::Pass,
         SpfResult::Fail => AuthResult::Fail,

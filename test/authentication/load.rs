@@ -1,0 +1,146 @@
+//! Domains whose DNS does not answer, and a registered sender behind them.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use posthorn::{
+    authenticator::{
+        core::Checked,
+        desk::{Desk, Work},
+        dns::Dns,
+        silence::Waits,
+        verify::{Policy, author_domain, verify},
+    },
+    mail::{AcceptedMail, AuthResult::*, Envelope, MailId, Source},
+};
+
+use super::scene::{MAIL, SENDING_HOST, Scene, assert_results};
+use crate::testbed::{dns::NameServer, sign::SignedDomain};
+
+fn waits(timeout_ms: u64, silence_s: u64) -> Waits {
+    Waits { timeout: Duration::from_millis(timeout_ms), silence: Duration::from_secs(silence_s) }
+}
+
+fn mail(data: Vec<u8>) -> AcceptedMail {
+    let envelope = Envelope {
+        source: Source::Smtp,
+        peer: [127, 0, 0, 1].into(),
+        helo: String::new(),
+        mail_from: String::new(),
+        rcpt_to: Vec::new(),
+    };
+    AcceptedMail { id: MailId::of(&data), received_at: UNIX_EPOCH, envelope, data }
+}
+
+/// Verifies, and notes when a mail of the registered sender was proven.
+struct Bench {
+    dns: Dns,
+    policy: Policy,
+    proven: Mutex<Vec<Instant>>,
+}
+
+impl Work for Bench {
+    type Checked = Checked;
+
+    fn domain(&self, mail: &AcceptedMail) -> String {
+        author_domain(&mail.data)
+    }
+
+    async fn check(&self, mail: &AcceptedMail) -> Checked {
+        verify(&self.dns, &self.policy, &mail.envelope, &mail.data, SystemTime::now()).await
+    }
+
+    async fn finish(&self, _: &AcceptedMail, checked: Checked) -> bool {
+        if checked.dmarc == Pass {
+            self.proven.lock().unwrap().push(Instant::now());
+        }
+        checked.dmarc == Pass
+    }
+}
+
+/// Mails of the sender in each run.
+const QUESTIONS: usize = 8;
+
+/// How long mails of a sender take, at the median, while `flood` mails of `domains` whose DNS does not answer come in
+/// before and between them. The sender was authenticated once before.
+fn delay(flood: usize, domains: usize) -> Duration {
+    let scene = Scene::new();
+    let server = NameServer::start(&scene.zone, &["silent.test"]);
+    let dns = Dns::servers(&[server.address], waits(5000, 30)).unwrap();
+    let bench = Arc::new(Bench { dns, policy: scene.policy.clone(), proven: Mutex::default() });
+    let question =
+        |number: usize| mail(scene.domain.sign(&MAIL.replace("<1@", &format!("<question{number}@"))));
+    let strangers: Vec<_> =
+        (0..domains).map(|number| SignedDomain::new(&format!("d{number}-silent.test"), "s1")).collect();
+    let stranger = |number: usize| {
+        let stranger = &strangers[number % domains];
+        let text = MAIL.replace("example.org", &stranger.domain).replace("<1@", &format!("<{number}@"));
+        mail(stranger.sign(&text))
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut desk = Desk::new(Arc::clone(&bench), 64);
+        let mut delays = Vec::new();
+        for number in 0..=QUESTIONS {
+            let question = question(number);
+            let asked = Instant::now();
+            desk.take(question);
+            while bench.proven.lock().unwrap().len() <= number {
+                desk.turn().await;
+            }
+            delays.push(bench.proven.lock().unwrap()[number] - asked);
+            for part in 0..flood / QUESTIONS {
+                desk.take(stranger(number * flood / QUESTIONS + part));
+            }
+        }
+        // The first made the sender known.
+        delays.remove(0);
+        delays.sort();
+        delays[QUESTIONS / 2]
+    })
+}
+
+#[test]
+fn four_hundred_mails_of_silent_domains_delay_no_known_sender_by_50_ms() {
+    let alone = delay(0, 1);
+    for domains in [1, 400] {
+        let delay = delay(400, domains);
+        println!("alone {alone:?}; behind 400 mails of {domains} silent domains {delay:?}");
+        assert!(delay < alone + Duration::from_millis(50), "{alone:?}, {delay:?}");
+    }
+}
+
+#[test]
+fn a_silent_domain_is_waited_for_once_and_asked_again_later() {
+    let scene = Scene::new();
+    let server = NameServer::start(&scene.zone, &["example.org"]);
+    let signed = scene.domain.sign(MAIL);
+    let dns = Dns::servers(&[server.address], waits(200, 3600)).unwrap();
+    assert_results(&scene.check_with(&dns, &signed), TempError, TempError, TempError);
+    let asked = server.unanswered();
+    assert!(asked > 0);
+    let began = Instant::now();
+    assert_results(&scene.check_with(&dns, &signed), TempError, TempError, TempError);
+    assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
+    assert_eq!(server.unanswered(), asked, "nothing was asked");
+    // Without a memory for silence, what comes back is heard at once.
+    server.answer_all();
+    let dns = Dns::servers(&[server.address], waits(2000, 0)).unwrap();
+    assert_results(&scene.check_with(&dns, &signed), Fail, Pass, Pass);
+}
+
+/// Whoever forges a mail chooses whose DNS the other domains in it ask.
+#[test]
+fn a_silent_domain_in_a_forged_mail_makes_it_no_mail_that_might_be_true() {
+    let mut scene = Scene::new();
+    let mallory = SignedDomain::new("silent.test", "s1");
+    let server = NameServer::start(&scene.zone, &["silent.test"]);
+    let dns = Dns::servers(&[server.address], waits(2000, 30)).unwrap();
+    scene.mail_from = "mallory@silent.test".into();
+    scene.peer = SENDING_HOST;
+    let checked = scene.check_with(&dns, mallory.sign(MAIL));
+    assert_results(&checked, Unknown, Neutral, Fail);
+    assert_eq!(server.unanswered(), 0);
+}

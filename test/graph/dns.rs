@@ -1,0 +1,82 @@
+//! DNS servers that do not answer.
+
+use std::time::{Duration, Instant};
+
+use posthorn::{mail::Role, ros::topics};
+
+use super::alone;
+use crate::testbed::{
+    dns::NameServer,
+    posthorn::{POSTHORN, Posthorn, SENDER, SENDER_DOMAIN, Unready, id_of, message},
+    smtp::Client,
+};
+
+/// A graph whose DNS is `server`, with [`SENDER`] as operator.
+fn start(server: &NameServer, more: &[(&str, &str)]) -> Posthorn {
+    let servers = format!("[\"{}\"]", server.address);
+    let parameters = [&[("dns_servers", servers.as_str())], more].concat();
+    let observed = [topics::MAIL_AUTHENTICATED.facts, super::life::DIAGNOSTICS];
+    let mut posthorn = Unready::start(&observed, &parameters).0;
+    server.serve(&posthorn.sender.zone());
+    posthorn.register(SENDER, Role::Operator);
+    posthorn
+}
+
+/// The verdict on a signed question of [`SENDER`].
+fn judged(posthorn: &mut Posthorn, tag: &str) -> serde_json::Value {
+    let data = posthorn.question(tag, "help", "");
+    let id = posthorn.accept(SENDER, &data);
+    let is_it = |message: &serde_json::Value| id_of(&message["mail"]["id"]) == id;
+    posthorn.observer.message(topics::MAIL_AUTHENTICATED.facts, is_it)["verdict"].clone()
+}
+
+fn level(message: &serde_json::Value, level: u64) -> bool {
+    message["status"].as_array().into_iter().flatten().any(|status| {
+        status["name"].as_str().unwrap_or_default().ends_with("authenticator: mails")
+            && status["level"] == level
+    })
+}
+
+#[test]
+fn after_a_hiccup_the_mail_is_judged_and_the_warning_ends() {
+    let _alone = alone();
+    let server = NameServer::start("", &[SENDER_DOMAIN]);
+    let mut posthorn = start(&server, &[("dns_timeout_s", "0.3"), ("dns_silence_s", "0.3")]);
+    let data = posthorn.question("early", "help", "");
+    let early = posthorn.accept(SENDER, &data);
+    posthorn.authenticator.wait_for_log("left to be delivered again");
+    posthorn.observer.message(super::life::DIAGNOSTICS, |message| level(message, 1));
+    assert!(server.unanswered() > 0);
+    server.answer_all();
+    let is_early = |message: &serde_json::Value| id_of(&message["mail"]["id"]) == early;
+    let judged = posthorn.observer.message(topics::MAIL_AUTHENTICATED.facts, is_early);
+    assert_eq!(judged["verdict"]["authenticated"], true, "{judged}");
+    posthorn.observer.received(super::life::DIAGNOSTICS);
+    posthorn.observer.message(super::life::DIAGNOSTICS, |message| level(message, 0));
+}
+
+#[test]
+fn four_hundred_mails_of_a_silent_domain_do_not_delay_a_registered_operator() {
+    let _alone = alone();
+    let server = NameServer::start("", &["silent.test"]);
+    let mut posthorn = start(&server, &[]);
+    judged(&mut posthorn, "first");
+    let mut stranger = Client::connect(posthorn.smtp);
+    for number in 0..400 {
+        let mail = message(&format!("s{number}"), "help", "").replace(SENDER_DOMAIN, "silent.test");
+        let reply = stranger.send("mallory@silent.test", POSTHORN, mail.as_bytes());
+        assert!(reply.starts_with("250"), "{reply}");
+    }
+    let mut delays = Vec::new();
+    for number in 0..5 {
+        let asked = Instant::now();
+        let verdict = judged(&mut posthorn, &format!("behind{number}"));
+        assert_eq!(verdict["authenticated"], true, "{verdict}");
+        delays.push(asked.elapsed());
+    }
+    delays.sort();
+    println!("verdicts behind 400 mails of a silent domain, from SMTP to the topic: {delays:?}");
+    // The processes of the graph share the machine with other tests; a wait for DNS is 5 s.
+    assert!(delays[2] < Duration::from_millis(500), "{delays:?}");
+    assert!(server.unanswered() > 0);
+}

@@ -1,0 +1,87 @@
+//! A DNS server of one zone that says nothing about some of its names, as servers that are gone or blocked do.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use mail_auth::hickory_resolver::proto::{
+    op::{Message, Query, ResponseCode},
+    rr::{Name, RData, Record, RecordType, rdata::TXT},
+};
+use posthorn::authenticator::zone::Zone;
+
+/// Answers on a port of 127.0.0.1 until the process ends.
+pub struct NameServer {
+    pub address: SocketAddr,
+    zone: Arc<Mutex<Zone>>,
+    silent: Arc<Mutex<Vec<String>>>,
+    unanswered: Arc<AtomicUsize>,
+}
+
+impl NameServer {
+    /// Serves the text of a zone file; silent about names that end in one of `silent`.
+    pub fn start(zone: &str, silent: &[&str]) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        let server = Self {
+            address: socket.local_addr().expect("address"),
+            zone: Arc::default(),
+            silent: Arc::new(Mutex::new(silent.iter().map(|&name| name.to_owned()).collect())),
+            unanswered: Arc::default(),
+        };
+        server.serve(zone);
+        let (zone, silent) = (Arc::clone(&server.zone), Arc::clone(&server.silent));
+        let unanswered = Arc::clone(&server.unanswered);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+                let Ok(question) = Message::from_vec(&buffer[..length]) else { continue };
+                let Some(query) = question.queries.first() else { continue };
+                let name = query.name().to_string().to_ascii_lowercase();
+                if silent.lock().expect("names").iter().any(|end| name.trim_end_matches('.').ends_with(end)) {
+                    unanswered.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                let answer =
+                    answer(&zone.lock().expect("zone"), &question, query, &name).to_vec().expect("encodes");
+                socket.send_to(&answer, client).expect("send");
+            }
+        });
+        server
+    }
+
+    /// From now on this is the zone.
+    pub fn serve(&self, zone: &str) {
+        *self.zone.lock().expect("zone") = Zone::parse(zone, "test.zone").expect("zone");
+    }
+
+    /// From now on every name is answered.
+    pub fn answer_all(&self) {
+        self.silent.lock().expect("names").clear();
+    }
+
+    /// Packets that got no answer.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+}
+
+fn answer(zone: &Zone, question: &Message, query: &Query, name: &str) -> Message {
+    let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
+    answer.add_query(query.clone());
+    let Some((_, records)) = zone.iter().find(|(owner, _)| *owner == name) else {
+        answer.metadata.response_code = ResponseCode::NXDomain;
+        return answer;
+    };
+    if query.query_type() == RecordType::TXT {
+        for text in &records.txt {
+            let strings = text.chunks(255).collect();
+            let owner = Name::from_ascii(name).expect("name");
+            answer.add_answer(Record::from_rdata(owner, 60, RData::TXT(TXT::from_bytes(strings))));
+        }
+    }
+    answer
+}
