@@ -1,5 +1,6 @@
 //! Sender verification from bytes to verdict, with zone files for the DNS and keys made at run time.
 
+mod changes;
 mod dns;
 mod load;
 mod orders;

@@ -15,6 +15,8 @@ mod plain;
 #[cfg(feature = "net")]
 pub(crate) use fields::Section;
 pub(crate) use fields::section;
+#[cfg(feature = "net")]
+pub(crate) use plain::is_version_1;
 
 use std::{
     panic::catch_unwind,

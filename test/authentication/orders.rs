@@ -38,6 +38,7 @@ fn what_decides_how_the_body_is_read_is_signed_or_says_nothing() {
     let scene = Scene::new();
     for field in [
         "MIME-Version: 1.0",
+        "Mime-Version: 1.0 (1.0)",
         "Content-Type: text/plain; charset=utf-8",
         "Content-Type: TEXT/PLAIN; charset=\"us-ascii\"; format=flowed",
         "Content-Transfer-Encoding: 7bit",

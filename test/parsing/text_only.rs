@@ -21,6 +21,7 @@ fn one_text_or_the_same_in_two_forms() {
     for mail in [
         "\nstop truck_1\n",
         "Content-Type: text/plain\n\nstop truck_1\n",
+        "Mime-Version: 1.0 (1.0)\nContent-Type: text/plain; charset=us-ascii\n\nstop truck_1\n",
         "MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8; format=flowed\nContent-Disposition: inline\n\nstop truck_1\n",
         "Content-Transfer-Encoding: quoted-printable\n\nstop truck=5F1=\n\n",
         "Content-Transfer-Encoding: BASE64\n\nc3RvcCB0cnVja18x\n",

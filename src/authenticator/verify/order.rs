@@ -7,12 +7,13 @@
 use mail_auth::dkim::Signature;
 
 use super::{Section, dkim::covers};
+use crate::mail::parse::is_version_1;
 
 /// Without these an order has no identity: who has a copy could add them.
 const REQUIRED: &[&str] = &["Date", "Message-ID"];
 /// They decide how the body is read, and so are covered unless they say what holds without them.
 const READING: &[(&str, fn(&str) -> bool)] = &[
-    ("MIME-Version", |value| value == "1.0"),
+    ("MIME-Version", |value| is_version_1(value.as_bytes())),
     ("Content-Type", is_plain_text),
     ("Content-Transfer-Encoding", |value| ["7bit", "8bit"].contains(&value)),
     ("Content-Disposition", |value| value == "inline"),

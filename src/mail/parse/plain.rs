@@ -21,7 +21,7 @@ pub(super) fn is_certain(fields: &[Field]) -> bool {
     };
     let is = |value: &[u8], expected: &str| value.trim_ascii().eq_ignore_ascii_case(expected.as_bytes());
     FIELDS.iter().all(|name| values(name).count() <= 1)
-        && values("mime-version").all(|value| is(value, "1.0"))
+        && values("mime-version").all(is_version_1)
         && values("content-disposition").all(|value| is(value, "inline"))
         && values("content-type").all(|value| {
             let kind = value.split(|&byte| byte == b';').next().unwrap_or_default();
@@ -31,6 +31,14 @@ pub(super) fn is_certain(fields: &[Field]) -> bool {
                 && halves.next().is_some_and(is_word)
                 && halves.next().is_none()
         })
+}
+
+/// Whether a MIME-Version is the only one there is. Apple's programs add a comment: `1.0 (1.0)`.
+pub(crate) fn is_version_1(value: &[u8]) -> bool {
+    let value = value.trim_ascii();
+    let (number, comment) =
+        value.split_at(value.iter().position(|&byte| byte == b'(').unwrap_or(value.len()));
+    number.trim_ascii() == b"1.0" && (comment.is_empty() || comment.ends_with(b")"))
 }
 
 /// RFC 2045 section 5.1, as far as names of types use it.
@@ -133,6 +141,16 @@ mod tests {
             (Some("utf-8"), "\u{202e}a", "\u{202e}a"),
         ] {
             assert!(!is_decoded_well(charset, content.as_bytes(), text), "{charset:?} {text:?}");
+        }
+    }
+
+    #[test]
+    fn there_is_one_version_of_mime() {
+        for value in ["1.0", " 1.0 (1.0)\r\n", "1.0 (Mac OS X Mail 16.0 \\(3774.100.2.1.4\\))"] {
+            assert!(is_version_1(value.as_bytes()), "{value}");
+        }
+        for value in ["", "2.0", "1.0 (", "1.0 x", "(1.0)"] {
+            assert!(!is_version_1(value.as_bytes()), "{value}");
         }
     }
 
