@@ -232,11 +232,11 @@ pub enum OutboundKind {
     Notice = 3,
 }
 
-/// A mail to be sent, unique by (`answers`, `kind`).
+/// A mail to be sent, unique by (`answers`, `kind`), or by `message_id` if it answers none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboundMail {
-    /// Id of the mail that this one answers.
-    pub answers: MailId,
+    /// Id of the mail that this one answers or passes on, if there is one.
+    pub answers: Option<MailId>,
     /// Why it is sent.
     pub kind: OutboundKind,
     /// Message-ID to give it, without angle brackets.

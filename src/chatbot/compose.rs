@@ -118,7 +118,7 @@ impl Origin {
         text: String,
     ) -> OutboundMail {
         bounded(OutboundMail {
-            answers: self.id,
+            answers: Some(self.id),
             kind,
             message_id: outbound_id(self.id, kind, &params.from_address),
             from: params.from_address.clone(),

@@ -133,7 +133,7 @@ async fn take_outbound(
                 tokio::spawn(async move {
                     let answers = mail.answers;
                     if let Err(error) = handle.outbound(mail).await {
-                        tracing::error!(%error, %answers, "an outbound mail was not journaled; its mail comes again");
+                        tracing::error!(%error, ?answers, "an outbound mail was not journaled; its mail comes again");
                     }
                 });
             }

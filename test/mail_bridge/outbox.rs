@@ -54,7 +54,8 @@ fn notice(message_id: &str, text: &str) -> OutboundMail {
     OutboundMail {
         message_id: message_id.into(),
         text: text.into(),
-        ..answer(MailId::from_bytes([0; 32]), OutboundKind::Notice)
+        answers: None,
+        ..answer(MailId::of(b"none"), OutboundKind::Notice)
     }
 }
 

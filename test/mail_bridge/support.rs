@@ -81,7 +81,7 @@ pub fn disposition(mail_id: MailId, action: Action) -> Disposition {
 
 pub fn answer(answers: MailId, kind: OutboundKind) -> OutboundMail {
     OutboundMail {
-        answers,
+        answers: Some(answers),
         kind,
         message_id: format!("{}.{kind:?}@bridge.test", &answers.to_string()[..8]),
         from: String::new(),

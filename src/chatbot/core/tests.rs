@@ -104,7 +104,7 @@ fn answers_a_question_to_the_authenticated_address_only() {
     let effects = effects(&core_with("refuse"), &mail, &verdict(Role::Observer));
     let (answer, action) = sent_and_settled(&effects);
     assert_eq!(action, Action::Answered);
-    assert_eq!((answer.answers, answer.kind), (mail.id, OutboundKind::Answer));
+    assert_eq!((answer.answers, answer.kind), (Some(mail.id), OutboundKind::Answer));
     assert_eq!(answer.to, ["anna@example.org"]);
     assert_eq!(answer.subject, "Re: Where is truck_1?");
     assert_eq!(answer.in_reply_to, "1@example.org");

@@ -48,7 +48,7 @@ impl Post {
 
     /// Message-ID for a mail that came without one: what answers a mail has always the same, all others a new one.
     fn message_id(&self, mail: &OutboundMail, now: SystemTime) -> String {
-        if !answers_none(mail) {
+        if mail.answers.is_some() {
             return message_id(mail, &self.hostname);
         }
         let made = self.made.fetch_add(1, Ordering::Relaxed);
@@ -77,7 +77,7 @@ impl Handle {
         if mail.message_id.is_empty() {
             mail.message_id = self.post.message_id(&mail, now);
         }
-        if answers_none(&mail)
+        if mail.answers.is_none()
             && let Err(error) = check(&mail, &self.post.sender)
         {
             return Ok(self.refuse(&mail, format!("malformed: {error}")).await);
@@ -96,7 +96,7 @@ impl Handle {
             Ok(Some(first))
                 if (OutboundMail { message_id: mail.message_id.clone(), ..first.clone() }) == mail =>
             {
-                tracing::debug!(mail_id = %mail.answers, kind = ?mail.kind, "outbound mail submitted again");
+                tracing::debug!(mail_id = ?mail.answers, kind = ?mail.kind, "outbound mail submitted again");
                 let delivery = match self.journal.attempt(&key) {
                     None => Delivery::of(&first, DeliveryState::Queued, 0, String::new()),
                     Some(last) => Delivery::of(&first, last.state.into(), last.attempts, last.reply),
@@ -119,13 +119,9 @@ impl Handle {
     }
 
     async fn refuse(&self, mail: &OutboundMail, reason: String) -> Submitted {
-        tracing::warn!(mail_id = %mail.answers, kind = ?mail.kind, reason, "outbound mail refused");
+        tracing::warn!(mail_id = ?mail.answers, kind = ?mail.kind, reason, "outbound mail refused");
         // If nobody listens there is still the log.
         let _ = self.deliver.send(Delivery::of(mail, DeliveryState::Refused, 0, reason)).await;
         Submitted::Refused
     }
-}
-
-fn answers_none(mail: &OutboundMail) -> bool {
-    mail.answers.as_bytes() == &[0; 32]
 }

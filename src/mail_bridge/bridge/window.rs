@@ -95,7 +95,8 @@ impl Window {
         match event {
             Event::Accepted(arrival) => Input::Accepted(arrival),
             Event::Queued { new, key, mail } => {
-                let input = Input::Stored { answers: mail.answers, kind: mail.kind };
+                let kind = mail.kind;
+                let input = mail.answers.map_or(Input::Tick, |answers| Input::Stored { answers, kind });
                 if new {
                     // The outbox has ended: the mail is on disk and sent after the restart.
                     let _ = self.queued.send((key, mail));

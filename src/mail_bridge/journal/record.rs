@@ -13,6 +13,9 @@ use sha2::{Digest, Sha256};
 
 use crate::mail::{AcceptedMail, Action, Disposition, Envelope, MailId, OutboundKind, OutboundMail, Source};
 
+/// Written for the mail answered where there is none.
+const NO_MAIL: [u8; 32] = [0; 32];
+
 /// What an outbound mail is unique by: the mail answered and the kind, or its Message-ID if it answers none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OutboundKey {
@@ -25,10 +28,9 @@ pub struct OutboundKey {
 impl OutboundKey {
     /// The key of this mail.
     pub fn of(mail: &OutboundMail) -> Self {
-        if mail.answers.as_bytes() == &[0; 32] {
-            Self { id: Sha256::digest(&mail.message_id).into(), kind: mail.kind as u8 | 0x80 }
-        } else {
-            Self::answering(mail.answers, mail.kind)
+        match mail.answers {
+            Some(id) => Self::answering(id, mail.kind),
+            None => Self { id: Sha256::digest(&mail.message_id).into(), kind: mail.kind as u8 | 0x80 },
         }
     }
 
@@ -136,7 +138,7 @@ impl Record {
             Self::Queued(at, mail) => {
                 out.push(3);
                 time(&mut out, *at);
-                out.extend_from_slice(mail.answers.as_bytes());
+                out.extend_from_slice(&mail.answers.map_or(NO_MAIL, |id| *id.as_bytes()));
                 out.push(mail.kind as u8);
                 for field in [&mail.message_id, &mail.from, &mail.subject, &mail.in_reply_to, &mail.text] {
                     text(&mut out, field);
@@ -282,7 +284,8 @@ impl<'a> Reader<'a> {
             }),
             3 => {
                 let at = self.time()?;
-                let (answers, kind) = (self.id()?, self.kind()?);
+                let answers = self.array().map(|id| (id != NO_MAIL).then(|| MailId::from_bytes(id)))?;
+                let kind = self.kind()?;
                 let (message_id, from, subject) = (self.text()?, self.text()?, self.text()?);
                 let (in_reply_to, text, to) = (self.text()?, self.text()?, self.texts()?);
                 let (reply_to, urgent) = (self.texts()?, self.byte()? == 1);
@@ -367,7 +370,7 @@ mod tests {
             outbound.prop_map(|(at, answers, forward, text, to)| Record::Queued(
                 at,
                 OutboundMail {
-                    answers,
+                    answers: (!text.is_empty()).then_some(answers),
                     kind: if forward { OutboundKind::Forward } else { OutboundKind::Answer },
                     message_id: text.clone(),
                     from: text.clone(),

@@ -81,10 +81,12 @@ fn read(
     key: &OutboundKey,
 ) -> Result<Option<(OutboundMail, Option<Original>)>, JournalError> {
     let Some(mail) = journal.read_outbound(key)? else { return Ok(None) };
-    let original = if mail.kind == OutboundKind::Forward {
+    let original = if mail.kind == OutboundKind::Forward
+        && let Some(id) = mail.answers
+    {
         // One that cannot be read must not keep its forward from a person.
-        let read = journal.read_mail(&mail.answers).unwrap_or_else(|error| {
-            tracing::error!(mail_id = %mail.answers, %error, "mail cannot be read, forwarded without it");
+        let read = journal.read_mail(&id).unwrap_or_else(|error| {
+            tracing::error!(mail_id = %id, %error, "mail cannot be read, forwarded without it");
             None
         });
         Some(read.map_or(Original::Gone, |mail| Original::Kept(mail.data)))

@@ -67,6 +67,9 @@ pub enum Invalid {
     /// Too many addresses in Reply-To.
     #[error("{0} addresses in reply_to, must be at most {RECIPIENTS}")]
     ReplyTo(usize),
+    /// A forward of nothing.
+    #[error("answers is empty, a forward must name the mail that it passes on")]
+    Forward,
     /// Not a Message-ID.
     #[error(
         "{field} {value:?} is not a Message-ID: printable ASCII without spaces and angle brackets, at most {MESSAGE_ID_BYTES} bytes"
@@ -89,6 +92,9 @@ pub fn check(mail: &OutboundMail, sender: &str) -> Result<(), Invalid> {
     }
     if mail.reply_to.len() > RECIPIENTS {
         return Err(Invalid::ReplyTo(mail.reply_to.len()));
+    }
+    if mail.kind == OutboundKind::Forward && mail.answers.is_none() {
+        return Err(Invalid::Forward);
     }
     let from = std::slice::from_ref(&mail.from);
     let from = if mail.from.is_empty() { &[sender.to_owned()] } else { from };
@@ -118,10 +124,10 @@ pub fn compose(mail: &OutboundMail, original: Option<&Original>, post: &Post) ->
     let from = if mail.from.is_empty() { post.sender } else { &mail.from };
     let mail_from = if mail.kind == OutboundKind::Forward { from.to_owned() } else { String::new() };
     let composed = |data, attached| Composed { mail_from, rcpt_to: mail.to.clone(), data, attached };
-    let Some(original) = original else {
+    let (Some(original), Some(id)) = (original, mail.answers) else {
         return Ok(composed(serialize(headers(mail, from, post).text_body(mail.text.as_str())), false));
     };
-    let id = mail.answers.to_string();
+    let id = id.to_string();
     if let Original::Kept(data) = original {
         let text = format!("{}{}", mail.text, note(original, &id, true));
         let way = Way::of(data, post.accepts.eight_bit);
@@ -204,7 +210,7 @@ mod tests {
 
     fn mail() -> OutboundMail {
         OutboundMail {
-            answers: MailId::of(b"question"),
+            answers: Some(MailId::of(b"question")),
             kind: OutboundKind::Answer,
             message_id: "answer@bridge.test".to_owned(),
             from: String::new(),
@@ -228,7 +234,7 @@ mod tests {
 
     fn forward(original: Original, accepts: Accepts) -> Composed {
         let data = if let Original::Kept(data) = &original { &data[..] } else { b"gone" };
-        let mail = OutboundMail { kind: OutboundKind::Forward, answers: MailId::of(data), ..mail() };
+        let mail = OutboundMail { kind: OutboundKind::Forward, answers: Some(MailId::of(data)), ..mail() };
         compose(&mail, Some(&original), &post(accepts)).unwrap()
     }
 
@@ -263,6 +269,8 @@ mod tests {
         }
         assert!(composed(&OutboundMail { to: Vec::new(), ..mail() }).is_err());
         assert!(composed(&OutboundMail { in_reply_to: "a>\r\nX: y".to_owned(), ..mail() }).is_err());
+        let nothing = OutboundMail { kind: OutboundKind::Forward, answers: None, ..mail() };
+        assert_eq!(composed(&nothing), Err(Invalid::Forward));
         assert!(composed(&OutboundMail { message_id: "a b".to_owned(), ..mail() }).is_err());
     }
 

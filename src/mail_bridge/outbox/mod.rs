@@ -64,8 +64,8 @@ impl From<SendState> for DeliveryState {
 /// How an outbound mail fares, for `DeliveryStatus`. On disk before it is told, unless it was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// The mail that it answers.
-    pub answers: MailId,
+    /// The mail that it answers, if it does.
+    pub answers: Option<MailId>,
     /// Why it is sent.
     pub kind: OutboundKind,
     /// The Message-ID that it is sent with.

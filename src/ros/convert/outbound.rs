@@ -62,7 +62,7 @@ pub fn outbound_from_ros(mail: msg::OutboundMail) -> Result<OutboundMail, Outbou
     })
 }
 
-fn kind_and_answers(mail: &msg::OutboundMail) -> Result<(MailId, OutboundKind), ConvertError> {
+fn kind_and_answers(mail: &msg::OutboundMail) -> Result<(Option<MailId>, OutboundKind), ConvertError> {
     if mail.to.is_empty() {
         return Err(error("to", "[]", "at least one recipient"));
     }
@@ -87,12 +87,12 @@ pub fn refusal_to_ros(refusal: &OutboundRefusal, now: SystemTime) -> msg::Delive
 }
 
 /// The mail answered, empty for none.
-fn answers_to_ros(answers: MailId) -> String {
-    if answers == MailId::from_bytes([0; 32]) { String::new() } else { answers.to_string() }
+fn answers_to_ros(answers: Option<MailId>) -> String {
+    answers.map(|id| id.to_string()).unwrap_or_default()
 }
 
-fn answers_from_ros(text: &str) -> Result<MailId, ConvertError> {
-    if text.is_empty() { Ok(MailId::from_bytes([0; 32])) } else { id_from_ros("answers", text) }
+fn answers_from_ros(text: &str) -> Result<Option<MailId>, ConvertError> {
+    if text.is_empty() { Ok(None) } else { id_from_ros("answers", text).map(Some) }
 }
 
 /// A disposition for the graph.
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn an_outbound_mail_survives_the_graph() {
         let mail = OutboundMail {
-            answers: MailId::of(b"x"),
+            answers: Some(MailId::of(b"x")),
             kind: OutboundKind::Forward,
             message_id: "1@example.org".into(),
             from: "posthorn@example.org".into(),
@@ -155,6 +155,8 @@ mod tests {
         let message = outbound_to_ros(&mail, SystemTime::UNIX_EPOCH);
         assert_eq!(message.kind, msg::OutboundMail::KIND_FORWARD as u8);
         assert_eq!(outbound_from_ros(message.clone()), Ok(mail));
+        let notice = msg::OutboundMail { answers: String::new(), ..message.clone() };
+        assert_eq!(outbound_from_ros(notice).unwrap().answers, None);
         let nobody = msg::OutboundMail { to: vec![], ..message.clone() };
         let refusal = outbound_from_ros(nobody).unwrap_err();
         assert_eq!(refusal.error.to_string(), "field 'to' = []: must be at least one recipient");
