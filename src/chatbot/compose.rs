@@ -145,7 +145,7 @@ pub(super) fn notice(
         to.push(params.human_mailbox.clone());
     }
     bounded(OutboundMail {
-        answers: MailId::from_bytes([0; 32]),
+        answers: None,
         kind: OutboundKind::Notice,
         message_id: format!("{id}.notice@{}", domain(&params.from_address)),
         from: params.from_address.clone(),

@@ -104,7 +104,7 @@ impl World {
                 }
                 Effect::Record(entry) => self.disk.put(entry),
                 Effect::Send(mail) if mail.kind == OutboundKind::Answer => {
-                    self.answers.entry(mail.answers).or_insert(mail.text);
+                    self.answers.entry(mail.answers.unwrap()).or_insert(mail.text);
                 }
                 Effect::Send(mail) => {
                     self.notices.insert(mail.message_id);
