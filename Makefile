@@ -7,10 +7,10 @@ env := scripts/env
 # cargo with the staged interfaces; made by CMake.
 cargo := $(env) build/posthorn/cargo
 
-.PHONY: help bootstrap build demo test test-core test-bootstrap observe lint docs bench-path shell lock clean
+.PHONY: help bootstrap build demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path shell lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 bootstrap: ## set up ROS 2 and Debian packages where they are missing
 	@scripts/bootstrap
@@ -22,7 +22,7 @@ demo: build ## three mails through the whole graph, with what became of each
 	@$(cargo) build --quiet --locked --release --example demo --example observer
 	@$(env) build/posthorn/cargo-target/release/examples/demo
 
-test: $(if $(ONLY),,test-bootstrap) build test-core contracts/node_modules/.package-lock.json ## run every test; ONLY=NAME those with NAME in their path
+test: $(if $(ONLY),,test-bootstrap test-package) build test-core contracts/node_modules/.package-lock.json ## run every test; ONLY=NAME those with NAME in their path
 	$(cargo) test --locked --release -- $(ONLY)
 
 test-core: ## run the tests of the pure core, which need no ROS, with debug assertions
@@ -30,6 +30,15 @@ test-core: ## run the tests of the pure core, which need no ROS, with debug asse
 
 test-bootstrap: bootstrap ## run the tests of bootstrap, on this machine: what it says when something is missing
 	@test/bootstrap.sh
+
+test-package: build ## run the tests of what users of colcon and CMake meet
+	@test/package.sh
+
+fresh: ## try both commands in throw-away Debian roots, as root; CASE=NAME one of them
+	@scripts/fresh $(CASE)
+
+fresh-bootstrap: ## the same, only as far as make bootstrap goes: some minutes
+	@scripts/fresh --bootstrap $(CASE)
 
 observe: build ## print messages as JSON, where there is no ros2 command: make observe NAMESPACE=fleet TOPICS=mail/inbound=posthorn/msg/Mail=event
 	@$(cargo) build --quiet --locked --release --example observer

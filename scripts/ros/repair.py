@@ -38,6 +38,12 @@ def link_rmw_implementation(lib: pathlib.Path) -> None:
         link.symlink_to("librmw_fastrtps_cpp.so")
 
 
+def make_local_setup(prefix: pathlib.Path) -> None:
+    """colcon warns of a prefix without these, and what it generates sources them."""
+    for shell in ("bash", "sh", "zsh"):
+        (prefix / f"local_setup.{shell}").write_text("# Empty: scripts/env sets this prefix's environment.\n")
+
+
 def main() -> None:
     prefix = pathlib.Path(sys.argv[1])
     import numpy
@@ -45,6 +51,7 @@ def main() -> None:
     fix_include_directories(prefix / "share", sysconfig.get_paths()["include"], numpy.get_include())
     drop_python_dependencies(prefix / "lib", str(prefix / "bin" / "patchelf"))
     link_rmw_implementation(prefix / "lib")
+    make_local_setup(prefix)
 
 
 if __name__ == "__main__":

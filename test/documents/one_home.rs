@@ -49,7 +49,7 @@ fn every_node_has_an_executable_a_configuration_and_a_launch_file() {
 fn every_node_is_installed() {
     let text = read("CMakeLists.txt");
     let installed =
-        text.split("foreach(node ").nth(1).and_then(|rest| rest.split(')').next()).expect("the list");
+        text.split("set(nodes ").nth(1).and_then(|rest| rest.split(')').next()).expect("the list");
     let mut installed: Vec<_> = installed.split_whitespace().collect();
     installed.sort_unstable();
     assert_eq!(installed, names());
