@@ -209,7 +209,7 @@ async fn one_address_that_holds_all_it_gets_closes_intake_for_no_other_and_not_f
         }
     }
     // Before: 64 held, and everybody else got "421 4.3.2 localhost too many connections", LMTP too.
-    assert_eq!((held.len(), refused), (24, 40));
+    assert_eq!((held.len(), refused), (32, 32));
     let mut other = talk_from([127, 0, 0, 2], address).await;
     other.expect("220").await;
     other.begin("EHLO other.test").await;

@@ -195,7 +195,7 @@ async fn a_forward_carries_its_mail_though_that_was_settled_and_its_segment_is_g
     let (_, mut taken) = Script::default().serve_at(smarthost).await;
     let mail = soon(taken.recv()).await.unwrap();
     assert!(mail.data.contains(PHOTO.trim_end()), "{}", mail.data);
-    assert!(mail.data.contains("- yard.jpg (image/jpeg, 6 bytes)"), "{}", mail.data);
+    assert!(mail.data.replace("=\r\n", "").contains("with 1 attachment of its own"), "{}", mail.data);
     assert!(streams.mails.try_recv().is_err(), "published again");
 }
 
@@ -209,7 +209,7 @@ async fn a_forward_too_large_for_the_server_goes_without_its_mail_and_says_so() 
     assert_eq!(states(&mut streams, 2).await[1], (DeliveryState::Delivered, 1));
     let mail = soon(taken.recv()).await.unwrap();
     assert!(!mail.data.contains("PIXELS"), "{}", mail.data);
-    assert!(mail.data.contains("the mail server takes"), "{}", mail.data);
+    assert!(mail.data.contains("mail server takes"), "{}", mail.data);
     assert!(mail.data.contains("- yard.jpg (image/jpeg, 6 bytes)"), "{}", mail.data);
 }
 

@@ -68,7 +68,8 @@ impl Way {
     }
 }
 
-/// What the text of a forward says of an original that goes along, or of one that does not (`attached`).
+/// What the text of a forward says of an original that goes along, or of one that does not (`attached`). Attachments are
+/// named only where nobody can open the mail to see them.
 pub(super) fn note(original: &Original, id: &str, attached: bool) -> String {
     let Original::Kept(data) = original else {
         return format!(
@@ -76,28 +77,28 @@ pub(super) fn note(original: &Original, id: &str, attached: bool) -> String {
         );
     };
     let attachments = parse(data).attachments;
-    let mut note = if attached {
-        format!("\n\n---\nThe mail as received is attached as {FILE} ({} bytes).\n", data.len())
-    } else {
-        format!(
-            "\n\n---\nThe mail as received is not attached: its {} bytes are more than\n\
-             the mail server takes. mail_bridge/get_raw gives it by its id:\n{id}\n",
-            data.len()
-        )
+    let count = match attachments.len() {
+        0 => "no attachments".to_owned(),
+        1 => "1 attachment".to_owned(),
+        more => format!("{more} attachments"),
     };
-    if !attachments.is_empty() {
-        note.push_str(&format!("It has {} of its own:\n", count(attachments.len())));
+    if attached {
+        return format!(
+            "\n\n---\nThe mail as received is attached as {FILE}: {} bytes, with {count} of its own.\n",
+            data.len()
+        );
     }
+    let mut note = format!(
+        "\n\n---\nThe mail as received, with {count}, is not attached: its {} bytes are more\n\
+         than the mail server takes. mail_bridge/get_raw gives it by its id:\n{id}\n",
+        data.len()
+    );
     for attachment in attachments.iter().take(NAMED) {
         let name = if attachment.filename.is_empty() { "(no name)" } else { &attachment.filename };
         note.push_str(&one_line(&format!("- {name} ({}, {} bytes)", attachment.media_type, attachment.size)));
         note.push('\n');
     }
     note
-}
-
-fn count(attachments: usize) -> String {
-    if attachments == 1 { "1 attachment".to_owned() } else { format!("{attachments} attachments") }
 }
 
 #[cfg(test)]
