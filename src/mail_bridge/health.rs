@@ -16,8 +16,12 @@ pub struct Journal {
     pub unsettled: usize,
     /// Bytes of torn tails cut at start.
     pub torn_bytes: u64,
-    /// Why it refuses everything, if it does.
+    /// Why the last write failed, if it did.
     pub failed: Option<String>,
+    /// Why no mail is taken, if the disk has no room.
+    pub full: Option<String>,
+    /// Why no segment is deleted any more, if one cannot be.
+    pub stuck: Option<String>,
 }
 
 /// State of the servers.
@@ -74,7 +78,11 @@ pub fn status(state: &State) -> Vec<Status> {
 
 fn journal(state: &Journal) -> Status {
     let (level, message) = match &state.failed {
-        Some(reason) => (Level::Error, format!("refuses until restart: {reason}")),
+        Some(reason) => (Level::Error, format!("cannot write, tries again with the next request: {reason}")),
+        None if let Some(reason) = &state.full => (Level::Error, format!("takes no mail: {reason}")),
+        None if let Some(reason) = &state.stuck => {
+            (Level::Warn, format!("keeps old segments until restart: {reason}"))
+        }
         None if state.torn_bytes > 0 => {
             (Level::Warn, "a torn tail was cut at start, see the .torn file".to_owned())
         }
@@ -91,6 +99,8 @@ fn intake(state: &State) -> Status {
     let intake = &state.intake;
     let (level, message) = if state.journal.failed.is_some() {
         (Level::Error, "answers 451: the journal has failed")
+    } else if state.journal.full.is_some() {
+        (Level::Error, "answers 452: the journal's disk is full")
     } else if intake.smtp_connections >= intake.max_connections {
         (Level::Warn, "all connections of SMTP in use, more are refused with 421")
     } else if intake.lmtp_connections >= intake.max_connections {
@@ -140,6 +150,14 @@ mod tests {
         assert_eq!(
             levels(|state| state.journal.failed = Some("disk full".into())),
             [Level::Error, Level::Error, Level::Ok]
+        );
+        assert_eq!(
+            levels(|state| state.journal.full = Some("no room".into())),
+            [Level::Error, Level::Error, Level::Ok]
+        );
+        assert_eq!(
+            levels(|state| state.journal.stuck = Some("damaged".into())),
+            [Level::Warn, Level::Ok, Level::Ok]
         );
         assert_eq!(levels(|state| state.intake.smtp_connections = 2), [Level::Ok, Level::Warn, Level::Ok]);
         assert_eq!(levels(|state| state.intake.lmtp_connections = 2), [Level::Ok, Level::Warn, Level::Ok]);

@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     core::network,
-    journal::{Accepted, Journal},
+    journal::{Accepted, Journal, JournalError},
     session::{Ending, Incoming, Limits, Progress, Session, Verdict},
 };
 use crate::mail::{AcceptedMail, MailId, Source};
@@ -238,6 +238,7 @@ impl Connection {
                 }
             };
             let mut input = buffer.get(..read).unwrap_or_default();
+            session.set_room(self.journal.room().is_ok());
             loop {
                 match session.receive(&mut input) {
                     Progress::More => break,
@@ -304,7 +305,7 @@ impl Connection {
             Err(error) => {
                 counters.deferred.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(mail_id = %id, %error, "mail not journaled");
-                Verdict::TryAgain
+                if matches!(error, JournalError::NoRoom(_)) { Verdict::NoRoom } else { Verdict::TryAgain }
             }
         }
     }

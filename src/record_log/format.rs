@@ -8,9 +8,9 @@ use std::{
 
 const MAGIC: &[u8; 16] = b"posthorn log 2\n\0";
 /// Magic, nonce, checksum of both, four zeros.
-pub(super) const HEADER_BYTES: u64 = 32;
+pub(crate) const HEADER_BYTES: u64 = 32;
 /// Length, checksum of the payload, synced offset, checksum of these; all little-endian.
-pub(super) const HEAD_BYTES: u64 = 20;
+pub(crate) const HEAD_BYTES: u64 = 20;
 const HEAD: usize = HEAD_BYTES as usize;
 /// In place of a length: everything before is on disk, and no record follows yet.
 const MARKER: u32 = u32::MAX;

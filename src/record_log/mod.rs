@@ -39,7 +39,8 @@ use std::{
 
 pub use files::free_bytes;
 pub(crate) use files::{FILE_MODE, create_directory, sync_directory};
-use format::{HEADER_BYTES, Scan, Start};
+pub(crate) use format::{HEAD_BYTES, HEADER_BYTES};
+use format::{Scan, Start};
 
 /// Appended records are handed to the kernel when this much is buffered, bytes.
 const BUFFER_BYTES: usize = 256 * 1024;

@@ -155,6 +155,7 @@ impl Bridge {
             segment_bytes: params.journal_segment_bytes,
             keep_segments: params.journal_keep_segments,
             remembered: params.journal_remembered,
+            reserve_bytes: params.journal_reserve_bytes,
         };
         let opened = tokio::task::spawn_blocking(move || Journal::open(settings, events_in)).await;
         let (journal, restored) = opened.unwrap_or(Err(JournalError::Closed))?;
@@ -306,6 +307,7 @@ impl Bridge {
     /// intake and outbox. True: nothing was cut short and no task had ended before.
     pub async fn drain(mut self) -> bool {
         self.stop.send_replace(true);
+        self.handle.journal.give_up();
         let mut drained = !self.has_ended;
         while let Some(server) = self.servers.join_next().await {
             drained &= server.unwrap_or(false);

@@ -1,7 +1,7 @@
 //! What the journal knows without reading a file: where each mail is and how far. Pure.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     time::SystemTime,
 };
 
@@ -9,6 +9,7 @@ use super::record::{Attempt, OutboundKey, Record, SendState};
 use crate::{
     mail::{MailId, OutboundKind},
     mail_bridge::core::Arrival,
+    record_log::HEAD_BYTES,
 };
 
 /// Where the bytes of a record are.
@@ -22,16 +23,61 @@ pub struct Place {
     pub bytes: usize,
 }
 
-#[derive(Clone, Debug)]
+/// Where something is known from.
+#[derive(Clone, Copy, Debug)]
+enum Home {
+    /// Its own record.
+    Record(Place),
+    /// A `Remembered` record in this segment.
+    Remembered(u64),
+}
+
+impl Home {
+    fn segment(self) -> u64 {
+        match self {
+            Self::Record(place) => place.segment,
+            Self::Remembered(segment) => segment,
+        }
+    }
+
+    fn place(self) -> Option<Place> {
+        match self {
+            Self::Record(place) => Some(place),
+            Self::Remembered(_) => None,
+        }
+    }
+
+    /// Bytes of its segment that are still needed for it.
+    fn live(self, needed: bool, identity: usize) -> Live {
+        let bytes = match self {
+            Self::Record(place) if needed => HEAD_BYTES.saturating_add(place.bytes as u64),
+            Self::Record(_) => 0,
+            Self::Remembered(_) => identity as u64,
+        };
+        (self.segment(), bytes)
+    }
+}
+
+/// A segment, and so many of its bytes.
+type Live = (u64, u64);
+
+#[derive(Clone, Copy, Debug)]
 struct Mail {
-    /// `None`: only remembered.
-    place: Option<Place>,
+    home: Home,
     settled: bool,
+    /// A forward that is not finished passes it on: its bytes are needed though it is settled.
+    passed_on: bool,
+}
+
+impl Mail {
+    fn live(&self) -> Live {
+        self.home.live(!self.settled || self.passed_on, size_of::<MailId>())
+    }
 }
 
 #[derive(Clone, Debug)]
 struct Outbound {
-    place: Option<Place>,
+    home: Home,
     queued_at: SystemTime,
     /// Last attempt; `None`: not tried.
     attempt: Option<Attempt>,
@@ -43,6 +89,61 @@ impl Outbound {
             .as_ref()
             .is_some_and(|last| matches!(last.state, SendState::Delivered | SendState::Failed))
     }
+
+    fn live(&self) -> Live {
+        self.home.live(!self.finished(), size_of::<OutboundKey>())
+    }
+}
+
+/// What the index keeps of a record.
+#[derive(Clone, Debug)]
+pub enum Note {
+    /// Of a mail.
+    Accepted(SystemTime, Arrival),
+    /// Of its settlement.
+    Settled(MailId),
+    /// Of an outbound mail.
+    Queued(SystemTime, OutboundKey),
+    /// Of an attempt to send it.
+    Attempted(Attempt),
+    /// Of identities.
+    Remembered(Vec<MailId>, Vec<OutboundKey>),
+}
+
+impl From<&Record> for Note {
+    fn from(record: &Record) -> Self {
+        match record {
+            Record::Accepted(mail) => Self::Accepted(mail.received_at, Arrival::of(mail)),
+            Record::Settled(disposition) => Self::Settled(disposition.mail_id),
+            Record::Queued(at, mail) => Self::Queued(*at, OutboundKey::of(mail)),
+            Record::Attempted(attempt) => Self::Attempted(attempt.clone()),
+            Record::Remembered(mails, keys) => Self::Remembered(mails.clone(), keys.clone()),
+        }
+    }
+}
+
+/// Whose records are, or were, in a segment.
+#[derive(Debug, Default)]
+struct Contents {
+    mails: Vec<MailId>,
+    keys: Vec<OutboundKey>,
+    /// Bytes still needed.
+    live: u64,
+}
+
+/// What is to be done for one record of a segment before it may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// Append the mail anew.
+    Mail(Place),
+    /// Append the mail anew, and then that it is settled.
+    PassedOn(MailId, Place),
+    /// Append the outbound mail anew, and then its last attempt.
+    Outbound(Place, Option<Attempt>),
+    /// Remember the mail.
+    RememberMail(MailId),
+    /// Remember the outbound mail.
+    RememberKey(OutboundKey),
 }
 
 /// An outbound mail that is not finished.
@@ -65,6 +166,7 @@ pub struct Index {
     unsettled: BTreeSet<(SystemTime, MailId)>,
     pending: BTreeSet<(SystemTime, OutboundKey)>,
     arrivals: HashMap<MailId, (SystemTime, Arrival)>,
+    segments: BTreeMap<u64, Contents>,
     remembered_mails: VecDeque<MailId>,
     remembered_keys: VecDeque<OutboundKey>,
 }
@@ -77,49 +179,102 @@ impl Index {
 
     /// Takes note of a record at this place. Records come in the order of the journal; one that comes again, because
     /// it was appended anew and its old file was not deleted, changes nothing but its place.
-    pub fn apply(&mut self, record: &Record, place: Place) {
-        match record {
-            Record::Accepted(mail) => {
-                let known = self.mails.entry(mail.id).or_insert(Mail { place: None, settled: false });
-                known.place = Some(place);
-                if !known.settled && !self.arrivals.contains_key(&mail.id) {
-                    self.arrivals.insert(mail.id, (mail.received_at, Arrival::of(mail)));
-                    self.unsettled.insert((mail.received_at, mail.id));
+    pub fn apply(&mut self, note: Note, place: Place) {
+        match note {
+            Note::Accepted(at, arrival) => {
+                let id = arrival.id;
+                let settled = self.mails.get(&id).is_some_and(|known| known.settled);
+                let passed_on = self.is_pending(&OutboundKey::answering(id, OutboundKind::Forward));
+                self.set_mail(id, Some(Mail { home: Home::Record(place), settled, passed_on }));
+                if !settled && !self.arrivals.contains_key(&id) {
+                    self.arrivals.insert(id, (at, arrival));
+                    self.unsettled.insert((at, id));
                 }
             }
-            Record::Settled(disposition) => {
-                if let Some(mail) = self.mails.get_mut(&disposition.mail_id) {
-                    mail.settled = true;
+            Note::Settled(id) => {
+                if let Some(mail) = self.mails.get(&id).copied() {
+                    self.set_mail(id, Some(Mail { settled: true, ..mail }));
                 }
-                if let Some((at, _)) = self.arrivals.remove(&disposition.mail_id) {
-                    self.unsettled.remove(&(at, disposition.mail_id));
-                }
+                self.no_longer_unsettled(&id);
             }
-            Record::Queued(at, mail) => {
-                let key = OutboundKey::of(mail);
-                let outbound = self.outbound.entry(key).or_insert(Outbound {
-                    place: None,
-                    queued_at: *at,
-                    attempt: None,
-                });
-                outbound.place = Some(place);
-                if !outbound.finished() {
-                    self.pending.insert((outbound.queued_at, key));
+            Note::Queued(at, key) => {
+                let known = self.outbound.get(&key).cloned();
+                let known =
+                    known.unwrap_or(Outbound { home: Home::Record(place), queued_at: at, attempt: None });
+                let open = !known.finished();
+                if open {
+                    self.pending.insert((known.queued_at, key));
                 }
+                self.set_outbound(key, Some(Outbound { home: Home::Record(place), ..known }));
+                self.set_passed_on(key, open);
             }
-            Record::Attempted(attempt) => {
-                if let Some(outbound) = self.outbound.get_mut(&attempt.key) {
-                    outbound.attempt = Some(attempt.clone());
-                    if outbound.finished() {
-                        self.pending.remove(&(outbound.queued_at, attempt.key));
+            Note::Attempted(attempt) => {
+                let key = attempt.key;
+                if let Some(known) = self.outbound.get(&key).cloned() {
+                    let tried = Outbound { attempt: Some(attempt), ..known };
+                    let open = !tried.finished();
+                    if !open {
+                        self.pending.remove(&(tried.queued_at, key));
                     }
+                    self.set_outbound(key, Some(tried));
+                    self.set_passed_on(key, open);
                 }
             }
-            Record::Remembered(mails, keys) => {
-                mails.iter().for_each(|id| self.remember_mail(*id));
-                keys.iter().for_each(|key| self.remember_key(*key));
+            Note::Remembered(mails, keys) => {
+                mails.into_iter().for_each(|id| self.remember_mail(id, place.segment));
+                keys.into_iter().for_each(|key| self.remember_key(key, place.segment));
             }
         }
+    }
+
+    fn no_longer_unsettled(&mut self, id: &MailId) {
+        if let Some((at, _)) = self.arrivals.remove(id) {
+            self.unsettled.remove(&(at, *id));
+        }
+    }
+
+    /// If this outbound mail is a forward, its mail is needed as long as it is open.
+    fn set_passed_on(&mut self, key: OutboundKey, open: bool) {
+        if let Some(id) = key.forwarded()
+            && let Some(mail) = self.mails.get(&id).copied()
+        {
+            self.set_mail(id, Some(Mail { passed_on: open, ..mail }));
+        }
+    }
+
+    fn set_mail(&mut self, id: MailId, mail: Option<Mail>) {
+        let new = mail.map(|mail| mail.live());
+        let old = match mail {
+            Some(mail) => self.mails.insert(id, mail),
+            None => self.mails.remove(&id),
+        };
+        if let Some(contents) = self.count(old.map(|old| old.live()), new) {
+            contents.mails.push(id);
+        }
+    }
+
+    fn set_outbound(&mut self, key: OutboundKey, outbound: Option<Outbound>) {
+        let new = outbound.as_ref().map(Outbound::live);
+        let old = match outbound {
+            Some(outbound) => self.outbound.insert(key, outbound),
+            None => self.outbound.remove(&key),
+        };
+        if let Some(contents) = self.count(old.map(|old| old.live()), new) {
+            contents.keys.push(key);
+        }
+    }
+
+    /// Counts bytes as needed no longer and anew; gives the segment's contents if what was counted is new to it.
+    fn count(&mut self, old: Option<Live>, new: Option<Live>) -> Option<&mut Contents> {
+        if let Some((segment, bytes)) = old
+            && let Some(contents) = self.segments.get_mut(&segment)
+        {
+            contents.live = contents.live.saturating_sub(bytes);
+        }
+        let (segment, bytes) = new?;
+        let contents = self.segments.entry(segment).or_default();
+        contents.live = contents.live.saturating_add(bytes);
+        (old.map(|(segment, _)| segment) != Some(segment)).then_some(contents)
     }
 
     /// Whether the mail was accepted before.
@@ -143,13 +298,8 @@ impl Index {
     }
 
     /// Whether the outbound mail is neither delivered nor failed.
-    pub fn is_pending(&self, key: &OutboundKey) -> bool {
-        self.outbound.get(key).is_some_and(|outbound| outbound.place.is_some() && !outbound.finished())
-    }
-
-    /// Whether a forward that is not finished passes the mail on: its bytes are needed though it is settled.
-    pub fn is_passed_on(&self, id: &MailId) -> bool {
-        self.is_pending(&OutboundKey::answering(*id, OutboundKind::Forward))
+    fn is_pending(&self, key: &OutboundKey) -> bool {
+        self.outbound.get(key).is_some_and(|outbound| outbound.home.place().is_some() && !outbound.finished())
     }
 
     /// Last attempt to send, if any.
@@ -159,12 +309,12 @@ impl Index {
 
     /// Where the mail is, unless its file is gone.
     pub fn mail(&self, id: &MailId) -> Option<Place> {
-        self.mails.get(id)?.place
+        self.mails.get(id)?.home.place()
     }
 
     /// Where the outbound mail is, unless its file is gone.
     pub fn outbound(&self, key: &OutboundKey) -> Option<Place> {
-        self.outbound.get(key)?.place
+        self.outbound.get(key)?.home.place()
     }
 
     /// Unsettled mails, the oldest first, with the kinds of outbound mails on disk for each.
@@ -195,60 +345,75 @@ impl Index {
         })
     }
 
-    /// Bytes in this segment that are still needed.
+    /// Bytes in this segment that are still needed: unsettled mails, unfinished outbound mails, identities.
     pub fn live_bytes(&self, segment: u64) -> u64 {
-        let mails = self.unsettled.iter().filter_map(|(_, id)| self.mail(id));
-        let outbound = self.pending.iter().filter_map(|(_, key)| self.outbound(key));
-        let passed_on = self
-            .pending
-            .iter()
-            .filter_map(|(_, key)| key.forwarded().filter(|id| !self.is_unsettled(id)))
-            .filter_map(|id| self.mail(&id));
-        mails
-            .chain(outbound)
-            .chain(passed_on)
-            .filter(|place| place.segment == segment)
-            .map(|place| place.bytes as u64)
-            .sum()
+        self.segments.get(&segment).map_or(0, |contents| contents.live)
     }
 
-    /// A settled mail whose file goes: only its id is kept, and the oldest such id is forgotten beyond the bound.
-    pub fn remember_mail(&mut self, id: MailId) {
-        let known = self.mails.insert(id, Mail { place: None, settled: true });
-        if known.is_none_or(|mail| mail.place.is_some()) {
+    /// What is to be done for the records of a segment, from its `from`th on, of at most `count` of them, each with its
+    /// number; and the number to go on from, or none at the end.
+    pub fn moves(&self, segment: u64, from: usize, count: usize) -> (Vec<(usize, Move)>, Option<usize>) {
+        let Some(Contents { mails, keys, .. }) = self.segments.get(&segment) else {
+            return (Vec::new(), None);
+        };
+        let there = |home: &Home| home.segment() == segment;
+        let of_mails = mails.iter().enumerate().skip(from).map(|(number, id)| {
+            let mail = self.mails.get(id).filter(|mail| there(&mail.home))?;
+            Some(match mail.home.place() {
+                Some(place) if !mail.settled => (number, Move::Mail(place)),
+                Some(place) if mail.passed_on => (number, Move::PassedOn(*id, place)),
+                _ => (number, Move::RememberMail(*id)),
+            })
+        });
+        let skipped = from.saturating_sub(mails.len());
+        let of_keys = keys.iter().enumerate().skip(skipped).map(|(number, key)| {
+            let number = mails.len().saturating_add(number);
+            let outbound = self.outbound.get(key).filter(|outbound| there(&outbound.home))?;
+            Some(match outbound.home.place().filter(|_| !outbound.finished()) {
+                Some(place) => (number, Move::Outbound(place, outbound.attempt.clone())),
+                None => (number, Move::RememberKey(*key)),
+            })
+        });
+        let moves = of_mails.chain(of_keys).take(count).flatten().collect();
+        let next = from.saturating_add(count);
+        (moves, (next < mails.len().saturating_add(keys.len())).then_some(next))
+    }
+
+    /// The file of the segment goes.
+    pub fn forget_segment(&mut self, segment: u64) {
+        self.segments.remove(&segment);
+    }
+
+    /// A settled mail whose file goes: only its id is kept, in this segment, and the oldest such id is forgotten beyond
+    /// the bound.
+    fn remember_mail(&mut self, id: MailId, segment: u64) {
+        let known = self.mails.get(&id).is_some_and(|mail| mail.home.place().is_none());
+        self.set_mail(id, Some(Mail { home: Home::Remembered(segment), settled: true, passed_on: false }));
+        self.no_longer_unsettled(&id);
+        if !known {
             self.remembered_mails.push_back(id);
         }
         while self.remembered_mails.len() > self.max_remembered
             && let Some(id) = self.remembered_mails.pop_front()
         {
-            self.mails.remove(&id);
+            self.set_mail(id, None);
         }
     }
 
     /// The same for a finished outbound mail.
-    pub fn remember_key(&mut self, key: OutboundKey) {
-        let known = self.outbound.get_mut(&key).map(|outbound| outbound.place.take().is_some());
-        if known.is_none() {
-            let outbound = Outbound { place: None, queued_at: SystemTime::UNIX_EPOCH, attempt: None };
-            self.outbound.insert(key, outbound);
-        }
-        if known != Some(false) {
+    fn remember_key(&mut self, key: OutboundKey, segment: u64) {
+        let known = self.outbound.get(&key).cloned();
+        if known.as_ref().is_none_or(|outbound| outbound.home.place().is_some()) {
             self.remembered_keys.push_back(key);
         }
+        let (queued_at, attempt) =
+            known.map_or((SystemTime::UNIX_EPOCH, None), |outbound| (outbound.queued_at, outbound.attempt));
+        self.pending.remove(&(queued_at, key));
+        self.set_outbound(key, Some(Outbound { home: Home::Remembered(segment), queued_at, attempt }));
         while self.remembered_keys.len() > self.max_remembered
             && let Some(key) = self.remembered_keys.pop_front()
         {
-            self.outbound.remove(&key);
+            self.set_outbound(key, None);
         }
-    }
-
-    /// Whether only the id of the mail is kept.
-    pub fn is_remembered(&self, id: &MailId) -> bool {
-        self.mails.get(id).is_some_and(|mail| mail.place.is_none())
-    }
-
-    /// Whether only the key of the outbound mail is kept.
-    pub fn is_remembered_key(&self, key: &OutboundKey) -> bool {
-        self.outbound.get(key).is_some_and(|outbound| outbound.place.is_none())
     }
 }

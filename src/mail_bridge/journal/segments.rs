@@ -6,24 +6,30 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, mpsc},
+    thread,
 };
 
 use super::{
-    index::{Index, Place},
-    record::Record,
-    store::{JournalError, Settings, lock},
+    index::{Index, Note, Place},
+    record::{OutboundKey, Record},
+    store::{JournalError, NoRoom, Settings},
 };
 use crate::{
-    mail::{Action, Disposition},
     mail_bridge::params::MESSAGE_BYTES,
-    record_log::{Each, FILE_MODE, RecordLog, RecordLogError, create_directory},
+    record_log::{
+        Each, FILE_MODE, HEADER_BYTES, RecordLog, RecordLogError, create_directory, free_bytes,
+        sync_directory,
+    },
 };
 
 /// Bound of a record: a mail and its envelope.
 const RECORD_BYTES: usize = MESSAGE_BYTES as usize + 1024 * 1024;
-/// Identities in one `Remembered` record.
+/// Identities in one `Remembered` record, at most.
 const REMEMBERED_CHUNK: usize = 10_000;
+
+/// Free space beyond what is copied without which no segment is retired: settlements need it more.
+const RETIRE_ROOM_BYTES: u64 = 1024 * 1024;
 
 pub(super) struct Segments {
     settings: Settings,
@@ -31,6 +37,9 @@ pub(super) struct Segments {
     older: BTreeMap<u64, u64>,
     number: u64,
     current: RecordLog,
+    deleter: Deleter,
+    /// Why nothing may be appended any more.
+    broken: Option<Arc<str>>,
     /// Held until dropped: one owner.
     _lock: File,
 }
@@ -72,9 +81,11 @@ impl Segments {
         let file = path(&settings.directory, number);
         let (current, torn_bytes) =
             restore(&file, number, index, |each| RecordLog::open_each(&file, RECORD_BYTES, each))?;
-        Ok((Self { settings, older, number, current, _lock: lock }, torn_bytes))
+        let deleter = Deleter::start().map_err(failed)?;
+        Ok((Self { settings, older, number, current, deleter, broken: None, _lock: lock }, torn_bytes))
     }
 
+    /// Appends a record; where it is counts once it is synced.
     pub(super) fn append(&mut self, record: &Record) -> Result<Place, JournalError> {
         let bytes = record.encode();
         let offset = self.current.append(&bytes)?;
@@ -83,6 +94,14 @@ impl Segments {
 
     pub(super) fn sync(&mut self) -> Result<(), JournalError> {
         Ok(self.current.sync()?)
+    }
+
+    /// After a failed write: usable again with what was synced, or an error.
+    pub(super) fn recover(&mut self) -> Result<(), JournalError> {
+        match &self.broken {
+            Some(reason) => Err(JournalError::Failed(Arc::clone(reason))),
+            None => Ok(self.current.recover()?),
+        }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -97,100 +116,119 @@ impl Segments {
         self.older.values().sum::<u64>().saturating_add(self.current.len_bytes())
     }
 
+    /// Whether `bytes` more leave the reserve untouched.
+    pub(super) fn room(&self, bytes: u64) -> Result<(), NoRoom> {
+        room(&self.settings.directory, self.settings.reserve_bytes, bytes)
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_reserve(&mut self, bytes: u64) {
+        self.settings.reserve_bytes = bytes;
+    }
+
+    /// Identities that one `Remembered` record may hold: half a segment of them, so that none outgrows it.
+    pub(super) fn remembered_in_one(&self) -> usize {
+        let half = self.settings.segment_bytes / 2 / size_of::<OutboundKey>() as u64;
+        usize::try_from(half).unwrap_or(usize::MAX).clamp(1, REMEMBERED_CHUNK)
+    }
+
     /// Seals the current segment and starts a new one.
     pub(super) fn rotate(&mut self) -> Result<(), JournalError> {
         self.current.seal()?;
         let next = self.number.saturating_add(1);
-        let (log, _) = RecordLog::open(&path(&self.settings.directory, next), RECORD_BYTES)?;
-        self.older.insert(self.number, self.current.len_bytes());
-        self.current = log;
-        self.number = next;
-        Ok(())
-    }
-
-    /// The oldest segment, if it is to be retired.
-    pub(super) fn retirable(&self, index: &Index) -> Option<u64> {
-        let (&oldest, &bytes) = self.older.first_key_value()?;
-        let spare = self.older.len() > self.settings.keep_segments;
-        (spare && index.live_bytes(oldest).saturating_mul(2) <= bytes).then_some(oldest)
-    }
-
-    /// Saves what is needed of a segment and deletes it. A crash in between leaves both, which `Index::apply` allows.
-    /// `index` is locked for each record, not for the reading.
-    pub(super) fn retire(&mut self, number: u64, index: &Mutex<Index>) -> Result<(), JournalError> {
-        let file = path(&self.settings.directory, number);
-        let (mut mails, mut keys) = (Vec::new(), Vec::new());
-        let recovered = RecordLog::read(&file, RECORD_BYTES)?;
-        if recovered.torn_bytes > 0 {
-            // Damaged since it was opened: what is behind the damage is not to be deleted unseen.
-            let bytes = recovered.torn_bytes;
-            let offset = self.older.get(&number).map_or(0, |length| length.saturating_sub(bytes));
-            return Err(RecordLogError::Damaged { path: file, offset, bytes }.into());
-        }
-        for bytes in recovered.records {
-            let record = decode(&file, &bytes)?;
-            let mut index = lock(index);
-            match &record {
-                Record::Accepted(mail)
-                    if index.mail(&mail.id).is_some_and(|place| place.segment == number) =>
-                {
-                    if index.is_unsettled(&mail.id) {
-                        self.move_to_end(&record, &mut index)?;
-                    } else if index.is_passed_on(&mail.id) {
-                        // Its forward is not sent yet. Settled again behind it, else it would come again after a restart.
-                        let settled = Disposition {
-                            mail_id: mail.id,
-                            action: Action::Forwarded,
-                            reason: "kept for its forward".to_owned(),
-                        };
-                        self.move_to_end(&record, &mut index)?;
-                        self.move_to_end(&Record::Settled(settled), &mut index)?;
-                    } else {
-                        mails.push(mail.id);
-                    }
+        let file = path(&self.settings.directory, next);
+        match RecordLog::open(&file, RECORD_BYTES) {
+            Ok((log, _)) => {
+                self.older.insert(self.number, self.current.len_bytes());
+                self.current = log;
+                self.number = next;
+                Ok(())
+            }
+            Err(error) => {
+                // As long as it is there the current one counts as closed, and must not be appended to.
+                let removed = match fs::remove_file(&file) {
+                    Err(source) if source.kind() != io::ErrorKind::NotFound => Err(source),
+                    _ => sync_directory(&file),
+                };
+                if let Err(source) = removed {
+                    let error = JournalError::Segment { path: file, action: "delete", source };
+                    self.broken = Some(error.to_string().into());
+                    return Err(error);
                 }
-                Record::Queued(_, mail) => {
-                    let key = super::OutboundKey::of(mail);
-                    if index.outbound(&key).is_none_or(|place| place.segment != number) {
-                        continue;
-                    }
-                    if index.is_pending(&key) {
-                        let attempt = index.attempt(&key).cloned();
-                        self.move_to_end(&record, &mut index)?;
-                        if let Some(attempt) = attempt {
-                            self.move_to_end(&Record::Attempted(attempt), &mut index)?;
-                        }
-                    } else {
-                        keys.push(key);
-                    }
-                }
-                Record::Remembered(old_mails, old_keys) => {
-                    mails.extend(old_mails.iter().filter(|id| index.is_remembered(id)));
-                    keys.extend(old_keys.iter().filter(|key| index.is_remembered_key(key)));
-                }
-                _ => {}
+                Err(error.into())
             }
         }
-        for chunk in mails.chunks(REMEMBERED_CHUNK) {
-            self.move_to_end(&Record::Remembered(chunk.to_vec(), Vec::new()), &mut lock(index))?;
-        }
-        for chunk in keys.chunks(REMEMBERED_CHUNK) {
-            self.move_to_end(&Record::Remembered(Vec::new(), chunk.to_vec()), &mut lock(index))?;
-        }
-        self.sync()?;
-        fs::remove_file(&file).map_err(|source| JournalError::Segment {
-            path: file,
-            action: "delete",
-            source,
-        })?;
-        self.older.remove(&number);
-        Ok(())
     }
 
-    fn move_to_end(&mut self, record: &Record, index: &mut Index) -> Result<(), JournalError> {
-        let place = self.append(record)?;
-        index.apply(record, place);
-        Ok(())
+    /// The oldest segment, if it is to be retired: at most half of it is still needed, or it is not more than what is not
+    /// needed of those that may go, and that is a quarter of them. So copying costs at most as much as it frees, a stuck
+    /// mail keeps nothing behind it, and what is all needed is not copied over and over.
+    pub(super) fn retirable(&self, index: &Index) -> Option<u64> {
+        let spare = self.older.len().saturating_sub(self.settings.keep_segments);
+        let (mut dead, mut all) = (0_u64, 0_u64);
+        let (&oldest, &bytes) = self.older.first_key_value().filter(|_| spare > 0)?;
+        let records = |bytes: u64| bytes.saturating_sub(HEADER_BYTES);
+        for (&number, &bytes) in self.older.iter().take(spare) {
+            all = all.saturating_add(records(bytes));
+            dead = dead.saturating_add(records(bytes).saturating_sub(index.live_bytes(number)));
+        }
+        let live = index.live_bytes(oldest);
+        let worth = live.saturating_mul(2) <= records(bytes) || live <= dead && all / 4 <= dead;
+        let room = || room(&self.settings.directory, RETIRE_ROOM_BYTES, live).is_ok();
+        (worth && room()).then_some(oldest)
+    }
+
+    /// The record at a place of this journal.
+    pub(super) fn read(&self, place: Place) -> Result<Option<Record>, JournalError> {
+        read(&self.settings.directory, place)
+    }
+
+    /// Deletes an older segment, of which nothing is needed any more.
+    pub(super) fn delete(&mut self, number: u64) {
+        self.older.remove(&number);
+        self.deleter.delete(path(&self.settings.directory, number));
+    }
+}
+
+/// Deletes files in order, on a thread of its own: a large one takes a while. Waits for it when dropped.
+struct Deleter {
+    files: Option<mpsc::Sender<PathBuf>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Deleter {
+    fn start() -> io::Result<Self> {
+        let (files, due) = mpsc::channel::<PathBuf>();
+        let work = move || {
+            for file in due {
+                if let Err(error) = fs::remove_file(&file) {
+                    // A later segment must not go before an earlier one; after a restart all of them are there.
+                    tracing::error!(path = %file.display(), %error, "journal: cannot delete a segment, keeping all until restart");
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("journal-delete".to_owned()).spawn(work)?;
+        Ok(Self { files: Some(files), thread: Some(thread) })
+    }
+
+    fn delete(&self, file: PathBuf) {
+        let _ = self.files.as_ref().map(|files| files.send(file));
+    }
+}
+
+impl Drop for Deleter {
+    fn drop(&mut self) {
+        self.files.take();
+        let _ = self.thread.take().map(thread::JoinHandle::join);
+    }
+}
+
+/// Whether `bytes` more leave the reserve untouched. A disk that does not tell is not refused.
+pub(super) fn room(directory: &Path, reserve: u64, bytes: u64) -> Result<(), NoRoom> {
+    match free_bytes(directory) {
+        Ok(free) if free < reserve.saturating_add(bytes) => Err(NoRoom { free, reserve }),
+        _ => Ok(()),
     }
 }
 
@@ -220,36 +258,8 @@ fn restore<T>(
 ) -> Result<T, JournalError> {
     let mut failed = None;
     let opened = open(&mut |offset, bytes| match decode(path, bytes) {
-        Ok(record) => index.apply(&record, Place { segment: number, offset, bytes: bytes.len() }),
+        Ok(record) => index.apply(Note::from(&record), Place { segment: number, offset, bytes: bytes.len() }),
         Err(error) => failed = failed.take().or(Some(error)),
     })?;
     failed.map_or(Ok(opened), Err)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mail::MailId;
-
-    #[test]
-    fn a_segment_damaged_since_it_was_opened_is_not_retired() {
-        let dir = tempfile::tempdir().unwrap();
-        let settings =
-            Settings { directory: dir.path().to_owned(), segment_bytes: 1, keep_segments: 0, remembered: 9 };
-        let mut index = Index::new(9);
-        let (mut segments, _) = Segments::open(settings, &mut index).unwrap();
-        let record = Record::Remembered(vec![MailId::of(b"one")], Vec::new());
-        let place = segments.append(&record).unwrap();
-        index.apply(&record, place);
-        segments.sync().unwrap();
-        segments.rotate().unwrap();
-        let first = path(dir.path(), 1);
-        let mut bytes = fs::read(&first).unwrap();
-        bytes[60] ^= 1;
-        fs::write(&first, &bytes).unwrap();
-        let index = Mutex::new(index);
-        let error = segments.retire(1, &index).unwrap_err();
-        assert!(error.to_string().contains("damaged at byte 32,"), "{error}");
-        assert_eq!(fs::read(&first).unwrap(), bytes);
-    }
 }

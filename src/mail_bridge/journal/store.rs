@@ -5,15 +5,18 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
 
 use super::{
     index::{Index, Pending, Place},
     record::{Attempt, OutboundKey, Record, RecordError},
-    segments::{Segments, read},
+    segments::{Segments, read, room},
     writer::Writer,
 };
 use crate::{
@@ -25,6 +28,8 @@ use crate::{
     record_log::RecordLogError,
 };
 
+/// Time after which what could not be written is written again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// Requests that wait for the thread; more wait for room.
 const QUEUE: usize = 1024;
 
@@ -66,12 +71,27 @@ pub enum JournalError {
         /// Which.
         source: RecordError,
     },
-    /// A write failed; nothing is taken any more until the node is restarted.
-    #[error("journal refuses until restart: {0}")]
+    /// A write failed: what was asked for is not on disk. The journal goes on as soon as the disk lets it.
+    #[error("journal cannot write: {0}")]
     Failed(Arc<str>),
+    /// No mail is taken, so that those that are there can be settled.
+    #[error("journal: {0}")]
+    NoRoom(#[from] NoRoom),
     /// The journal was closed.
     #[error("journal is closed")]
     Closed,
+}
+
+/// The disk is nearly full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{free} bytes free on its disk, must keep {reserve} for settlements (journal_reserve_bytes); make room"
+)]
+pub struct NoRoom {
+    /// Free, bytes.
+    pub free: u64,
+    /// Kept free of mails, bytes.
+    pub reserve: u64,
 }
 
 /// How the journal is kept.
@@ -85,6 +105,8 @@ pub struct Settings {
     pub keep_segments: usize,
     /// Mails, and outbound mails, remembered without a segment.
     pub remembered: usize,
+    /// Free space of the disk that mails leave to settlements, outbound mails and attempts, bytes.
+    pub reserve_bytes: u64,
 }
 
 /// What was in the journal.
@@ -154,6 +176,9 @@ pub struct Journal {
     commands: mpsc::Sender<Command>,
     shared: Arc<Shared>,
     directory: PathBuf,
+    reserve_bytes: u64,
+    /// True: what cannot be written is not tried again.
+    giving_up: Arc<watch::Sender<bool>>,
 }
 
 pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -172,7 +197,7 @@ impl Journal {
         events: mpsc::UnboundedSender<Event>,
     ) -> Result<(Self, Restored), JournalError> {
         let mut index = Index::new(settings.remembered);
-        let directory = settings.directory.clone();
+        let (directory, reserve_bytes) = (settings.directory.clone(), settings.reserve_bytes);
         let (segments, torn_bytes) = Segments::open(settings, &mut index)?;
         let restored = Restored {
             unsettled: index.unsettled().map(|(arrival, stored)| Unsettled { arrival, stored }).collect(),
@@ -182,45 +207,59 @@ impl Journal {
         let figures = health::Journal { torn_bytes, ..health::Journal::default() };
         let shared = Arc::new(Shared { index: Mutex::new(index), figures: Mutex::new(figures) });
         let (commands, receiver) = mpsc::channel(QUEUE);
-        let mut writer = Writer { segments, shared: Arc::clone(&shared), events, failed: None };
-        writer.note_figures();
+        let writer = Writer::new(segments, Arc::clone(&shared), events);
         thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run(receiver))
             .map_err(|source| JournalError::Directory { path: directory.clone(), source })?;
-        Ok((Self { commands, shared, directory }, restored))
+        let giving_up = Arc::new(watch::Sender::new(false));
+        Ok((Self { commands, shared, directory, reserve_bytes, giving_up }, restored))
+    }
+
+    /// Whether the disk has room for mails.
+    ///
+    /// # Errors
+    /// If it has not: [`accept`](Self::accept) would refuse.
+    pub fn room(&self) -> Result<(), NoRoom> {
+        room(&self.directory, self.reserve_bytes, 0)
     }
 
     /// Takes a mail. When this returns `Ok`, it is on disk and synced.
     ///
     /// # Errors
-    /// If the journal has failed or is closed.
+    /// If there is no room for it, it cannot be written, or the journal is closed.
     pub async fn accept(&self, mail: AcceptedMail) -> Result<Accepted, JournalError> {
         self.ask(|reply| Command::Accept(mail, reply)).await
     }
 
-    /// Settles a mail; false if it was not unsettled.
+    /// Settles a mail; false if it was not unsettled. Tried again as long as it cannot be written, until
+    /// [`give_up`](Self::give_up).
     ///
     /// # Errors
-    /// If the journal has failed or is closed.
+    /// If it could not be written, or the journal is closed.
     pub async fn settle(&self, disposition: Disposition) -> Result<bool, JournalError> {
-        self.ask(|reply| Command::Settle(disposition, reply)).await
+        self.insist(|reply| Command::Settle(disposition.clone(), reply)).await
     }
 
     /// Takes an outbound mail, unique by its key, queued at `at`.
     ///
     /// # Errors
-    /// If the journal has failed or is closed.
+    /// If it cannot be written, or the journal is closed.
     pub async fn queue(&self, at: SystemTime, mail: OutboundMail) -> Result<Queued, JournalError> {
         self.ask(|reply| Command::Queue(at, mail, reply)).await
     }
 
-    /// Writes down an attempt to send.
+    /// Writes down an attempt to send. Tried again like [`settle`](Self::settle).
     ///
     /// # Errors
-    /// If the journal has failed or is closed.
+    /// If it could not be written, or the journal is closed.
     pub async fn attempted(&self, attempt: Attempt) -> Result<(), JournalError> {
-        self.ask(|reply| Command::Attempted(attempt, reply)).await
+        self.insist(|reply| Command::Attempted(attempt.clone(), reply)).await
+    }
+
+    /// What cannot be written from now on is an error at once: the node shuts down.
+    pub fn give_up(&self) {
+        self.giving_up.send_replace(true);
     }
 
     /// Ends the thread after what was asked before; the directory is free when this returns.
@@ -265,7 +304,8 @@ impl Journal {
 
     /// Its state, for `/diagnostics`.
     pub fn figures(&self) -> health::Journal {
-        lock(&self.shared.figures).clone()
+        let full = self.room().err().map(|no_room| no_room.to_string());
+        health::Journal { full, ..lock(&self.shared.figures).clone() }
     }
 
     fn read(&self, place: impl Fn(&Index) -> Option<Place>) -> Result<Option<Record>, JournalError> {
@@ -279,6 +319,17 @@ impl Journal {
             }
         }
         Ok(None)
+    }
+
+    async fn insist<T>(&self, command: impl Fn(Reply<T>) -> Command) -> Result<T, JournalError> {
+        let mut giving_up = self.giving_up.subscribe();
+        loop {
+            let result = self.ask(&command).await;
+            if !matches!(result, Err(JournalError::Failed(_))) || *giving_up.borrow() {
+                return result;
+            }
+            let _ = timeout(TRY_AGAIN, giving_up.changed()).await;
+        }
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, JournalError> {

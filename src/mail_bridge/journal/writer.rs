@@ -1,99 +1,173 @@
-//! The journal's thread: appends, syncs once for all that wait, then replies (group commit).
+//! The journal's thread: appends, syncs once for all that wait, then replies (group commit). Between requests it retires
+//! old segments, a little at a time.
 
-use std::{sync::Arc, thread};
+use std::{collections::HashSet, sync::Arc, thread};
 
-use tokio::sync::mpsc;
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    oneshot,
+};
 
 use super::{
+    index::{Move, Note, Place},
     record::{OutboundKey, Record},
     segments::Segments,
     store::{Accepted, Command, Event, JournalError, Queued, Reply, Shared, lock},
 };
-use crate::{mail::OutboundMail, mail_bridge::health};
+use crate::{
+    mail::{AcceptedMail, Action, Disposition, MailId, OutboundMail},
+    mail_bridge::{core::Arrival, health},
+};
+
+/// Records looked at, and bytes of them appended anew, in one step of retiring a segment: what a request may wait for.
+const STEP_RECORDS: usize = 2_000;
+const STEP_BYTES: usize = 1024 * 1024;
 
 /// What is told after the sync.
 type Done = Box<dyn FnOnce(Result<(), JournalError>) + Send>;
 
+/// What is appended and not yet synced.
+#[derive(Default)]
+struct Batch {
+    /// For the index, after the sync: what is lost with a failed sync was never known.
+    notes: Vec<(Note, Place)>,
+    accepted: HashSet<MailId>,
+    settled: HashSet<MailId>,
+    queued: HashSet<OutboundKey>,
+    events: Vec<Event>,
+    done: Vec<Done>,
+    /// Bytes of the mails in it.
+    mail_bytes: u64,
+    /// How far the segment that is being retired will be.
+    retired: Option<Step>,
+}
+
+#[derive(Clone, Copy)]
+struct Step {
+    segment: u64,
+    /// Its next record to look at; none: nothing of it is needed any more.
+    next: Option<usize>,
+}
+
 pub(super) struct Writer {
-    pub(super) segments: Segments,
-    pub(super) shared: Arc<Shared>,
-    pub(super) events: mpsc::UnboundedSender<Event>,
-    pub(super) failed: Option<Arc<str>>,
+    segments: Segments,
+    shared: Arc<Shared>,
+    events: mpsc::UnboundedSender<Event>,
+    batch: Batch,
+    retiring: Option<Step>,
+    /// Why nothing more is retired.
+    stuck: Option<String>,
+    /// A write failed, and the journal has not recovered yet.
+    failed: Option<Arc<str>>,
+    /// It cannot recover.
+    dead: bool,
 }
 
 impl Writer {
-    /// Until all handles are gone or one closes.
+    pub(super) fn new(segments: Segments, shared: Arc<Shared>, events: mpsc::UnboundedSender<Event>) -> Self {
+        let batch = Batch::default();
+        let mut writer =
+            Self { segments, shared, events, batch, retiring: None, stuck: None, failed: None, dead: false };
+        writer.note_figures();
+        writer
+    }
+
+    /// Until all handles are gone, one closes, or the journal cannot recover from a failed write.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        while let Some(first) = commands.blocking_recv() {
-            let (mut done, mut events, mut closing) = (Vec::new(), Vec::new(), None);
-            let mut next = Some(first);
-            while let Some(command) = next {
-                if let Command::Close(reply) = command {
-                    closing = Some(reply);
-                    break;
+        self.tidy();
+        loop {
+            let first = if self.retiring.is_some() && self.failed.is_none() {
+                match commands.try_recv() {
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => return,
+                    Ok(command) => Some(command),
                 }
-                done.extend(self.append(command, &mut events));
-                next = commands.try_recv().ok();
-            }
-            if self.failed.is_none()
-                && let Err(error) = self.segments.sync()
-            {
-                self.fail(&error);
-            }
-            // Events and figures before replies: whoever has a reply may rely on them.
-            self.note_figures();
-            if self.failed.is_none() {
-                events.into_iter().for_each(|event| drop(self.events.send(event)));
-            }
-            for done in done {
-                done(self.check());
-            }
-            if self.failed.is_none() && self.segments.is_full() {
-                self.tidy();
-                self.note_figures();
-            }
-            if let Some(closing) = closing {
+            } else {
+                let Some(command) = commands.blocking_recv() else { return };
+                Some(command)
+            };
+            let closing = self.turn(first, &mut commands);
+            if closing.is_some() || self.dead {
                 // The directory is free before the reply.
                 drop(self);
-                let _ = closing.send(());
+                closing.map(|closing| closing.send(()));
                 return;
             }
         }
     }
 
+    /// One batch: appended, synced, told. Gives the reply to be made if the journal is to close.
+    fn turn(
+        &mut self,
+        first: Option<Command>,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Option<oneshot::Sender<()>> {
+        self.recover();
+        // Before the commands: what they change is not in the index yet.
+        self.retire_step();
+        let (mut next, mut closing) = (first, None);
+        while let Some(command) = next {
+            if let Command::Close(reply) = command {
+                closing = Some(reply);
+                break;
+            }
+            let done = self.append(command);
+            self.batch.done.extend(done);
+            // What does not fit waits for the next segment.
+            next = if self.segments.is_full() { None } else { commands.try_recv().ok() };
+        }
+        if self.failed.is_none()
+            && let Err(error) = self.segments.sync()
+        {
+            self.fail(&error);
+        }
+        let batch = std::mem::take(&mut self.batch);
+        if self.failed.is_none() {
+            self.keep(batch.notes, batch.retired);
+        }
+        // Events and figures before replies: whoever has a reply may rely on them.
+        self.note_figures();
+        if self.failed.is_none() {
+            batch.events.into_iter().for_each(|event| drop(self.events.send(event)));
+        }
+        for done in batch.done {
+            done(self.check());
+        }
+        self.tidy();
+        closing
+    }
+
+    /// After a failed write: cuts what was not synced and goes on, however full the disk still is.
+    fn recover(&mut self) {
+        let Some(reason) = self.failed.clone() else { return };
+        match self.segments.recover() {
+            Ok(()) => {
+                tracing::info!(%reason, "journal recovered");
+                self.failed = None;
+            }
+            Err(error) => {
+                tracing::error!(%error, "journal cannot recover and ends");
+                self.failed = Some(error.to_string().into());
+                self.dead = true;
+            }
+        }
+    }
+
     /// Appends what a command needs; its reply comes after the sync.
-    fn append(&mut self, command: Command, events: &mut Vec<Event>) -> Option<Done> {
+    fn append(&mut self, command: Command) -> Option<Done> {
         match command {
-            Command::Accept(mail, reply) => {
-                let id = mail.id;
-                let known = lock(&self.shared.index).knows(&id);
-                if !known {
-                    self.write(&Record::Accepted(mail));
-                    events.extend(lock(&self.shared.index).arrival(&id).map(Event::Accepted));
-                }
-                let result = if known { Accepted::Known } else { Accepted::New };
-                Some(after(reply, result))
-            }
-            Command::Settle(disposition, reply) => {
-                let unsettled = lock(&self.shared.index).is_unsettled(&disposition.mail_id);
-                if unsettled {
-                    self.write(&Record::Settled(disposition));
-                }
-                Some(after(reply, unsettled))
-            }
+            Command::Accept(mail, reply) => self.accept(mail, reply),
+            Command::Settle(disposition, reply) => Some(self.settle(disposition, reply)),
             Command::Queue(at, mail, reply) => {
                 let key = OutboundKey::of(&mail);
-                let new = !lock(&self.shared.index).knows_outbound(&key);
+                let new = !self.batch.queued.contains(&key) && !lock(&self.shared.index).knows_outbound(&key);
                 let record = Record::Queued(at, mail);
-                if new {
-                    self.write(&record);
+                if new && self.write(&record) {
+                    self.batch.queued.insert(key);
                 }
                 if let Record::Queued(_, mail) = record {
-                    events.push(Event::Queued {
-                        new,
-                        key,
-                        mail: OutboundMail { text: String::new(), ..mail },
-                    });
+                    let mail = OutboundMail { text: String::new(), ..mail };
+                    self.batch.events.push(Event::Queued { new, key, mail });
                 }
                 Some(after(reply, if new { Queued::New } else { Queued::Known }))
             }
@@ -105,34 +179,145 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, record: &Record) {
+    fn accept(&mut self, mail: AcceptedMail, reply: Reply<Accepted>) -> Option<Done> {
+        let id = mail.id;
+        // A repetition in this batch waits for the same sync.
+        let known = self.batch.accepted.contains(&id) || lock(&self.shared.index).knows(&id);
+        if !known {
+            let bytes = self.batch.mail_bytes.saturating_add(mail.data.len() as u64);
+            if let Err(no_room) = self.segments.room(bytes) {
+                // The caller may have gone.
+                let _ = reply.send(Err(no_room.into()));
+                return None;
+            }
+            self.batch.mail_bytes = bytes;
+            let arrival = Arrival::of(&mail);
+            if self.write(&Record::Accepted(mail)) {
+                self.batch.accepted.insert(id);
+                self.batch.events.push(Event::Accepted(arrival));
+            }
+        }
+        Some(after(reply, if known { Accepted::Known } else { Accepted::New }))
+    }
+
+    fn settle(&mut self, disposition: Disposition, reply: Reply<bool>) -> Done {
+        let id = disposition.mail_id;
+        let open = self.batch.accepted.contains(&id) || lock(&self.shared.index).is_unsettled(&id);
+        let unsettled = open && !self.batch.settled.contains(&id);
+        if unsettled && self.write(&Record::Settled(disposition)) {
+            self.batch.settled.insert(id);
+        }
+        after(reply, unsettled)
+    }
+
+    /// Whether it was appended.
+    fn write(&mut self, record: &Record) -> bool {
+        if self.failed.is_some() {
+            return false;
+        }
+        match self.segments.append(record) {
+            Ok(place) => self.batch.notes.push((Note::from(record), place)),
+            Err(error) => self.fail(&error),
+        }
+        self.failed.is_none()
+    }
+
+    /// What was appended is on disk.
+    fn keep(&mut self, notes: Vec<(Note, Place)>, retired: Option<Step>) {
+        let mut index = lock(&self.shared.index);
+        notes.into_iter().for_each(|(note, place)| index.apply(note, place));
+        match retired {
+            Some(Step { segment, next: None }) => {
+                index.forget_segment(segment);
+                self.segments.delete(segment);
+                self.retiring = None;
+            }
+            Some(step) => self.retiring = Some(step),
+            None => {}
+        }
+    }
+
+    /// Starts a new segment if this one is full, and retires the oldest if it is time.
+    fn tidy(&mut self) {
         if self.failed.is_some() {
             return;
         }
-        match self.segments.append(record) {
-            // Known from now on: a repetition in this batch waits for the same sync, and after a failed sync nothing
-            // is taken any more.
-            Ok(place) => lock(&self.shared.index).apply(record, place),
-            Err(error) => self.fail(&error),
+        if self.segments.is_full()
+            && let Err(error) = self.segments.rotate()
+        {
+            return self.fail(&error);
+        }
+        if self.retiring.is_none() && self.stuck.is_none() {
+            let segment = self.segments.retirable(&lock(&self.shared.index));
+            self.retiring = segment.map(|segment| Step { segment, next: Some(0) });
+        }
+        self.note_figures();
+    }
+
+    /// Appends anew some of what is still needed of the segment that is being retired. A crash before it is deleted leaves
+    /// both copies, which `Index::apply` allows.
+    fn retire_step(&mut self) {
+        let (Some(Step { segment, next: Some(from) }), None) = (self.retiring, &self.failed) else { return };
+        if let Err(error) = self.retire_some(segment, from) {
+            if self.failed.is_none() {
+                tracing::error!(%error, "journal: cannot retire a segment, keeping all until restart");
+                self.stuck = Some(error.to_string());
+                self.retiring = None;
+            }
+            self.batch.retired = None;
         }
     }
 
-    /// Starts a new segment, and retires the oldest as far as it is time.
-    fn tidy(&mut self) {
-        if let Err(error) = self.segments.rotate() {
-            return self.fail(&error);
-        }
-        loop {
-            let number = self.segments.retirable(&lock(&self.shared.index));
-            let Some(number) = number else { return };
-            if let Err(error) = self.segments.retire(number, &self.shared.index) {
-                return self.fail(&error);
+    fn retire_some(&mut self, segment: u64, from: usize) -> Result<(), JournalError> {
+        let count = STEP_RECORDS.min(self.segments.remembered_in_one());
+        let (moves, mut next) = lock(&self.shared.index).moves(segment, from, count);
+        let (mut mails, mut keys, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
+        for (number, what) in moves {
+            match what {
+                Move::RememberMail(id) => mails.push(id),
+                Move::RememberKey(key) => keys.push(key),
+                Move::Mail(_) | Move::PassedOn(..) | Move::Outbound(..) if bytes > STEP_BYTES => {
+                    next = Some(number);
+                    break;
+                }
+                Move::Mail(place) => {
+                    bytes = bytes.saturating_add(place.bytes);
+                    self.move_to_end(place)?;
+                }
+                Move::PassedOn(mail_id, place) => {
+                    // Its forward is not sent yet. Settled again behind it, else it would come again after a restart.
+                    let reason = "kept for its forward".to_owned();
+                    bytes = bytes.saturating_add(place.bytes);
+                    self.move_to_end(place)?;
+                    self.write(&Record::Settled(Disposition { mail_id, action: Action::Forwarded, reason }));
+                }
+                Move::Outbound(place, attempt) => {
+                    bytes = bytes.saturating_add(place.bytes);
+                    self.move_to_end(place)?;
+                    if let Some(attempt) = attempt {
+                        self.write(&Record::Attempted(attempt));
+                    }
+                }
             }
         }
+        if !mails.is_empty() || !keys.is_empty() {
+            self.write(&Record::Remembered(mails, keys));
+        }
+        self.batch.retired = Some(Step { segment, next });
+        Ok(())
+    }
+
+    fn move_to_end(&mut self, place: Place) -> Result<(), JournalError> {
+        if let Some(record) = self.segments.read(place)? {
+            self.write(&record);
+        }
+        Ok(())
     }
 
     fn fail(&mut self, error: &JournalError) {
-        tracing::error!(%error, "journal failed; refusing everything until restart");
+        tracing::error!(%error, "journal: a write failed");
+        // Begun anew when there is room; what was moved has its new place.
+        self.retiring = None;
         self.failed = Some(error.to_string().into());
     }
 
@@ -140,15 +325,16 @@ impl Writer {
         self.failed.as_ref().map_or(Ok(()), |reason| Err(JournalError::Failed(Arc::clone(reason))))
     }
 
-    pub(super) fn note_figures(&mut self) {
+    fn note_figures(&mut self) {
         let unsettled = lock(&self.shared.index).unsettled_count();
         let mut figures = lock(&self.shared.figures);
         *figures = health::Journal {
             segments: self.segments.count(),
             bytes: self.segments.bytes(),
             unsettled,
-            torn_bytes: figures.torn_bytes,
             failed: self.failed.as_deref().map(str::to_owned),
+            stuck: self.stuck.clone(),
+            ..figures.clone()
         };
     }
 }
@@ -169,27 +355,100 @@ fn after<T: Send + 'static>(reply: Reply<T>, value: T) -> Done {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path, time::SystemTime};
+
     use super::*;
-    use crate::mail_bridge::journal::{Settings, index::Index};
+    use crate::{
+        mail::{Envelope, Source},
+        mail_bridge::journal::{Settings, index::Index},
+    };
+
+    fn writer(directory: &Path) -> Writer {
+        let settings = Settings {
+            directory: directory.to_owned(),
+            segment_bytes: 1,
+            keep_segments: 0,
+            remembered: 9,
+            reserve_bytes: 0,
+        };
+        let mut index = Index::new(9);
+        let (segments, _) = Segments::open(settings, &mut index).unwrap();
+        let shared = Arc::new(Shared { index: index.into(), ..Shared::default() });
+        Writer::new(segments, shared, mpsc::unbounded_channel().0)
+    }
+
+    fn mail(data: &str) -> AcceptedMail {
+        let envelope = Envelope {
+            source: Source::Smtp,
+            peer: [127, 0, 0, 1].into(),
+            helo: String::new(),
+            mail_from: String::new(),
+            rcpt_to: Vec::new(),
+        };
+        let data = data.as_bytes().to_vec();
+        AcceptedMail { id: MailId::of(&data), received_at: SystemTime::UNIX_EPOCH, envelope, data }
+    }
+
+    /// One request, and what the thread does after it until it waits for the next.
+    fn take(
+        writer: &mut Writer,
+        command: impl FnOnce(Reply<Accepted>) -> Command,
+    ) -> Result<Accepted, JournalError> {
+        let (reply, mut result) = oneshot::channel();
+        let (_none, mut commands) = mpsc::channel(1);
+        writer.turn(Some(command(reply)), &mut commands);
+        while writer.retiring.is_some() {
+            writer.turn(None, &mut commands);
+        }
+        result.try_recv().unwrap()
+    }
 
     #[test]
     fn a_thread_that_panics_is_a_journal_that_has_failed() {
         let dir = tempfile::tempdir().unwrap();
-        let settings = Settings {
-            directory: dir.path().to_owned(),
-            segment_bytes: 4096,
-            keep_segments: 1,
-            remembered: 1,
-        };
-        let (segments, _) = Segments::open(settings, &mut Index::new(1)).unwrap();
-        let shared = Arc::new(Shared::default());
-        let (events, _events) = mpsc::unbounded_channel();
-        let writer = Writer { segments, shared: Arc::clone(&shared), events, failed: None };
+        let writer = writer(dir.path());
+        let shared = Arc::clone(&writer.shared);
         let thread = thread::spawn(move || {
             let _writer = writer;
             panic!("on purpose");
         });
         assert!(thread.join().is_err());
         assert_eq!(lock(&shared.figures).failed.as_deref(), Some("its thread panicked"));
+    }
+
+    #[test]
+    fn a_needed_record_damaged_since_it_was_written_is_not_retired() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path());
+        take(&mut writer, |reply| Command::Accept(mail("needed"), reply)).unwrap();
+        let first = dir.path().join("0000000001.log");
+        let mut bytes = fs::read(&first).unwrap();
+        let at = bytes.windows(6).position(|window| window == b"needed").unwrap();
+        bytes[at] ^= 1;
+        fs::write(&first, &bytes).unwrap();
+        // Enough that is not needed behind it.
+        for n in 0..9 {
+            let mail = mail(&n.to_string());
+            let (reply, _) = oneshot::channel();
+            let disposition =
+                Disposition { mail_id: mail.id, action: crate::mail::Action::Ignored, reason: String::new() };
+            take(&mut writer, |reply| Command::Accept(mail, reply)).unwrap();
+            writer.turn(Some(Command::Settle(disposition, reply)), &mut mpsc::channel(1).1);
+        }
+        assert_eq!(fs::read(&first).unwrap(), bytes);
+        let stuck = lock(&writer.shared.figures).stuck.clone().unwrap();
+        assert!(stuck.contains("damaged at byte 32,"), "{stuck}");
+        take(&mut writer, |reply| Command::Accept(mail("goes on"), reply)).unwrap();
+    }
+
+    #[test]
+    fn mails_that_would_cut_into_the_reserve_are_refused_and_repetitions_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path());
+        take(&mut writer, |reply| Command::Accept(mail("one"), reply)).unwrap();
+        writer.segments.set_reserve(1 << 50);
+        let refused = take(&mut writer, |reply| Command::Accept(mail("two"), reply));
+        assert!(matches!(refused, Err(JournalError::NoRoom(_))), "{refused:?}");
+        assert_eq!(take(&mut writer, |reply| Command::Accept(mail("one"), reply)).unwrap(), Accepted::Known);
     }
 }

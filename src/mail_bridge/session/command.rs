@@ -5,7 +5,9 @@
 
 use smtp_proto::{Error, MAIL_BODY_7BIT, MAIL_BODY_8BITMIME, MAIL_SMTPUTF8, MailFrom, RcptTo, Request};
 
-use super::{COMMAND_LINE_BYTES, DataReader, JUNK_COMMANDS, Phase, RECIPIENTS_OVER, Session, Transaction};
+use super::{
+    COMMAND_LINE_BYTES, DataReader, JUNK_COMMANDS, NO_ROOM, Phase, RECIPIENTS_OVER, Session, Transaction,
+};
 use crate::mail::Source;
 
 /// Bound of an address, bytes; that of `Mail.msg`. RFC 5321 section 4.5.3.1.3 demands 254.
@@ -142,6 +144,8 @@ impl Session {
             self.refuse("553 5.1.7 sender address is not supported");
         } else if !from.address.is_ascii() && !utf8 {
             self.refuse("553 5.6.7 address needs SMTPUTF8");
+        } else if !self.room {
+            self.junk(NO_ROOM);
         } else {
             let mail_from = from.address.clone().into_owned();
             self.transaction = Some(Transaction { mail_from, rcpt_to: Vec::new(), utf8 });

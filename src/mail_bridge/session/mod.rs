@@ -26,6 +26,9 @@ const JUNK_COMMANDS: u32 = 100;
 /// its list all the same (RFC 5321 section 4.5.3.1.10), so that they are no errors.
 const RECIPIENTS_OVER: u32 = 10_000;
 
+/// Reply to a mail that the disk has no room for.
+const NO_ROOM: &str = "452 4.3.1 no room for mails now, try again later";
+
 /// Bounds of a session, from the parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -68,6 +71,8 @@ pub enum Verdict {
     Stored(MailId),
     /// It is not; the client shall try again.
     TryAgain,
+    /// It is not, as the disk has no room for it.
+    NoRoom,
 }
 
 /// Why the server ends a session.
@@ -119,6 +124,8 @@ pub struct Session {
     mails: u32,
     texts: u64,
     steps: u64,
+    /// Whether a mail would be taken.
+    room: bool,
 }
 
 impl Session {
@@ -141,6 +148,7 @@ impl Session {
             mails: 0,
             texts: 0,
             steps: 0,
+            room: true,
         };
         let name = match protocol {
             Source::Smtp => "ESMTP",
@@ -181,8 +189,14 @@ impl Session {
             self.reply_to_data(&match verdict {
                 Verdict::Stored(id) => format!("250 2.6.0 journaled as {id}"),
                 Verdict::TryAgain => "451 4.3.0 cannot be journaled now, try again later".to_owned(),
+                Verdict::NoRoom => NO_ROOM.to_owned(),
             });
         }
+    }
+
+    /// Whether there is room for a mail now; while there is none, MAIL gets 452.
+    pub fn set_room(&mut self, room: bool) {
+        self.room = room;
     }
 
     /// Ends the session with 421.

@@ -216,3 +216,17 @@ proptest! {
         prop_assert_eq!(&mails[0].data, b".hi\r\n");
     }
 }
+
+#[test]
+fn without_room_mail_and_data_get_452_and_the_session_goes_on() {
+    let mut session = session(Source::Smtp);
+    session.set_room(false);
+    assert_eq!(codes(&mut session, "EHLO c\r\nMAIL FROM:<>\r\nMAIL FROM:<>\r\nNOOP\r\n"), "250 452 452 250");
+    session.set_room(true);
+    assert_eq!(codes(&mut session, "MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n"), "250 250 354");
+    let mut input = &b"hi\r\n.\r\n"[..];
+    assert!(matches!(session.receive(&mut input), Progress::Mail(_)));
+    session.verdict(Verdict::NoRoom);
+    assert!(session.take_output().starts_with(b"452 4.3.1 "));
+    assert_eq!(codes(&mut session, "NOOP\r\n"), "250");
+}

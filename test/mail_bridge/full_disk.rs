@@ -1,0 +1,157 @@
+//! What happens when the disk has no room, and when it has room again: nothing acknowledged is lost, and what is there can
+//! be settled without a restart.
+
+use std::process::Command;
+
+use posthorn::{
+    health::Level,
+    mail::{Action, OutboundKind},
+    mail_bridge::{
+        bridge::{Bridge, Submitted},
+        outbox::DeliveryState,
+    },
+    params::Value,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::support::{Talk, answer, deliver, disposition, soon, start, start_publishing};
+
+/// More than any disk has.
+const ALL: (&str, Value) = ("journal_reserve_bytes", Value::Int(1 << 50));
+const LIMITED: &str = "POSTHORN_TEST_LIMITED";
+
+/// Runs the calling test again, alone in a process in which a write beyond the limit is an error instead of a signal.
+/// True: this is that process.
+fn limited(name: &str) -> bool {
+    if std::env::var_os(LIMITED).is_some() {
+        return true;
+    }
+    let ran = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("mail_bridge::full_disk::{name}"), "--nocapture"])
+        .env(LIMITED, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(
+        ran.status.success() && said.contains("1 passed"),
+        "{said}\n{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    false
+}
+
+/// No file of this process may grow beyond so many bytes: what a full disk is to an append.
+fn limit(bytes: Option<u64>) {
+    let maximum = getrlimit(Resource::Fsize).maximum;
+    setrlimit(Resource::Fsize, Rlimit { current: bytes.or(maximum), maximum }).unwrap();
+}
+
+fn failed(bridge: &Bridge) -> Option<String> {
+    bridge.handle().state().journal.failed
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    soon(async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Sends a mail and gives the reply to it.
+async fn offer(bridge: &Bridge, data: &str) -> String {
+    let mut talk = Talk::connect(bridge.smtp_addr().unwrap()).await;
+    talk.begin("EHLO client.test").await;
+    talk.send(&format!("{data}.\r\n")).await;
+    talk.reply().await
+}
+
+#[tokio::test]
+async fn a_write_that_fails_is_told_and_the_journal_goes_on_when_there_is_room() {
+    if !limited("a_write_that_fails_is_told_and_the_journal_goes_on_when_there_is_room") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    let id = deliver(&bridge, "before\r\n").await;
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
+
+    let segment = dir.path().join("0000000001.log");
+    limit(Some(std::fs::metadata(&segment).unwrap().len()));
+    let reply = offer(&bridge, &"lost\r\n".repeat(1000)).await;
+    assert!(reply.starts_with("451 4.3.0"), "{reply}");
+    assert!(failed(&bridge).is_some());
+    // A settlement finds no room either, and waits for it.
+    bridge.handle().disposition(disposition(id, Action::Rejected)).await.unwrap();
+    let reply = offer(
+        &bridge,
+        "lost as well, with more bytes than a settlement has in its record, so that it has no room\r\n",
+    )
+    .await;
+    assert!(reply.starts_with("451 4.3.0"), "{reply}");
+
+    limit(None);
+    until(|| bridge.handle().state().journal.unsettled == 0).await;
+    assert_eq!(failed(&bridge), None);
+    deliver(&bridge, "after\r\n").await;
+    assert!(bridge.drain().await);
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().data, b"after\r\n");
+    assert_eq!(bridge.handle().state().journal.unsettled, 1);
+    assert_eq!(bridge.handle().state().journal.torn_bytes, 0);
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_recover_ends_the_bridge() {
+    if !limited("a_journal_that_cannot_recover_ends_the_bridge") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (mut bridge, _streams) = start(dir.path(), &[]).await;
+    deliver(&bridge, "before\r\n").await;
+    let segment = dir.path().join("0000000001.log");
+    limit(Some(std::fs::metadata(&segment).unwrap().len()));
+    std::fs::rename(&segment, dir.path().join("elsewhere")).unwrap();
+    for _ in 0..2 {
+        let reply = offer(&bridge, &format!("{}\r\n", "x".repeat(500))).await;
+        assert!(reply.starts_with("451 4.3.0"), "{reply}");
+    }
+    soon(bridge.ended()).await;
+    assert!(failed(&bridge).unwrap().contains("cannot find"), "{:?}", failed(&bridge));
+    assert!(!bridge.drain().await);
+}
+
+#[tokio::test]
+async fn under_the_reserve_mails_are_refused_and_those_there_are_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, _streams) = start(dir.path(), &[]).await;
+    let id = deliver(&bridge, "question\r\n").await;
+    assert!(bridge.drain().await);
+
+    let (bridge, mut streams) = start_publishing(dir.path(), &[ALL]).await;
+    let handle = bridge.handle();
+    for address in [bridge.smtp_addr(), bridge.lmtp_addr()] {
+        let mut talk = Talk::connect(address.unwrap()).await;
+        let hello = if address == bridge.smtp_addr() { "EHLO c" } else { "LHLO c" };
+        talk.say(hello, "250").await;
+        talk.say("MAIL FROM:<ada@x.test>", "452 4.3.1").await;
+        // No error of the client's: the session goes on.
+        talk.say("RSET", "250").await;
+    }
+    let status = handle.status();
+    assert_eq!((status[0].level, status[1].level), (Level::Error, Level::Error));
+    assert!(status[0].message.contains("(journal_reserve_bytes); make room"), "{}", status[0].message);
+
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
+    assert_eq!(handle.outbound(answer(id, OutboundKind::Answer)).await.unwrap(), Submitted::New);
+    for state in [DeliveryState::Queued, DeliveryState::Deferred] {
+        assert_eq!(soon(streams.deliveries.recv()).await.unwrap().state, state);
+    }
+    handle.disposition(disposition(id, Action::Answered)).await.unwrap();
+    until(|| handle.state().journal.unsettled == 0).await;
+    drop((bridge, handle, streams));
+    assert_eq!(start(dir.path(), &[]).await.0.handle().state().journal.unsettled, 0);
+}
