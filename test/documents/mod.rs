@@ -4,6 +4,7 @@
 mod help;
 mod interfaces;
 mod one_home;
+mod orders;
 mod readme;
 mod security;
 mod settings;
