@@ -39,7 +39,7 @@ fn orders() -> Vec<VehicleCommand> {
             key.sign(&mut order);
         }
         orders.push(order.clone());
-        if digit(3, 3) == 0 {
+        if digit(3, 2) == 0 {
             orders.push(order);
         }
     }
