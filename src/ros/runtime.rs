@@ -138,10 +138,19 @@ fn create_context() -> Result<r2r::Context, NodeError> {
         Ok(context) => Ok(context?),
         Err(panic) => {
             let words = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-            // rcl adds the place in its own source.
-            let words = words.split(", at ./").next().unwrap_or_default().to_owned();
-            Err(ArgumentError::Refused(words).into())
+            Err(ArgumentError::Refused(without_places(&words).to_owned()).into())
         }
+    }
+}
+
+/// rcl's words without the places in its own source behind them: `, at /src/parser.c:271, at /src/arguments.c:415`.
+fn without_places(words: &str) -> &str {
+    let place = |place: &str| {
+        place.rsplit_once(".c:").is_some_and(|(_, line)| line.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    match words.rsplit_once(", at ") {
+        Some((rest, last)) if place(last) => without_places(rest),
+        _ => words,
     }
 }
 
@@ -220,6 +229,14 @@ mod tests {
         assert_eq!(own("node --help"), "node --help");
         assert_eq!(own("node --ros-args -p a:=1"), "node");
         assert_eq!(own("node --ros-args -r b:=c -- --version"), "node --version");
+    }
+
+    #[test]
+    fn rcl_s_words_end_before_the_places_in_its_source() {
+        let words = "params file 'look, at me.yaml'. Error opening YAML file";
+        let placed = format!("{words}, at /project/src/parser.c:271, at ./src/rcl/arguments.c:415");
+        assert_eq!(without_places(&placed), words);
+        assert_eq!(without_places(words), words);
     }
 
     #[test]

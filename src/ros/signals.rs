@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
 
@@ -20,6 +20,9 @@ use super::lock;
 
 /// Signals this close together are one request: Ctrl-C reaches a node from the terminal, and again from `ros2 launch`.
 const ONE_REQUEST: Duration = Duration::from_millis(500);
+
+/// How long a line in the log may take.
+const LOG_PATIENCE: Duration = Duration::from_millis(200);
 
 /// When the node is to end.
 #[derive(Clone, Debug)]
@@ -56,12 +59,13 @@ impl Signals {
                 }
                 match answer(&mut first, Instant::now()) {
                     Answer::Drain => {
-                        tracing::info!("{}: draining", if signal == SIGINT { "SIGINT" } else { "SIGTERM" });
+                        let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
+                        in_time(move || tracing::info!("{name}: draining"));
                         let _ = requested.send(true);
                     }
                     Answer::Same => {}
                     Answer::End => {
-                        tracing::error!("second signal: not drained");
+                        in_time(|| tracing::error!("second signal: not drained"));
                         low_level::exit(1);
                     }
                 }
@@ -78,6 +82,17 @@ impl Signals {
     pub(super) fn release(self) {
         *lock(&self.ending) = true;
     }
+}
+
+/// Writes to the log, and goes on without it if it hangs, as when nobody reads standard error any more.
+fn in_time(log: impl FnOnce() + Send + 'static) {
+    let (written, wait) = mpsc::channel();
+    std::thread::spawn(move || {
+        log();
+        // Nobody waits any more.
+        let _ = written.send(());
+    });
+    let _ = wait.recv_timeout(LOG_PATIENCE);
 }
 
 #[derive(Debug, PartialEq)]

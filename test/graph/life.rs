@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    process::Command,
+    io::Write,
+    process::{Child, Command},
     time::Duration,
 };
 
@@ -12,6 +13,7 @@ use serde_json::Value;
 use super::alone;
 use crate::testbed::{
     domain::Domain,
+    executable,
     node::Node,
     observer::Observer,
     posthorn::{Posthorn, SENDER, id_of},
@@ -155,16 +157,17 @@ fn a_signal_that_comes_twice_at_once_drains_every_node() {
     let _alone = alone();
     let (domain, state) = (Domain::take(), tempfile::tempdir().unwrap());
     let directory = |name: &str| state.path().join(name).display().to_string();
-    let (journal, evidence) = (directory("journal"), directory("evidence"));
+    let (journal, evidence, orders) = (directory("journal"), directory("evidence"), directory("orders"));
     let bridge = [
         ("smtp_listen", "\"127.0.0.1:0\""),
         ("lmtp_listen", "\"\""),
         ("journal_directory", journal.as_str()),
     ];
     let authenticator = [("state_directory", evidence.as_str())];
+    let chatbot = [("state_directory", orders.as_str())];
     let mut ends: BTreeMap<String, usize> = BTreeMap::new();
     for _ in 0..ROUNDS {
-        let parameters: [&[(&str, &str)]; 5] = [&bridge, &authenticator, &[], &[], &[]];
+        let parameters: [&[(&str, &str)]; 5] = [&bridge, &authenticator, &chatbot, &[], &[]];
         let starts = NODES.iter().zip(parameters);
         let mut nodes: Vec<_> =
             starts.map(|(name, parameters)| Node::start(name, &domain, parameters)).collect();
@@ -210,6 +213,41 @@ fn a_later_signal_ends_a_node_that_is_draining() {
             assert!(node.log().contains("SIGINT: draining"), "{}", node.log());
             assert!(node.log().trim_end().ends_with("second signal: not drained"), "{}", node.log());
         }
+    }
+}
+
+/// launch was stopped, or a terminal holds its output: nobody reads what the node writes, and the pipe is full.
+#[test]
+fn a_node_whose_log_hangs_ends_at_the_second_signal() {
+    /// What Linux gives a pipe (pipe(7)).
+    const CAPACITY: usize = 65_536;
+    let _alone = alone();
+    let (domain, state) = (Domain::take(), tempfile::tempdir().unwrap());
+    let (_unread, mut log) = std::io::pipe().unwrap();
+    log.write_all(&[b'.'; CAPACITY]).unwrap();
+    let mut command = Command::new(executable("chatbot"));
+    command.envs(domain.environment()).env("XDG_STATE_HOME", state.path()).stderr(log);
+    let mut node = Killed(command.spawn().unwrap());
+    drop(command);
+    let pid = node.0.id();
+    wait_for("a thread of the node hangs in a write", || {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let mut waits = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("wchan")).ok());
+        waits.any(|wait| wait.ends_with("pipe_write")).then_some(())
+    });
+    let script = format!("kill -INT {pid}; sleep 0.8; kill -TERM {pid}");
+    assert!(Command::new("sh").arg("-c").arg(script).status().unwrap().success());
+    let status = wait_for("the node ends", || node.0.try_wait().unwrap());
+    assert_eq!(status.code(), Some(1), "{status}");
+}
+
+/// A process that does not outlive the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
