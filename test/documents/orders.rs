@@ -21,13 +21,13 @@ const NOW_S: u64 = 1_700_000_000;
 fn orders() -> Vec<VehicleCommand> {
     let key = OrderKey::from_bytes([1; 32]);
     let mut orders = Vec::new();
-    for number in 0..150u64 {
+    for number in 0..220u64 {
         // A fixed walk over few ids, dates and commands, so that they meet.
         let scattered = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let digit = |place: u32, of: u64| scattered / 7u64.pow(place) % of;
         let age = if digit(5, 29) == 0 { 1000 } else { 500 - number + digit(0, 30) };
         let mut order = VehicleCommand {
-            command_id: [u8::try_from((number + digit(4, 12)) % 90).expect("small"); 32],
+            command_id: [u8::try_from((number + digit(4, 12)) % 120).expect("small"); 32],
             mail_id: MailId::of(&[1]),
             vehicle: "truck_1".into(),
             command: if digit(1, 2) == 0 { vehicle::Command::Stop } else { vehicle::Command::Resume },
