@@ -132,11 +132,23 @@ fn a_mail_that_can_be_read_in_two_ways_is_malformed() {
     let garbage = format!("garbage\r\n{signed}");
     let no_from = MAIL.split_once("\r\n").unwrap().1.to_owned();
     let empty_from = format!("From: \r\n{no_from}");
+    // Signed as absent, and read.
+    let unsigned = MAIL.replace("Subject: Where is vehicle 7?\r\n", "");
+    let unsigned = String::from_utf8(scene.domain.sign(&unsigned)).unwrap();
+    let spaced = format!("Subject : Where is vehicle 8?\r\n{unsigned}");
     let returns = signed.replace("<1@", "<1\r@");
     let many_fields = format!("{}{signed}", "X: y\r\n".repeat(1001));
-    for mail in
-        [second_subject, garbage, returns, no_from, empty_from, many_fields, String::new(), "\r\nbody".into()]
-    {
+    for mail in [
+        second_subject,
+        garbage,
+        spaced,
+        returns,
+        no_from,
+        empty_from,
+        many_fields,
+        String::new(),
+        "\r\nbody".into(),
+    ] {
         let checked = scene.check(&mail);
         assert_eq!((checked.dmarc, checked.from.as_deref()), (PermError, Option::None), "{mail}");
         assert!(checked.reason.starts_with("The mail is malformed"), "{}", checked.reason);

@@ -64,12 +64,13 @@ pub(super) fn own<'a>(text: &'a str, sender: &str) -> Option<Own<'a>> {
     if all.len() > MAX_LINES || text.lines().nth(MAX_LINES).is_some() {
         return None;
     }
+    let sender = sender.to_lowercase();
     let mut own = Own::default();
     let mut following = all.iter().skip(1).copied().map(Some).chain([None]);
     if let Some(end) = all.iter().position(|line| is_end(line, following.next().flatten())) {
         let below = all.split_off(end);
         if below.first() == Some(&"--") {
-            own.aside = below_signature(&below, sender);
+            own.aside = below_signature(&below, &sender);
         }
     }
     // Backwards, because "On … wrote:" is told by the quote that follows it; clients wrap it into two lines.
@@ -97,7 +98,7 @@ pub(super) fn own<'a>(text: &'a str, sender: &str) -> Option<Own<'a>> {
             }
             continue;
         }
-        own.lines.extend(meaningful(line, sender));
+        own.lines.extend(meaningful(line, &sender));
     }
     own.lines.extend(attribution);
     own.lines.reverse();
@@ -117,7 +118,6 @@ fn is_end(line: &str, next: Option<&str>) -> bool {
 fn below_signature<'a>(lines: &[&'a str], sender: &str) -> Vec<&'a str> {
     let lines: Vec<_> =
         lines.iter().copied().filter(|line| *line != "--" && !line.starts_with('>')).collect();
-    let sender = sender.to_lowercase();
     let is_named = |line: &str| {
         let line = line.to_lowercase();
         sender.split_whitespace().any(|part| part.len() > 2 && tokens(&line).any(|token| token == part))
@@ -167,10 +167,13 @@ fn sentences(line: &str) -> Vec<&str> {
     sentences.flatten().filter(|sentence| !sentence.is_empty()).collect()
 }
 
+/// `sender` is in lower case.
 fn is_courtesy(line: &str, sender: &str) -> bool {
+    if line.len() > MAX_REQUEST_BYTES {
+        return false;
+    }
     let line = without_links(line).to_lowercase();
     let line = line.trim_end_matches(|c: char| PUNCTUATION.contains(&c) || c.is_whitespace());
-    let sender = sender.to_lowercase();
     let is_name = |words: &str| {
         let words = words.trim_start_matches(|c: char| c.is_whitespace() || ",-–—/".contains(c));
         words.split_whitespace().all(|word| sender.split_whitespace().any(|part| part == word))

@@ -117,7 +117,10 @@ fn fields() -> Vec<String> {
     fields.push("Content-Type : text/html".into());
     fields.push("content-type:\r\n\ttext/html".into());
     for encoding in ["7bit", "base64", "quoted-printable", "x-unknown"] {
-        fields.push(format!("Content-Transfer-Encoding: {encoding}"));
+        for name in ["Content-Transfer-Encoding", "content-transfer-encoding ", "Content-Transfer-Encoding\t"]
+        {
+            fields.push(format!("{name}: {encoding}"));
+        }
     }
     for disposition in ["inline", "attachment", "inline; filename=a"] {
         fields.push(format!("Content-Disposition: {disposition}"));
@@ -176,7 +179,7 @@ fn split(mail: &[u8]) -> (Vec<String>, String) {
 }
 
 /// Every mail that differs in one header field: one more at the top or the bottom, one less, or another in its place.
-fn changed(mail: &[u8]) -> Vec<Vec<u8>> {
+fn changed(mail: &[u8], fields: &[String]) -> Vec<Vec<u8>> {
     let (lines, body) = split(mail);
     let join = |lines: &[String]| (lines.join("\r\n") + &body).into_bytes();
     let mut all = Vec::new();
@@ -186,7 +189,7 @@ fn changed(mail: &[u8]) -> Vec<Vec<u8>> {
         rest
     };
     all.extend((0..lines.len()).map(|at| join(&removed(at))));
-    for field in fields() {
+    for field in fields {
         for at in [0, lines.len()] {
             let mut more = lines.clone();
             more.insert(at, field.clone());
@@ -211,7 +214,7 @@ fn a_signed_order_with_any_header_field_changed_is_the_same_order_or_none() {
     for mail in orders(&scene) {
         let was = given(&scene, &mail);
         assert!(was.is_some(), "{}", String::from_utf8_lossy(&mail));
-        for mail in changed(&mail) {
+        for mail in changed(&mail, &fields()) {
             let is = given(&scene, &mail);
             assert!(is.is_none() || is == was, "{is:?}\n{}", String::from_utf8_lossy(&mail));
             *if is.is_some() { &mut same } else { &mut none } += 1;
@@ -224,8 +227,13 @@ fn a_signed_order_with_any_header_field_changed_is_the_same_order_or_none() {
 #[test]
 fn a_signed_mail_that_orders_nothing_orders_nothing_with_any_header_field_changed() {
     let scene = Scene::new();
+    // Those that can change what is read; all others are in the test above.
+    let mut fields = fields();
+    fields.retain(|field| {
+        ["content-", "mime-", "subject", "no field"].iter().any(|name| field.to_lowercase().starts_with(name))
+    });
     for mail in no_orders(&scene) {
-        for mail in [vec![mail.clone()], changed(&mail)].concat() {
+        for mail in [vec![mail.clone()], changed(&mail, &fields)].concat() {
             assert_eq!(given(&scene, &mail), None, "{}", String::from_utf8_lossy(&mail));
         }
     }
@@ -247,7 +255,7 @@ proptest! {
         let mut mail = which.get(&all).clone();
         let was = given(&scene, &mail);
         for change in changes {
-            let all = changed(&mail);
+            let all = changed(&mail, &fields());
             mail = change.get(&all).clone();
         }
         if let Some((at, byte)) = byte {

@@ -12,13 +12,14 @@ use crate::{
 const MAX_BYTES: usize = 2000;
 /// A line of so few words with a word of command in it is an order in a hurry ("STOP ALL TRUCKS NOW").
 const SHORT: usize = 6;
-/// What people write for it. Beside the words themselves they count only next to something like a vehicle.
+/// What people write for it. Other words than the first of each count only in a line with something like a vehicle, and not
+/// in a question.
 const WORDS: &[(Command, &[&str])] = &[
     (
         Command::Stop,
         &[
             "stop", "stops", "stopp", "stoppe", "stoppen", "halt", "halte", "anhalten", "pause", "brake",
-            "freeze", "park", "arrete", "arrête", "arrêter", "arrêtez", "stoppez", "alto", "para", "detener",
+            "freeze", "arrete", "arrête", "arrêter", "arrêtez", "stoppez", "detener",
         ],
     ),
     (
@@ -27,10 +28,7 @@ const WORDS: &[(Command, &[&str])] = &[
             "resume",
             "continue",
             "restart",
-            "start",
             "proceed",
-            "go",
-            "weiter",
             "weiterfahren",
             "fortsetzen",
             "reprendre",
@@ -75,7 +73,8 @@ fn of_line(line: &str) -> Option<Seeming> {
     let begins =
         before.iter().all(|word| ["please", "now", "urgent", "emergency", "posthorn"].contains(word));
     let second = after.get(1).filter(|word| plain && begins && tokens.len() == at + 2 && is_name(word));
-    (vehicle.is_some() || plain && (begins || tokens.len() <= SHORT))
+    let asks = !plain && line.contains('?');
+    (!asks && vehicle.is_some() || plain && (begins || tokens.len() <= SHORT))
         .then(|| Seeming { command, vehicle: vehicle.or_else(|| second.map(|word| (*word).to_owned())) })
 }
 
@@ -155,6 +154,8 @@ mod tests {
             "We waited for two hours at the bus stop by the old church yesterday",
             "They continue the works on the bridge until Friday, as far as I know",
             "I will start at nine",
+            "Did truck_1 continue on its way?",
+            "When did truck_1 start?",
         ] {
             assert_eq!(shown(line), None, "{line}");
         }

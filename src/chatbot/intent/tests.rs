@@ -259,6 +259,23 @@ fn says_what_should_have_been_written() {
     }
 }
 
+/// Texts that take as many looks as possible.
+#[test]
+fn a_long_text_is_read_in_time() {
+    for unit in
+        ["a. ", "a\n", "thanks, ", "please ", "On a wrote:\n> b\n", "<http", "-- \n", "Hi: stop truck_1! "]
+    {
+        let mut mail = mail("stop truck_1", &unit.repeat(262_144 / unit.len()));
+        mail.from = vec![Address { name: "b ".repeat(499), address: "anna@example.org".into() }];
+        let start = std::time::Instant::now();
+        let read = super::read(&mail);
+        println!("{unit:?} {:?}", start.elapsed());
+        // A debug build on a busy machine takes a tenth of that.
+        assert!(start.elapsed().as_secs() < 10, "{unit:?}: {:?}", start.elapsed());
+        assert!(!matches!(read, Ok(Request::Order(..))), "{unit:?}: {read:?}");
+    }
+}
+
 #[test]
 fn an_order_beside_a_question_is_not_answered_as_a_question() {
     assert_eq!(read("", "status truck_1\nand stop the truck 1, it burns"), Err(Unclear::Inexact));
