@@ -102,8 +102,9 @@ fn subscribe(node: &mut r2r::Node, argument: &str) -> Result<(String, Messages),
     let [topic, type_name, qos] = argument.split('=').collect::<Vec<_>>()[..] else {
         return Err(format!("argument {argument:?}: must be TOPIC=TYPE=QOS").into());
     };
-    let known = [Qos::Event, Qos::State, Qos::Sensor].into_iter().find(|known| known.name() == qos);
-    let profile = known.ok_or(format!("QoS {qos:?}: must be event, state or sensor"))?.profile();
+    let known =
+        [Qos::Event, Qos::Mail, Qos::State, Qos::Sensor].into_iter().find(|known| known.name() == qos);
+    let profile = known.ok_or(format!("QoS {qos:?}: must be event, mail, state or sensor"))?.profile();
     Ok((topic.to_owned(), node.subscribe_untyped(topic, type_name, profile)?.boxed_local()))
 }
 

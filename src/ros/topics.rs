@@ -92,7 +92,7 @@ impl<T> Service<T> {
 
 /// Mails with their bytes, until they are settled.
 pub const MAIL_RAW: Topic<msg::RawMail> =
-    Topic::new("mail/raw", "posthorn/msg/RawMail", Qos::Event, "mail_bridge", "authenticator");
+    Topic::new("mail/raw", "posthorn/msg/RawMail", Qos::Mail, "mail_bridge", "authenticator");
 /// Mails, for people and bags.
 pub const MAIL_INBOUND: Topic<msg::Mail> =
     Topic::new("mail/inbound", "posthorn/msg/Mail", Qos::Event, "mail_bridge", "anyone");

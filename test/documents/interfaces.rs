@@ -67,8 +67,9 @@ fn interfaces() -> String {
 }
 
 /// Each profile, and what it means for who publishes or subscribes.
-const PROFILES: [(Qos, &str); 3] = [
+const PROFILES: [(Qos, &str); 4] = [
     (Qos::Event, "Something happened. Who was not there did not hear it."),
+    (Qos::Mail, "Mails with their bytes, of which a reader keeps fewer. One that was missed comes again."),
     (Qos::State, "Something is so. Who comes later hears the latest message, and only that one."),
     (Qos::Sensor, "A stream of readings. An old one is worth less than the next."),
 ];

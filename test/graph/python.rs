@@ -48,7 +48,7 @@ fn a_python_node_sees_every_topic_with_its_type_and_qos_and_reads_a_mail() {
 
     for topic in TOPICS {
         let (reliability, durability) = match topic.qos {
-            Qos::Event => ("RELIABLE", "VOLATILE"),
+            Qos::Event | Qos::Mail => ("RELIABLE", "VOLATILE"),
             Qos::State => ("RELIABLE", "TRANSIENT_LOCAL"),
             Qos::Sensor => ("BEST_EFFORT", "VOLATILE"),
         };
