@@ -12,7 +12,7 @@ mod class;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-pub use class::{Class, network, registered};
+pub use class::{Class, author_domain, network};
 
 use crate::mail::MailId;
 

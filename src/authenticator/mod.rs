@@ -13,7 +13,7 @@
 //! - [`core`]: from that to the verdict. Pure. [`judge`]: in which steps, and when to stop waiting. Pure.
 //! - [`address`]: keyed digests of addresses. [`gate`]: who may register a sender, and what.
 //! - [`evidence`], [`merkle`]: what is hashed, the log, the proofs. `evidencer`: many findings, one sync.
-//! - `ledger`: the contracts on a chain, embedded or behind JSON-RPC. `anchor`: evidence onto it, in order, once.
+//! - `ledger`: the contracts on a chain, embedded or behind JSON-RPC. `anchor`: evidence onto it, in order, once; `receipts`: of that, to the topic.
 //! - `chain`: all of that in the life of the node. [`health`]: what it says of itself. Pure.
 //!
 //! What it does not do: ARC; reading Authentication-Results, which anybody can write.
@@ -41,6 +41,10 @@ pub mod merkle;
 #[cfg(feature = "ros")]
 pub mod node;
 pub mod params;
+#[cfg(feature = "net")]
+pub mod receipts;
+#[cfg(feature = "ros")]
+mod services;
 pub mod silence;
 #[cfg(feature = "net")]
 pub mod verify;

@@ -3,10 +3,10 @@
 use std::{
     process::ExitCode,
     sync::{Arc, Mutex},
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::task::JoinSet;
 
 use super::{
     address::AddressKey,
@@ -14,25 +14,26 @@ use super::{
     core::{Checked, as_evidenced, decide, evidence_code},
     desk::{Desk, Work},
     dns::Dns,
-    evidence::{Finding, Receipt, log::EvidenceLog, store::EvidenceStore},
+    evidence::{Finding, log::EvidenceLog, store::EvidenceStore},
     evidencer::Evidencer,
-    gate::{Gate, Refusal},
+    gate::Gate,
     health::{self, Mails},
     intake::Admission,
     judge::{Judge, Step},
     params::{Params, SPECS},
-    verify::{Policy, author_domain, verify},
+    receipts, services,
+    verify::{Policy, verify},
 };
 use crate::{
-    mail::{AcceptedMail, MailId, Role, mail_of},
+    fair_queue::author_domain,
+    mail::{AcceptedMail, MailId, mail_of},
     ros::{
-        RosError,
-        convert::{accepted_from_ros, authenticated_to_ros, receipt_to_ros, role_from_ros},
+        convert::{accepted_from_ros, authenticated_to_ros, receipt_to_ros},
         diagnostics,
-        graph::{Graph, Publisher, Request, ServiceType},
+        graph::{Graph, Publisher},
         lock, msg,
         runtime::{self, NodeError, NodeFacts, Shutdown},
-        srv, topics,
+        topics,
     },
 };
 
@@ -42,9 +43,6 @@ pub const FACTS: NodeFacts = NodeFacts {
     about: "Finds out who sent a mail, and records mail and verdict on the evidence ledger",
     specs: SPECS,
 };
-
-/// How long a request with a wrong token is left without an answer, and those behind it.
-const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(250);
 
 /// `main` of the executable.
 pub fn main() -> ExitCode {
@@ -74,7 +72,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     });
     let mut raw = graph.subscribe(&topics::MAIL_RAW)?;
     let published = graph.publisher(&topics::MAIL_RECEIPTS)?;
-    serve(&mut graph, &registry, &store, gate)?;
+    services::serve(&mut graph, &registry, &store, gate)?;
     let (counted, told) = (store.clone(), Arc::clone(&mails));
     diagnostics::publish(&mut graph, move || {
         let (evidenced, _) = counted.counts();
@@ -85,8 +83,13 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let mut keepers = JoinSet::<Result<(), NodeError>>::new();
     keepers.spawn(async { Ok(keeper.run().await?) });
     keepers.spawn(async { Ok(evidence_keeper.run().await?) });
-    keepers.spawn(async {
-        publish_receipts(receipts, published).await;
+    keepers.spawn(async move {
+        receipts::publish(receipts, |receipt| {
+            if let Err(error) = published.publish(&receipt_to_ros(&receipt)) {
+                tracing::warn!(%error, "a receipt was not published; authenticator/prove has it");
+            }
+        })
+        .await;
         // There are no more because the keeper of the chain has ended, which says why.
         std::future::pending().await
     });
@@ -158,7 +161,7 @@ impl Work for Verifier {
     type Checked = Checked;
 
     fn domain(&self, mail: &AcceptedMail) -> String {
-        author_domain(&mail.data)
+        author_domain(&mail.data).unwrap_or_default()
     }
 
     async fn check(&self, mail: &AcceptedMail) -> Checked {
@@ -207,125 +210,15 @@ impl Verifier {
     }
 }
 
-async fn publish_receipts(mut receipts: mpsc::Receiver<Receipt>, publisher: Publisher<msg::LedgerReceipt>) {
-    while let Some(receipt) = receipts.recv().await {
-        if let Err(error) = publisher.publish(&receipt_to_ros(&receipt)) {
-            tracing::warn!(%error, "a receipt was not published; authenticator/prove has it");
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::Rule;
 
-fn serve(graph: &mut Graph, registry: &Registry, store: &EvidenceStore, gate: Gate) -> Result<(), RosError> {
-    let gate = Arc::new(gate);
-    tokio::spawn(serve_register(graph.serve(&topics::REGISTER_SENDER)?, registry.clone(), Arc::clone(&gate)));
-    tokio::spawn(serve_revoke(graph.serve(&topics::REVOKE_SENDER)?, registry.clone(), gate));
-    tokio::spawn(serve_prove(graph.serve(&topics::PROVE)?, store.clone()));
-    Ok(())
-}
-
-async fn serve_register(
-    mut requests: mpsc::Receiver<Request<srv::RegisterSender::Service>>,
-    registry: Registry,
-    gate: Arc<Gate>,
-) {
-    while let Some(request) = requests.recv().await {
-        let srv::RegisterSender::Request { address, role, token } = &request.message;
-        let result = match admit(&gate, token, address).await {
-            Err(refusal) => Err(refusal),
-            Ok(()) => match role_from_ros("role", *role) {
-                Ok(Role::None) => Err("field 'role' = 0: must be ROLE_OBSERVER or ROLE_OPERATOR".to_owned()),
-                Ok(role) => outcome("sender registered", registry.register(address, role).await),
-                Err(error) => Err(error.to_string()),
-            },
-        };
-        let (success, message) = answer(result);
-        respond(request, srv::RegisterSender::Response { success, message });
-    }
-}
-
-async fn serve_revoke(
-    mut requests: mpsc::Receiver<Request<srv::RevokeSender::Service>>,
-    registry: Registry,
-    gate: Arc<Gate>,
-) {
-    while let Some(request) = requests.recv().await {
-        let srv::RevokeSender::Request { address, token } = &request.message;
-        let result = match admit(&gate, token, address).await {
-            Err(refusal) => Err(refusal),
-            Ok(()) => outcome("sender revoked", registry.revoke(address).await),
-        };
-        let (success, message) = answer(result);
-        respond(request, srv::RevokeSender::Response { success, message });
-    }
-}
-
-/// Requests are served one after the other, so the pause bounds how fast tokens can be tried.
-async fn admit(gate: &Gate, token: &str, address: &str) -> Result<(), String> {
-    let refusal = match gate.admit(token, address) {
-        Ok(()) => return Ok(()),
-        Err(refusal) => refusal,
-    };
-    // Logged without the address: that is only in the request.
-    match &refusal {
-        Refusal::Token(_) => {
-            tracing::warn!(
-                "a request to the registry is refused: its token is not the one of registry_token_path"
-            );
-            tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
-        }
-        Refusal::Address { .. } => {
-            tracing::warn!("a request to the registry is refused: not one bare address")
-        }
-    }
-    Err(refusal.to_string())
-}
-
-async fn serve_prove(mut requests: mpsc::Receiver<Request<srv::Prove::Service>>, store: EvidenceStore) {
-    while let Some(request) = requests.recv().await {
-        let response = match request.message.mail_id.parse::<MailId>() {
-            Ok(id) => match store.receipt(id).await {
-                Ok(Some(receipt)) => srv::Prove::Response {
-                    found: true,
-                    receipt: receipt_to_ros(&receipt),
-                    message: String::new(),
-                },
-                Ok(None) => no_receipt(format!("mail {id}: not known, or not anchored yet")),
-                Err(error) => {
-                    tracing::error!(%error, "the evidence log was changed");
-                    no_receipt(error.to_string())
-                }
-            },
-            Err(error) => no_receipt(error.to_string()),
-        };
-        respond(request, response);
-    }
-}
-
-fn no_receipt(message: String) -> srv::Prove::Response {
-    srv::Prove::Response { message, ..srv::Prove::Response::default() }
-}
-
-fn outcome(what: &str, result: Result<String, String>) -> Result<String, String> {
-    match &result {
-        Ok(transaction) => tracing::info!(%transaction, "{what}"),
-        Err(error) => tracing::warn!(%error, "not done: {what}"),
-    }
-    result
-}
-
-/// The fields of a response. The words of an Ethereum node may hold a NUL, which would end the C string, and with it r2r.
-fn answer(result: Result<String, String>) -> (bool, String) {
-    match result {
-        Ok(transaction) => (true, transaction),
-        Err(error) => (false, error.replace('\0', "\u{FFFD}")),
-    }
-}
-
-fn respond<T>(request: Request<T>, response: T::Response)
-where
-    T: ServiceType + 'static,
-{
-    if let Err(error) = request.respond(response) {
-        tracing::warn!(%error, "an answer is lost");
+    #[test]
+    fn a_batch_is_no_larger_than_what_the_topic_of_receipts_keeps() {
+        let spec = SPECS.iter().find(|spec| spec.name == "batch_max_mails").unwrap();
+        let Rule::IntRange(_, last) = spec.rule else { panic!("{spec:?}") };
+        assert_eq!(usize::try_from(last).unwrap(), topics::MAIL_RECEIPTS.facts.qos.depth());
     }
 }

@@ -124,14 +124,6 @@ fn may_align(domain: &str, author: &str) -> bool {
         || !author.is_ascii() && is_encoded(domain)
 }
 
-/// Domain of the one author of a mail; empty if there is none. It decides whose turn is when, and proves nothing.
-pub fn author_domain(data: &[u8]) -> String {
-    match authors(&section(data, MAX_FIELDS)).as_slice() {
-        [one] => one.address.rsplit_once('@').map(|(_, domain)| domain.to_lowercase()).unwrap_or_default(),
-        _ => String::new(),
-    }
-}
-
 /// The one mailbox of the one From field of a mail that both parsers read alike; else why there is none.
 fn the_author(section: &Section, message: &AuthenticatedMessage) -> Result<String, String> {
     if section.count != message.headers.len() || section.body != message.body_offset() {

@@ -7,7 +7,10 @@ use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
 
-use crate::mail::AcceptedMail;
+use crate::mail::{
+    AcceptedMail,
+    parse::{MAX_FIELDS, authors, section},
+};
 
 /// Second-level labels below which names are sold under a country's domain (`example.co.uk`). A list that knows too few
 /// puts strangers into one class, which costs them speed and nobody else.
@@ -26,11 +29,10 @@ pub struct Class {
 }
 
 impl Class {
-    /// The class of this mail.
+    /// The class of this mail. Who has no one author is of the domain of the envelope's sender.
     pub fn of(mail: &AcceptedMail) -> Self {
-        let domain = from_domain(&mail.data)
-            .or_else(|| domain_of(mail.envelope.mail_from.as_bytes()))
-            .unwrap_or_default();
+        let envelope = || mail.envelope.mail_from.rsplit_once('@').map(|(_, domain)| domain.to_lowercase());
+        let domain = author_domain(&mail.data).or_else(envelope).unwrap_or_default();
         Self::new(mail.envelope.peer, &domain)
     }
 
@@ -54,32 +56,18 @@ fn digest(bytes: &[u8]) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// Domain of the first From field of a header, in lower case.
-fn from_domain(data: &[u8]) -> Option<String> {
-    const NAME: &[u8] = b"from:";
+/// Domain of the one author of a mail, in lower case, read as the authenticator reads it: else a comment in the From
+/// field could put a mail whose domain does not answer into the class of another.
+pub fn author_domain(data: &[u8]) -> Option<String> {
     let header = data.get(..HEADER_BYTES).unwrap_or(data);
-    let mut lines =
-        header.split_inclusive(|&byte| byte == b'\n').take_while(|line| !matches!(*line, b"\n" | b"\r\n"));
-    let first =
-        lines.find(|line| line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME)))?;
-    let folded = lines.take_while(|line| matches!(line.first(), Some(b' ' | b'\t')));
-    domain_of(&std::iter::once(first).chain(folded).flatten().copied().collect::<Vec<_>>())
-}
-
-/// What follows the last `@`, up to what cannot stand in a domain.
-fn domain_of(text: &[u8]) -> Option<String> {
-    let start = text.iter().rposition(|&byte| byte == b'@')?.saturating_add(1);
-    let domain: Vec<u8> = text
-        .get(start..)?
-        .iter()
-        .take_while(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(byte) || !byte.is_ascii())
-        .map(u8::to_ascii_lowercase)
-        .collect();
-    Some(String::from_utf8_lossy(&domain).into_owned())
+    match authors(&section(header, MAX_FIELDS)).as_slice() {
+        [one] => one.address.rsplit_once('@').map(|(_, domain)| domain.to_lowercase()),
+        _ => None,
+    }
 }
 
 /// The part of a domain that somebody registered, as near as labels tell: who has one has all names below it.
-pub fn registered(domain: &str) -> &str {
+fn registered(domain: &str) -> &str {
     let labels = domain.trim_end_matches('.').rsplit('.').take(2).collect::<Vec<_>>();
     let country = matches!(labels[..], [top, second] if top.len() == 2 && REGISTRIES.contains(&second));
     let dots = if country { 3 } else { 2 };
@@ -119,11 +107,16 @@ mod tests {
             "From: ada@x.test\r\n\r\n",
             "Subject: from: b@y.test\r\nFROM: \"b@y.test\" <ada@X.Test>\r\nTo: c@z.test\r\n\r\n",
             "From: Ada\r\n <ada@mail.x.test> (at work)\r\n\r\nFrom: b@y.test\r\n",
+            "From: ada@x.test (b@y.test)\r\n\r\n",
         ] {
-            assert_eq!(from_domain(header.as_bytes()).as_deref().map(registered), Some("x.test"), "{header}");
+            assert_eq!(
+                author_domain(header.as_bytes()).as_deref().map(registered),
+                Some("x.test"),
+                "{header}"
+            );
         }
-        assert_eq!(from_domain(b"Subject: s\r\n\r\nFrom: b@y.test\r\n"), None);
-        assert_eq!(from_domain(b""), None);
+        assert_eq!(author_domain(b"Subject: s\r\n\r\nFrom: b@y.test\r\n"), None);
+        assert_eq!(author_domain(b""), None);
     }
 
     #[test]

@@ -11,8 +11,9 @@ use posthorn::{
         desk::{Desk, Work},
         dns::Dns,
         silence::Waits,
-        verify::{Policy, author_domain, verify},
+        verify::{Policy, verify},
     },
+    fair_queue::author_domain,
     mail::{AcceptedMail, AuthResult::*, Envelope, MailId, Source},
 };
 
@@ -45,7 +46,7 @@ impl Work for Bench {
     type Checked = Checked;
 
     fn domain(&self, mail: &AcceptedMail) -> String {
-        author_domain(&mail.data)
+        author_domain(&mail.data).unwrap_or_default()
     }
 
     async fn check(&self, mail: &AcceptedMail) -> Checked {

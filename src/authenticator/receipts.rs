@@ -1,0 +1,75 @@
+//! Receipts of a batch go out in portions: a subscriber that keeps as many as the topic's QoS says, and takes its time,
+//! misses none.
+
+use std::time::Duration;
+
+use tokio::{sync::mpsc, time::sleep};
+
+use super::evidence::Receipt;
+
+/// Receipts that go out at once.
+const PORTION: usize = 100;
+/// Time between two portions; so a subscriber has a second for as many as the topic keeps for it.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Hands receipts to `publish` until there are no more.
+pub async fn publish(mut receipts: mpsc::Receiver<Receipt>, mut publish: impl FnMut(Receipt)) {
+    let mut portion = Vec::new();
+    while receipts.recv_many(&mut portion, PORTION).await > 0 {
+        let is_full = portion.len() == PORTION;
+        portion.drain(..).for_each(&mut publish);
+        if is_full {
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Instant, UNIX_EPOCH};
+
+    use super::{
+        super::evidence::{Anchor, Evidence, Finding},
+        *,
+    };
+    use crate::mail::MailId;
+
+    fn receipt(index: u64) -> Receipt {
+        let finding = Finding {
+            mail_id: MailId::of(&index.to_be_bytes()),
+            received_at: UNIX_EPOCH,
+            sender_digest: [0; 32],
+            verdict: [0; 6],
+        };
+        let evidence = Evidence { index, finding };
+        let anchor = Anchor {
+            first: 0,
+            count: 1,
+            root: [0; 32],
+            chain_id: 1,
+            contract: [0; 20],
+            transaction: [0; 32],
+            block_number: 1,
+            block_hash: [0; 32],
+            anchored_at: UNIX_EPOCH,
+        };
+        Receipt { leaf: evidence.leaf(), evidence, anchor, inclusion_proof: Vec::new() }
+    }
+
+    #[test]
+    fn a_large_batch_goes_out_whole_in_order_and_no_faster_than_a_subscriber_reads() {
+        let (sender, receipts) = mpsc::channel(1000);
+        for index in 0..250 {
+            sender.try_send(receipt(index)).unwrap();
+        }
+        drop(sender);
+        let mut published = Vec::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime
+            .block_on(publish(receipts, |receipt| published.push((receipt.evidence.index, Instant::now()))));
+        assert!(published.iter().map(|(index, _)| *index).eq(0..250));
+        for (at, (_, time)) in published.iter().enumerate().skip(PORTION) {
+            assert!(*time - published[at - PORTION].1 >= PAUSE / 2, "{at}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The services of the node: the registry behind its gate, and the receipts.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use super::{
+    chain::Registry,
+    evidence::store::EvidenceStore,
+    gate::{Gate, Refusal},
+};
+use crate::{
+    mail::{MailId, Role},
+    ros::{
+        RosError,
+        convert::{receipt_to_ros, role_from_ros},
+        graph::{Graph, Request, ServiceType},
+        srv, topics,
+    },
+};
+
+/// How long a request with a wrong token is left without an answer, and those behind it.
+const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(250);
+
+/// Serves until the node ends.
+pub(super) fn serve(
+    graph: &mut Graph,
+    registry: &Registry,
+    store: &EvidenceStore,
+    gate: Gate,
+) -> Result<(), RosError> {
+    let gate = Arc::new(gate);
+    tokio::spawn(serve_register(graph.serve(&topics::REGISTER_SENDER)?, registry.clone(), Arc::clone(&gate)));
+    tokio::spawn(serve_revoke(graph.serve(&topics::REVOKE_SENDER)?, registry.clone(), gate));
+    tokio::spawn(serve_prove(graph.serve(&topics::PROVE)?, store.clone()));
+    Ok(())
+}
+
+async fn serve_register(
+    mut requests: mpsc::Receiver<Request<srv::RegisterSender::Service>>,
+    registry: Registry,
+    gate: Arc<Gate>,
+) {
+    while let Some(request) = requests.recv().await {
+        let srv::RegisterSender::Request { address, role, token } = &request.message;
+        let result = match admit(&gate, token, address).await {
+            Err(refusal) => Err(refusal),
+            Ok(()) => match role_from_ros("role", *role) {
+                Ok(Role::None) => Err("field 'role' = 0: must be ROLE_OBSERVER or ROLE_OPERATOR".to_owned()),
+                Ok(role) => outcome("sender registered", registry.register(address, role).await),
+                Err(error) => Err(error.to_string()),
+            },
+        };
+        let (success, message) = answer(result);
+        respond(request, srv::RegisterSender::Response { success, message });
+    }
+}
+
+async fn serve_revoke(
+    mut requests: mpsc::Receiver<Request<srv::RevokeSender::Service>>,
+    registry: Registry,
+    gate: Arc<Gate>,
+) {
+    while let Some(request) = requests.recv().await {
+        let srv::RevokeSender::Request { address, token } = &request.message;
+        let result = match admit(&gate, token, address).await {
+            Err(refusal) => Err(refusal),
+            Ok(()) => outcome("sender revoked", registry.revoke(address).await),
+        };
+        let (success, message) = answer(result);
+        respond(request, srv::RevokeSender::Response { success, message });
+    }
+}
+
+/// Requests are served one after the other, so the pause bounds how fast tokens can be tried.
+async fn admit(gate: &Gate, token: &str, address: &str) -> Result<(), String> {
+    let refusal = match gate.admit(token, address) {
+        Ok(()) => return Ok(()),
+        Err(refusal) => refusal,
+    };
+    // Logged without the address: that is only in the request.
+    match &refusal {
+        Refusal::Token(_) => {
+            tracing::warn!(
+                "a request to the registry is refused: its token is not the one of registry_token_path"
+            );
+            tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
+        }
+        Refusal::Address { .. } => {
+            tracing::warn!("a request to the registry is refused: not one bare address")
+        }
+    }
+    Err(refusal.to_string())
+}
+
+async fn serve_prove(mut requests: mpsc::Receiver<Request<srv::Prove::Service>>, store: EvidenceStore) {
+    while let Some(request) = requests.recv().await {
+        let response = match request.message.mail_id.parse::<MailId>() {
+            Ok(id) => match store.receipt(id).await {
+                Ok(Some(receipt)) => srv::Prove::Response {
+                    found: true,
+                    receipt: receipt_to_ros(&receipt),
+                    message: String::new(),
+                },
+                Ok(None) => no_receipt(format!("mail {id}: not known, or not anchored yet")),
+                Err(error) => {
+                    tracing::error!(%error, "the evidence log was changed");
+                    no_receipt(error.to_string())
+                }
+            },
+            Err(error) => no_receipt(error.to_string()),
+        };
+        respond(request, response);
+    }
+}
+
+fn no_receipt(message: String) -> srv::Prove::Response {
+    srv::Prove::Response { message, ..srv::Prove::Response::default() }
+}
+
+fn outcome(what: &str, result: Result<String, String>) -> Result<String, String> {
+    match &result {
+        Ok(transaction) => tracing::info!(%transaction, "{what}"),
+        Err(error) => tracing::warn!(%error, "not done: {what}"),
+    }
+    result
+}
+
+/// The fields of a response. The words of an Ethereum node may hold a NUL, which would end the C string, and with it r2r.
+fn answer(result: Result<String, String>) -> (bool, String) {
+    match result {
+        Ok(transaction) => (true, transaction),
+        Err(error) => (false, error.replace('\0', "\u{FFFD}")),
+    }
+}
+
+fn respond<T>(request: Request<T>, response: T::Response)
+where
+    T: ServiceType + 'static,
+{
+    if let Err(error) = request.respond(response) {
+        tracing::warn!(%error, "an answer is lost");
+    }
+}
