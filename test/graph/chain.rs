@@ -52,6 +52,10 @@ fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
         posthorn.observer.message(topics::MAIL_RECEIPTS.facts, |message| id_of(&message["mail_id"]) == early);
     assert_eq!((&receipt["index"], &receipt["chain_id"]), (&0.into(), &31337.into()));
     posthorn.observer.message(super::life::DIAGNOSTICS, |m| ledger_status(m, 0, "anchors"));
+    // Whose mail it was hears of it.
+    let told = posthorn.sink.next();
+    assert_eq!(told.rcpt_to, [SENDER]);
+    assert!(told.text().starts_with("Your mail has had no effect"), "{}", told.text());
     assert!(posthorn.sink.rest().is_empty());
 }
 
