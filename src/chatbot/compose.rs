@@ -93,7 +93,7 @@ impl Origin {
         }
         let text = format!(
             "posthorn passes this mail on to you: {reason}.\n{sender}\n\
-             The original is attached to this mail; a reply to this mail goes to the sender.\n\n\
+             A reply to this mail goes to the sender.\n\n\
              From: {name}<{from}>\nSubject: {subject}\n{attached}\n{text}"
         );
         let urgent = matches!(copy, Copy::Urgent | Copy::Automatic);

@@ -3,6 +3,8 @@
 //! Stateless: the same mail, verdict and states give the same effects, so that a mail delivered twice is answered by mails
 //! of the same identity, of which the outbox takes one. What an order needs beyond its mail is in [`super::orders`].
 
+mod unsure;
+
 use std::time::SystemTime;
 
 use crate::{
@@ -24,6 +26,7 @@ use super::{
     quota::Quota,
     status,
 };
+use unsure::Bound;
 
 /// Most names that an answer lists.
 const MAX_NAMES: usize = 50;
@@ -129,22 +132,12 @@ impl Core {
         let done = |action, reason: &str| Step::Done(vec![settle(mail.id, action, reason)]);
         let standing = authority::standing(verdict, self.params.answers_without_registry);
         let origin = Origin::of(mail.id, &mail.content);
-        let mut may_send = |origin: &Origin| quota.take(&origin.from, now);
+        let reading = intent::read(&mail.content);
+        let bound = Bound { quota, now };
         if let Some(why) = automatic {
-            return match (intent::read(&mail.content), origin) {
-                // Never answered, but an operator's order is not passed over in silence either.
-                (
-                    Ok(Request::Order(..)) | Err(intent::NotTaken { looks_like: Some(_), .. }),
-                    Some(origin),
-                ) if standing == Standing::Operator
-                    && !self.is_own(&origin)
-                    && !origin.from.eq_ignore_ascii_case(&self.params.human_mailbox)
-                    && may_send(&origin) =>
-                {
-                    let reason = format!("it reads like an order, which is NOT carried out, as {why}");
-                    Step::Done(self.forward(&origin, &reason, Copy::Automatic))
-                }
-                _ => done(Action::Ignored, why),
+            return match origin {
+                Some(origin) => Step::Done(self.automatic(&origin, &reading, standing, why, bound)),
+                None => done(Action::Ignored, why),
             };
         }
         // The authenticator's reason says why somebody is not authenticated, not why that does not suffice.
@@ -162,42 +155,14 @@ impl Core {
         if self.is_own(&origin) {
             return done(Action::Ignored, "sent by posthorn itself");
         }
-        let request = intent::read(&mail.content);
-        let unchecked = match (standing, &request) {
-            (Standing::Unchecked, _) => true,
-            (Standing::Unproven, Ok(request)) => request.is_order(),
-            (Standing::Unproven, Err(_)) => true,
-            _ => false,
-        };
-        match request {
+        let is_question = reading.as_ref().is_ok_and(|request| !request.is_order());
+        match reading {
             _ if standing == Standing::Unjudged => {
-                let reason = why("it could not be found out who sent it");
-                if may_send(&origin) {
-                    Step::Done(self.forward(
-                        &origin,
-                        &format!("it could not be judged: {reason}"),
-                        Copy::Unproven,
-                    ))
-                } else {
-                    done(
-                        Action::Rejected,
-                        &format!("over the hour's bound of mails that cannot be judged: {reason}"),
-                    )
-                }
+                let why = why("it could not be found out who sent it");
+                Step::Done(self.unjudged(&origin, &why, bound))
             }
-            request if unchecked => {
-                let ordered = match request {
-                    Ok(Request::Order(command, vehicle)) => Some(Seeming { command, vehicle: Some(vehicle) }),
-                    Ok(_) => None,
-                    Err(not_taken) => not_taken.looks_like,
-                };
-                let reason = "the registry cannot be asked who may ask and order";
-                if may_send(&origin) {
-                    let text = order::unchecked(ordered.as_ref());
-                    Step::Done(self.send(&origin, &text, Action::Rejected, reason))
-                } else {
-                    done(Action::Rejected, &format!("over the hour's bound of answers: {reason}"))
-                }
+            reading if standing == Standing::Unchecked || standing == Standing::Unproven && !is_question => {
+                Step::Done(self.unchecked(&origin, &reading, bound))
             }
             Err(intent::NotTaken { why, looks_like: Some(seeming) }) if standing == Standing::Operator => {
                 Step::Done(self.not_taken(&origin, &why, &seeming))

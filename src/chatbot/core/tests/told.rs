@@ -1,0 +1,140 @@
+//! Mails that have no effect: who hears of it.
+
+use super::*;
+
+/// The answer and the person's copy of an order that is not carried out.
+fn told(effects: &[Effect]) -> (&OutboundMail, &OutboundMail) {
+    let [Effect::Send(answer), Effect::Send(forward), Effect::Settle(disposition)] = effects else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((answer.kind, answer.to.as_slice()), (OutboundKind::Answer, &["anna@example.org".into()][..]));
+    assert_eq!((forward.kind, forward.urgent), (OutboundKind::Forward, true));
+    assert_eq!(disposition.action, Action::Forwarded);
+    assert!(answer.text.starts_with("NOT carried out") && answer.text.contains("A person has a copy"));
+    (answer, forward)
+}
+
+/// Nine of seventeen clear orders went quietly to a person (issue 5, point 23).
+#[test]
+fn an_operator_whose_order_is_not_taken_hears_it_at_once_and_how_to_write_it() {
+    let core = core_with("refuse");
+    for (subject, text) in [
+        ("", "STOP TRUCK_3 or I come myself"),
+        ("Emergency", "you must stop truck_3, there is a child on the road"),
+        ("resume truck_1", "stop truck_3"),
+        ("stop truck_3?", ""),
+    ] {
+        let effects = effects(&core, &mail(subject, text), &verdict(Role::Operator));
+        let (answer, forward) = told(&effects);
+        assert!(answer.text.contains("write exactly `"), "{}", answer.text);
+        assert!(
+            answer.text.contains("truck_") && answer.text.contains("` as the only line"),
+            "{}",
+            answer.text
+        );
+        assert!(forward.subject.starts_with("URGENT: Fwd: "), "{}", forward.subject);
+        assert!(forward.text.contains("was told that it is NOT carried out"), "{}", forward.text);
+    }
+}
+
+#[test]
+fn an_order_is_taken_only_from_plain_text_that_is_signed() {
+    let core = core_with("refuse");
+    let mut mail = mail("", "stop truck_1");
+    let uncovered =
+        Verdict { order_covered: false, order_gap: "no signature".into(), ..verdict(Role::Operator) };
+    let effects_of = |mail: &Mail, verdict: &Verdict| effects(&core, mail, verdict);
+    let done = effects_of(&mail, &uncovered);
+    let text = &told(&done).0.text;
+    assert!(text.contains("no signature covers it: no signature; another mail from the same"), "{text}");
+    mail.content.text_only = false;
+    let done = effects_of(&mail, &verdict(Role::Operator));
+    assert!(told(&done).0.text.contains("not as plain text alone"), "{:?}", done);
+    let mut undated = mail;
+    (undated.content.text_only, undated.content.date) = (true, None);
+    assert!(
+        told(&effects_of(&undated, &verdict(Role::Operator))).0.text.contains("no Message-ID or no Date")
+    );
+}
+
+#[test]
+fn an_order_in_an_automatic_mail_of_an_operator_goes_to_a_person_without_an_answer() {
+    let core = core_with("refuse");
+    let run = |mail: &Mail, role| match interpret(&core, mail, &verdict(role), Some("it says so")) {
+        Step::Done(effects) => effects,
+        step => panic!("{step:?}"),
+    };
+    let mut order = mail("stop truck_1", "");
+    let effects = run(&order, Role::Operator);
+    let (forward, action) = sent_and_settled(&effects);
+    assert_eq!((forward.kind, forward.urgent, action), (OutboundKind::Forward, true, Action::Forwarded));
+    assert_eq!(one_disposition(&run(&order, Role::Observer)).0, Action::Ignored);
+    // The person's own absence note about the forward must not become another forward.
+    order.content.from = vec![address("operator@localhost")];
+    assert_eq!(one_disposition(&run(&order, Role::Operator)).0, Action::Ignored);
+}
+
+/// A registered sender's mail vanished while DNS or the registry was down (issue 5, point 6).
+#[test]
+fn a_mail_that_cannot_be_judged_is_not_dropped_in_silence() {
+    let core = core_with("refuse");
+    let unjudged = Verdict {
+        dmarc: AuthResult::TempError,
+        registry: Registration::Active,
+        role: Role::Operator,
+        reason: "DNS does not answer".into(),
+        ..Verdict::default()
+    };
+    for registry in [Registration::Active, Registration::Unavailable] {
+        let unjudged = Verdict { registry, ..unjudged.clone() };
+        let effects = effects(&core, &mail("stop truck_1", ""), &unjudged);
+        let (forward, action) = sent_and_settled(&effects);
+        assert_eq!((forward.kind, forward.urgent, action), (OutboundKind::Forward, false, Action::Forwarded));
+        assert!(
+            forward.text.contains("DNS does not answer.\nNOTHING PROVES who sent it"),
+            "{}",
+            forward.text
+        );
+    }
+    let unregistered = Verdict { registry: Registration::Unregistered, ..unjudged.clone() };
+    assert_eq!(one_disposition(&effects(&core, &mail("status", ""), &unregistered)).0, Action::Rejected);
+
+    // Whoever knows a registered address cannot fill the mailbox with it.
+    let mut quota = Quota::default();
+    let forwards = (0..100).filter(|_| {
+        let step = core.interpret(&mail("status", ""), &unjudged, None, &mut quota, at(3));
+        matches!(step, Step::Done(effects) if effects.len() == 2)
+    });
+    assert_eq!(forwards.count(), 20);
+}
+
+#[test]
+fn an_order_to_an_unknown_vehicle_or_without_vehicle_router_is_not_carried_out() {
+    let core = core_with("refuse");
+    let done = effects(&core, &mail("stop bus", ""), &verdict(Role::Operator));
+    assert!(told(&done).0.text.contains("there is no vehicle \"bus\". Vehicles: Truck_1, truck_2."));
+    let step = interpret(&core, &mail("stop truck_1", ""), &verdict(Role::Operator), None);
+    let Step::NeedsStates(pending) = step else { panic!("{step:?}") };
+    assert_eq!((pending.query(), pending.is_order()), ("truck_1", true));
+    let done = core.answer(&pending, Err(Unavailable), at(3));
+    assert!(told(&done).0.text.contains("vehicle_router does not answer"));
+}
+
+#[test]
+fn without_the_registry_questions_follow_the_policy_and_everybody_proven_is_told() {
+    let run = |policy, subject| effects(&core_with(policy), &mail(subject, ""), &unavailable());
+    for (policy, subject) in [
+        ("refuse", "status"),
+        ("refuse", "stop truck_1"),
+        ("refuse", "gibberish"),
+        ("answer", "stop truck_1"),
+        ("answer", "gibberish"),
+    ] {
+        let effects = run(policy, subject);
+        let (answer, action) = sent_and_settled(&effects);
+        assert_eq!((answer.kind, action), (OutboundKind::Answer, Action::Answered));
+        assert!(answer.text.contains("cannot be reached at the moment"), "{}", answer.text);
+        assert_eq!(answer.text.starts_with("NOT carried out: \"stop truck_1\""), subject == "stop truck_1");
+    }
+    assert_eq!(sent_and_settled(&run("answer", "status")).1, Action::Answered);
+}
