@@ -135,9 +135,8 @@ impl Dns {
             return None;
         }
         let outcome = tokio::time::timeout(self.timeout, check).await.ok();
-        if !outcome.as_ref().is_some_and(is_answer) {
-            silence().note(question, domain, Instant::now());
-        }
+        let answered = outcome.as_ref().is_some_and(is_answer);
+        silence().note(question, domain, answered, Instant::now());
         outcome
     }
 

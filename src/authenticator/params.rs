@@ -39,7 +39,7 @@ pub const SPECS: &[Spec] = &[
     Spec { name: "dns_servers", default: Default::Texts(&[]), rule: Rule::NotEmpty, unit: "",
         description: "DNS servers that are asked, IP address or IP:port; empty: those of the system's configuration." },
     seconds("dns_timeout_s", 5.0, 0.1, 60.0, "Time for all DNS answers that one of SPF, DKIM and DMARC needs for a mail."),
-    seconds("dns_silence_s", 30.0, 0.0, 3600.0, "Time for which a domain whose DNS did not answer is not asked again."),
+    seconds("dns_silence_s", 30.0, 0.0, 3600.0, "Longest time for which a domain whose DNS did not answer is not asked again: a tenth at first, then twice as long each time."),
     Spec { name: "relays", default: Default::Texts(&[]), rule: Rule::NotEmpty, unit: "",
         description: "Public IP addresses of own hosts that pass on mail of others; SPF is not evaluated for what they deliver, nor for loopback and private addresses." },
     seconds("temperror_give_up_s", 900.0, 0.0, 86400.0, "Time since a mail was first tried, by this process, for which it is left to be delivered again if DNS does not answer; it is tried at least three times, then judged without."),

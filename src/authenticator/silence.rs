@@ -1,7 +1,7 @@
 //! Which domains' DNS did not answer lately, so that nobody waits for them again and again. Pure.
 //!
 //! Guarantees that a silent domain costs one wait for each kind of question in the time it is remembered, and that
-//! nothing is said of other domains. A wrong entry costs a domain that time and no more.
+//! nothing is said of other domains. A wrong entry costs a domain that time and no more; an answer ends it.
 
 use std::{
     collections::HashMap,
@@ -35,33 +35,44 @@ pub enum Question {
 /// Domains that did not answer.
 #[derive(Debug)]
 pub struct Silence {
+    longest: Duration,
+    domains: HashMap<(Question, String), Quiet>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Quiet {
+    until: Instant,
     lasts: Duration,
-    until: HashMap<(Question, String), Instant>,
 }
 
 impl Silence {
-    /// Remembers each for as long as `lasts`; zero: none.
-    pub fn new(lasts: Duration) -> Self {
-        Self { lasts, until: HashMap::new() }
+    /// Remembers each for at most `longest`, and for a tenth of it the first time: a lost packet is no silent domain, and
+    /// the mail that it held up comes again soon. Zero: none.
+    pub fn new(longest: Duration) -> Self {
+        Self { longest, domains: HashMap::new() }
     }
 
     /// Whether the question is not worth asking now.
     pub fn covers(&self, question: Question, domain: &str, now: Instant) -> bool {
-        self.until.get(&key(question, domain)).is_some_and(|&until| now < until)
+        self.domains.get(&key(question, domain)).is_some_and(|quiet| now < quiet.until)
     }
 
-    /// The question was asked and not answered.
-    pub fn note(&mut self, question: Question, domain: &str, now: Instant) {
-        if self.until.len() >= REMEMBERED {
-            self.until.retain(|_, until| now < *until);
+    /// The question was asked; whether there was an answer.
+    pub fn note(&mut self, question: Question, domain: &str, answered: bool, now: Instant) {
+        let key = key(question, domain);
+        let before = self.domains.remove(&key);
+        if answered || self.longest.is_zero() {
+            return;
         }
-        if self.until.len() >= REMEMBERED {
-            let first = self.until.iter().min_by_key(|(_, until)| **until).map(|(key, _)| key.clone());
-            first.and_then(|key| self.until.remove(&key));
+        if self.domains.len() >= REMEMBERED {
+            self.domains.retain(|_, quiet| now < quiet.until);
         }
-        if !self.lasts.is_zero() {
-            self.until.insert(key(question, domain), now + self.lasts);
+        if self.domains.len() >= REMEMBERED {
+            let first = self.domains.iter().min_by_key(|(_, quiet)| quiet.until).map(|(key, _)| key.clone());
+            first.and_then(|key| self.domains.remove(&key));
         }
+        let lasts = before.map_or(self.longest / 10, |before| (before.lasts * 2).min(self.longest));
+        self.domains.insert(key, Quiet { until: now + lasts, lasts });
     }
 }
 
@@ -73,30 +84,45 @@ fn key(question: Question, domain: &str) -> (Question, String) {
 mod tests {
     use super::*;
 
-    const LASTS: Duration = Duration::from_secs(30);
+    const LONGEST: Duration = Duration::from_secs(30);
 
     #[test]
     fn a_silent_domain_is_not_asked_again_until_its_time_is_over_and_others_are() {
-        let (mut silence, now) = (Silence::new(LASTS), Instant::now());
-        silence.note(Question::Dkim, "Evil.Example.", now);
-        assert!(silence.covers(Question::Dkim, "evil.example", now + LASTS / 2));
-        assert!(!silence.covers(Question::Dkim, "evil.example", now + LASTS));
+        let (mut silence, now) = (Silence::new(LONGEST), Instant::now());
+        silence.note(Question::Dkim, "Evil.Example.", false, now);
+        assert!(silence.covers(Question::Dkim, "evil.example", now + LONGEST / 20));
+        assert!(!silence.covers(Question::Dkim, "evil.example", now + LONGEST / 10));
         assert!(!silence.covers(Question::Dmarc, "evil.example", now));
         assert!(!silence.covers(Question::Dkim, "example", now));
         let mut none = Silence::new(Duration::ZERO);
-        none.note(Question::Dkim, "evil.example", now);
+        none.note(Question::Dkim, "evil.example", false, now);
         assert!(!none.covers(Question::Dkim, "evil.example", now));
     }
 
     #[test]
+    fn silence_is_remembered_longer_each_time_and_forgotten_with_an_answer() {
+        let (mut silence, mut now) = (Silence::new(LONGEST), Instant::now());
+        let seconds = [3, 6, 12, 24, 30, 30].map(Duration::from_secs);
+        for lasts in seconds {
+            silence.note(Question::Spf, "evil.example", false, now);
+            assert!(silence.covers(Question::Spf, "evil.example", now + lasts - Duration::from_millis(1)));
+            now += lasts;
+            assert!(!silence.covers(Question::Spf, "evil.example", now), "{lasts:?}");
+        }
+        silence.note(Question::Spf, "evil.example", true, now);
+        silence.note(Question::Spf, "evil.example", false, now);
+        assert!(!silence.covers(Question::Spf, "evil.example", now + LONGEST / 10));
+    }
+
+    #[test]
     fn any_number_of_silent_domains_takes_bounded_memory() {
-        let (mut silence, start) = (Silence::new(LASTS), Instant::now());
+        let (mut silence, start) = (Silence::new(LONGEST), Instant::now());
         for number in 0..REMEMBERED + 100 {
             let now = start + Duration::from_micros(number as u64);
-            silence.note(Question::Spf, &format!("{number}.example"), now);
+            silence.note(Question::Spf, &format!("{number}.example"), false, now);
         }
-        assert_eq!(silence.until.len(), REMEMBERED);
-        assert!(!silence.covers(Question::Spf, "0.example", start + LASTS / 2));
-        assert!(silence.covers(Question::Spf, &format!("{REMEMBERED}.example"), start + LASTS / 2));
+        assert_eq!(silence.domains.len(), REMEMBERED);
+        assert!(!silence.covers(Question::Spf, "0.example", start + LONGEST / 20));
+        assert!(silence.covers(Question::Spf, &format!("{REMEMBERED}.example"), start + LONGEST / 20));
     }
 }

@@ -271,3 +271,31 @@ fn reason(checked: &Checked, domain: &str, outcome: &Dmarc, signatures: &Signatu
         _ => format!("Nothing proves that {domain} sent the mail: {dkim}, {spf}."),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_domains_of_one_organisation_can_align() {
+        let aligned = [
+            ("example.org", "example.org"),
+            ("mail.Example.org", "example.org."),
+            ("example.org", "a.b.example.org"),
+            ("a.shop.co.uk", "shop.co.uk"),
+            ("xn--bcher-kva.example", "b\u{fc}cher.example"),
+            ("b\u{fc}cher.example", "xn--bcher-kva.example"),
+        ];
+        assert_eq!(aligned.into_iter().find(|(domain, author)| !may_align(domain, author)), None);
+        let foreign = [
+            ("example.com", "example.org"),
+            ("org", "example.org"),
+            ("", "example.org"),
+            ("badexample.org", "example.org"),
+            ("example.org.evil.test", "example.org"),
+            ("b\u{fc}cher.example", "dispatch.example"),
+            ("xn--bcher-kva.example", "dispatch.example"),
+        ];
+        assert_eq!(foreign.into_iter().find(|(domain, author)| may_align(domain, author)), None);
+    }
+}

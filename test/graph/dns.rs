@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use posthorn::{mail::Role, ros::topics};
+use posthorn::{
+    mail::Role,
+    ros::{msg, topics},
+};
 
 use super::alone;
 use crate::testbed::{
     dns::NameServer,
-    posthorn::{POSTHORN, Posthorn, SENDER, SENDER_DOMAIN, Unready, id_of, message},
+    posthorn::{HUMAN, POSTHORN, Posthorn, SENDER, SENDER_DOMAIN, Unready, id_of, message},
     smtp::Client,
 };
 
@@ -53,6 +56,21 @@ fn after_a_hiccup_the_mail_is_judged_and_the_warning_ends() {
     assert_eq!(judged["verdict"]["authenticated"], true, "{judged}");
     posthorn.observer.received(super::life::DIAGNOSTICS);
     posthorn.observer.message(super::life::DIAGNOSTICS, |message| level(message, 0));
+}
+
+/// What becomes of an order that could not be judged: its sender is not answered, since nobody knows who that is, and a
+/// person is told.
+#[test]
+fn an_order_of_a_registered_sender_that_is_given_up_goes_to_a_person() {
+    let _alone = alone();
+    let server = NameServer::start("", &[SENDER_DOMAIN]);
+    let mut posthorn = start(&server, &[("dns_timeout_s", "0.3"), ("temperror_give_up_s", "0.0")]);
+    let verdict = judged(&mut posthorn, "unjudged");
+    assert_eq!(verdict["dmarc"], msg::Verdict::TEMPERROR as u64, "{verdict}");
+    assert_eq!(verdict["registry"], msg::Verdict::REGISTRY_ACTIVE as u64, "{verdict}");
+    assert_eq!((&verdict["authenticated"], &verdict["role"]), (&false.into(), &0.into()), "{verdict}");
+    assert_eq!(posthorn.sink.next().rcpt_to, [HUMAN]);
+    assert!(posthorn.sink.rest().is_empty());
 }
 
 #[test]
