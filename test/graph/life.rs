@@ -185,6 +185,28 @@ fn a_signal_that_comes_twice_at_once_drains_every_node() {
     assert_eq!(ends, BTreeMap::from(drained));
 }
 
+/// The receiving server has the mail and has not said so when Ctrl-C comes, from the terminal and from launch.
+#[test]
+fn a_mail_that_is_being_handed_over_at_ctrl_c_is_delivered_once() {
+    let _alone = alone();
+    let mut posthorn = Posthorn::start(&[], &[]);
+    posthorn.sink.hold(true);
+    let question = posthorn.question("held", "help", "");
+    posthorn.accept(SENDER, &question);
+    posthorn.sink.next();
+    signal_twice(std::slice::from_ref(&posthorn.mail_bridge), "INT", "0.004", "INT");
+    posthorn.mail_bridge.wait_for_log("SIGINT: ");
+    posthorn.sink.hold(false);
+    let status = posthorn.mail_bridge.wait();
+    assert_eq!(status.code(), Some(0), "{}", posthorn.mail_bridge.log());
+
+    posthorn.restart_mail_bridge();
+    let question = posthorn.question("after", "help", "");
+    posthorn.accept(SENDER, &question);
+    assert_eq!(posthorn.sink.next().header("In-Reply-To"), Some("<after@dispatch.example>"));
+    assert_eq!(posthorn.sink.rest().len(), 0);
+}
+
 /// Who does not want to wait for the drain, as launch's escalation to SIGTERM, ends the node at once, and without a crash.
 #[test]
 fn a_later_signal_ends_a_node_that_is_draining() {

@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
-        Mutex,
+        Arc, Condvar, Mutex,
         mpsc::{Receiver, Sender, channel},
     },
     time::{Duration, Instant},
@@ -108,7 +108,12 @@ impl Delivered {
 pub struct Sink {
     pub address: SocketAddr,
     delivered: Mutex<Receiver<Delivered>>,
+    held: Arc<Held>,
 }
+
+/// Whether replies to mails wait.
+#[derive(Default)]
+struct Held(Mutex<bool>, Condvar);
 
 impl Sink {
     /// Listens on a free port of 127.0.0.1.
@@ -116,13 +121,21 @@ impl Sink {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let address = listener.local_addr().expect("address");
         let (sender, delivered) = channel();
+        let held = Arc::new(Held::default());
+        let shared = Arc::clone(&held);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let sender = sender.clone();
-                std::thread::spawn(move || serve(stream, &sender));
+                let (sender, held) = (sender.clone(), Arc::clone(&shared));
+                std::thread::spawn(move || serve(stream, &sender, &held));
             }
         });
-        Self { address, delivered: Mutex::new(delivered) }
+        Self { address, delivered: Mutex::new(delivered), held }
+    }
+
+    /// From now on, while `hold`, a mail gets its reply later.
+    pub fn hold(&self, hold: bool) {
+        *self.held.0.lock().expect("held") = hold;
+        self.held.1.notify_all();
     }
 
     /// The next mail, or none within the time that a test has patience.
@@ -143,7 +156,7 @@ impl Sink {
 }
 
 /// One session; a client that goes away ends it.
-fn serve(stream: TcpStream, delivered: &Sender<Delivered>) -> Option<()> {
+fn serve(stream: TcpStream, delivered: &Sender<Delivered>, held: &Held) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     let mut lines = BufReader::new(stream);
     let mut mail = (String::new(), Vec::new());
@@ -166,6 +179,7 @@ fn serve(stream: TcpStream, delivered: &Sender<Delivered>) -> Option<()> {
             }
             let (mail_from, rcpt_to) = std::mem::take(&mut mail);
             delivered.send(Delivered { mail_from, rcpt_to, data, at: Instant::now() }).ok()?;
+            drop(held.1.wait_while(held.0.lock().expect("held"), |held| *held).expect("held"));
             "250 2.0.0 taken"
         } else if command.starts_with("MAIL") {
             mail = (path()?, Vec::new());
