@@ -89,7 +89,8 @@ impl Core {
 
     /// Takes the order key that was published, where none was given. Whether every vehicle trusts it now.
     pub fn hear_key(&mut self, key: OrderPublicKey) -> bool {
-        self.members.iter_mut().fold(true, |all, member| member.gate.hear_key(key) && all)
+        // Each must hear it, so it is not asked whether all do.
+        self.members.iter_mut().filter_map(|member| (!member.gate.hear_key(key)).then_some(())).count() == 0
     }
 
     /// What the vehicle that `order` names says of it. Nothing if it is none of these, or knows no key yet.

@@ -83,8 +83,13 @@ fn commands(effects: &[Effect]) -> Vec<u8> {
 }
 
 fn mails(effects: &[Effect]) -> Vec<&OutboundMail> {
-    let mail = |effect| if let &Effect::Send(ref mail) = effect { Some(mail) } else { None };
-    effects.iter().filter_map(mail).collect()
+    let mut mails = Vec::new();
+    for effect in effects {
+        if let Effect::Send(mail) = effect {
+            mails.push(mail);
+        }
+    }
+    mails
 }
 
 /// What the sender is told of an order that is not carried out.
