@@ -97,6 +97,21 @@ async fn when_a_dead_host_comes_back_everything_is_out_at_once_and_attempts_are_
 }
 
 #[tokio::test]
+async fn the_only_mail_goes_out_when_the_host_is_back_and_not_after_its_back_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let smarthost = free_address().await;
+    let wait = Value::Double(1000.0);
+    let overrides = [("smarthost", text(smarthost)), ("retry_min_s", wait.clone()), ("retry_max_s", wait)];
+    let (bridge, mut streams) = start(dir.path(), &overrides).await;
+    bridge.handle().outbound(answer(MailId::of(b"q"), OutboundKind::Answer)).await.unwrap();
+    assert_eq!(states(&mut streams, 2).await[1], (DeliveryState::Deferred, 1));
+    away(&bridge).await;
+    let (_, mut taken) = Script::default().serve_at(smarthost).await;
+    soon(taken.recv()).await.unwrap();
+    assert_eq!(states(&mut streams, 1).await, [(DeliveryState::Delivered, 2)]);
+}
+
+#[tokio::test]
 async fn a_slow_recipient_holds_up_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let (smarthost, _taken) = Script::new(&[], &["250 ok", LATE]).serve().await;

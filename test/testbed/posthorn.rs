@@ -206,6 +206,8 @@ fn start_mail_bridge(domain: &Domain, journal: &str, sink: SocketAddr) -> Node {
     let parameters = [
         ("smtp_listen", "\"127.0.0.1:0\""),
         ("lmtp_listen", "\"\""),
+        // All clients of the testbed have one address.
+        ("max_connections_per_address", "64"),
         ("journal_directory", journal),
         ("smarthost", &smarthost),
     ];

@@ -243,7 +243,7 @@ fn strangers_whose_mails_nobody_settles_do_not_hold_up_others() {
             ("a domain for each mail, another peer", waits(rate, good, |n| Class { peer: 2, domain: n })),
             ("forty peers", waits(rate, good, |n| Class { peer: 2 + n % 40, domain: 2 })),
         ] {
-            println!("{rate} a second, {what}: {} ms", wait.as_millis());
+            eprintln!("{rate} a second, {what}: {} ms", wait.as_millis());
             assert!(wait < at(1), "{rate} a second, {what}: {wait:?}");
         }
     }

@@ -164,6 +164,7 @@ impl Sender {
                 match probed {
                     Ok(connection) => {
                         work.host.greeted();
+                        self.schedule.flush(self.start.elapsed());
                         work.idle.push(*connection);
                         tracing::info!("outbox: the smart host is back");
                         Ok(())
@@ -211,11 +212,7 @@ impl Sender {
             }
         };
         match tried.contact {
-            Contact::Worked => {
-                if work.host.worked() {
-                    self.schedule.flush(now);
-                }
-            }
+            Contact::Worked => work.host.worked(),
             Contact::Away | Contact::LostAfterData => work.host.failed(now),
             Contact::None => {}
         }
