@@ -215,17 +215,19 @@ async fn a_forward_carries_its_mail_though_that_was_settled_and_its_segment_is_g
 }
 
 #[tokio::test]
-async fn a_forward_too_large_for_the_server_goes_without_its_mail_and_says_so() {
-    let dir = tempfile::tempdir().unwrap();
-    let (smarthost, mut taken) = Script::new(&[], &["552 5.3.4 too large"]).serve().await;
-    let (bridge, mut streams) = start_publishing(dir.path(), &[("smarthost", text(smarthost))]).await;
-    let id = deliver(&bridge, PHOTO).await;
-    bridge.handle().outbound(answer(id, OutboundKind::Forward)).await.unwrap();
-    assert_eq!(states(&mut streams, 2).await[1], (DeliveryState::Delivered, 1));
-    let mail = soon(taken.recv()).await.unwrap();
-    assert!(!mail.data.contains("PIXELS"), "{}", mail.data);
-    assert!(mail.data.contains("mail server takes"), "{}", mail.data);
-    assert!(mail.data.contains("- yard.jpg (image/jpeg, 6 bytes)"), "{}", mail.data);
+async fn a_forward_that_the_server_does_not_take_goes_without_its_mail_and_says_so() {
+    for refusal in ["552 5.3.4 too large", "554 5.7.1 virus found"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (smarthost, mut taken) = Script::new(&[], &[refusal]).serve().await;
+        let (bridge, mut streams) = start_publishing(dir.path(), &[("smarthost", text(smarthost))]).await;
+        let id = deliver(&bridge, PHOTO).await;
+        bridge.handle().outbound(answer(id, OutboundKind::Forward)).await.unwrap();
+        assert_eq!(states(&mut streams, 2).await[1], (DeliveryState::Delivered, 1));
+        let mail = soon(taken.recv()).await.unwrap();
+        assert!(!mail.data.contains("PIXELS"), "{}", mail.data);
+        assert!(mail.data.contains("does not take it, for its size"), "{}", mail.data);
+        assert!(mail.data.contains("- yard.jpg (image/jpeg, 6 bytes)"), "{}", mail.data);
+    }
 }
 
 #[tokio::test]

@@ -141,7 +141,8 @@ async fn send(
     }
 }
 
-/// Composes for this server and sends; a forward that is too large for it goes without the mail that it passes on.
+/// Composes for this server and sends. A forward that is refused for good goes again without the mail that it passes on:
+/// what is too large or holds what the server does not take must not keep a person from hearing of it.
 async fn talk(
     connection: &mut Connection,
     params: &Params,
@@ -162,8 +163,8 @@ async fn talk(
             Err(error) => return Ok(invalid(&error, open)),
         };
         let outcome = connection.send(&composed, open).await?;
-        if composed.attached && outcome.delivered == 0 && outcome.reply.starts_with("552") {
-            // A server that did not tell its bound, or has another for these recipients.
+        if composed.attached && outcome.delivered == 0 && outcome.refused != 0 {
+            tracing::warn!(mail_id = ?mail.answers, reply = outcome.reply, "forward refused, sent without its mail");
             accepts = Accepts { size: Some(0), ..accepts };
             continue;
         }

@@ -322,7 +322,7 @@ mod tests {
         let gone = forward(Original::Gone, Accepts::default());
         let id = MailId::of(PHOTO.as_bytes()).to_string();
         for (composed, said) in [
-            (large, ["mail server takes", &id, "- photo.jpg (image/jpeg, 3 bytes)"]),
+            (large, ["does not take it, for its size", &id, "- photo.jpg (image/jpeg, 3 bytes)"]),
             (gone, ["is not attached", "no longer", "journal"]),
         ] {
             assert!(!composed.attached);

@@ -89,8 +89,9 @@ pub(super) fn note(original: &Original, id: &str, attached: bool) -> String {
         );
     }
     let mut note = format!(
-        "\n\n---\nThe mail as received, with {count}, is not attached: its {} bytes are more\n\
-         than the mail server takes. mail_bridge/get_raw gives it by its id:\n{id}\n",
+        "\n\n---\nThe mail as received, with {count}, is not attached: the mail server\n\
+         does not take it, for its size ({} bytes) or for what is in it.\n\
+         mail_bridge/get_raw gives it by its id:\n{id}\n",
         data.len()
     );
     for attachment in attachments.iter().take(NAMED) {
