@@ -47,6 +47,11 @@ impl<W: Work> Desk<W> {
         }
     }
 
+    /// A sender of this domain was authenticated before.
+    pub fn know(&mut self, domain: &str) {
+        self.intake.know(domain);
+    }
+
     /// Takes a mail that was delivered.
     pub fn take(&mut self, mail: AcceptedMail) -> Admission {
         let domain = self.work.domain(&mail);

@@ -3,7 +3,7 @@
 //! # Invariants
 //! - A mail is here at most once, however often it is delivered meanwhile.
 //! - Checks wait for DNS, so no From domain and no peer holds more than its share of the room ([`Lane`]). Domains of which
-//!   a sender was authenticated lately have room of their own: any number of strange domains whose DNS does not
+//!   a sender was authenticated have room of their own: any number of strange domains whose DNS does not
 //!   answer holds up none of them.
 //! - Room is held by the check alone; what comes after it (registry, evidence, publishing) is for the caller to bound.
 //! - What waits is bounded in mails and bytes, for each class too.
@@ -26,7 +26,7 @@ const WAITING: usize = 512;
 /// Mails of one class that wait.
 const CLASS_WAITING: usize = 128;
 /// Domains that are remembered to have an authenticated sender.
-const KNOWN: usize = 1024;
+pub const KNOWN: usize = 1024;
 
 /// What becomes of a delivered mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

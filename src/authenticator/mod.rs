@@ -9,7 +9,7 @@
 //! - [`params`]: every parameter, its default and its rules. Pure.
 //! - [`zone`]: DNS from a file. Pure. `dns`: from that, or from servers. [`silence`]: whose do not answer. Pure.
 //! - `verify`: a mail to what is known of its sender.
-//! - [`intake`]: which mail is verified next. Pure. `desk`: the tasks that do it.
+//! - [`intake`]: which mail is verified next. Pure. [`known`]: whose have room of their own. `desk`: the tasks that do it.
 //! - [`core`]: from that to the verdict. Pure. [`judge`]: in which steps, and when to stop waiting. Pure.
 //! - [`address`]: keyed digests of addresses. [`gate`]: who may register a sender, and what.
 //! - [`evidence`], [`merkle`]: what is hashed, the log, the proofs. `evidencer`: many findings, one sync.
@@ -35,6 +35,7 @@ pub mod gate;
 pub mod health;
 pub mod intake;
 pub mod judge;
+pub mod known;
 #[cfg(feature = "net")]
 pub mod ledger;
 pub mod merkle;

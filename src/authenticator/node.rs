@@ -20,6 +20,7 @@ use super::{
     health::{self, Mails},
     intake::Admission,
     judge::{Judge, Step},
+    known::KnownDomains,
     params::{Params, SPECS},
     receipts, services,
     verify::{Policy, verify},
@@ -57,7 +58,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let (max_in_flight, patience) = (params.max_in_flight, params.registry_patience);
     let judge = Judge::new(params.temperror_give_up, patience);
     let opened = tokio::task::spawn_blocking(move || open(params)).await?;
-    let (keeper, Ends { registry, receipts, health: chain_health }, store, gate) = opened?;
+    let (keeper, Ends { registry, receipts, health: chain_health }, store, gate, known) = opened?;
     let (evidencer, evidence_keeper) = Evidencer::new(store.clone());
 
     let mails = Arc::new(Mutex::new(Mails::default()));
@@ -65,6 +66,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         dns,
         policy,
         judge: Mutex::new(judge),
+        known: Arc::new(known),
         registry: registry.clone(),
         evidencer,
         authenticated: graph.publisher(&topics::MAIL_AUTHENTICATED)?,
@@ -101,6 +103,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     tokio::pin!(connection);
     let mut takes_mails = false;
     let mut desk = Desk::new(Arc::clone(&verifier), max_in_flight);
+    verifier.known.all().iter().for_each(|domain| desk.know(domain));
     loop {
         lock(&mails).load(desk.load());
         tokio::select! {
@@ -132,7 +135,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     Ok(())
 }
 
-type Opened = (Keeper, Ends, EvidenceStore, Gate);
+type Opened = (Keeper, Ends, EvidenceStore, Gate, KnownDomains);
 
 /// Everything that is on this host's disk.
 fn open(params: Params) -> Result<Opened, NodeError> {
@@ -143,14 +146,18 @@ fn open(params: Params) -> Result<Opened, NodeError> {
     let store = EvidenceStore::new(log);
     let key = AddressKey::load_or_create(&params.address_key_path)?;
     let gate = Gate::open(params.registry_token_path.as_deref())?;
+    let domains = params.state_directory.join("known_domains");
+    let known = KnownDomains::open(&domains)
+        .map_err(|error| format!("{}: {error}; remove it, it is made anew", domains.display()))?;
     let (keeper, ends) = Keeper::open(params, store.clone(), key)?;
-    Ok((keeper, ends, store, gate))
+    Ok((keeper, ends, store, gate, known))
 }
 
 struct Verifier {
     dns: Dns,
     policy: Policy,
     judge: Mutex<Judge>,
+    known: Arc<KnownDomains>,
     registry: Registry,
     evidencer: Evidencer,
     authenticated: Publisher<msg::AuthenticatedMail>,
@@ -196,6 +203,14 @@ impl Work for Verifier {
         let message = authenticated_to_ros(&mail_of(mail), &verdict, SystemTime::now());
         if let Err(error) = self.authenticated.publish(&message) {
             tracing::warn!(%error, mail_id = %mail.id, "a verdict was not published; the mail comes again");
+        }
+        if verdict.authenticated {
+            let (known, domain) = (Arc::clone(&self.known), self.domain(mail));
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = known.add(&domain) {
+                    tracing::warn!(%error, "known_domains cannot be written: the domain is strange again after a restart");
+                }
+            });
         }
         verdict.authenticated
     }
