@@ -209,14 +209,17 @@ fn interpret(content: &Content) -> Result<Request, Unclear> {
 /// Whether a subject, which was read as `request`, leaves the order in the text as it is.
 fn agrees(words: &str, request: Option<&Request>, order: &Request) -> bool {
     let says_the_same = request.is_none_or(|request| request == order);
-    says_the_same && !words.contains('?') && !reading::trails_off(words) && is_harmless(&[words], order)
+    says_the_same
+        && !words.contains('?')
+        && !reading::trails_off(words)
+        && is_harmless(&[words.to_owned()], order)
 }
 
 /// Whether lines beside an order say nothing about it, or the same: no other order or vehicle, no condition.
-fn is_harmless(lines: &[&str], order: &Request) -> bool {
+fn is_harmless(lines: &[String], order: &Request) -> bool {
     let Request::Order(command, vehicle) = order else { return false };
     lines.iter().all(|line| {
-        let same = seeming::find([*line]).is_none_or(|seeming| {
+        let same = seeming::find([line.as_str()]).is_none_or(|seeming| {
             seeming.command == *command && seeming.vehicle.is_none_or(|named| named == *vehicle)
         });
         same && !reading::is_doubtful(line) && !seeming::names_another(line, vehicle)

@@ -18,6 +18,9 @@ const MAX_REQUEST_BYTES: usize = 200;
 /// Shortest line of underscores that Outlook puts above the mail that is answered.
 const RULE: &str = "__________";
 
+/// Words of a paragraph that may be a condition; more are a disclaimer.
+const SHORT_PARAGRAPH: usize = 12;
+
 const PUNCTUATION: &[char] = &['.', '!', '?', ',', ';', ':', '…'];
 
 /// A subject: its words and whether they are inherited from another mail.
@@ -54,7 +57,7 @@ pub(super) struct Own<'a> {
     /// Those that may mean something.
     pub lines: Vec<&'a str>,
     /// Those of a signature, and what stands before a quote: dropped for their place, not for their words.
-    pub aside: Vec<&'a str>,
+    pub aside: Vec<String>,
 }
 
 /// The lines of `text` that `sender` (a display name) wrote. `None`: too many to tell.
@@ -65,12 +68,13 @@ pub(super) fn own<'a>(text: &'a str, sender: &str) -> Option<Own<'a>> {
         return None;
     }
     let sender = sender.to_lowercase();
-    let mut own = Own::default();
+    let mut aside = Vec::new();
+    let mut lines = Vec::new();
     let mut following = all.iter().skip(1).copied().map(Some).chain([None]);
     if let Some(end) = all.iter().position(|line| is_end(line, following.next().flatten())) {
-        let below = all.split_off(end);
-        if below.first() == Some(&"--") {
-            own.aside = below_signature(&below, &sender);
+        if all.split_off(end).first() == Some(&"--") {
+            let below = text.lines().map(str::trim).skip_while(|line| *line != "--").skip(1);
+            aside = below_signature(below, &sender);
         }
     }
     // Backwards, because "On … wrote:" is told by the quote that follows it; clients wrap it into two lines.
@@ -78,31 +82,30 @@ pub(super) fn own<'a>(text: &'a str, sender: &str) -> Option<Own<'a>> {
     let mut attribution = None;
     for line in all.into_iter().rev() {
         if line.starts_with('>') {
-            own.lines.extend(attribution.take());
+            lines.extend(attribution.take());
             before_quote = true;
             continue;
         }
         if let Some(second_half) = attribution.take() {
             if begins_attribution(line) {
-                if !is_dated(&format!("{line} {second_half}")) {
-                    own.aside.extend([second_half, line]);
-                }
+                aside.push(format!("{line} {second_half}"));
                 continue;
             }
-            own.lines.push(second_half);
+            lines.push(second_half);
         } else if std::mem::take(&mut before_quote) && line.ends_with("wrote:") {
-            if !begins_attribution(line) {
+            if begins_attribution(line) {
+                aside.push(line.to_owned());
+            } else {
                 attribution = Some(line);
-            } else if !is_dated(line) {
-                own.aside.push(line);
             }
             continue;
         }
-        own.lines.extend(meaningful(line, &sender));
+        lines.extend(meaningful(line, &sender));
     }
-    own.lines.extend(attribution);
-    own.lines.reverse();
-    Some(own)
+    lines.extend(attribution);
+    lines.reverse();
+    aside.retain(|text| !is_attribution(text));
+    Some(Own { lines, aside })
 }
 
 /// The signature (RFC 3676 section 4.3) or the copy of the mail that is answered begins with `line`. A copy begins with
@@ -114,26 +117,42 @@ fn is_end(line: &str, next: Option<&str>) -> bool {
     line == "--" || is_rule && next.is_some_and(is_field)
 }
 
-/// Of a signature that begins with the sender's name, the rest is left alone: disclaimers have every word in them.
-fn below_signature<'a>(lines: &[&'a str], sender: &str) -> Vec<&'a str> {
-    let lines: Vec<_> =
-        lines.iter().copied().filter(|line| *line != "--" && !line.starts_with('>')).collect();
-    let is_named = |line: &str| {
-        let line = line.to_lowercase();
-        sender.split_whitespace().any(|part| part.len() > 2 && tokens(&line).any(|token| token == part))
+/// The paragraphs of a signature. Of one that begins with the sender's name, the long ones are left alone: disclaimers have
+/// every word in them, and whoever adds a condition is short.
+fn below_signature<'a>(lines: impl Iterator<Item = &'a str>, sender: &str) -> Vec<String> {
+    let mut paragraphs: Vec<String> = Vec::new();
+    let mut open = false;
+    for line in lines {
+        let ends = line.is_empty() || line.starts_with('>') || line == "--";
+        match paragraphs.last_mut() {
+            _ if ends || is_courtesy(line, "") => {}
+            Some(last) if open => *last = format!("{last} {line}"),
+            _ => paragraphs.push(line.to_owned()),
+        }
+        open = !ends;
+    }
+    let is_named = |text: &str| {
+        let text = text.to_lowercase();
+        sender.split_whitespace().any(|part| part.len() > 2 && tokens(&text).any(|token| token == part))
     };
-    if lines.first().is_some_and(|first| is_named(first)) { Vec::new() } else { lines }
+    if paragraphs.first().is_none_or(|first| is_named(first)) {
+        paragraphs.retain(|text| text.split_whitespace().count() <= SHORT_PARAGRAPH);
+    }
+    paragraphs
 }
 
 fn begins_attribution(line: &str) -> bool {
     strip_prefix_ignoring_case(line, "on ").is_some()
 }
 
-/// Whether a line before a quote is what mail programs write there: it has a year, and no word that they do not use.
-fn is_dated(line: &str) -> bool {
-    let line = line.to_lowercase();
+/// Whether this is what mail programs write before a quote: it has a year, and no word that they do not use.
+fn is_attribution(text: &str) -> bool {
+    let lower = text.to_lowercase();
     let is_year = |token: &str| token.len() == 4 && token.bytes().all(|byte| byte.is_ascii_digit());
-    tokens(&line).any(is_year) && !tokens(&line).any(|token| NOT_IN_A_DATE.contains(&token))
+    begins_attribution(text)
+        && lower.ends_with("wrote:")
+        && tokens(&lower).any(is_year)
+        && !tokens(&lower).any(|token| NOT_IN_A_DATE.contains(&token))
 }
 
 /// What of a line says something: all, nothing, or its only sentence that is no courtesy.
@@ -173,6 +192,9 @@ fn is_courtesy(line: &str, sender: &str) -> bool {
         return false;
     }
     let line = without_links(line).to_lowercase();
+    if line.contains('?') {
+        return false;
+    }
     let line = line.trim_end_matches(|c: char| PUNCTUATION.contains(&c) || c.is_whitespace());
     let is_name = |words: &str| {
         let words = words.trim_start_matches(|c: char| c.is_whitespace() || ",-–—/".contains(c));

@@ -12,7 +12,6 @@ mod html;
 mod mime;
 mod plain;
 
-#[cfg(feature = "net")]
 pub(crate) use fields::Section;
 pub(crate) use fields::section;
 #[cfg(feature = "net")]
@@ -118,7 +117,6 @@ fn addresses(list: &mut Vec<Address>, field: &Field, max: usize, bounds: &mut Bo
 }
 
 /// The mailboxes of all From fields, as in [`Content::from`].
-#[cfg(feature = "net")]
 pub(crate) fn authors(section: &Section) -> Vec<Address> {
     let mut list = Vec::new();
     let mut bounds = Bounds::default();

@@ -74,6 +74,38 @@ fn html_that_says_more_or_less_is_none() {
     }
 }
 
+/// Programs that make the text of the HTML may lose what was a quote in it, and "Thanks" is all that the sender wrote.
+#[test]
+fn a_quote_in_one_and_not_in_the_other_is_none() {
+    let mail = |plain: &str, html: &str| {
+        let plain = format!("Content-Type: text/plain\n\n{plain}\n");
+        multipart("alternative", &[&plain, &format!("Content-Type: text/html\n\n{html}\n")])
+    };
+    let quoted = "Thanks<blockquote>stop truck_1</blockquote>";
+    let attributed = "Thanks<div class=gmail_quote><div class=gmail_attr>On Sat, 21 Nov 2026, Bob<br>wrote:</div>\
+        <blockquote>stop truck_1</blockquote></div>";
+    let outlook = "Thanks<div id=appendonsend></div><hr><div id=divRplyFwdMsg><b>From:</b> Bob</div><div>stop truck_1</div>";
+    for (plain, html) in [
+        ("Thanks\n\n> stop truck_1", quoted),
+        ("Thanks\n\nOn Sat, 21 Nov 2026, Bob\nwrote:\n\n> stop truck_1", attributed),
+        ("Thanks\n________________________________\nFrom: Bob\n\nstop truck_1", outlook),
+    ] {
+        assert!(of(&mail(plain, html)).text_only, "{plain}");
+    }
+    for (plain, html) in [
+        ("Thanks\n\nstop truck_1", quoted),
+        ("Thanks\n\nOn Sat, 21 Nov 2026, Bob\nwrote:\n\nstop truck_1", attributed),
+        ("Thanks\nFrom: Bob\n\nstop truck_1", outlook),
+        ("> stop truck_1", "<p>stop truck_1</p>"),
+        (
+            "Thanks\n\nstop truck_1:\n\n> stop truck_1",
+            "Thanks<blockquote>stop truck_1:<br>stop truck_1</blockquote>",
+        ),
+    ] {
+        assert!(!of(&mail(plain, html)).text_only, "{plain}");
+    }
+}
+
 #[test]
 fn what_can_be_read_in_another_way_is_none() {
     for mail in [

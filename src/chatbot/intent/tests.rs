@@ -147,8 +147,10 @@ const ORDERS: &[(&str, &str)] = &[
     ("", "stop truck_1\n\nVon meinem iPhone gesendet"),
     (
         "",
-        "stop truck_1\n-- \nAnna Schmidt, dispatch\nPlease consider the environment before printing if you must.",
+        "stop truck_1\n-- \nAnna Schmidt, dispatch\n\nThis e-mail is confidential. If you are not the person that it is\n\
+         meant for, please tell us and delete it before you read on.",
     ),
+    ("", "stop truck_1\n-- \nAnna Schmidt\nPlease consider the environment before printing this email"),
     ("", "stop truck_1\n--\nACME Logistics, Munich, +49 89 1234"),
     ("", "Good morning,\nstop truck_1.\nKind regards, Anna"),
     ("Dringend", "stop truck_1"),
@@ -217,6 +219,11 @@ const NO_ORDERS: &[(&str, &str, bool)] = &[
     ("", "stop truck_1\n-- \nresume truck_1", true),
     ("", "stop truck_1\nOn no account before noon, as Bob wrote:\n> x", true),
     ("", "stop truck_1\n-----Original Message-----\nnot yet", true),
+    ("", "stop truck_1\n-- \nAnna\nnot before it is unloaded", true),
+    ("stop truck_1", "-- \nAnna Schmidt\n\nbut not before six", true),
+    ("", "Stop truck_1. Now?", true),
+    ("", "stop truck_1\nplease?", true),
+    ("[Fwd: news]", "stop truck_1", true),
     ("", "stop truck_1\nSent from my desk, not before six", true),
     ("", "FYI\n---------- Forwarded message ---------\nFrom: Bob\n\nstop truck_1", true),
     ("", "stop truck_1\n> not before it is unloaded\nright?", true),

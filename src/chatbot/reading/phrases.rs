@@ -3,9 +3,9 @@
 
 /// What replies and forwards put before a subject, in the languages that mail programs use most.
 pub(super) const PREFIXES: &[&str] =
-    &["re:", "aw:", "antw:", "sv:", "rv:", "r:", "fwd:", "fw:", "wg:", "tr:", "rif:"];
+    &["re:", "aw:", "antw:", "sv:", "rv:", "r:", "fwd:", "[fwd:", "fw:", "wg:", "tr:", "rif:"];
 /// Those of them that announce words of others.
-pub(super) const FORWARDS: &[&str] = &["fwd:", "fw:", "wg:", "tr:", "rv:"];
+pub(super) const FORWARDS: &[&str] = &["fwd:", "[fwd:", "fw:", "wg:", "tr:", "rv:"];
 
 /// Lines without a meaning, in lower case and without punctuation at the end. The sender's name may follow.
 pub(super) const COURTESIES: &[&str] = &[

@@ -65,6 +65,8 @@ pub(super) const PROGRAMS: &[&str] = &[
     "sent from zoho mail",
     "sent from airmail",
     "sent from canary",
+    "please consider the environment before printing this email",
+    "please consider the environment before printing this e-mail",
     "please excuse my brevity",
     "please excuse brevity",
     "von meinem iphone gesendet",

@@ -8,9 +8,14 @@ fn own_lines<'a>(text: &'a str, sender: &str) -> Option<Vec<&'a str>> {
 fn keeps_aside_what_is_dropped_for_its_place() {
     let aside = |text| own(text, "Anna Schmidt").map(|own| own.aside).unwrap_or_default();
     assert_eq!(aside("status\n-- \nnot before six"), ["not before six"]);
-    assert_eq!(aside("status\n-- \nAnna Schmidt, dispatch\nIf you are not the one"), Vec::<&str>::new());
+    assert_eq!(
+        aside(
+            "status\n-- \nAnna Schmidt\n\nIf you are not the one for whom this is meant, delete it before you read on"
+        ),
+        ["Anna Schmidt"]
+    );
     assert_eq!(aside("On no account, as Bob wrote:\n> x"), ["On no account, as Bob wrote:"]);
-    assert_eq!(aside("On Monday\nBob wrote:\n> x"), ["Bob wrote:", "On Monday"]);
+    assert_eq!(aside("On Monday\nBob wrote:\n> x"), ["On Monday Bob wrote:"]);
     assert_eq!(aside("On Saturday, May 2, 2026 at 9:00 PM\nBob wrote:\n> x"), Vec::<&str>::new());
 }
 

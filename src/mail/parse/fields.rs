@@ -20,7 +20,6 @@ pub(crate) struct Section<'x> {
     pub(crate) skipped: bool,
 }
 
-#[cfg(feature = "net")]
 impl<'x> Section<'x> {
     /// The fields of this name.
     pub(crate) fn named<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s Field<'x>> {

@@ -84,17 +84,62 @@ pub(super) fn is_decoded_well(charset: Option<&str>, content: &[u8], text: &str)
         })
 }
 
-/// Whether two renderings of a mail say the same words, quote marks, emphasis and line ends aside.
-pub(super) fn same_words(one: &str, other: &str) -> bool {
-    words(one).eq(words(other))
+/// Whether a text and the text of HTML say the same words, emphasis and line ends aside, and the same of them as a quote: a
+/// program that makes the text of the HTML may lose what was one.
+pub(super) fn same_words(plain: &str, html: &str) -> bool {
+    let (plain, html) = (words(plain), words(html));
+    let fits = |((one, place), (other, shown)): (&(&str, Place), &(&str, Place))| {
+        one == other && (*place == Place::BeforeQuote || (*place == Place::Quote) == (*shown == Place::Quote))
+    };
+    plain.len() == html.len() && plain.iter().zip(&html).all(fits)
 }
 
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.lines()
-        .map(|line| line.trim_start_matches(|c: char| c == '>' || c.is_whitespace()))
-        .flat_map(str::split_whitespace)
-        .map(|word| word.trim_matches('*'))
-        .filter(|word| !word.is_empty())
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Own,
+    Quote,
+    /// "On … wrote:", which programs count to the quote below it or do not.
+    BeforeQuote,
+}
+
+/// Shortest line of underscores that Outlook puts above the mail that is answered, which it does not mark.
+const RULE: usize = 10;
+
+fn words(text: &str) -> Vec<(&str, Place)> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let is_rule = |line: &str| line.len() >= RULE && line.bytes().all(|byte| byte == b'_');
+    let is_field = |line: &&str| line.char_indices().take(12).any(|(_, c)| c == ':');
+    let mut places: Vec<(&str, Place)> = Vec::new();
+    let mut rest = Place::Own;
+    for (at, line) in lines.iter().enumerate() {
+        let mut below = lines.iter().skip(at + 1).filter(|line| !line.is_empty());
+        if is_rule(line) && below.next().is_some_and(is_field) {
+            rest = Place::Quote;
+            continue;
+        }
+        places.push((line, if line.starts_with('>') { Place::Quote } else { rest }));
+    }
+    let mut before_quote = false;
+    let mut attribution = false;
+    for (line, place) in places.iter_mut().rev().filter(|(line, _)| !line.is_empty()) {
+        // It is of two lines at most, and has a date.
+        attribution = *place == Place::Own
+            && (before_quote && line.ends_with("wrote:")
+                || attribution && !line.ends_with(['.', ':', '!', '?']));
+        before_quote = *place == Place::Quote;
+        if attribution {
+            *place = Place::BeforeQuote;
+            attribution = !line.starts_with("On ");
+        }
+    }
+    places
+        .into_iter()
+        .flat_map(|(line, place)| {
+            let unmarked = line.trim_start_matches(|c: char| c == '>' || c.is_whitespace());
+            unmarked.split_whitespace().map(move |word| (word.trim_matches('*'), place))
+        })
+        .filter(|(word, _)| !word.is_empty())
+        .collect()
 }
 
 #[cfg(test)]
@@ -157,6 +202,7 @@ mod tests {
     #[test]
     fn the_same_words_may_be_set_otherwise() {
         assert!(same_words("*stop*  truck_1\n\n> a\n>> b", "stop truck_1\n> a b\n"));
+        assert!(!same_words("stop truck_1\n\na b", "stop truck_1\n> a b\n"));
         assert!(!same_words("stop truck_1", "stop truck_12"));
         assert!(!same_words("stop truck_1", "stop truck_1 later"));
     }
