@@ -250,6 +250,10 @@ impl Spec {
                 must: must.type_name(),
             });
         }
+        // Shells expand it, ROS does not: the path would begin with a folder of this name.
+        if matches!(&value, Value::Text(text) if text == "~" || text.starts_with("~/")) {
+            return Err(ParamError::rule(self.name, &value, "written out: ~ is expanded by nobody here"));
+        }
         if !self.rule.holds(&value) {
             return Err(ParamError::rule(self.name, &value, self.rule.to_string()));
         }
@@ -371,6 +375,10 @@ mod tests {
             "parameter 'policy' = [1, 2]: is of type another, must be string"
         );
         assert_eq!(error("prot", Value::Int(1)), "parameter 'prot' = 1: unknown; did you mean 'port'?");
+        assert_eq!(
+            error("policy", Value::Text("~/refuse".into())),
+            "parameter 'policy' = \"~/refuse\": must be written out: ~ is expanded by nobody here"
+        );
         assert_eq!(error("rate", Value::Double(f64::NAN)), "parameter 'rate' = NaN: must be 0.1 to 10.0");
     }
 

@@ -84,7 +84,11 @@ const ARGUMENTS: [&str; 6] =
     ["namespace", "params_file", "log_level", "use_sim_time", "use_respawn", "enclave"];
 
 fn elements<'a>(file: &'a Document<'_>, tag: &'static str) -> Vec<Node<'a, 'a>> {
-    file.root_element().children().filter(|node| node.has_tag_name(tag)).collect()
+    children(file.root_element(), tag)
+}
+
+fn children<'a>(parent: Node<'a, 'a>, tag: &'static str) -> Vec<Node<'a, 'a>> {
+    parent.children().filter(|node| node.has_tag_name(tag)).collect()
 }
 
 fn attribute<'a>(node: &Node<'a, '_>, name: &str) -> &'a str {
@@ -161,9 +165,12 @@ fn the_launch_file_of_all_includes_what_carries_mail_and_passes_every_argument_o
         &file,
         &["namespace", "config_directory", "log_level", "use_sim_time", "use_respawn", "enclaves"],
     );
-    assert!(elements(&file, "node").is_empty(), "{path} only includes");
+    // launch keeps the arguments of an include for all that follows, unless it is in a group.
+    assert!(elements(&file, "node").is_empty() && elements(&file, "include").is_empty(), "{path}");
+    let [group] = elements(&file, "group")[..] else { panic!("{path}: includes are in one group") };
+    assert_eq!(group.attributes().len(), 0, "{path}: a group is scoped unless it says otherwise");
     let mut included = Vec::new();
-    for include in elements(&file, "include") {
+    for include in children(group, "include") {
         let target = attribute(&include, "file");
         let node = NODES
             .iter()
