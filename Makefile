@@ -7,7 +7,7 @@ env := scripts/env
 # cargo with the staged interfaces; made by CMake.
 cargo := $(env) build/posthorn/cargo
 
-.PHONY: help bootstrap build demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path shell lock clean
+.PHONY: help bootstrap build demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-evidence shell lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ docs: build ## write docs/interfaces.md and the README's tables anew
 
 bench-path: build ## mails a second and latency over the whole graph, beside a plain Python pipeline
 	@scripts/bench-path
+
+bench-evidence: ## memory, disk, look-ups and start of the evidence of 10 million mails; EVIDENCE=N of so many
+	cargo bench --quiet --locked --no-default-features --bench evidence
 
 shell: bootstrap ## a shell with ROS 2 and, once built, posthorn
 	@$(env) bash

@@ -250,7 +250,7 @@ impl Anchorer {
                 self.keep(first, batch.count, batch.root, &mined).await?
             }
             Act::Anchor { first, count } => {
-                let leaves = self.store.blocking(move |log| log.leaves(first, count)).await;
+                let leaves = self.store.blocking(move |log| log.leaves(first, count)).await?;
                 let root = Tree::new(leaves.clone()).root();
                 let mined = self.ledger.anchor(first, leaves).await?;
                 self.keep(first, count, root, &mined).await?

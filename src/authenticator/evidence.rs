@@ -4,6 +4,7 @@
 //! [`Anchor`] covers that place: `Evidenced -> Anchored`, both on disk. Between the two it survives in the log and
 //! the anchorer goes on from there.
 
+mod index;
 pub mod log;
 #[cfg(feature = "net")]
 pub mod store;
@@ -17,6 +18,11 @@ use crate::mail::MailId;
 const EVIDENCE_DOMAIN: &[u8; 22] = b"posthorn evidence v1\0\0";
 /// First bytes of an anchor's record.
 const ANCHOR_DOMAIN: &[u8; 20] = b"posthorn anchor v1\0\0";
+
+/// Length of an encoded evidence, bytes.
+const EVIDENCE_BYTES: u64 = 112;
+/// Length of an encoded anchor, bytes.
+const ANCHOR_BYTES: u64 = 176;
 
 /// What the authenticator found out about one mail, and what of it is evidenced.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -128,7 +128,8 @@ pub(super) fn scan(
     max: usize,
     each: &mut dyn FnMut(u64, &[u8]),
 ) -> io::Result<Scan> {
-    let mut reader = BufReader::with_capacity(READ_BYTES, At { file, offset: from, end: length });
+    let buffer = usize::try_from(length.saturating_sub(from)).unwrap_or(READ_BYTES).min(READ_BYTES);
+    let mut reader = BufReader::with_capacity(buffer, At { file, offset: from, end: length });
     let (mut valid, mut batch, mut synced) = (from, from, None);
     let mut record = Vec::new();
     while let Some(head) = next_head(&mut reader, nonce, valid)?

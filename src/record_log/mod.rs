@@ -163,7 +163,21 @@ impl RecordLog {
         max_record_bytes: usize,
         each: Each<'_>,
     ) -> Result<(Self, u64), RecordLogError> {
-        Self::open_if(path, max_record_bytes, each, |found| !found.damaged)
+        Self::open_if(path, max_record_bytes, HEADER_BYTES, each, |found| !found.damaged)
+    }
+
+    /// Like [`open_each`](Self::open_each), but looks only at the records from the one at `from` on. What precedes it MUST
+    /// have been on disk: a log that ends before it is damaged.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_after(
+        path: &Path,
+        max_record_bytes: usize,
+        from: u64,
+        each: Each<'_>,
+    ) -> Result<(Self, u64), RecordLogError> {
+        Self::open_if(path, max_record_bytes, from, each, |found| !found.damaged)
     }
 
     /// Like [`open_each`](Self::open_each), for a log that was [sealed](Self::seal): nothing of it may be missing.
@@ -171,13 +185,14 @@ impl RecordLog {
     /// # Errors
     /// Those of [`open`](Self::open), and [`RecordLogError::Damaged`] if it does not end with its seal.
     pub fn open_sealed(path: &Path, max_record_bytes: usize, each: Each<'_>) -> Result<Self, RecordLogError> {
-        Self::open_if(path, max_record_bytes, each, |found| found.marked && found.torn == 0)
-            .map(|(log, _)| log)
+        let whole = |found: &Scan| found.marked && found.torn == 0;
+        Self::open_if(path, max_record_bytes, HEADER_BYTES, each, whole).map(|(log, _)| log)
     }
 
     fn open_if(
         path: &Path,
         max_record_bytes: usize,
+        from: u64,
         each: Each<'_>,
         allowed: impl Fn(&Scan) -> bool,
     ) -> Result<(Self, u64), RecordLogError> {
@@ -194,7 +209,7 @@ impl RecordLog {
             TryLockError::WouldBlock => RecordLogError::Locked { path: path.to_owned() },
             TryLockError::Error(source) => failed("lock")(source),
         })?;
-        let (start, found) = find(path, &file, max_record_bytes, each)?;
+        let (start, found) = find(path, &file, max_record_bytes, from, each)?;
         if !allowed(&found) {
             return Err(damaged(path, found));
         }
@@ -239,7 +254,9 @@ impl RecordLog {
     pub fn read(path: &Path, max_record_bytes: usize) -> Result<Recovered, RecordLogError> {
         let file = open_to_read(path)?;
         let mut records = Vec::new();
-        let (_, found) = find(path, &file, max_record_bytes, &mut |_, record| records.push(record.to_vec()))?;
+        let (_, found) = find(path, &file, max_record_bytes, HEADER_BYTES, &mut |_, record| {
+            records.push(record.to_vec())
+        })?;
         if found.damaged {
             return Err(damaged(path, found));
         }
@@ -358,6 +375,41 @@ impl RecordLog {
         Ok(())
     }
 
+    /// The records between two offsets, each with its own, in order. They MUST be handed to the kernel.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or they are not all there.
+    pub fn read_range(&self, from: u64, to: u64, each: Each<'_>) -> Result<(), RecordLogError> {
+        let scan = format::scan(&self.file, self.nonce, (from, to), self.max_record_bytes, each);
+        let found =
+            scan.map_err(|source| RecordLogError::Io { path: self.path.clone(), action: "read", source })?;
+        if found.valid == to { Ok(()) } else { Err(damaged(&self.path, found)) }
+    }
+
+    /// Random number of this log, which no other has.
+    pub fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
+    /// The [`nonce`](Self::nonce) of the log at `path`, if there is one, and its length.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn peek(path: &Path) -> Result<Option<(u64, u64)>, RecordLogError> {
+        let failed = |source| RecordLogError::Io { path: path.to_owned(), action: "read", source };
+        let file = match open_to_read(path) {
+            Err(RecordLogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            file => file?,
+        };
+        let length = file.metadata().map_err(failed)?.len();
+        match format::read_start(&file, length).map_err(failed)? {
+            Start::Log(nonce) => Ok(Some((nonce, length))),
+            _ => Ok(None),
+        }
+    }
+
     /// Where the log is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -403,17 +455,26 @@ fn open_to_read(path: &Path) -> Result<File, RecordLogError> {
     File::open(path).map_err(|source| RecordLogError::Io { path: path.to_owned(), action: "open", source })
 }
 
-/// How the file starts and what is in it.
-fn find(path: &Path, file: &File, max: usize, each: Each<'_>) -> Result<(Start, Scan), RecordLogError> {
+/// How the file starts and what is in it from `from` on.
+fn find(
+    path: &Path,
+    file: &File,
+    max: usize,
+    from: u64,
+    each: Each<'_>,
+) -> Result<(Start, Scan), RecordLogError> {
     let failed = |source| RecordLogError::Io { path: path.to_owned(), action: "read", source };
     let length = file.metadata().map_err(failed)?.len();
     let start = format::read_start(file, length).map_err(failed)?;
     let nothing =
-        |damaged| Scan { valid: HEADER_BYTES, batch: HEADER_BYTES, marked: false, torn: length, damaged };
+        Scan { valid: HEADER_BYTES, batch: HEADER_BYTES, marked: false, torn: length, damaged: false };
     let found = match start {
-        Start::Log(nonce) => format::scan(file, nonce, (HEADER_BYTES, length), max, each).map_err(failed)?,
-        Start::New => nothing(false),
-        Start::Damaged => Scan { valid: 0, ..nothing(true) },
+        _ if length < from && from > HEADER_BYTES => {
+            Scan { valid: length, torn: 0, damaged: true, ..nothing }
+        }
+        Start::Log(nonce) => format::scan(file, nonce, (from, length), max, each).map_err(failed)?,
+        Start::New => nothing,
+        Start::Damaged => Scan { valid: 0, damaged: true, ..nothing },
         Start::Other => return Err(RecordLogError::NotALog { path: path.to_owned() }),
     };
     Ok((start, found))

@@ -2,20 +2,33 @@
 //!
 //! `evidence.log` holds one record for each evidence, in order; `anchors.log` one for each batch on chain. Receipts
 //! are made of the two, so a batch has all its receipts or none. What a call returned is on disk.
-//! Evidence stays in memory too: about 250 bytes a mail.
+//!
+//! The records of each log are of one length, so that one is found by its number. `evidence.index` finds the evidence of a mail
+//! (see [`super::index`]). Memory holds neither; what is read back is checked. Opening looks at the evidence that the
+//! index does not cover yet, at the newest anchors, and at a sample of the rest.
 
 use std::{
     collections::HashMap,
+    io,
     path::{Path, PathBuf},
 };
 
-use super::{Anchor, Evidence, Finding, Receipt};
+use super::{
+    ANCHOR_BYTES, Anchor, EVIDENCE_BYTES, Evidence, Finding, Receipt,
+    index::{FIRST_BITS, MailIndex},
+};
 use crate::{
     authenticator::merkle::{Hash, Tree},
     mail::MailId,
-    record_log::{RecordLog, RecordLogError, create_directory},
+    record_log::{HEAD_BYTES, HEADER_BYTES, RecordLog, RecordLogError, create_directory},
 };
 
+/// Evidence that the index may lack on disk; after a crash so much is read again.
+const CHECKPOINT: u64 = 262_144;
+/// Evidence read and looked up in the index when it is opened.
+const SAMPLES: u64 = 64;
+/// Anchors read when the log is opened.
+const NEWEST_ANCHORS: u64 = 1024;
 /// Bound of a record in either log; both kinds are smaller.
 const MAX_RECORD_BYTES: usize = 1024;
 
@@ -25,6 +38,9 @@ pub enum EvidenceError {
     /// A file failed.
     #[error(transparent)]
     Log(#[from] RecordLogError),
+    /// The index failed.
+    #[error("evidence index (evidence.index beside the log): {0}")]
+    Index(#[from] io::Error),
     /// The directory cannot be made.
     #[error("evidence directory '{path}': cannot be made", path = path.display())]
     Directory {
@@ -67,16 +83,62 @@ pub enum EvidenceError {
     },
 }
 
+/// A log whose records are all of one length.
+#[derive(Debug)]
+struct FixedLog {
+    log: RecordLog,
+    record_bytes: u64,
+}
+
+/// Where record `number` is.
+fn place(record_bytes: u64, number: u64) -> u64 {
+    number.saturating_mul(HEAD_BYTES.saturating_add(record_bytes)).saturating_add(HEADER_BYTES)
+}
+
+/// Number of records in so many bytes.
+fn number(record_bytes: u64, bytes: u64) -> u64 {
+    bytes.saturating_sub(HEADER_BYTES) / HEAD_BYTES.saturating_add(record_bytes)
+}
+
+impl FixedLog {
+    fn count(&self) -> u64 {
+        number(self.record_bytes, self.log.len_bytes())
+    }
+
+    /// The records from `first` to before `end`, read as what they must be.
+    fn read<T>(
+        &self,
+        (first, end): (u64, u64),
+        rule: &'static str,
+        decode: impl Fn(u64, &[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, EvidenceError> {
+        let (mut read, mut bad) = (Vec::new(), None);
+        let place = |number| place(self.record_bytes, number);
+        self.log.read_range(place(first), place(end.max(first)), &mut |offset, bytes| {
+            let record = number(self.record_bytes, offset);
+            match decode(record, bytes) {
+                Some(value) => read.push(value),
+                None => bad = bad.or(Some(record)),
+            }
+        })?;
+        bad.map_or(Ok(read), |record| Err(corrupt(self.log.path(), record, rule)))
+    }
+}
+
+fn corrupt(path: &Path, record: u64, rule: &'static str) -> EvidenceError {
+    EvidenceError::Corrupt { path: path.to_owned(), record, rule }
+}
+
+const EVIDENCE_RULE: &str = "the evidence of that index";
+const ANCHOR_RULE: &str = "an anchor that continues the one before and covers evidence in the log";
+
 /// The open logs of one directory, which belongs to one process.
 #[derive(Debug)]
 pub struct EvidenceLog {
-    evidence_log: RecordLog,
-    anchor_log: RecordLog,
-    entries: Vec<Evidence>,
-    leaves: Vec<Hash>,
-    by_mail: HashMap<MailId, u64>,
-    /// In order, without gaps, from leaf 0 on.
-    anchors: Vec<Anchor>,
+    evidence_log: FixedLog,
+    anchor_log: FixedLog,
+    index: MailIndex,
+    last_anchor: Option<Anchor>,
 }
 
 impl EvidenceLog {
@@ -87,33 +149,14 @@ impl EvidenceLog {
     /// If a file cannot be used, is in use, or holds what cannot be.
     pub fn open(dir: &Path) -> Result<(Self, u64), EvidenceError> {
         create_directory(dir).map_err(|source| EvidenceError::Directory { path: dir.to_owned(), source })?;
-        let (evidence_log, evidence) = RecordLog::open(&dir.join("evidence.log"), MAX_RECORD_BYTES)?;
-        let (anchor_log, anchors) = RecordLog::open(&dir.join("anchors.log"), MAX_RECORD_BYTES)?;
-        let mut log = Self {
-            evidence_log,
-            anchor_log,
-            entries: Vec::new(),
-            leaves: Vec::new(),
-            by_mail: HashMap::new(),
-            anchors: Vec::new(),
-        };
-        let corrupt = |log: &RecordLog, record, rule| EvidenceError::Corrupt {
-            path: log.path().to_owned(),
-            record,
-            rule,
-        };
-        for (record, bytes) in (0..).zip(&evidence.records) {
-            let entry = Evidence::decode(bytes).filter(|entry| entry.index == record);
-            let entry =
-                entry.ok_or_else(|| corrupt(&log.evidence_log, record, "the evidence of that index"))?;
-            log.insert(entry);
+        let (evidence_log, index, torn_evidence) = open_evidence(dir)?;
+        let (anchor_log, last_anchor, torn_anchors) = open_anchors(dir)?;
+        let log = Self { evidence_log, anchor_log, index, last_anchor };
+        if log.anchored() > log.evidenced() {
+            let record = log.anchor_log.count().saturating_sub(1);
+            return Err(corrupt(log.anchor_log.log.path(), record, ANCHOR_RULE));
         }
-        for (record, bytes) in (0..).zip(&anchors.records) {
-            let anchor = Anchor::decode(bytes).filter(|anchor| log.check_order(anchor).is_ok());
-            let rule = "an anchor that continues the one before and covers evidence in the log";
-            log.anchors.push(anchor.ok_or_else(|| corrupt(&log.anchor_log, record, rule))?);
-        }
-        Ok((log, evidence.torn_bytes.saturating_add(anchors.torn_bytes)))
+        Ok((log, torn_evidence.saturating_add(torn_anchors)))
     }
 
     /// Gives each finding its place and returns the evidence, in the order of `findings`, when all are on disk: one
@@ -124,23 +167,32 @@ impl EvidenceLog {
     pub fn append(&mut self, findings: &[Finding]) -> Result<Vec<Evidence>, EvidenceError> {
         let mut fresh: Vec<Evidence> = Vec::new();
         let mut fresh_by_mail = HashMap::new();
-        let mut places = Vec::with_capacity(findings.len());
+        let mut evidenced = Vec::with_capacity(findings.len());
         for finding in findings {
             let id = &finding.mail_id;
-            let known = self.by_mail.get(id).or_else(|| fresh_by_mail.get(id)).copied();
-            places.push(known.unwrap_or_else(|| {
+            if let Some(place) = fresh_by_mail.get(id).copied() {
+                evidenced.extend(fresh.get::<usize>(place).cloned());
+            } else if let Some(index) = self.index_of(id)? {
+                evidenced.extend(self.entries(index, index.saturating_add(1))?);
+            } else {
                 let index = self.evidenced().saturating_add(fresh.len() as u64);
-                fresh_by_mail.insert(*id, index);
-                fresh.push(Evidence { index, finding: finding.clone() });
-                index
-            }));
+                let evidence = Evidence { index, finding: finding.clone() };
+                fresh_by_mail.insert(*id, fresh.len());
+                fresh.push(evidence.clone());
+                evidenced.push(evidence);
+            }
         }
         for entry in &fresh {
-            self.evidence_log.append(&entry.encode())?;
+            self.evidence_log.log.append(&entry.encode())?;
         }
-        self.evidence_log.sync()?;
-        fresh.into_iter().for_each(|entry| self.insert(entry));
-        Ok(places.into_iter().filter_map(|place| self.entry(place)).cloned().collect())
+        self.evidence_log.log.sync()?;
+        for entry in fresh {
+            self.index.insert(&entry.finding.mail_id, entry.index)?;
+        }
+        if self.index.uncovered() >= CHECKPOINT {
+            self.index.checkpoint()?;
+        }
+        Ok(evidenced)
     }
 
     /// Keeps an anchor; when it returns, the batch has receipts.
@@ -148,33 +200,50 @@ impl EvidenceLog {
     /// # Errors
     /// If it does not continue the anchors, its root is not that of the leaves, or it cannot be written.
     pub fn append_anchor(&mut self, anchor: Anchor) -> Result<(), EvidenceError> {
-        self.check_order(&anchor)?;
-        self.tree(&anchor)?;
-        self.anchor_log.append(&anchor.encode())?;
-        self.anchor_log.sync()?;
-        self.anchors.push(anchor);
+        let (anchored, evidenced) = (self.anchored(), self.evidenced());
+        let (first, end) = (anchor.first, anchor.end());
+        if first != anchored || anchor.count == 0 || end > evidenced {
+            return Err(EvidenceError::OutOfOrder { first, end, anchored, evidenced });
+        }
+        self.batch(&anchor)?;
+        self.anchor_log.log.append(&anchor.encode())?;
+        self.anchor_log.log.sync()?;
+        self.last_anchor = Some(anchor);
         Ok(())
     }
 
     /// Number of leaves in the log; the next gets this index.
     pub fn evidenced(&self) -> u64 {
-        self.entries.len() as u64
+        self.evidence_log.count()
     }
 
     /// Number of leaves that have a receipt.
     pub fn anchored(&self) -> u64 {
-        self.anchors.last().map_or(0, Anchor::end)
+        self.last_anchor.as_ref().map_or(0, Anchor::end)
     }
 
     /// The place of a mail.
-    pub fn index_of(&self, mail_id: &MailId) -> Option<u64> {
-        self.by_mail.get(mail_id).copied()
+    ///
+    /// # Errors
+    /// If index or log cannot be read, or are damaged there.
+    pub fn index_of(&self, mail_id: &MailId) -> Result<Option<u64>, EvidenceError> {
+        self.index.find(mail_id, |index| {
+            // A place that was lost with a torn tail, or was given to another mail since.
+            Ok(index < self.evidenced()
+                && self
+                    .entries(index, index.saturating_add(1))?
+                    .iter()
+                    .any(|entry| entry.finding.mail_id == *mail_id))
+        })
     }
 
     /// `count` leaves from `first` on, or as many as there are.
-    pub fn leaves(&self, first: u64, count: u32) -> Vec<Hash> {
-        let first = usize::try_from(first).unwrap_or(usize::MAX);
-        self.leaves.iter().skip(first).take(count as usize).copied().collect()
+    ///
+    /// # Errors
+    /// If the log cannot be read, or is damaged there.
+    pub fn leaves(&self, first: u64, count: u32) -> Result<Vec<Hash>, EvidenceError> {
+        let end = first.saturating_add(count.into()).min(self.evidenced());
+        Ok(self.entries(first, end)?.iter().map(Evidence::leaf).collect())
     }
 
     /// The receipt of a mail; none if it is not known or not anchored yet.
@@ -182,11 +251,13 @@ impl EvidenceLog {
     /// # Errors
     /// [`EvidenceError::Root`] if the log was changed.
     pub fn receipt(&self, mail_id: &MailId) -> Result<Option<Receipt>, EvidenceError> {
-        let Some(index) = self.index_of(mail_id) else { return Ok(None) };
-        let batch = self.anchors.partition_point(|anchor| anchor.end() <= index);
-        let Some(anchor) = self.anchors.get(batch) else { return Ok(None) };
-        let tree = self.tree(anchor)?;
-        Ok(self.prove(index, anchor, &tree))
+        let Some(index) = self.index_of(mail_id)? else { return Ok(None) };
+        let Some(anchor) = self.anchor(|anchor| anchor.end() <= index)? else { return Ok(None) };
+        let (entries, tree) = self.batch(&anchor)?;
+        Ok(entries
+            .into_iter()
+            .find(|entry| entry.index == index)
+            .and_then(|entry| prove(entry, &anchor, &tree)))
     }
 
     /// The receipts of the batch that begins at `first`, in order; none if there is no such batch.
@@ -194,41 +265,122 @@ impl EvidenceLog {
     /// # Errors
     /// [`EvidenceError::Root`] if the log was changed.
     pub fn receipts(&self, first: u64) -> Result<Vec<Receipt>, EvidenceError> {
-        let batch = self.anchors.binary_search_by_key(&first, |anchor| anchor.first);
-        let Some(anchor) = batch.ok().and_then(|batch| self.anchors.get(batch)) else {
-            return Ok(Vec::new());
+        let anchor = self.anchor(|anchor| anchor.first < first)?.filter(|anchor| anchor.first == first);
+        let Some(anchor) = anchor else { return Ok(Vec::new()) };
+        let (entries, tree) = self.batch(&anchor)?;
+        Ok(entries.into_iter().filter_map(|entry| prove(entry, &anchor, &tree)).collect())
+    }
+
+    fn entries(&self, first: u64, end: u64) -> Result<Vec<Evidence>, EvidenceError> {
+        self.evidence_log.read((first, end), EVIDENCE_RULE, decode_evidence)
+    }
+
+    /// The first anchor that is not `before`, by halving.
+    fn anchor(&self, before: impl Fn(&Anchor) -> bool) -> Result<Option<Anchor>, EvidenceError> {
+        let read = |number: u64| {
+            let decode = |_, bytes: &[u8]| Anchor::decode(bytes);
+            let anchors = self.anchor_log.read((number, number.saturating_add(1)), ANCHOR_RULE, decode)?;
+            anchors.into_iter().next().ok_or_else(|| corrupt(self.anchor_log.log.path(), number, ANCHOR_RULE))
         };
-        let tree = self.tree(anchor)?;
-        Ok((anchor.first..anchor.end()).filter_map(|index| self.prove(index, anchor, &tree)).collect())
+        let (mut low, mut high) = (0, self.anchor_log.count());
+        while low < high {
+            let middle = low.midpoint(high);
+            if before(&read(middle)?) { low = middle.saturating_add(1) } else { high = middle }
+        }
+        (low < self.anchor_log.count()).then(|| read(low)).transpose()
     }
 
-    fn entry(&self, index: u64) -> Option<&Evidence> {
-        self.entries.get(usize::try_from(index).ok()?)
-    }
-
-    fn prove(&self, index: u64, anchor: &Anchor, tree: &Tree) -> Option<Receipt> {
-        let evidence = self.entry(index)?.clone();
-        let inclusion_proof = tree.proof(usize::try_from(index.checked_sub(anchor.first)?).ok()?)?;
-        Some(Receipt { leaf: evidence.leaf(), evidence, anchor: anchor.clone(), inclusion_proof })
-    }
-
-    fn tree(&self, anchor: &Anchor) -> Result<Tree, EvidenceError> {
-        let tree = Tree::new(self.leaves(anchor.first, anchor.count));
+    /// The evidence of a batch and the tree of its leaves.
+    fn batch(&self, anchor: &Anchor) -> Result<(Vec<Evidence>, Tree), EvidenceError> {
         let (first, end) = (anchor.first, anchor.end());
-        if tree.root() == anchor.root { Ok(tree) } else { Err(EvidenceError::Root { first, end }) }
+        let entries = self.entries(first, end.min(self.evidenced()))?;
+        let tree = Tree::new(entries.iter().map(Evidence::leaf).collect());
+        if tree.root() == anchor.root { Ok((entries, tree)) } else { Err(EvidenceError::Root { first, end }) }
     }
+}
 
-    fn check_order(&self, anchor: &Anchor) -> Result<(), EvidenceError> {
-        let (anchored, evidenced) = (self.anchored(), self.evidenced());
-        let (first, end) = (anchor.first, anchor.end());
-        let fits = first == anchored && anchor.count > 0 && end <= evidenced;
-        if fits { Ok(()) } else { Err(EvidenceError::OutOfOrder { first, end, anchored, evidenced }) }
+impl Drop for EvidenceLog {
+    /// The next start finds the index complete.
+    fn drop(&mut self) {
+        if self.index.uncovered() > 0
+            && let Err(error) = self.index.checkpoint()
+        {
+            tracing::warn!(%error, "evidence index not synced, is completed at the next start");
+        }
     }
+}
 
-    fn insert(&mut self, entry: Evidence) {
-        self.by_mail.insert(entry.finding.mail_id, entry.index);
-        self.leaves.push(entry.leaf());
-        self.entries.push(entry);
+fn prove(evidence: Evidence, anchor: &Anchor, tree: &Tree) -> Option<Receipt> {
+    let inclusion_proof = tree.proof(usize::try_from(evidence.index.checked_sub(anchor.first)?).ok()?)?;
+    Some(Receipt { leaf: evidence.leaf(), evidence, anchor: anchor.clone(), inclusion_proof })
+}
+
+fn decode_evidence(index: u64, bytes: &[u8]) -> Option<Evidence> {
+    Evidence::decode(bytes).filter(|entry| entry.index == index)
+}
+
+/// Opens log and index, and inserts what the index does not cover.
+fn open_evidence(dir: &Path) -> Result<(FixedLog, MailIndex, u64), EvidenceError> {
+    let (path, index_path) = (dir.join("evidence.log"), dir.join("evidence.index"));
+    let mut index = match RecordLog::peek(&path)? {
+        Some((nonce, _)) => MailIndex::open(&index_path, nonce)?,
+        // No log yet, or one torn while it was made: its number is not known before it is there.
+        None => {
+            MailIndex::create(&index_path, RecordLog::open(&path, MAX_RECORD_BYTES)?.0.nonce(), FIRST_BITS)?
+        }
+    };
+    let from = place(EVIDENCE_BYTES, index.covered());
+    let mut failed = None;
+    let (log, torn) = RecordLog::open_after(&path, MAX_RECORD_BYTES, from, &mut |offset, bytes| {
+        let record = number(EVIDENCE_BYTES, offset);
+        let inserted = match decode_evidence(record, bytes) {
+            Some(entry) => index.insert(&entry.finding.mail_id, record).map_err(EvidenceError::Index),
+            None => Err(corrupt(&path, record, EVIDENCE_RULE)),
+        };
+        failed = failed.take().or(inserted.err());
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let log = FixedLog { log, record_bytes: EVIDENCE_BYTES };
+    let count = log.count();
+    if index.uncovered() >= CHECKPOINT {
+        index.checkpoint()?;
+    }
+    // Evenly, and the newest one; of an index that lacks any nothing can be believed.
+    let step = (count / SAMPLES).max(1);
+    for at in (0..count).rev().step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
+        let entries = log.read((at, at.saturating_add(1)), EVIDENCE_RULE, decode_evidence)?;
+        let Some(entry) = entries.first() else { continue };
+        if index.find::<EvidenceError>(&entry.finding.mail_id, |index| Ok(index == at))?.is_none() {
+            tracing::warn!(mail_id = %entry.finding.mail_id, "evidence index lacks a mail, is made anew");
+            drop(log);
+            // Without it everything is inserted; so this happens once.
+            std::fs::remove_file(&index_path)?;
+            return open_evidence(dir);
+        }
+    }
+    Ok((log, index, torn))
+}
+
+/// Opens the anchors, and reads the newest.
+fn open_anchors(dir: &Path) -> Result<(FixedLog, Option<Anchor>, u64), EvidenceError> {
+    let path = dir.join("anchors.log");
+    let count = RecordLog::peek(&path)?.map_or(0, |(_, length)| number(ANCHOR_BYTES, length));
+    let from = count.saturating_sub(NEWEST_ANCHORS);
+    let (mut last, mut bad): (Option<Anchor>, _) = (None, None);
+    let (log, torn) =
+        RecordLog::open_after(&path, MAX_RECORD_BYTES, place(ANCHOR_BYTES, from), &mut |offset, bytes| {
+            let record = number(ANCHOR_BYTES, offset);
+            let begins = last.as_ref().map(Anchor::end).or((record == 0).then_some(0));
+            let anchor = Anchor::decode(bytes)
+                .filter(|anchor| anchor.count > 0 && begins.is_none_or(|begins| anchor.first == begins));
+            bad = bad.or(anchor.is_none().then_some(record));
+            last = anchor;
+        })?;
+    match bad {
+        Some(record) => Err(corrupt(&path, record, ANCHOR_RULE)),
+        None => Ok((FixedLog { log, record_bytes: ANCHOR_BYTES }, last, torn)),
     }
 }
 
@@ -238,11 +390,20 @@ mod tests {
 
     use super::{super::tests::finding, *};
 
+    #[test]
+    fn records_have_the_length_that_finds_them() {
+        let evidence = Evidence { index: 1, finding: finding(1) };
+        assert_eq!(evidence.encode().len() as u64, EVIDENCE_BYTES);
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = EvidenceLog::open(dir.path()).unwrap();
+        assert_eq!(anchor(&log, 0, 0).encode().len() as u64, ANCHOR_BYTES);
+    }
+
     fn anchor(log: &EvidenceLog, first: u64, count: u32) -> Anchor {
         Anchor {
             first,
             count,
-            root: Tree::new(log.leaves(first, count)).root(),
+            root: Tree::new(log.leaves(first, count).unwrap()).root(),
             chain_id: 1,
             contract: [1; 20],
             transaction: [2; 32],
@@ -259,10 +420,10 @@ mod tests {
         assert_eq!(torn, 0);
         let places = |evidence: Vec<Evidence>| evidence.iter().map(|entry| entry.index).collect::<Vec<_>>();
         assert_eq!(places(log.append(&[finding(1), finding(2), finding(1)]).unwrap()), [0, 1, 0]);
-        let size = log.evidence_log.len_bytes();
+        let size = log.evidence_log.log.len_bytes();
         let other = Finding { verdict: [9; 6], ..finding(2) };
         assert_eq!(log.append(&[other]).unwrap(), [Evidence { index: 1, finding: finding(2) }]);
-        assert_eq!(log.evidence_log.len_bytes(), size);
+        assert_eq!(log.evidence_log.log.len_bytes(), size);
         drop(log);
         let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
         assert_eq!(places(log.append(&[finding(3), finding(2)]).unwrap()), [2, 1]);
@@ -311,6 +472,112 @@ mod tests {
             std::fs::write(&path, whole).unwrap();
         }
         EvidenceLog::open(dir.path()).unwrap();
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        for entry in std::fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+
+    fn check(log: &mut EvidenceLog, count: u64) {
+        assert_eq!(log.evidenced(), count);
+        for number in 0..count {
+            assert_eq!(log.index_of(&finding(number).mail_id).unwrap(), Some(number));
+        }
+        assert_eq!(log.index_of(&finding(count).mail_id).unwrap(), None);
+    }
+
+    #[test]
+    fn an_index_that_is_missing_old_or_of_another_log_is_completed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&(0..100).map(finding).collect::<Vec<_>>()).unwrap();
+        drop(log);
+        let index = dir.path().join("evidence.index");
+        let old = std::fs::read(&index).unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&(100..5000).map(finding).collect::<Vec<_>>()).unwrap();
+        // As `kill -9` leaves it.
+        let killed = tempfile::tempdir().unwrap();
+        copy(dir.path(), killed.path());
+        check(&mut EvidenceLog::open(killed.path()).unwrap().0, 5000);
+        drop(log);
+        // As a power loss may leave it: the log is synced, the index is not.
+        std::fs::write(&index, &old).unwrap();
+        check(&mut EvidenceLog::open(dir.path()).unwrap().0, 5000);
+        std::fs::remove_file(&index).unwrap();
+        check(&mut EvidenceLog::open(dir.path()).unwrap().0, 5000);
+        let other = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(other.path()).unwrap();
+        log.append(&[finding(7), finding(8)]).unwrap();
+        drop(log);
+        std::fs::copy(other.path().join("evidence.index"), &index).unwrap();
+        check(&mut EvidenceLog::open(dir.path()).unwrap().0, 5000);
+    }
+
+    #[test]
+    fn an_index_that_lost_its_slots_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&(0..500).map(finding).collect::<Vec<_>>()).unwrap();
+        drop(log);
+        let index = dir.path().join("evidence.index");
+        let mut bytes = std::fs::read(&index).unwrap();
+        bytes[4096..].fill(0);
+        std::fs::write(&index, bytes).unwrap();
+        check(&mut EvidenceLog::open(dir.path()).unwrap().0, 500);
+    }
+
+    #[test]
+    fn a_log_shorter_than_its_index_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&[finding(1), finding(2), finding(3)]).unwrap();
+        drop(log);
+        let path = dir.path().join("evidence.log");
+        let bytes = std::fs::read(&path).unwrap();
+        // At the end of a record, which the log itself would not show.
+        std::fs::write(&path, &bytes[..32 + 132]).unwrap();
+        let error = EvidenceLog::open(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("damaged at byte 164,"), "{error}");
+    }
+
+    #[test]
+    fn a_place_that_a_crash_gave_to_another_mail_is_not_taken_for_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&[finding(1)]).unwrap();
+        // What was inserted reached the disk, the evidence did not.
+        log.index.insert(&finding(2).mail_id, 1).unwrap();
+        assert_eq!(log.index_of(&finding(2).mail_id).unwrap(), None);
+        let places: Vec<_> =
+            log.append(&[finding(3), finding(2)]).unwrap().iter().map(|entry| entry.index).collect();
+        assert_eq!(places, [1, 2]);
+        assert_eq!(log.index_of(&finding(2).mail_id).unwrap(), Some(2));
+        assert_eq!(log.index_of(&finding(3).mail_id).unwrap(), Some(1));
+    }
+
+    #[test]
+    fn many_anchors_are_found_by_halving() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&(0..3000).map(finding).collect::<Vec<_>>()).unwrap();
+        let mut first = 0;
+        while log.anchored() < 2900 {
+            let count = 1 + (first % 3) as u32;
+            log.append_anchor(anchor(&log, first, count)).unwrap();
+            first = log.anchored();
+        }
+        drop(log);
+        let (log, _) = EvidenceLog::open(dir.path()).unwrap();
+        assert!(log.anchor_log.count() > NEWEST_ANCHORS);
+        for number in (0..log.anchored()).step_by(37) {
+            let receipt = log.receipt(&finding(number).mail_id).unwrap().unwrap();
+            assert_eq!((receipt.verify_offline(), receipt.evidence.index), (Ok(()), number));
+            assert_eq!(log.receipts(receipt.anchor.first).unwrap().len(), receipt.anchor.count as usize);
+        }
     }
 
     #[test]

@@ -1,0 +1,409 @@
+//! Which evidence is of which mail: a hash table in a file, made from the evidence log and checked against it. Blocking.
+//!
+//! # Format
+//! A header of 4096 bytes: magic, nonce, bits, entries, covered, CRC-32; then `2^bits` slots of 16 bytes, little-endian: a keyed
+//! hash of the mail id, and its index plus one in 40 bits above 24 bits of checksum. A slot of zeros is empty. An entry is in
+//! the first empty slot from the one that the highest bits of its hash name on, so that doubling the table goes through it
+//! once, in order, in bounded memory. At most three quarters are used.
+//!
+//! # What survives
+//! The evidence log is the truth. All evidence below `covered` is in the table on disk; what came later is inserted
+//! again when it is opened, which changes nothing if it is there. An entry may be stale after a crash: whoever looks
+//! compares with the log. A table of another log, or with a damaged header, is made anew; a damaged slot damages the
+//! header on purpose, so that the next start makes the table anew.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufReader, Read, Seek, SeekFrom},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    mail::MailId,
+    record_log::{FILE_MODE, sync_directory},
+};
+
+const MAGIC: &[u8; 16] = b"posthorn index 1";
+const HEADER_BYTES: u64 = 4096;
+const SLOT_BYTES: usize = 16;
+/// Slots of a new table: 64 KiB.
+pub(super) const FIRST_BITS: u32 = 12;
+/// Slots read at once by a look-up.
+const PROBED: usize = 64;
+/// Slots written at once by a doubling: 1 MiB.
+const WINDOW: usize = 65_536;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    hash: u64,
+    index: u64,
+}
+
+/// What a look-up ends at.
+enum Found {
+    Entry(u64),
+    Vacant(u64),
+}
+
+/// The open table.
+#[derive(Debug)]
+pub(super) struct MailIndex {
+    path: PathBuf,
+    file: File,
+    nonce: u64,
+    bits: u32,
+    entries: u64,
+    covered: u64,
+    /// All evidence below this is in the table.
+    inserted: u64,
+}
+
+impl MailIndex {
+    /// Opens the table of the log with this nonce, or makes an empty one. [`covered`](Self::covered) says from where on
+    /// evidence must be inserted.
+    pub(super) fn open(path: &Path, nonce: u64) -> io::Result<Self> {
+        match File::options().read(true).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(path, nonce, FIRST_BITS),
+            file => match Self::read_header(path, file?, nonce)? {
+                Some(index) => Ok(index),
+                None => Self::create(path, nonce, FIRST_BITS),
+            },
+        }
+    }
+
+    /// An empty table in place of what is there.
+    pub(super) fn create(path: &Path, nonce: u64, bits: u32) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+        let index = Self { path: path.to_owned(), file, nonce, bits, entries: 0, covered: 0, inserted: 0 };
+        index
+            .file
+            .set_len(HEADER_BYTES.saturating_add(index.capacity().saturating_mul(SLOT_BYTES as u64)))?;
+        Ok(index)
+    }
+
+    fn read_header(path: &Path, file: File, nonce: u64) -> io::Result<Option<Self>> {
+        let mut header = Vec::new();
+        (&file).take(HEADER_BYTES).read_to_end(&mut header)?;
+        let number =
+            |at: usize| header.get(at..).and_then(|from| from.first_chunk()).copied().map(u64::from_le_bytes);
+        let (Some(bits), Some(entries), Some(covered)) = (number(24), number(32), number(40)) else {
+            return Ok(None);
+        };
+        let Some(bits) = u32::try_from(bits).ok().filter(|bits| (FIRST_BITS..40).contains(bits)) else {
+            return Ok(None);
+        };
+        let index = Self { path: path.to_owned(), file, nonce, bits, entries, covered, inserted: covered };
+        let length = HEADER_BYTES.saturating_add(index.capacity().saturating_mul(SLOT_BYTES as u64));
+        let whole = header.starts_with(&index.header()) && index.file.metadata()?.len() == length;
+        Ok(whole.then_some(index))
+    }
+
+    fn header(&self) -> Vec<u8> {
+        let numbers = [self.nonce, self.bits.into(), self.entries, self.covered].map(u64::to_le_bytes);
+        let fields = [&MAGIC[..], &numbers.concat()].concat();
+        let crc = crc32fast::hash(&fields).to_le_bytes();
+        [&fields[..], &crc].concat()
+    }
+
+    fn capacity(&self) -> u64 {
+        1 << self.bits
+    }
+
+    /// All evidence below this is in the table on disk.
+    pub(super) fn covered(&self) -> u64 {
+        self.covered
+    }
+
+    /// The index at which the log, asked by `is`, has this mail.
+    pub(super) fn find<E: From<io::Error>>(
+        &self,
+        id: &MailId,
+        is: impl FnMut(u64) -> Result<bool, E>,
+    ) -> Result<Option<u64>, E> {
+        match self.probe(self.hash(id), is)? {
+            Found::Entry(index) => Ok(Some(index)),
+            Found::Vacant(_) => Ok(None),
+        }
+    }
+
+    /// Inserts evidence that follows all that was inserted before.
+    pub(super) fn insert(&mut self, id: &MailId, index: u64) -> io::Result<()> {
+        if self.entries >= self.capacity() / 4 * 3 {
+            self.double()?;
+        }
+        self.put(Entry { hash: self.hash(id), index })?;
+        self.entries = self.entries.saturating_add(1);
+        self.inserted = index.saturating_add(1);
+        Ok(())
+    }
+
+    /// Evidence in the table that it may lack on disk.
+    pub(super) fn uncovered(&self) -> u64 {
+        self.inserted.saturating_sub(self.covered)
+    }
+
+    /// Puts on disk what was inserted.
+    pub(super) fn checkpoint(&mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        self.covered = self.inserted;
+        self.file.write_all_at(&self.header(), 0)?;
+        self.file.sync_data()
+    }
+
+    /// Keyed, so that nobody can choose mails that share a slot.
+    fn hash(&self, id: &MailId) -> u64 {
+        let digest =
+            Sha256::new().chain_update(self.nonce.to_le_bytes()).chain_update(id.as_bytes()).finalize();
+        digest.first_chunk().copied().map_or(0, u64::from_le_bytes)
+    }
+
+    fn home(&self, hash: u64) -> u64 {
+        hash >> 64_u32.saturating_sub(self.bits)
+    }
+
+    fn put(&self, entry: Entry) -> io::Result<()> {
+        match self.probe::<io::Error>(entry.hash, |index| Ok(index == entry.index))? {
+            Found::Entry(_) => Ok(()),
+            Found::Vacant(slot) => self.file.write_all_at(&self.encode(entry), at(slot)),
+        }
+    }
+
+    fn probe<E: From<io::Error>>(
+        &self,
+        hash: u64,
+        mut is: impl FnMut(u64) -> Result<bool, E>,
+    ) -> Result<Found, E> {
+        let capacity = self.capacity();
+        let (mut slot, mut probed) = (self.home(hash), 0_u64);
+        let mut block = [0; PROBED * SLOT_BYTES];
+        while probed < capacity {
+            let count = capacity.saturating_sub(slot).min(PROBED as u64);
+            let bytes = usize::try_from(count).unwrap_or(PROBED).saturating_mul(SLOT_BYTES);
+            let block = block.get_mut(..bytes).unwrap_or_default();
+            self.file.read_exact_at(block, at(slot))?;
+            for (slot, bytes) in (slot..).zip(block.chunks_exact(SLOT_BYTES)) {
+                match self.decode(bytes)? {
+                    None => return Ok(Found::Vacant(slot)),
+                    Some(entry) if entry.hash == hash && is(entry.index)? => {
+                        return Ok(Found::Entry(entry.index));
+                    }
+                    Some(_) => {}
+                }
+            }
+            slot = slot.saturating_add(count) % capacity;
+            probed = probed.saturating_add(count);
+        }
+        Err(self.damaged("no empty slot").into())
+    }
+
+    fn encode(&self, entry: Entry) -> [u8; SLOT_BYTES] {
+        let mut slot = [0; SLOT_BYTES];
+        let tagged = entry.index.saturating_add(1) << 24 | self.check(entry);
+        let bytes = [entry.hash.to_le_bytes(), tagged.to_le_bytes()].concat();
+        slot.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        slot
+    }
+
+    fn decode(&self, slot: &[u8]) -> io::Result<Option<Entry>> {
+        if slot.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let number = |bytes: Option<&[u8; 8]>| bytes.copied().map_or(0, u64::from_le_bytes);
+        let (hash, tagged) = (number(slot.first_chunk()), number(slot.last_chunk()));
+        let entry = (tagged >> 24).checked_sub(1).map(|index| Entry { hash, index });
+        match entry.filter(|entry| self.check(*entry) == tagged & 0xff_ffff) {
+            None => Err(self.damaged("a damaged slot")),
+            entry => Ok(entry),
+        }
+    }
+
+    fn check(&self, entry: Entry) -> u64 {
+        let numbers = [self.nonce, entry.hash, entry.index].map(u64::to_le_bytes);
+        u64::from(crc32fast::hash(&numbers.concat())) & 0xff_ffff
+    }
+
+    /// Makes sure that the next start makes the table anew.
+    fn damaged(&self, what: &str) -> io::Error {
+        let _ = self.file.write_all_at(&[0; 16], 0).and_then(|()| self.file.sync_data());
+        io::Error::new(io::ErrorKind::InvalidData, format!("{what}; it is made anew at the next start"))
+    }
+
+    /// Twice as many slots.
+    fn double(&mut self) -> io::Result<()> {
+        let draft = self.path.with_extension("tmp");
+        let mut new = Self::create(&draft, self.nonce, self.bits.saturating_add(1))?;
+        (new.entries, new.inserted) = (self.entries, self.inserted);
+        // What precedes the first empty slot may have come around from the end: it is put in last, one by one.
+        let mut rest = Vec::new();
+        let (mut run, mut seen_empty) = (Vec::new(), false);
+        let mut window = Window { slots: vec![0; WINDOW * SLOT_BYTES], ..Window::default() };
+        let mut reader = BufReader::with_capacity(WINDOW, &self.file);
+        reader.seek(SeekFrom::Start(HEADER_BYTES))?;
+        let mut slot = [0; SLOT_BYTES];
+        for _ in 0..self.capacity() {
+            reader.read_exact(&mut slot)?;
+            match self.decode(&slot)? {
+                Some(entry) if seen_empty => run.push(entry),
+                Some(entry) => rest.push(entry),
+                None => {
+                    seen_empty = true;
+                    window.place(&new, &mut run, &mut rest)?;
+                }
+            }
+        }
+        window.place(&new, &mut run, &mut rest)?;
+        window.flush(&new)?;
+        rest.into_iter().try_for_each(|entry| new.put(entry))?;
+        new.checkpoint()?;
+        fs::rename(&draft, &self.path)?;
+        sync_directory(&self.path)?;
+        new.path.clone_from(&self.path);
+        *self = new;
+        Ok(())
+    }
+}
+
+/// The part of a new table that is being filled, in order.
+#[derive(Default)]
+struct Window {
+    slots: Vec<u8>,
+    /// Its first slot.
+    base: u64,
+    /// The slot after the last one filled.
+    next: u64,
+}
+
+impl Window {
+    /// Places what stood between two empty slots of the old table. In the order of their hashes each is at its home or right
+    /// behind the one before, as if it had been put in alone.
+    fn place(&mut self, new: &MailIndex, run: &mut Vec<Entry>, rest: &mut Vec<Entry>) -> io::Result<()> {
+        run.sort_unstable_by_key(|entry| entry.hash);
+        for entry in run.drain(..) {
+            let slot = new.home(entry.hash).max(self.next);
+            if slot >= new.capacity() {
+                rest.push(entry);
+                continue;
+            }
+            if slot >= self.base.saturating_add(WINDOW as u64) {
+                self.flush(new)?;
+                self.base = slot - slot % WINDOW as u64;
+            }
+            let start = usize::try_from(slot.saturating_sub(self.base)).unwrap_or(WINDOW) * SLOT_BYTES;
+            let place = self.slots.iter_mut().skip(start);
+            place.zip(new.encode(entry)).for_each(|(to, from)| *to = from);
+            self.next = slot.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, new: &MailIndex) -> io::Result<()> {
+        let left = usize::try_from(new.capacity().saturating_sub(self.base)).unwrap_or(WINDOW).min(WINDOW);
+        let slots = self.slots.get(..left * SLOT_BYTES).unwrap_or_default();
+        new.file.write_all_at(slots, at(self.base))?;
+        self.slots.fill(0);
+        Ok(())
+    }
+}
+
+/// Where a slot is in the file.
+fn at(slot: u64) -> u64 {
+    slot.saturating_mul(SLOT_BYTES as u64).saturating_add(HEADER_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u64) -> MailId {
+        MailId::of(&number.to_le_bytes())
+    }
+
+    fn find(index: &MailIndex, number: u64) -> Option<u64> {
+        index.find::<io::Error>(&id(number), |at| Ok(at == number)).unwrap()
+    }
+
+    #[test]
+    fn finds_everything_after_doublings_and_a_restart_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let mut index = MailIndex::open(&path, 7).unwrap();
+        for number in 0..20_000 {
+            index.insert(&id(number), number).unwrap();
+        }
+        assert_eq!(index.bits, FIRST_BITS + 3);
+        let all = |index: &MailIndex| {
+            (0..20_000).for_each(|number| assert_eq!(find(index, number), Some(number)));
+            (20_000..21_000).for_each(|number| assert_eq!(find(index, number), None));
+        };
+        all(&index);
+        index.checkpoint().unwrap();
+        drop(index);
+        let index = MailIndex::open(&path, 7).unwrap();
+        assert_eq!((index.covered(), index.entries), (20_000, 20_000));
+        all(&index);
+    }
+
+    #[test]
+    fn doubling_keeps_what_came_around_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = MailIndex::open(&dir.path().join("index"), 7).unwrap();
+        // All at home in the last slots, so that most of them stand at the beginning; and some in the middle.
+        let hashes = (0..500_u64).map(|number| u64::MAX - number * 3);
+        let middle = (0..500_u64).map(|number| (1 << 63) + number);
+        let entries: Vec<_> =
+            hashes.chain(middle).zip(0..).map(|(hash, index)| Entry { hash, index }).collect();
+        entries.iter().for_each(|entry| index.put(*entry).unwrap());
+        for _ in 0..3 {
+            index.double().unwrap();
+            for entry in &entries {
+                let found = index.probe::<io::Error>(entry.hash, |at| Ok(at == entry.index)).unwrap();
+                assert!(matches!(found, Found::Entry(_)), "{entry:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_of_another_log_or_with_a_damaged_header_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let made = || {
+            let mut index = MailIndex::create(&path, 7, FIRST_BITS).unwrap();
+            index.insert(&id(1), 1).unwrap();
+            index.checkpoint().unwrap();
+        };
+        made();
+        assert_eq!(MailIndex::open(&path, 8).unwrap().covered(), 0);
+        for at in 0..52 {
+            made();
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(MailIndex::open(&path, 7).unwrap().covered(), 0, "byte {at}");
+        }
+        made();
+        assert_eq!(MailIndex::open(&path, 7).unwrap().covered(), 2);
+    }
+
+    #[test]
+    fn a_damaged_slot_is_an_error_and_the_table_made_anew_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let mut index = MailIndex::open(&path, 7).unwrap();
+        index.insert(&id(1), 1).unwrap();
+        index.checkpoint().unwrap();
+        let slot = at(index.home(index.hash(&id(1))));
+        for byte in 0..16 {
+            let mut bytes = [0; 1];
+            index.file.read_exact_at(&mut bytes, slot + byte).unwrap();
+            index.file.write_all_at(&[bytes[0] ^ 1], slot + byte).unwrap();
+            let error = index.find::<io::Error>(&id(1), |_| Ok(true)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            index.file.write_all_at(&bytes, slot + byte).unwrap();
+        }
+        assert_eq!(MailIndex::open(&path, 7).unwrap().covered(), 0);
+    }
+}
