@@ -79,22 +79,28 @@ fn four_hundred_mails_of_a_silent_domain_do_not_delay_a_registered_operator() {
     let server = NameServer::start("", &["silent.test"]);
     let mut posthorn = start(&server, &[]);
     judged(&mut posthorn, "first");
+    let alone = delay(&mut posthorn, "alone");
     let mut stranger = Client::connect(posthorn.smtp);
     for number in 0..400 {
         let mail = message(&format!("s{number}"), "help", "").replace(SENDER_DOMAIN, "silent.test");
         let reply = stranger.send("mallory@silent.test", POSTHORN, mail.as_bytes());
         assert!(reply.starts_with("250"), "{reply}");
     }
+    let behind = delay(&mut posthorn, "behind");
+    println!("from SMTP to the verdict: alone {alone:?}, behind 400 mails of a silent domain {behind:?}");
+    assert!(behind < alone + Duration::from_millis(50), "{alone:?}, {behind:?}");
+    assert!(server.unanswered() > 0);
+}
+
+/// Time from handing in a question to its verdict on the topic, at the median.
+fn delay(posthorn: &mut Posthorn, tag: &str) -> Duration {
     let mut delays = Vec::new();
-    for number in 0..5 {
+    for number in 0..11 {
         let asked = Instant::now();
-        let verdict = judged(&mut posthorn, &format!("behind{number}"));
+        let verdict = judged(posthorn, &format!("{tag}{number}"));
         assert_eq!(verdict["authenticated"], true, "{verdict}");
         delays.push(asked.elapsed());
     }
     delays.sort();
-    println!("verdicts behind 400 mails of a silent domain, from SMTP to the topic: {delays:?}");
-    // The processes of the graph share the machine with other tests; a wait for DNS is 5 s.
-    assert!(delays[2] < Duration::from_millis(500), "{delays:?}");
-    assert!(server.unanswered() > 0);
+    delays[5]
 }
