@@ -9,6 +9,7 @@ mod life;
 mod many;
 mod observing;
 mod orders;
+mod outbound;
 mod parameters;
 mod python;
 mod registry;

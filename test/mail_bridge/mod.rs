@@ -1,5 +1,6 @@
 //! The bridge over real sockets and real files.
 
+mod forwards;
 mod full_disk;
 mod intake;
 mod journal;

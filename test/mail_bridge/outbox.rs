@@ -2,37 +2,21 @@
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use posthorn::{
     health::Level,
-    mail::{Action, MailId, OutboundKind, OutboundMail},
+    mail::{MailId, OutboundKind, OutboundMail},
     mail_bridge::{
-        bridge::{Bridge, Streams, Submitted},
+        bridge::{Bridge, Submitted},
         outbox::DeliveryState,
     },
     params::Value,
 };
 
-use tokio::net::TcpListener;
-
-use super::support::{GONE, LATE, Script, answer, deliver, disposition, soon, start, start_publishing, text};
-
-async fn states(streams: &mut Streams, count: usize) -> Vec<(DeliveryState, u32)> {
-    let mut states = Vec::new();
-    while states.len() < count {
-        let delivery = soon(streams.deliveries.recv()).await.unwrap();
-        states.push((delivery.state, delivery.attempts));
-    }
-    states
-}
-
-const PHOTO: &str = "From: ada@x.test\r\nSubject: photo\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
-    --b\r\n\r\nlook\r\n--b\r\nContent-Type: image/jpeg\r\nContent-Disposition: attachment; filename=yard.jpg\r\n\r\n\
-    PIXELS\r\n--b--\r\n";
+use super::support::{GONE, LATE, Script, answer, free_address, soon, start, states, text};
 
 /// Waits until the smart host was probed in vain.
 async fn away(bridge: &Bridge) {
@@ -43,11 +27,6 @@ async fn away(bridge: &Bridge) {
     })
     .await;
     assert_eq!(bridge.handle().status().last().unwrap().level, Level::Error);
-}
-
-/// An address where nobody listens, until somebody does.
-async fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
 fn notice(message_id: &str, text: &str) -> OutboundMail {
@@ -178,56 +157,6 @@ async fn a_malformed_notice_is_refused_with_the_reason_and_not_kept() {
         );
     }
     assert_eq!(bridge.handle().state().outbox.pending, 0);
-}
-
-#[tokio::test]
-async fn a_forward_carries_its_mail_though_that_was_settled_and_its_segment_is_gone() {
-    let dir = tempfile::tempdir().unwrap();
-    let smarthost = free_address().await;
-    let overrides = [
-        ("smarthost", text(smarthost)),
-        ("journal_segment_bytes", Value::Int(4096)),
-        ("journal_keep_segments", Value::Int(1)),
-    ];
-    let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
-    let id = deliver(&bridge, PHOTO).await;
-    assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
-    let handle = bridge.handle();
-    handle.outbound(answer(id, OutboundKind::Forward)).await.unwrap();
-    handle.disposition(disposition(id, Action::Forwarded)).await.unwrap();
-    // Enough behind it that its segment goes, twice over.
-    for n in 0..60 {
-        let id = deliver(&bridge, &format!("{n} {}\r\n", "x".repeat(1000))).await;
-        assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
-        handle.disposition(disposition(id, Action::Ignored)).await.unwrap();
-    }
-    assert!(bridge.drain().await);
-    assert!(!dir.path().join("0000000001.log").exists());
-    drop(streams);
-    // It is still settled after a restart, and still there. Before: its bytes went with its segment, and were never sent.
-    let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
-    assert_eq!(bridge.handle().state().journal.unsettled, 0);
-    let (_, mut taken) = Script::default().serve_at(smarthost).await;
-    let mail = soon(taken.recv()).await.unwrap();
-    assert!(mail.data.contains(PHOTO.trim_end()), "{}", mail.data);
-    assert!(mail.data.replace("=\r\n", "").contains("with 1 attachment of its own"), "{}", mail.data);
-    assert!(streams.mails.try_recv().is_err(), "published again");
-}
-
-#[tokio::test]
-async fn a_forward_that_the_server_does_not_take_goes_without_its_mail_and_says_so() {
-    for refusal in ["552 5.3.4 too large", "554 5.7.1 virus found"] {
-        let dir = tempfile::tempdir().unwrap();
-        let (smarthost, mut taken) = Script::new(&[], &[refusal]).serve().await;
-        let (bridge, mut streams) = start_publishing(dir.path(), &[("smarthost", text(smarthost))]).await;
-        let id = deliver(&bridge, PHOTO).await;
-        bridge.handle().outbound(answer(id, OutboundKind::Forward)).await.unwrap();
-        assert_eq!(states(&mut streams, 2).await[1], (DeliveryState::Delivered, 1));
-        let mail = soon(taken.recv()).await.unwrap();
-        assert!(!mail.data.contains("PIXELS"), "{}", mail.data);
-        assert!(mail.data.contains("does not take it, for its size"), "{}", mail.data);
-        assert!(mail.data.contains("- yard.jpg (image/jpeg, 6 bytes)"), "{}", mail.data);
-    }
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use posthorn::{
     mail_bridge::{
         bridge::{Bridge, BridgeError, Streams},
         journal::JournalError,
+        outbox::DeliveryState,
         params::{Params, SPECS},
     },
     params::{Value, resolve},
@@ -173,6 +174,21 @@ pub async fn deliver(bridge: &Bridge, data: &str) -> MailId {
     talk.send(&format!("{data}.\r\n")).await;
     talk.expect("250").await;
     MailId::of(data.as_bytes())
+}
+
+/// An address where nobody listens, until somebody does.
+pub async fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// States and attempts of the next deliveries told.
+pub async fn states(streams: &mut Streams, count: usize) -> Vec<(DeliveryState, u32)> {
+    let mut states = Vec::new();
+    while states.len() < count {
+        let delivery = soon(streams.deliveries.recv()).await.unwrap();
+        states.push((delivery.state, delivery.attempts));
+    }
+    states
 }
 
 /// Takes the mail and thinks it over.
