@@ -194,7 +194,7 @@ async fn talk_from(local: [u8; 4], to: SocketAddr) -> Talk {
 async fn one_address_that_holds_all_it_gets_closes_intake_for_no_other_and_not_for_lmtp() {
     let dir = tempfile::tempdir().unwrap();
     // Short, so that the test sees the end of them; EHLO comes ten times as often.
-    let timeout = [("session_mail_timeout_s", Value::Double(3.0))];
+    let timeout = [("session_mail_timeout_s", Value::Double(5.0))];
     let (bridge, mut streams) = start_publishing(dir.path(), &timeout).await;
     let address = bridge.smtp_addr().unwrap();
     let (mut held, mut refused) = (Vec::new(), 0);

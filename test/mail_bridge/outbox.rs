@@ -16,7 +16,7 @@ use posthorn::{
     params::Value,
 };
 
-use super::support::{GONE, LATE, Script, answer, free_address, soon, start, states, text};
+use super::support::{GONE, HELD, LATE, Script, answer, free_address, soon, start, states, text};
 
 /// Waits until the smart host was probed in vain.
 async fn away(bridge: &Bridge) {
@@ -93,7 +93,9 @@ async fn the_only_mail_goes_out_when_the_host_is_back_and_not_after_its_back_off
 #[tokio::test]
 async fn a_slow_recipient_holds_up_no_other() {
     let dir = tempfile::tempdir().unwrap();
-    let (smarthost, _taken) = Script::new(&[], &["250 ok", LATE]).serve().await;
+    let script = Script::new(&[], &["250 ok", HELD]);
+    let release = script.release.clone();
+    let (smarthost, _taken) = script.serve().await;
     let (bridge, mut streams) = start(dir.path(), &[("smarthost", text(smarthost))]).await;
     let mut ends = Vec::new();
     for question in [b"a", b"b", b"c", b"d"] {
@@ -104,8 +106,12 @@ async fn a_slow_recipient_holds_up_no_other() {
         if delivery.state == DeliveryState::Delivered {
             ends.push(delivery.reply);
         }
+        // Before: the others waited behind it.
+        if ends.len() == 3 {
+            release.notify_one();
+        }
     }
-    assert_eq!(ends.iter().position(|reply| reply == LATE), Some(3), "{ends:?}");
+    assert_eq!(ends.iter().position(|reply| reply == HELD), Some(3), "{ends:?}");
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use posthorn::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{Notify, mpsc},
 };
 
 /// Nothing here takes so long; a test that waits for ever fails instead.
@@ -193,6 +193,8 @@ pub async fn states(streams: &mut Streams, count: usize) -> Vec<(DeliveryState, 
 
 /// Takes the mail and thinks it over.
 pub const LATE: &str = "250 2.0.0 late";
+/// Takes the mail and keeps its reply until [`Script::release`] is notified.
+pub const HELD: &str = "250 2.0.0 held";
 /// Takes the mail and is gone.
 pub const GONE: &str = "250 2.0.0 gone";
 
@@ -211,12 +213,13 @@ pub struct Script {
     pub rcpt: Arc<Mutex<VecDeque<&'static str>>>,
     pub data: Arc<Mutex<VecDeque<&'static str>>>,
     pub connections: Arc<AtomicUsize>,
+    pub release: Arc<Notify>,
 }
 
 impl Script {
     pub fn new(rcpt: &[&'static str], data: &[&'static str]) -> Self {
         let script = |replies: &[&'static str]| Arc::new(Mutex::new(replies.iter().copied().collect()));
-        Self { rcpt: script(rcpt), data: script(data), connections: Arc::default() }
+        Self { rcpt: script(rcpt), data: script(data), connections: Arc::default(), release: Arc::default() }
     }
 
     /// Serves on a free port until the runtime ends.
@@ -284,6 +287,7 @@ async fn session(stream: TcpStream, script: Script, taken: mpsc::UnboundedSender
                 }
                 match reply {
                     LATE => tokio::time::sleep(Duration::from_secs(1)).await,
+                    HELD => script.release.notified().await,
                     GONE => return,
                     _ => {}
                 }
