@@ -12,6 +12,7 @@ mod class;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+pub(crate) use class::registered;
 pub use class::{Class, author_domain, network};
 
 use crate::mail::MailId;

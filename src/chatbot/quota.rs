@@ -6,6 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use crate::fair_queue::registered;
+
 /// After this the counts begin anew.
 const WINDOW: Duration = Duration::from_secs(3600);
 /// Mails in a window because of one domain, subdomains included, and because of all.
@@ -36,10 +38,10 @@ impl Quota {
         } else {
             *self = Self { since: now, ..Self::default() };
         }
-        // Subdomains cost nothing. Where many own domains below the last two labels (co.uk) they share the bound.
-        let domain = address.to_ascii_lowercase();
-        let domain = domain.rsplit(['.', '@']).take(2).collect::<Vec<_>>().join(".");
-        let count = self.by_domain.entry(domain).or_default();
+        // Subdomains cost nothing.
+        let address = address.to_ascii_lowercase();
+        let domain = address.rsplit_once('@').map_or("", |(_, domain)| registered(domain));
+        let count = self.by_domain.entry(domain.to_owned()).or_default();
         let may = *count < PER_DOMAIN;
         if may {
             *count += 1;

@@ -67,7 +67,7 @@ pub fn author_domain(data: &[u8]) -> Option<String> {
 }
 
 /// The part of a domain that somebody registered, as near as labels tell: who has one has all names below it.
-fn registered(domain: &str) -> &str {
+pub(crate) fn registered(domain: &str) -> &str {
     let labels = domain.trim_end_matches('.').rsplit('.').take(2).collect::<Vec<_>>();
     let country = matches!(labels[..], [top, second] if top.len() == 2 && REGISTRIES.contains(&second));
     let dots = if country { 3 } else { 2 };
