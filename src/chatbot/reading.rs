@@ -71,11 +71,10 @@ pub(super) fn own<'a>(text: &'a str, sender: &str) -> Option<Own<'a>> {
     let mut aside = Vec::new();
     let mut lines = Vec::new();
     let mut following = all.iter().skip(1).copied().map(Some).chain([None]);
-    if let Some(end) = all.iter().position(|line| is_end(line, following.next().flatten())) {
-        if all.split_off(end).first() == Some(&"--") {
-            let below = text.lines().map(str::trim).skip_while(|line| *line != "--").skip(1);
-            aside = below_signature(below, &sender);
-        }
+    let end = all.iter().position(|line| is_end(line, following.next().flatten())).unwrap_or(all.len());
+    if all.split_off(end).first() == Some(&"--") {
+        let below = text.lines().map(str::trim).skip_while(|line| *line != "--").skip(1);
+        aside = below_signature(below, &sender);
     }
     // Backwards, because "On … wrote:" is told by the quote that follows it; clients wrap it into two lines.
     let mut before_quote = false;

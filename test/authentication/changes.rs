@@ -196,8 +196,8 @@ fn changed(mail: &[u8], fields: &[String]) -> Vec<Vec<u8>> {
             all.push(join(&more));
         }
         let name = field.split(':').next().unwrap().trim().to_ascii_lowercase();
-        for at in 0..lines.len() {
-            if lines[at].to_ascii_lowercase().starts_with(&format!("{name}:")) {
+        for (at, line) in lines.iter().enumerate() {
+            if line.to_ascii_lowercase().starts_with(&format!("{name}:")) {
                 let mut other = removed(at);
                 other.insert(at, field.clone());
                 all.push(join(&other));

@@ -11,8 +11,10 @@ use crate::mail::parse::is_version_1;
 
 /// Without these an order has no identity: who has a copy could add them.
 const REQUIRED: &[&str] = &["Date", "Message-ID"];
+/// A field, and whether its value, in lower case, says what holds without it.
+type Reading = (&'static str, fn(&str) -> bool);
 /// They decide how the body is read, and so are covered unless they say what holds without them.
-const READING: &[(&str, fn(&str) -> bool)] = &[
+const READING: &[Reading] = &[
     ("MIME-Version", |value| is_version_1(value.as_bytes())),
     ("Content-Type", is_plain_text),
     ("Content-Transfer-Encoding", |value| ["7bit", "8bit"].contains(&value)),

@@ -64,7 +64,7 @@ pub(super) fn is_encoded_well(encoding: Option<&[u8]>, body: &[u8]) -> bool {
             let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
             let padding = digits.iter().rev().take_while(|&&byte| byte == b'=').count();
             let (text, _) = digits.split_at(digits.len() - padding);
-            padding <= 2 && digits.len() % 4 == 0 && text.iter().all(is_digit)
+            padding <= 2 && digits.len().is_multiple_of(4) && text.iter().all(is_digit)
         }
         Some(_) => false,
     }
