@@ -1,4 +1,6 @@
-//! What settles a mail, and what does not.
+//! What settles a mail, what does not, and who waits meanwhile.
+
+use std::time::{Duration, Instant};
 
 use posthorn::{
     mail::{Action, MailId, OutboundKind},
@@ -6,7 +8,7 @@ use posthorn::{
     params::Value,
 };
 
-use super::support::{answer, deliver, disposition, soon, start, start_publishing};
+use super::support::{Talk, answer, deliver, disposition, soon, start, start_publishing};
 
 #[tokio::test]
 async fn nothing_is_published_while_nobody_subscribes() {
@@ -100,4 +102,39 @@ async fn no_more_than_the_window_is_in_flight() {
         assert!(handle.state().intake.in_flight <= 2);
         handle.disposition(disposition(id, Action::Ignored)).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn mails_of_a_stranger_that_nobody_settles_do_not_hold_up_another_domain_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    let mail = |domain: &str, n: usize| format!("From: a@{domain}\r\nSubject: {n}\r\n\r\n{n}\r\n");
+    let mut talk = Talk::connect(bridge.smtp_addr().unwrap()).await;
+    talk.say("EHLO gateway.test", "250").await;
+    for n in 0..100 {
+        talk.begin_next().await;
+        talk.send(&format!("{}.\r\n", mail(&format!("n{n}.evil.test"), n))).await;
+        talk.expect("250").await;
+    }
+    // A quarter of the window, for a domain with all names below it.
+    for _ in 0..32 {
+        soon(streams.mails.recv()).await.unwrap();
+    }
+    assert!(streams.mails.try_recv().is_err());
+    let start = Instant::now();
+    let good = deliver(&bridge, &mail("good.test", 0)).await;
+    // Before: the window of 32 was full, and the first place was free after redelivery_min_s, 10 s.
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().id, good);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let intake = bridge.handle().state().intake;
+    assert_eq!(intake.in_flight, 33);
+    assert!((33 * 40..33 * 80).contains(&intake.in_flight_bytes), "{}", intake.in_flight_bytes);
+    drop((bridge, streams, talk));
+    // Whose mails they are is read from disk.
+    let (_bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    let mut seen = Vec::new();
+    for _ in 0..33 {
+        seen.push(soon(streams.mails.recv()).await.unwrap().id);
+    }
+    assert!(seen.contains(&good), "behind 100 others");
 }
