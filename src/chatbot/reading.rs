@@ -125,7 +125,7 @@ fn below_signature<'a>(lines: impl Iterator<Item = &'a str>, sender: &str) -> Ve
         let ends = line.is_empty() || line.starts_with('>') || line == "--";
         match paragraphs.last_mut() {
             _ if ends || is_courtesy(line, "") => {}
-            Some(last) if open => *last = format!("{last} {line}"),
+            Some(last) if open => last.extend([" ", line]),
             _ => paragraphs.push(line.to_owned()),
         }
         open = !ends;

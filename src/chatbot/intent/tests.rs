@@ -269,9 +269,17 @@ fn says_what_should_have_been_written() {
 /// Texts that take as many looks as possible.
 #[test]
 fn a_long_text_is_read_in_time() {
-    for unit in
-        ["a. ", "a\n", "thanks, ", "please ", "On a wrote:\n> b\n", "<http", "-- \n", "Hi: stop truck_1! "]
-    {
+    for unit in [
+        "a. ",
+        "a\n",
+        "thanks, ",
+        "please ",
+        "On a wrote:\n> b\n",
+        "<http",
+        "-- \n",
+        "--\nnot a\n",
+        "Hi: stop truck_1! ",
+    ] {
         let mut mail = mail("stop truck_1", &unit.repeat(262_144 / unit.len()));
         mail.from = vec![Address { name: "b ".repeat(499), address: "anna@example.org".into() }];
         let start = std::time::Instant::now();
