@@ -105,7 +105,7 @@ impl<W: Work> Desk<W> {
 
     fn start(&mut self) {
         while self.finishes.len() < self.max_finishing
-            && let Some(mail) = self.intake.next()
+            && let Some(mail) = self.intake.take()
         {
             let (work, id) = (Arc::clone(&self.work), mail.id);
             let task = self.checks.spawn(async move {

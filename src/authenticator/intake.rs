@@ -108,8 +108,8 @@ impl Intake {
     }
 
     /// The mail to check next, if there is room for it; then say [`Intake::checked`].
-    pub fn next(&mut self) -> Option<AcceptedMail> {
-        self.known.next().or_else(|| self.strangers.next())
+    pub fn take(&mut self) -> Option<AcceptedMail> {
+        self.known.take().or_else(|| self.strangers.take())
     }
 
     /// The check is over, and its room free.
@@ -157,7 +157,7 @@ impl Side {
         }
     }
 
-    fn next(&mut self) -> Option<AcceptedMail> {
+    fn take(&mut self) -> Option<AcceptedMail> {
         let id = self.lane.take()?;
         let (class, mail) = self.waiting.remove(&id)?;
         self.waiting_bytes = self.waiting_bytes.saturating_sub(mail.data.len() as u64);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     fn started(intake: &mut Intake) -> Vec<AcceptedMail> {
-        std::iter::from_fn(|| intake.next()).collect()
+        std::iter::from_fn(|| intake.take()).collect()
     }
 
     #[test]
@@ -243,7 +243,7 @@ mod tests {
             intake.admit(mail(number, 4), &format!("d{}.example", number % 7));
         }
         let mut done = 0;
-        while let Some(mail) = intake.next() {
+        while let Some(mail) = intake.take() {
             intake.checked(mail.id);
             intake.done(mail.id);
             done += 1;
