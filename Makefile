@@ -7,7 +7,7 @@ env := scripts/env
 # cargo with the staged interfaces; made by CMake.
 cargo := $(env) build/posthorn/cargo
 
-.PHONY: help bootstrap build demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-evidence shell lock clean
+.PHONY: help bootstrap build demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-soak bench-evidence shell lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ docs: build ## write docs/interfaces.md and the README's tables anew
 
 bench-path: build ## mails a second and latency over the whole graph, beside a plain Python pipeline
 	@scripts/bench-path
+
+bench-soak: build ## memory of each node under 100 mails a second; SOAK_MINUTES=N for so long instead of 25
+	@$(cargo) build --quiet --locked --release --bins --example observer
+	$(cargo) bench --quiet --locked --bench soak
 
 bench-evidence: ## memory, disk, look-ups and start of the evidence of 10 million mails; EVIDENCE=N of so many
 	cargo bench --quiet --locked --no-default-features --bench evidence
