@@ -24,7 +24,7 @@ use std::{
 };
 
 use super::params::BackOff;
-pub use crate::fair_queue::{Class, Load, Room, network};
+pub use crate::fair_queue::{Class, Load, Room};
 use crate::{
     fair_queue::Lane,
     mail::{AcceptedMail, Action, Disposition, MailId, OutboundKind},

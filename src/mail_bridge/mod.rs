@@ -22,6 +22,8 @@
 #[cfg(feature = "net")]
 pub mod bridge;
 pub mod core;
+#[cfg(feature = "net")]
+mod guests;
 pub mod health;
 pub mod journal;
 #[cfg(feature = "ros")]

@@ -40,7 +40,7 @@ pub const SPECS: &[Spec] = &[
     spec("max_recipients", Int(100), Rule::IntRange(1, 1000), "", "Further recipients of a mail are refused with 452."),
     spec("max_received_headers", Int(50), Rule::IntRange(1, 1000), "", "A mail with more Received fields loops and is refused with 554."),
     spec("max_connections", Int(64), Rule::IntRange(1, 10_000), "", "Further connections, to SMTP and to LMTP each, are refused with 421."),
-    spec("max_connections_per_address", Int(32), Rule::IntRange(1, 10_000), "", "Further connections from one address, or one IPv6 /64, to SMTP and to LMTP each, are refused with 421. Postfix makes 20 to one host unless told otherwise."),
+    spec("max_connections_per_address", Int(32), Rule::IntRange(1, 10_000), "", "Further connections from one address, or one IPv6 /64, to SMTP and to LMTP each, are refused with 421, as those of an address that has as many as are free; not so where this is max_connections. Postfix makes 20 to one host unless told otherwise."),
     spec("max_session_errors", Int(10), Rule::IntRange(1, 1000), "", "Refused commands before a session is ended with 421."),
     spec("max_session_mails", Int(10_000), Rule::IntRange(1, 1_000_000), "", "Mails before a session is ended with 421."),
     spec("session_timeout_s", Double(300.0), Rule::DoubleRange(0.1, 3600.0), "s", "A session that sends nothing for so long, or no whole command or mail for four times as long, is ended with 421."),

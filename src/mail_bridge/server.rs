@@ -5,11 +5,10 @@
 //! within the drain time. A connection that is lost before the final dot leaves nothing behind.
 
 use std::{
-    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
@@ -24,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    core::network,
+    guests::Guests,
     journal::{Accepted, Journal, JournalError},
     session::{Ending, Incoming, Limits, Progress, Session, Verdict},
 };
@@ -116,7 +115,7 @@ pub async fn run(
     mut shutdown: watch::Receiver<bool>,
 ) -> bool {
     let mut sessions = JoinSet::new();
-    let guests = Arc::new(Guests::default());
+    let guests = Guests::new(settings.max_connections, settings.max_connections_per_address);
     let session_shutdown = shutdown.clone();
     loop {
         tokio::select! {
@@ -124,7 +123,7 @@ pub async fn run(
             () = stopped(&mut shutdown) => break,
             accepted = listener.accept() => match accepted {
                 // A listener of both families gives IPv4 clients mapped addresses, which SPF does not know.
-                Ok((stream, peer)) => match guests.admit(peer.ip().to_canonical(), &settings) {
+                Ok((stream, peer)) => match guests.admit(peer.ip().to_canonical()) {
                     Ok(guest) => {
                         let connection = Connection {
                             stream,
@@ -163,44 +162,6 @@ pub async fn run(
 /// Returns when `shutdown` is true, or its sender is gone.
 pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
-}
-
-/// Who is connected to a server, by address.
-#[derive(Debug, Default)]
-struct Guests(Mutex<HashMap<IpAddr, usize>>);
-
-/// One connection; its place is free when this is dropped.
-struct Guest {
-    address: IpAddr,
-    guests: Arc<Guests>,
-}
-
-impl Guests {
-    fn admit(self: &Arc<Self>, address: IpAddr, settings: &Settings) -> Result<Guest, &'static str> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.values().sum::<usize>() >= settings.max_connections {
-            return Err("too many connections");
-        }
-        let of_address = open.entry(network(address)).or_default();
-        if *of_address >= settings.max_connections_per_address {
-            return Err("too many connections from your address");
-        }
-        *of_address = of_address.saturating_add(1);
-        Ok(Guest { address, guests: Arc::clone(self) })
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let mut open = self.guests.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = network(self.address);
-        if let Some(left) = open.get_mut(&address) {
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                open.remove(&address);
-            }
-        }
-    }
 }
 
 fn refuse(stream: &TcpStream, settings: &Settings, reason: &str) {
