@@ -21,7 +21,7 @@ says() {
     shift
     "$@" >"$scratch/said" 2>&1 || got=$?
     # CMake breaks lines.
-    tr -s ' \n' ' ' <"$scratch/said" | grep -qF -- "$text" && [ "$got" != 0 ] || { echo "exit code $got, without \"$text\""; cat "$scratch/said"; return 1; }
+    [[ $(tr -s ' \n' ' ' <"$scratch/said") == *"$text"* && $got != 0 ]] || { echo "exit code $got, without \"$text\""; cat "$scratch/said"; return 1; }
 }
 
 # --- a build of which nothing is wrong ---
