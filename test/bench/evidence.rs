@@ -1,5 +1,7 @@
 //! What the evidence of many mails costs: memory, disk, look-ups, start. `EVIDENCE=10000000` says how many.
 
+#![allow(missing_docs, clippy::indexing_slicing, clippy::unwrap_used, clippy::print_stdout)]
+
 use std::{
     fs,
     io::Write,
