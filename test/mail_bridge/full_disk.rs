@@ -1,11 +1,15 @@
 //! What happens when the disk has no room, and when it has room again: nothing acknowledged is lost, and what is there can
 //! be settled without a restart.
+//!
+//! A limit of the process stands in for the disk, as it works everywhere. With `POSTHORN_TEST_DISK=/mnt/small`, a directory
+//! on a small file system of its own, the disk is filled instead:
+//! `unshare -Urm sh -c 'mount -t tmpfs -o size=4M none /mnt && POSTHORN_TEST_DISK=/mnt … full_disk --test-threads=1'`.
 
-use std::process::Command;
+use std::{fs::File, io::Write, path::PathBuf, process::Command};
 
 use posthorn::{
     health::Level,
-    mail::{Action, OutboundKind},
+    mail::{Action, OutboundKind, OutboundMail},
     mail_bridge::{
         bridge::{Bridge, Submitted},
         outbox::DeliveryState,
@@ -18,6 +22,7 @@ use super::support::{Talk, answer, deliver, disposition, soon, start, start_publ
 
 /// More than any disk has.
 const ALL: (&str, Value) = ("journal_reserve_bytes", Value::Int(1 << 50));
+const NOTHING: (&str, Value) = ("journal_reserve_bytes", Value::Int(0));
 const LIMITED: &str = "POSTHORN_TEST_LIMITED";
 
 /// Runs the calling test again, alone in a process in which a write beyond the limit is an error instead of a signal.
@@ -42,8 +47,27 @@ fn limited(name: &str) -> bool {
     false
 }
 
-/// No file of this process may grow beyond so many bytes: what a full disk is to an append.
+fn disk() -> Option<PathBuf> {
+    std::env::var_os("POSTHORN_TEST_DISK").map(PathBuf::from)
+}
+
+fn scratch() -> tempfile::TempDir {
+    disk().map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap()
+}
+
+/// From now on no file may grow beyond so many bytes; `None`: there is room again.
 fn limit(bytes: Option<u64>) {
+    if let Some(disk) = disk() {
+        let ballast = disk.join("ballast");
+        match bytes {
+            None => std::fs::remove_file(ballast).unwrap(),
+            Some(_) => {
+                let mut ballast = File::create(ballast).unwrap();
+                while ballast.write_all(&[1; 4096]).is_ok() {}
+            }
+        }
+        return;
+    }
     let maximum = getrlimit(Resource::Fsize).maximum;
     setrlimit(Resource::Fsize, Rlimit { current: bytes.or(maximum), maximum }).unwrap();
 }
@@ -61,12 +85,12 @@ async fn until(condition: impl Fn() -> bool) {
     .await;
 }
 
-/// Sends a mail and gives the reply to it.
-async fn offer(bridge: &Bridge, data: &str) -> String {
+/// Sends a mail that has no room: where the disk says that it is full there is not even an attempt to write.
+async fn refuse(bridge: &Bridge) {
     let mut talk = Talk::connect(bridge.smtp_addr().unwrap()).await;
     talk.begin("EHLO client.test").await;
-    talk.send(&format!("{data}.\r\n")).await;
-    talk.reply().await
+    talk.send(&format!("{}.\r\n", "lost\r\n".repeat(1500))).await;
+    talk.expect(if disk().is_some() { "452 4.3.1" } else { "451 4.3.0" }).await;
 }
 
 #[tokio::test]
@@ -74,24 +98,19 @@ async fn a_write_that_fails_is_told_and_the_journal_goes_on_when_there_is_room()
     if !limited("a_write_that_fails_is_told_and_the_journal_goes_on_when_there_is_room") {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
+    let dir = scratch();
+    let (bridge, mut streams) = start_publishing(dir.path(), &[NOTHING]).await;
     let id = deliver(&bridge, "before\r\n").await;
     assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
 
     let segment = dir.path().join("0000000001.log");
     limit(Some(std::fs::metadata(&segment).unwrap().len()));
-    let reply = offer(&bridge, &"lost\r\n".repeat(1000)).await;
-    assert!(reply.starts_with("451 4.3.0"), "{reply}");
+    let long = OutboundMail { text: "x".repeat(9000), ..answer(id, OutboundKind::Answer) };
+    bridge.handle().outbound(long).await.unwrap_err();
     assert!(failed(&bridge).is_some());
-    // A settlement finds no room either, and waits for it.
+    // If a settlement finds no room either, it waits for it.
     bridge.handle().disposition(disposition(id, Action::Rejected)).await.unwrap();
-    let reply = offer(
-        &bridge,
-        "lost as well, with more bytes than a settlement has in its record, so that it has no room\r\n",
-    )
-    .await;
-    assert!(reply.starts_with("451 4.3.0"), "{reply}");
+    refuse(&bridge).await;
 
     limit(None);
     until(|| bridge.handle().state().journal.unsettled == 0).await;
@@ -109,17 +128,18 @@ async fn a_journal_that_cannot_recover_ends_the_bridge() {
     if !limited("a_journal_that_cannot_recover_ends_the_bridge") {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let (mut bridge, _streams) = start(dir.path(), &[]).await;
-    deliver(&bridge, "before\r\n").await;
+    let dir = scratch();
+    let (mut bridge, _streams) = start(dir.path(), &[NOTHING]).await;
+    let id = deliver(&bridge, "before\r\n").await;
     let segment = dir.path().join("0000000001.log");
     limit(Some(std::fs::metadata(&segment).unwrap().len()));
     std::fs::rename(&segment, dir.path().join("elsewhere")).unwrap();
-    for _ in 0..2 {
-        let reply = offer(&bridge, &format!("{}\r\n", "x".repeat(500))).await;
-        assert!(reply.starts_with("451 4.3.0"), "{reply}");
+    for text in ["x".repeat(9000), String::new()] {
+        let mail = OutboundMail { text, ..answer(id, OutboundKind::Answer) };
+        bridge.handle().outbound(mail).await.unwrap_err();
     }
     soon(bridge.ended()).await;
+    limit(None);
     assert!(failed(&bridge).unwrap().contains("cannot find"), "{:?}", failed(&bridge));
     assert!(!bridge.drain().await);
 }

@@ -11,15 +11,21 @@ use std::{
     },
 };
 
-use posthorn::{mail::MailId, params::Value};
+use posthorn::{
+    mail::{Action, MailId},
+    params::Value,
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use super::support::{soon, start, start_publishing};
+use super::support::{disposition, soon, start, start_publishing};
 
 const DIRECTORY: &str = "POSTHORN_TEST_KILLED_BRIDGE";
+/// Set: the killed process settles every other mail, so that segments are retired.
+const SETTLES: &str = "POSTHORN_TEST_KILLED_BRIDGE_SETTLES";
+const KEEP: (&str, Value) = ("journal_keep_segments", Value::Int(1));
 const SEGMENT: (&str, Value) = ("journal_segment_bytes", Value::Int(16_384));
 
 /// Not a test by itself: the process that the test below kills.
@@ -27,15 +33,27 @@ const SEGMENT: (&str, Value) = ("journal_segment_bytes", Value::Int(16_384));
 #[ignore = "run by bridge_killed_under_load_keeps_every_mail_it_acknowledged"]
 async fn killed_bridge() {
     let Ok(directory) = std::env::var(DIRECTORY) else { return };
-    let (bridge, _streams) = start(Path::new(&directory), &[SEGMENT]).await;
+    let overrides = [SEGMENT, KEEP, ("redelivery_min_s", Value::Double(0.2))];
+    let (bridge, mut streams) = start(Path::new(&directory), &overrides).await;
+    let handle = bridge.handle();
+    handle.set_subscribers(usize::from(std::env::var_os(SETTLES).is_some()));
     eprintln!("port={}", bridge.smtp_addr().unwrap().port());
-    std::future::pending::<()>().await;
+    while let Some(mail) = streams.mails.recv().await {
+        if settled(&mail.id) {
+            handle.disposition(disposition(mail.id, Action::Ignored)).await.unwrap();
+        }
+    }
 }
 
-fn spawn(directory: &Path) -> (Child, u16) {
+fn settled(id: &MailId) -> bool {
+    id.as_bytes()[0].is_multiple_of(2)
+}
+
+fn spawn(directory: &Path, settles: bool) -> (Child, u16) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "mail_bridge::kill::killed_bridge", "--ignored", "--nocapture"])
         .env(DIRECTORY, directory)
+        .envs(settles.then_some((SETTLES, "1")))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -78,17 +96,16 @@ async fn client(port: u16, name: String, count: Arc<AtomicUsize>) -> Vec<MailId>
     acknowledged
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bridge_killed_under_load_keeps_every_mail_it_acknowledged() {
-    let dir = tempfile::tempdir().unwrap();
+/// Loads and kills the bridge some times over; gives what it acknowledged.
+async fn kill_under_load(directory: &Path, settles: bool) -> BTreeSet<MailId> {
     let mut acknowledged = BTreeSet::new();
     for round in 0..5 {
-        let (mut child, port) = spawn(dir.path());
+        let (mut child, port) = spawn(directory, settles);
         let count = Arc::new(AtomicUsize::new(0));
         let start = |n| tokio::spawn(client(port, format!("{round} {n}"), Arc::clone(&count)));
         let clients: Vec<_> = (0..8).map(start).collect();
         // In the middle of the load, each round elsewhere: what is under way at that moment is arbitrary.
-        let enough = 20 + round * 17;
+        let enough = if settles { 150 } else { 20 } + round * 17;
         soon(async {
             while count.load(Ordering::Relaxed) < enough {
                 tokio::task::yield_now().await;
@@ -101,15 +118,38 @@ async fn bridge_killed_under_load_keeps_every_mail_it_acknowledged() {
             acknowledged.extend(soon(client).await.unwrap());
         }
     }
-    assert!(acknowledged.len() >= 5 * 20);
+    acknowledged
+}
+
+/// Starts the bridge and gives what it publishes, each once, until that includes `expected`.
+async fn published(directory: &Path, expected: &BTreeSet<MailId>) -> BTreeSet<MailId> {
     let overrides =
-        [SEGMENT, ("max_in_flight", Value::Int(10_000)), ("redelivery_min_s", Value::Double(500.0))];
-    let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
+        [SEGMENT, KEEP, ("max_in_flight", Value::Int(10_000)), ("redelivery_min_s", Value::Double(500.0))];
+    let (bridge, mut streams) = start_publishing(directory, &overrides).await;
     let mut published = BTreeSet::new();
-    while !acknowledged.is_subset(&published) {
+    while !expected.is_subset(&published) {
         let mail = soon(streams.mails.recv()).await.unwrap();
         assert_eq!(mail.id, MailId::of(&mail.data));
         assert!(published.insert(mail.id), "published twice");
     }
-    assert!(bridge.handle().state().journal.unsettled >= acknowledged.len());
+    assert!(bridge.handle().state().journal.unsettled >= expected.len());
+    published
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bridge_killed_under_load_keeps_every_mail_it_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let acknowledged = kill_under_load(dir.path(), false).await;
+    assert!(acknowledged.len() >= 5 * 20);
+    published(dir.path(), &acknowledged).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bridge_killed_while_it_retires_segments_keeps_every_mail_that_is_not_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let acknowledged = kill_under_load(dir.path(), true).await;
+    assert!(!dir.path().join("0000000001.log").exists(), "no segment was retired");
+    let open: BTreeSet<_> = acknowledged.into_iter().filter(|id| !settled(id)).collect();
+    assert!(open.len() >= 100);
+    published(dir.path(), &open).await;
 }

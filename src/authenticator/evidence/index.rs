@@ -30,7 +30,7 @@ const MAGIC: &[u8; 16] = b"posthorn index 1";
 const HEADER_BYTES: u64 = 4096;
 const SLOT_BYTES: usize = 16;
 /// Slots of a new table: 64 KiB.
-pub(super) const FIRST_BITS: u32 = 12;
+const FIRST_BITS: u32 = 12;
 /// Slots read at once by a look-up.
 const PROBED: usize = 64;
 /// Slots written at once by a doubling: 1 MiB.
@@ -62,20 +62,21 @@ pub(super) struct MailIndex {
 }
 
 impl MailIndex {
-    /// Opens the table of the log with this nonce, or makes an empty one. [`covered`](Self::covered) says from where on
-    /// evidence must be inserted.
-    pub(super) fn open(path: &Path, nonce: u64) -> io::Result<Self> {
+    /// Opens the table of the log with this nonce, or makes an empty one with room for `expected` entries.
+    /// [`covered`](Self::covered) says from where on evidence must be inserted.
+    pub(super) fn open(path: &Path, nonce: u64, expected: u64) -> io::Result<Self> {
+        let bits = expected.saturating_mul(2).max(1 << FIRST_BITS).ilog2();
         match File::options().read(true).write(true).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(path, nonce, FIRST_BITS),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(path, nonce, bits),
             file => match Self::read_header(path, file?, nonce)? {
                 Some(index) => Ok(index),
-                None => Self::create(path, nonce, FIRST_BITS),
+                None => Self::create(path, nonce, bits),
             },
         }
     }
 
     /// An empty table in place of what is there.
-    pub(super) fn create(path: &Path, nonce: u64, bits: u32) -> io::Result<Self> {
+    fn create(path: &Path, nonce: u64, bits: u32) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
         let index = Self { path: path.to_owned(), file, nonce, bits, entries: 0, covered: 0, inserted: 0 };
@@ -330,7 +331,7 @@ mod tests {
     fn finds_everything_after_doublings_and_a_restart_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("index");
-        let mut index = MailIndex::open(&path, 7).unwrap();
+        let mut index = MailIndex::open(&path, 7, 0).unwrap();
         for number in 0..20_000 {
             index.insert(&id(number), number).unwrap();
         }
@@ -342,7 +343,7 @@ mod tests {
         all(&index);
         index.checkpoint().unwrap();
         drop(index);
-        let index = MailIndex::open(&path, 7).unwrap();
+        let index = MailIndex::open(&path, 7, 0).unwrap();
         assert_eq!((index.covered(), index.entries), (20_000, 20_000));
         all(&index);
     }
@@ -350,7 +351,7 @@ mod tests {
     #[test]
     fn doubling_keeps_what_came_around_the_end() {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = MailIndex::open(&dir.path().join("index"), 7).unwrap();
+        let mut index = MailIndex::open(&dir.path().join("index"), 7, 0).unwrap();
         // All at home in the last slots, so that most of them stand at the beginning; and some in the middle.
         let hashes = (0..500_u64).map(|number| u64::MAX - number * 3);
         let middle = (0..500_u64).map(|number| (1 << 63) + number);
@@ -376,23 +377,23 @@ mod tests {
             index.checkpoint().unwrap();
         };
         made();
-        assert_eq!(MailIndex::open(&path, 8).unwrap().covered(), 0);
+        assert_eq!(MailIndex::open(&path, 8, 0).unwrap().covered(), 0);
         for at in 0..52 {
             made();
             let mut bytes = fs::read(&path).unwrap();
             bytes[at] ^= 1;
             fs::write(&path, bytes).unwrap();
-            assert_eq!(MailIndex::open(&path, 7).unwrap().covered(), 0, "byte {at}");
+            assert_eq!(MailIndex::open(&path, 7, 0).unwrap().covered(), 0, "byte {at}");
         }
         made();
-        assert_eq!(MailIndex::open(&path, 7).unwrap().covered(), 2);
+        assert_eq!(MailIndex::open(&path, 7, 0).unwrap().covered(), 2);
     }
 
     #[test]
     fn a_damaged_slot_is_an_error_and_the_table_made_anew_at_the_next_start() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("index");
-        let mut index = MailIndex::open(&path, 7).unwrap();
+        let mut index = MailIndex::open(&path, 7, 0).unwrap();
         index.insert(&id(1), 1).unwrap();
         index.checkpoint().unwrap();
         let slot = at(index.home(index.hash(&id(1))));
@@ -404,6 +405,6 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::InvalidData);
             index.file.write_all_at(&bytes, slot + byte).unwrap();
         }
-        assert_eq!(MailIndex::open(&path, 7).unwrap().covered(), 0);
+        assert_eq!(MailIndex::open(&path, 7, 0).unwrap().covered(), 0);
     }
 }

@@ -13,10 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    ANCHOR_BYTES, Anchor, EVIDENCE_BYTES, Evidence, Finding, Receipt,
-    index::{FIRST_BITS, MailIndex},
-};
+use super::{ANCHOR_BYTES, Anchor, EVIDENCE_BYTES, Evidence, Finding, Receipt, index::MailIndex};
 use crate::{
     authenticator::merkle::{Hash, Tree},
     mail::MailId,
@@ -323,11 +320,9 @@ fn decode_evidence(index: u64, bytes: &[u8]) -> Option<Evidence> {
 fn open_evidence(dir: &Path) -> Result<(FixedLog, MailIndex, u64), EvidenceError> {
     let (path, index_path) = (dir.join("evidence.log"), dir.join("evidence.index"));
     let mut index = match RecordLog::peek(&path)? {
-        Some((nonce, _)) => MailIndex::open(&index_path, nonce)?,
+        Some((nonce, length)) => MailIndex::open(&index_path, nonce, number(EVIDENCE_BYTES, length))?,
         // No log yet, or one torn while it was made: its number is not known before it is there.
-        None => {
-            MailIndex::create(&index_path, RecordLog::open(&path, MAX_RECORD_BYTES)?.0.nonce(), FIRST_BITS)?
-        }
+        None => MailIndex::open(&index_path, RecordLog::open(&path, MAX_RECORD_BYTES)?.0.nonce(), 0)?,
     };
     let from = place(EVIDENCE_BYTES, index.covered());
     let mut failed = None;
