@@ -25,8 +25,8 @@ use tokio::{
     sync::mpsc,
 };
 
-/// After which a request is repeated.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// After which a request is repeated. Longer than any write to a busy disk: what may be done only once is not repeated for that.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1).peekable();
@@ -145,7 +145,7 @@ fn ask(
         let line = loop {
             // Fast DDS refuses a request while it knows of no server.
             let Ok(answer) = client.request(request.clone()) else {
-                tokio::time::sleep(PATIENCE / 10).await;
+                tokio::time::sleep(PATIENCE / 50).await;
                 continue;
             };
             match tokio::time::timeout(PATIENCE, answer).await {
