@@ -3,7 +3,10 @@
 
 use std::{collections::HashMap, future::Future, sync::Arc};
 
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::{Id, JoinSet},
+};
 
 use super::intake::{Admission, Intake};
 use crate::mail::{AcceptedMail, MailId};
@@ -28,22 +31,26 @@ pub struct Desk<W: Work> {
     work: Arc<W>,
     intake: Intake,
     max_finishing: usize,
-    /// Mails by the task that works on them.
-    tasks: HashMap<Id, MailId>,
-    checks: JoinSet<(AcceptedMail, W::Checked)>,
-    finishes: JoinSet<(AcceptedMail, bool)>,
+    /// One task a mail, and the mail it works on: each step on a task of its own would cost two wake-ups a mail.
+    tasks: JoinSet<(AcceptedMail, bool)>,
+    mails: HashMap<Id, MailId>,
+    /// Each task sends its mail here when its check is over.
+    checked: mpsc::UnboundedReceiver<MailId>,
+    check_over: mpsc::UnboundedSender<MailId>,
 }
 
 impl<W: Work> Desk<W> {
     /// With so many checks at once, and as many mails beyond them.
     pub fn new(work: Arc<W>, max_in_flight: usize) -> Self {
+        let (check_over, checked) = mpsc::unbounded_channel();
         Self {
             work,
             intake: Intake::new(max_in_flight),
             max_finishing: max_in_flight,
-            tasks: HashMap::new(),
-            checks: JoinSet::new(),
-            finishes: JoinSet::new(),
+            tasks: JoinSet::new(),
+            mails: HashMap::new(),
+            checked,
+            check_over,
         }
     }
 
@@ -63,29 +70,22 @@ impl<W: Work> Desk<W> {
     /// Goes on when some work is over; returns only then. Safe to drop at any time.
     pub async fn turn(&mut self) {
         tokio::select! {
-            Some(checked) = self.checks.join_next_with_id(), if !self.checks.is_empty() => {
-                let (id, checked) = self.ended(checked);
-                id.inspect(|&id| self.intake.checked(id));
-                match (checked, id) {
-                    (Some((mail, checked)), Some(id)) => {
-                        let work = Arc::clone(&self.work);
-                        let task = self.finishes.spawn(async move {
-                            let authenticated = work.finish(&mail, checked).await;
-                            (mail, authenticated)
-                        });
-                        self.tasks.insert(task.id(), id);
-                    }
-                    (_, id) => drop(id.inspect(|&id| self.intake.done(id))),
+            Some(id) = self.checked.recv() => self.intake.checked(id),
+            Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                // A task says that its check is over before it ends: none is left to be said of a later delivery.
+                while let Ok(id) = self.checked.try_recv() {
+                    self.intake.checked(id);
                 }
-            }
-            Some(finished) = self.finishes.join_next_with_id(), if !self.finishes.is_empty() => {
-                let (id, finished) = self.ended(finished);
-                id.inspect(|&id| self.intake.done(id));
-                if let Some((mail, true)) = finished {
+                let task = ended.as_ref().map_or_else(|panicked| panicked.id(), |(task, _)| *task);
+                if let Some(id) = self.mails.remove(&task) {
+                    self.intake.checked(id);
+                    self.intake.done(id);
+                }
+                // One that panicked has said so.
+                if let Ok((_, (mail, true))) = ended {
                     self.intake.know(&self.work.domain(&mail));
                 }
             }
-            else => std::future::pending().await,
         }
         self.start();
     }
@@ -104,23 +104,18 @@ impl<W: Work> Desk<W> {
     }
 
     fn start(&mut self) {
-        while self.finishes.len() < self.max_finishing
+        while self.intake.finishing() < self.max_finishing
             && let Some(mail) = self.intake.take()
         {
-            let (work, id) = (Arc::clone(&self.work), mail.id);
-            let task = self.checks.spawn(async move {
+            let (work, check_over, id) = (Arc::clone(&self.work), self.check_over.clone(), mail.id);
+            let task = self.tasks.spawn(async move {
                 let checked = work.check(&mail).await;
-                (mail, checked)
+                // The desk is gone only when nothing is started any more.
+                let _ = check_over.send(mail.id);
+                let authenticated = work.finish(&mail, checked).await;
+                (mail, authenticated)
             });
-            self.tasks.insert(task.id(), id);
-        }
-    }
-
-    fn ended<T>(&mut self, ended: Result<(Id, T), JoinError>) -> (Option<MailId>, Option<T>) {
-        match ended {
-            Ok((task, outcome)) => (self.tasks.remove(&task), Some(outcome)),
-            // It panicked, and has said so.
-            Err(error) => (self.tasks.remove(&error.id()), None),
+            self.mails.insert(task.id(), id);
         }
     }
 }

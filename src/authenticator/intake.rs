@@ -141,6 +141,11 @@ impl Intake {
         strangers.saturating_add(self.known.lane.held().mails)
     }
 
+    /// Mails that are checked and not done with.
+    pub fn finishing(&self) -> usize {
+        self.finishing.len()
+    }
+
     /// Mails that wait to be checked.
     pub fn waiting(&self) -> usize {
         self.strangers.waiting.len().saturating_add(self.known.waiting.len())

@@ -42,6 +42,11 @@ impl KnownDomains {
         self.lock().iter().rev().cloned().collect()
     }
 
+    /// Whether [`add`](Self::add) has nothing to write.
+    pub fn knows(&self, domain: &str) -> bool {
+        self.lock().iter().any(|known| known == domain)
+    }
+
     /// A sender of `domain` was authenticated. The file is written if that is new. Blocking.
     ///
     /// # Errors

@@ -204,8 +204,9 @@ impl Work for Verifier {
         if let Err(error) = self.authenticated.publish(&message) {
             tracing::warn!(%error, mail_id = %mail.id, "a verdict was not published; the mail comes again");
         }
-        if verdict.authenticated {
-            let (known, domain) = (Arc::clone(&self.known), self.domain(mail));
+        let domain = self.domain(mail);
+        if verdict.authenticated && !self.known.knows(&domain) {
+            let known = Arc::clone(&self.known);
             tokio::task::spawn_blocking(move || {
                 if let Err(error) = known.add(&domain) {
                     tracing::warn!(%error, "known_domains cannot be written: the domain is strange again after a restart");

@@ -197,10 +197,14 @@ fn next_head(reader: &mut impl Read, nonce: u64, offset: u64) -> io::Result<Opti
 }
 
 fn next_payload(reader: &mut impl Read, head: Head, max: usize, record: &mut Vec<u8>) -> io::Result<bool> {
-    record.clear();
-    let Some(length) = head.length.filter(|length| *length as usize <= max) else { return Ok(false) };
-    reader.take(length.into()).read_to_end(record)?;
-    Ok(record.len() == length as usize && crc(&[record]) == head.crc)
+    let Some(length) = head.length.map(|length| length as usize).filter(|length| *length <= max) else {
+        return Ok(false);
+    };
+    record.resize(length, 0);
+    match reader.read_exact(record) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        result => result.map(|()| crc(&[record]) == head.crc),
+    }
 }
 
 fn head_crc(fields: &[u8], nonce: u64, offset: u64) -> u32 {

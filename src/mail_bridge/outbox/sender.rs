@@ -237,7 +237,7 @@ impl Sender {
             }
         });
         if let Some(mail) = mail {
-            tracing::info!(mail_id = ?mail.answers, state = ?attempt.state, attempts = attempt.attempts, "outbound mail");
+            tracing::info!(mail_id = mail.answers.map(tracing::field::display), state = ?attempt.state, attempts = attempt.attempts, "outbound mail");
             self.report(&mail, attempt.state.into(), attempt.attempts, attempt.reply).await;
         }
         Ok(())
