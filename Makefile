@@ -1,11 +1,14 @@
-# posthorn's entry points; `make help` lists them. What they call is under scripts/.
+# posthorn's entry points; `make help` lists them. The scripts they call are in scripts/.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
 env := scripts/env
-# cargo with the staged interfaces; made by CMake.
+# cargo with the staged interfaces; CMake makes it.
 cargo := $(env) build/posthorn/cargo
+# What compiles without ROS 2: every crate but ros, chain and the tests; of the nodes what decides.
+pure := mail settings health record_log vehicle fair_queue smtp evidence \
+  mail_bridge authenticator chatbot vehicle_router fleet_simulator
 
 .PHONY: help bootstrap build demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-soak bench-evidence shell lock clean
 
@@ -22,11 +25,11 @@ demo: build ## three mails through the whole graph, with what became of each
 	@$(cargo) build --quiet --locked --release --example demo --example observer
 	@$(env) build/posthorn/cargo-target/release/examples/demo
 
-test: $(if $(ONLY),,test-bootstrap test-package) build test-core contracts/node_modules/.package-lock.json ## run every test; ONLY=NAME those with NAME in their path
-	$(cargo) test --locked --release -- $(ONLY)
+test: $(if $(CRATE)$(ONLY),,test-bootstrap test-package) build $(if $(CRATE),,test-core) contracts/node_modules/.package-lock.json ## run every test; CRATE=NAME those of one crate, ONLY=NAME those with NAME in their path
+	$(cargo) test --locked --release $(if $(CRATE),-p $(CRATE)) -- $(ONLY)
 
-test-core: ## run the tests of the pure core, which need no ROS, with debug assertions
-	cargo test --locked --no-default-features -- $(ONLY)
+test-core: ## run the tests of what needs no ROS, with debug assertions
+	cargo test --locked --no-default-features $(addprefix -p ,$(pure)) -- $(ONLY)
 
 test-bootstrap: bootstrap ## run the tests of bootstrap, on this machine: what it says when something is missing
 	@test/bootstrap.sh
@@ -49,22 +52,21 @@ contracts/node_modules/.package-lock.json: contracts/package-lock.json
 
 lint: build ## formatting, and clippy with warnings denied, of every feature set
 	cargo fmt --check
-	$(cargo) clippy --locked --release --all-targets -- -D warnings
-	$(cargo) clippy --locked --release --all-targets --no-default-features --features net -- -D warnings
-	$(cargo) clippy --locked --release --all-targets --no-default-features -- -D warnings
+	$(cargo) clippy --locked --release --workspace --all-targets -- -D warnings
+	$(cargo) clippy --locked --release --all-targets --no-default-features $(addprefix -p ,$(pure)) -- -D warnings
 
 docs: build ## write docs/interfaces.md and the README's tables anew
-	POSTHORN_REGENERATE=1 $(cargo) test --locked --release --test posthorn documents::
+	POSTHORN_REGENERATE=1 $(cargo) test --locked --release -p suites --test posthorn documents::
 
 bench-path: build ## mails a second and latency over the whole graph, beside a plain Python pipeline
 	@scripts/bench-path
 
 bench-soak: build ## memory of each node under 100 mails a second; SOAK_MINUTES=N for so long instead of 25
 	@$(cargo) build --quiet --locked --release --bins --example observer
-	$(cargo) bench --quiet --locked --bench soak
+	$(cargo) bench --quiet --locked -p suites --bench soak
 
 bench-evidence: ## memory, disk, look-ups and start of the evidence of 10 million mails; EVIDENCE=N of so many
-	cargo bench --quiet --locked --no-default-features --bench evidence
+	cargo bench --quiet --locked -p evidence --bench evidence
 
 shell: bootstrap ## a shell with ROS 2 and, once built, posthorn
 	@$(env) bash

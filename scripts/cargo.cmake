@@ -1,5 +1,6 @@
-# Ends with what to do where there is no cargo that is new enough, in PATH or in rustup's folder. Sets `path_of_cargo` to what
-# PATH begins with so that it is found. Also ends where bindgen would not find libclang, which would show minutes later.
+# Stops with instructions if neither PATH nor rustup's folder has a cargo that is new enough. Sets `path_of_cargo` to
+# what must be prepended to PATH to find it. Also stops if bindgen will not find libclang, which would otherwise show
+# minutes later.
 file(STRINGS ${CMAKE_CURRENT_SOURCE_DIR}/Cargo.toml rust_version REGEX "^rust-version = ")
 string(REGEX REPLACE ".*\"(.*)\".*" "\\1" rust_version "${rust_version}")
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/Cargo.toml)
@@ -34,7 +35,7 @@ if(NOT cargo)
 endif()
 set(path_of_cargo "")
 if(NOT cargo STREQUAL in_path)
-  # With the rustc beside it.
+  # The rustc beside this cargo is then found too.
   string(REGEX REPLACE "/cargo$" ":" path_of_cargo "${cargo}")
 endif()
 

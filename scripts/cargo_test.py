@@ -36,7 +36,7 @@ def report(code: int, results: list[tuple[str, str]], last: str) -> xml.ElementT
         elif result == "ignored":
             xml.SubElement(case, "skipped")
     failures = sum(result == "FAILED" for _, result in results)
-    # It did not compile, or ran no test: a suite without tests would count as passed.
+    # It did not compile or ran no test. An error, because a suite without tests would count as passed.
     errors = int(not failures and (code != 0 or not results))
     if errors:
         case = xml.SubElement(suite, "testcase", classname="posthorn", name="cargo_test")

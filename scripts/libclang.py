@@ -17,9 +17,9 @@ DIRECTORIES = (
     "/usr/local/llvm*/lib*", "/usr/local/lib*/*/*", "/usr/local/lib*/*", "/usr/local/lib*",
     "/usr/lib*/*/*", "/usr/lib*/*", "/usr/lib*",
 )  # fmt: skip
-# Clang's own headers only: those of the C library are the compiler's matter.
+# Only clang's own headers: the C library's headers come with the compiler.
 HEADER = b"#include <stdarg.h>\n#include <stddef.h>\nsize_t posthorn(int, ...);\n"
-# CXDiagnostic_Error of clang-c/Index.h.
+# CXDiagnostic_Error in clang-c/Index.h.
 ERROR = 3
 
 
@@ -60,7 +60,7 @@ def libraries(directory: str) -> list[str]:
     parent, name = os.path.split(directory)
     if not found and any(pathlib.PurePath(name).match(pattern) for pattern in NAMES) and os.path.isfile(directory):
         found = [directory]
-    # libclang-cpp has another interface.
+    # libclang-cpp has a different interface.
     return [path for path in found if "-cpp." not in os.path.basename(path) and is_elf64(path)]
 
 

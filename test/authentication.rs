@@ -1,4 +1,4 @@
-//! Sender verification from bytes to verdict, with zone files for the DNS and keys made at run time.
+//! Verifies senders from raw bytes to verdict. Zone files stand in for the DNS; keys are generated at run time.
 
 mod changes;
 mod dns;
@@ -9,15 +9,14 @@ mod scene;
 
 use std::{
     fs,
-    path::Path,
     time::{Duration, UNIX_EPOCH},
 };
 
+use mail::{AuthResult::*, Source, parse};
 use mail_auth::dkim::Canonicalization;
-use posthorn::mail::{AuthResult::*, Source, parse};
+use testbed::sign::SignedDomain;
 
 use self::scene::{MAIL, SENDING_HOST, Scene, assert_results, signed_over};
-use crate::testbed::sign::SignedDomain;
 
 fn edit(mail: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
     let text = String::from_utf8(mail).unwrap();
@@ -37,7 +36,7 @@ fn a_signed_and_aligned_mail_is_proven() {
 
 #[test]
 fn both_examples_of_rfc_8463_verify() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("test/data/authentication");
+    let folder = testbed::project("test/data/authentication");
     let mut scene = Scene::new();
     scene.zone = fs::read_to_string(folder.join("rfc8463-appendix-a.zone")).unwrap();
     scene.mail_from = "joe@football.example.com".into();
@@ -45,7 +44,7 @@ fn both_examples_of_rfc_8463_verify() {
     let checked = scene.check(&mail);
     assert_results(&checked, None, Pass, Pass);
     assert_eq!(checked.dkim_selector, "brisbane");
-    // The second one alone, of RSA with 1024 bits.
+    // The second signature alone: RSA with 1024 bits.
     let rsa = mail.split_at(mail.find("DKIM-Signature: v=1; a=rsa").unwrap()).1;
     let checked = scene.check(rsa);
     assert_results(&checked, None, Pass, Pass);
@@ -99,7 +98,7 @@ fn a_signature_of_another_domain_is_not() {
     let checked = scene.check(mallory.sign(MAIL));
     assert_results(&checked, Fail, Neutral, Fail);
     assert!(checked.reason.contains("its DKIM signature is of another domain"), "{}", checked.reason);
-    // Both: the aligned one is named.
+    // With both signatures, the aligned one is named.
     let both = mallory.sign(&String::from_utf8(scene.domain.sign(MAIL)).unwrap());
     let checked = scene.check(both);
     assert_results(&checked, Fail, Pass, Pass);
@@ -128,11 +127,11 @@ fn a_mail_that_can_be_read_in_two_ways_is_malformed() {
     scene.peer = SENDING_HOST;
     let signed = String::from_utf8(scene.domain.sign(MAIL)).unwrap();
     let second_subject = format!("Subject: stop vehicle 7\r\n{signed}");
-    // A line without colon ends the header section for one parser and not for the other.
+    // A line without a colon ends the header section for one parser and not for another.
     let garbage = format!("garbage\r\n{signed}");
     let no_from = MAIL.split_once("\r\n").unwrap().1.to_owned();
     let empty_from = format!("From: \r\n{no_from}");
-    // Signed as absent, and read.
+    // A field that was signed as absent, added later, and read by a lenient parser.
     let unsigned = MAIL.replace("Subject: Where is vehicle 7?\r\n", "");
     let unsigned = String::from_utf8(scene.domain.sign(&unsigned)).unwrap();
     let spaced = format!("Subject : Where is vehicle 8?\r\n{unsigned}");
@@ -181,7 +180,7 @@ fn an_expired_signature_is_not() {
     let checked = scene.check(&signed);
     assert_results(&checked, Fail, Fail, Fail);
     assert!(checked.reason.contains("expired"));
-    // The clock is the caller's: the same mail years later, and before it was signed.
+    // The caller provides the clock: here it shows a time long before the mail was signed.
     scene.now = UNIX_EPOCH + Duration::from_secs(1);
     assert_results(&scene.check(&signed), Fail, Pass, Pass);
 }
@@ -196,7 +195,7 @@ fn a_signature_over_a_part_of_the_body_is_not() {
         assert_results(&checked, Fail, Neutral, Fail);
         assert!(checked.reason.contains("(l=)"), "{}", checked.reason);
     }
-    // l=0 covers nothing at all, and is not what mail-auth takes 0 for.
+    // l=0 covers nothing of the body, which is not how mail-auth reads 0.
     let nothing = edit(scene.domain.sign(MAIL), "DKIM-Signature: v=1;", "DKIM-Signature: v=1; l=0;");
     assert_ne!(scene.check(nothing).dmarc, Pass);
 }
@@ -212,7 +211,7 @@ fn a_signature_that_leaves_out_what_is_read_is_not() {
         let why = format!("its DKIM signature does not cover {left_out},");
         assert!(checked.reason.contains(&why), "{}", checked.reason);
     }
-    // Answers must not go where the author did not say.
+    // Answers must go only where the author asked for them.
     let redirected = [b"Reply-To: mallory@example.com\r\n", scene.domain.sign(MAIL).as_slice()].concat();
     assert_ne!(scene.check(redirected).dmarc, Pass);
 }
@@ -270,7 +269,7 @@ fn spf_proves_the_domain_of_the_reverse_path_only() {
     let checked = scene.check(MAIL);
     assert_results(&checked, Unknown, None, Fail);
     assert!(checked.reason.contains("its envelope sender is of another domain"), "{}", checked.reason);
-    // One of the organisation, where the policy asks for the very domain.
+    // A subdomain in the same organisation, under a policy that demands the exact domain.
     scene.zone += "$ORIGIN example.org.\nmail TXT \"v=spf1 ip4:203.0.113.7 -all\"\n";
     scene.mail_from = "alice@mail.example.org".into();
     assert_results(&scene.check(MAIL), Pass, None, Pass);
@@ -292,7 +291,7 @@ fn the_client_of_a_relay_proves_nothing() {
     assert_results(&scene.check(MAIL), Unknown, None, Fail);
 }
 
-/// Where all mail comes through a gateway on this host or beside it, and the gateway sends the sender's mail too.
+/// For sites where all mail arrives through a gateway on this host or next to it, which also sends the sender's mail.
 #[test]
 fn a_gateway_that_the_spf_record_names_proves_nothing() {
     let mut scene = Scene::new();

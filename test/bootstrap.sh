@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What scripts/bootstrap says of a machine on which one thing is missing, too old or broken. Programs that stand for such a
-# thing come first in PATH; nothing is installed. `make fresh` tries the same on whole machines.
+# What scripts/bootstrap says on a machine where one thing is missing, too old or broken. Stand-in programs come first
+# in PATH, and nothing is installed. `make fresh` tries the same on whole machines.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 scratch=$(mktemp -d)
@@ -9,14 +9,14 @@ failures=0 cases=0
 
 export POSTHORN_CACHE=$scratch/cache
 unset ROS_DISTRO AMENT_PREFIX_PATH LIBCLANG_PATH
-# A prefix that is there, so that none is made.
+# Pretend that the prefix exists, so that none is made.
 prefix=$(bash -c '. "$1/scripts/prefix"; echo "$prefix"' - "$root")
 mkdir -p "$prefix" && touch "$prefix/.complete"
 
-# stand_in NAME 'shell code': a program that comes first in PATH.
+# stand_in NAME 'shell code': puts a program of this name first in PATH.
 stand_in() { printf '#!/bin/sh\n%s\n' "$2" >"$bin/$1"; chmod +x "$bin/$1"; }
 user() { stand_in id 'echo 1000'; }
-# root, where apt-get works and what it installs does not help.
+# root on a machine where apt-get runs but what it installs does not help.
 admin() { stand_in id 'echo 0'; stand_in apt-get 'echo "apt-get $*" >>"$0.log"'; }
 
 # expect STATUS 'a part of what it prints' [VARIABLE=value…]

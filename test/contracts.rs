@@ -1,17 +1,15 @@
-//! The contracts: that the committed artifacts are current, and what they accept and refuse, on both chains.
+//! Checks that the committed contract artifacts are current, and what the contracts accept and reject on both chains.
 
 use std::{path::Path, process::Command};
 
-use posthorn::{
-    authenticator::ledger::{LedgerError, LedgerKey, Revert},
-    mail::{Registration, Role},
-};
+use chain::{LedgerError, LedgerKey, Revert};
+use mail::{Registration, Role};
 
 use crate::ledger::fixture::{Kind, World, on_both_chains};
 
 #[test]
 fn the_committed_artifacts_are_what_the_sources_compile_to() {
-    let contracts = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/contracts"));
+    let contracts = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts"));
     assert!(
         contracts.join("node_modules/solc").exists(),
         "contracts/node_modules is missing: run `make test`, or `npm ci --prefix contracts`"
@@ -81,7 +79,7 @@ async fn anchors_every_leaf_once_and_in_order(world: World) {
     let mined = ledger.anchor(3, vec![[4; 32]]).await.unwrap();
 
     let found = ledger.find_anchor(3).await.unwrap().unwrap();
-    // A batch of one: the root is the leaf.
+    // In a batch of one, the root is the leaf.
     assert_eq!((found.first, found.count, found.root), (3, 1, [4; 32]));
     assert_eq!(found.transaction, mined.transaction);
     assert_eq!(ledger.find_anchor(1).await.unwrap(), None);

@@ -1,5 +1,5 @@
-//! `make demo`: three mails through the whole graph, and what became of each, for a person to read. Exits 0 only if
-//! everything it promises happened.
+//! `make demo`: sends three mails through the whole graph and prints what happened to each. Exits 0 only if everything
+//! it claims did happen.
 
 #![allow(
     missing_docs,
@@ -10,15 +10,11 @@
     clippy::print_stdout
 )]
 
-mod testbed;
-
 use std::time::Instant;
 
-use posthorn::{
-    authenticator::ledger::{Chain, EmbeddedChain, Ledger, LedgerKey, LedgerOptions},
-    mail::MailId,
-    ros::{convert::receipt_from_ros, msg, topics},
-};
+use chain::{Chain, EmbeddedChain, Ledger, LedgerKey, LedgerOptions};
+use mail::MailId;
+use ros::{convert::receipt_from_ros, msg, topics};
 use serde_json::Value;
 use testbed::posthorn::{HUMAN, Posthorn, SENDER, STRANGER_DOMAIN, id_of, message};
 
@@ -95,17 +91,17 @@ fn main() {
     );
 }
 
-/// One mail, and what must become of it.
+/// One mail and its expected outcome.
 struct Scene {
     title: &'static str,
     data: Vec<u8>,
     authenticated: bool,
     action: u64,
-    /// To whom something is sent, and what it must say.
+    /// Recipient of the resulting mail and the words that it must contain; `None` if nothing is sent.
     goes_to: Option<(&'static str, &'static [&'static str])>,
 }
 
-/// Plays a scene, prints its block, and gives the number of checks that held.
+/// Plays a scene, prints its block, and returns the number of checks that passed.
 fn show(posthorn: &mut Posthorn, scene: Scene) -> u32 {
     let Scene { title, data, authenticated, action, goes_to } = scene;
     let stranger = format!("mallory@{STRANGER_DOMAIN}");
@@ -164,12 +160,12 @@ fn show(posthorn: &mut Posthorn, scene: Scene) -> u32 {
     4 + u32::from(goes_to.is_some()) * 3
 }
 
-/// Results of `Verdict.msg`, by number.
+/// Names of the results in `Verdict.msg`, indexed by number.
 const RESULTS: [&str; 8] =
     ["not evaluated", "none", "pass", "fail", "softfail", "neutral", "temporary error", "permanent error"];
 
-/// Reads the authenticator's chain from disk, as it is, and asks it whether the receipt is true; also whether a receipt
-/// that was tampered with is not.
+/// Reads the authenticator's chain from disk and verifies the receipt against it; also checks that a tampered receipt
+/// does not verify.
 fn verify(posthorn: &Posthorn, id: MailId, message: &msg::LedgerReceipt) {
     let directory = posthorn.authenticator_state();
     let receipt = receipt_from_ros(message).expect("receipt");

@@ -1,4 +1,4 @@
-//! The ledger from evidence to receipt, over restarts and faults, on both chains.
+//! From evidence to receipt on both chains, through restarts and faults.
 
 pub mod fixture;
 
@@ -9,16 +9,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use authenticator::{
+    anchor::{AnchorError, AnchorPolicy, AnchorState, Anchorer},
+    store::EvidenceStore,
+};
+use chain::{Chain, EmbeddedChain, Ledger, LedgerError, LedgerKey, LedgerOptions};
+use evidence::{Finding, Receipt, log::EvidenceLog};
 use fixture::{Anvil, Kind, World, fund, on_both_chains, options};
 use jsonrpc_core::Value;
-use posthorn::{
-    authenticator::{
-        anchor::{AnchorError, AnchorPolicy, AnchorState, Anchorer},
-        evidence::{Finding, Receipt, log::EvidenceLog, store::EvidenceStore},
-        ledger::{Chain, EmbeddedChain, Ledger, LedgerError, LedgerKey, LedgerOptions},
-    },
-    mail::{MailId, Registration, Role},
-};
+use mail::{MailId, Registration, Role};
 use serde_json::json;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -51,7 +50,7 @@ fn store(dir: &Path) -> EvidenceStore {
     EvidenceStore::new(EvidenceLog::open(&dir.join("evidence")).unwrap().0)
 }
 
-/// A running anchorer.
+/// A running anchorer and its channels.
 struct Running {
     receipts: mpsc::Receiver<Receipt>,
     state: watch::Receiver<AnchorState>,
@@ -112,7 +111,7 @@ async fn evidence_gets_receipts_that_verify_and_tampered_ones_do_not(world: Worl
         .wait_for(|state| state.anchored == 10 && state.pending == 0 && state.reachable)
         .await
         .unwrap();
-    // The same mails again: no new leaf.
+    // Appending the same mails again adds no leaf.
     store.append((0..10).map(finding).collect()).await.unwrap();
     assert_eq!(store.counts(), (10, 10));
     running.stop().await;
@@ -136,7 +135,7 @@ async fn evidence_gets_receipts_that_verify_and_tampered_ones_do_not(world: Worl
         let error = ledger.verify(&receipt).await.expect_err(what);
         assert!(!error.is_retryable(), "{what}: {error}");
     }
-    // A forged batch: the proof is right, but nobody anchored it.
+    // A forged batch: the proof is valid, but nobody anchored its root.
     let mut forged = receipts[0].clone();
     forged.evidence.finding.verdict[0] ^= 1;
     forged.leaf = forged.evidence.leaf();
@@ -149,9 +148,8 @@ async fn evidence_gets_receipts_that_verify_and_tampered_ones_do_not(world: Worl
 async fn an_anchor_without_receipts_gets_them_after_a_crash_and_once(world: World) {
     let (store_before, ledger) = (store(world.dir.path()), Arc::new(world.ledger().await));
     store_before.append((0..3).map(finding).collect()).await.unwrap();
-    let leaves =
-        (0..3).map(|index| posthorn::authenticator::evidence::Evidence { index, finding: finding(index) });
-    // Anchored, and then the process dies before a receipt.
+    let leaves = (0..3).map(|index| evidence::Evidence { index, finding: finding(index) });
+    // The process dies after anchoring and before it has written a receipt.
     let mined = ledger.anchor(0, leaves.map(|evidence| evidence.leaf()).collect()).await.unwrap();
     drop(store_before);
 
@@ -164,7 +162,7 @@ async fn an_anchor_without_receipts_gets_them_after_a_crash_and_once(world: Worl
     }
     running.stop().await;
 
-    // The next start restores nothing: the first receipt is that of the next mail.
+    // The next start restores nothing: the first receipt is for the next mail.
     let mut running = start(&store, &ledger);
     store.append(vec![finding(3)]).await.unwrap();
     assert_eq!(running.receive(1).await[0].evidence.index, 3);
@@ -220,7 +218,7 @@ async fn refuses_transactions_as_a_real_node_does(world: World) {
         Err(web3::Error::Rpc(error)) => assert_eq!(error.code.code(), -32601),
         other => panic!("expected an error, got {other:?}"),
     }
-    // What both show of a block and a transaction can be read.
+    // Both chains show the block and the transaction.
     let mined = ledger.anchor(0, vec![[1; 32]]).await.unwrap();
     let block = web3.eth().block(web3::types::BlockId::Hash(mined.block_hash)).await.unwrap().unwrap();
     assert_eq!(
@@ -258,10 +256,10 @@ async fn waits_for_a_chain_that_is_not_there_yet_and_for_one_that_went_away() {
     let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     let dir = tempfile::tempdir().unwrap();
     let key = LedgerKey::load_or_create(&dir.path().join("ledger.key")).unwrap();
-    let http = posthorn::authenticator::ledger::Http::new(&format!("http://127.0.0.1:{port}")).unwrap();
+    let http = chain::Http::new(&format!("http://127.0.0.1:{port}")).unwrap();
     let (failed, mut failures) = mpsc::unbounded_channel();
     let (path, chain, account) = (dir.path().to_owned(), Chain::Http(http), key.address());
-    // Starts without money: the chain appears, the account is poor, then rich.
+    // First the chain is unreachable, then the account has no money, then it has.
     let connecting = {
         let chain = chain.clone();
         tokio::spawn(async move {
@@ -311,7 +309,7 @@ async fn the_embedded_chain_survives_restarts_with_and_without_its_snapshot() {
     let head = embedded.head();
     assert_eq!(head.0, anchors + 3);
 
-    // Another process may read, but not write, while this one has it.
+    // While this process has the chain open, another may read it but not write.
     let reader = EmbeddedChain::open_read_only(&dir.path().join("chain")).unwrap();
     assert_eq!(reader.head(), head);
     assert!(open("chain").unwrap_err().to_string().contains("in use"));
@@ -344,7 +342,7 @@ async fn the_embedded_chain_survives_restarts_with_and_without_its_snapshot() {
     assert!(error.to_string().contains("was made for account"), "{error}");
 }
 
-/// Connects to the contracts of `world` with other options.
+/// Connects to the contracts of `world` with these options.
 async fn reconnect(world: &World, confirmations: u64, timeout: Duration) -> Arc<Ledger> {
     let options = LedgerOptions { confirmations, timeout, contracts: None };
     let ledger = Ledger::connect(world.chain.clone(), world.key.clone(), world.dir.path(), options).await;
@@ -357,12 +355,12 @@ async fn replaces_a_transaction_that_is_stuck_and_anchors_once() {
     world.ledger().await;
     let ledger = reconnect(&world, 1, Duration::from_secs(1)).await;
     let store = store(world.dir.path());
-    // The node takes transactions and mines none.
+    // The Ethereum node accepts transactions but mines none.
     world.chain.execute("evm_setAutomine", vec![json!(false)]).await.unwrap();
     let stuck = ledger.anchor(0, vec![[1; 32]]).await.unwrap_err();
     assert!(matches!(stuck, LedgerError::Timeout { .. }) && stuck.is_retryable(), "{stuck}");
 
-    // The evidence is another by now: the stuck batch must not be anchored beside it.
+    // More evidence has arrived: the stuck batch must not be anchored in addition to the new one.
     store.append(vec![finding(0), finding(1)]).await.unwrap();
     let mut running = start(&store, &ledger);
     let waiting = running.state.wait_for(|state| state.last_error.is_some()).await.unwrap().clone();

@@ -1,4 +1,4 @@
-//! Every test that needs more than one module: one binary, for the sake of linking.
+//! The integration tests, all in one binary so that the crate is linked only once.
 
 #![allow(
     missing_docs,
@@ -9,18 +9,9 @@
     clippy::print_stdout
 )]
 
-#[cfg(feature = "net")]
 mod authentication;
-#[cfg(feature = "net")]
 mod contracts;
-#[cfg(feature = "ros")]
 mod documents;
-#[cfg(feature = "ros")]
 mod graph;
-#[cfg(feature = "net")]
 mod ledger;
-#[cfg(feature = "net")]
 mod mail_bridge;
-mod parsing;
-#[cfg(feature = "net")]
-mod testbed;

@@ -1,10 +1,12 @@
-//! Looks at a graph for tests and the demo, in a process and so in a ROS domain of its own: prints every message as a
-//! line of JSON and calls services. It knows types by name only; what it subscribes to is on its command line.
+//! Watches a graph for tests and the demo, in a separate process and therefore in its own ROS domain. It prints every
+//! message as a line of JSON and calls services. It knows types only by name; the command line says what to subscribe
+//! to.
 //!
-//! Arguments: NAMESPACE, then TOPIC=TYPE=QOS for each subscription. Standard input: `{"service", "type", "request"}` a
-//! line, ends the process when it ends. Standard output: `{"ready": true}` when the subscriptions are made,
-//! `{"matched": true}` when each has a publisher, then `{"topic", "message"}` and `{"service", "response"}`.
-//! After `--watch` as the first argument it reads no input. It ends at SIGINT and SIGTERM, and when nobody reads its output.
+//! Arguments: NAMESPACE, then TOPIC=TYPE=QOS for each subscription. Standard input: one `{"service", "type",
+//! "request"}` per line; the process ends at end of input. Standard output: `{"ready": true}` once the subscriptions
+//! exist, `{"matched": true}` once each has a publisher, then `{"topic", "message"}` and `{"service", "response"}`,
+//! with `"error"` in place of the last key on failure. With `--watch` as the first argument it reads no input. It also
+//! ends on SIGINT and SIGTERM, and when its output is closed.
 
 use std::{
     error::Error,
@@ -17,15 +19,16 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, stream::LocalBoxStream};
-use posthorn::ros::qos::Qos;
 use r2r::QosProfile;
+use ros::qos::Qos;
 use serde_json::{Value, json};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
 
-/// After which a request is repeated. Longer than any write to a busy disk: what may be done only once is not repeated for that.
+/// Time after which a request is repeated. It is longer than any write to a busy disk takes, so a slow call that must
+/// happen only once is not made twice.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -44,13 +47,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(|(topic, _)| format!("{}{topic}", if topic.starts_with('/') { "" } else { "/" }))
         .collect();
 
-    // Written by a thread of its own: a reader that is slow delays no subscription.
+    // Printed by a separate thread, so a slow reader does not delay the subscriptions.
     let (lines, printed) = mpsc::unbounded_channel();
     let printer = std::thread::spawn(move || print(printed));
     let _ = lines.send(json!({ "ready": true }));
     let (asked, mut requests) = mpsc::unbounded_channel();
     if !watch {
-        // From a thread, because nothing else can wait for standard input.
+        // A blocking thread: the spin loop must not wait for standard input.
         let end = Arc::clone(&end);
         std::thread::spawn(move || {
             for line in std::io::stdin().lock().lines().map_while(Result::ok) {
@@ -75,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ask(&mut node, &call, lines.clone())?;
         }
         node.spin_once(Duration::from_millis(10));
-        // A spin takes one message of each subscription, and r2r keeps ten: they are moved on before the next.
+        // One spin takes one message per subscription and r2r queues only ten, so drain them before the next spin.
         for (topic, messages) in &mut subscriptions {
             while let Some(Some(message)) = messages.next().now_or_never() {
                 let _ = lines.send(match message {
@@ -85,7 +88,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    // What uses the node ends before it, and the node before the process: no thread of the middleware outlives what it uses.
+    // Drop what uses the node first, then the node, then end the process, so that no middleware thread outlives what it
+    // uses.
     runtime.shutdown_timeout(PATIENCE);
     drop(subscriptions);
     drop(node);
@@ -94,10 +98,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What a subscription receives.
 type Messages = LocalBoxStream<'static, r2r::Result<Value>>;
 
-/// Subscribes to what an argument TOPIC=TYPE=QOS names.
+/// Creates the subscription that an argument TOPIC=TYPE=QOS describes.
 fn subscribe(node: &mut r2r::Node, argument: &str) -> Result<(String, Messages), Box<dyn Error>> {
     let [topic, type_name, qos] = argument.split('=').collect::<Vec<_>>()[..] else {
         return Err(format!("argument {argument:?}: must be TOPIC=TYPE=QOS").into());
@@ -108,7 +111,7 @@ fn subscribe(node: &mut r2r::Node, argument: &str) -> Result<(String, Messages),
     Ok((topic.to_owned(), node.subscribe_untyped(topic, type_name, profile)?.boxed_local()))
 }
 
-/// Sets `end` at the first SIGINT or SIGTERM.
+/// Sets `end` on the first SIGINT or SIGTERM.
 fn end_with_signals(runtime: &tokio::runtime::Runtime, end: &Arc<AtomicBool>) -> std::io::Result<()> {
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
         let (mut received, end) = (signal(kind)?, Arc::clone(end));
@@ -120,7 +123,7 @@ fn end_with_signals(runtime: &tokio::runtime::Runtime, end: &Arc<AtomicBool>) ->
     Ok(())
 }
 
-/// Prints lines until there are no more, or nobody reads them.
+/// Prints lines until the channel or standard output is closed.
 fn print(mut lines: mpsc::UnboundedReceiver<Value>) {
     let mut out = std::io::stdout();
     while let Some(line) = lines.blocking_recv() {
@@ -130,7 +133,7 @@ fn print(mut lines: mpsc::UnboundedReceiver<Value>) {
     }
 }
 
-/// Calls a service when it is there, and prints its answer.
+/// Calls a service once it is available, and prints the answer.
 fn ask(
     node: &mut r2r::Node,
     call: &Value,
@@ -141,9 +144,9 @@ fn ask(
     let client = node.create_client_untyped(&service, &type_name, QosProfile::services_default())?;
     let request = call["request"].clone();
     tokio::spawn(async move {
-        // A server that was killed is believed to be there for a while, and one that is starting is not there yet.
+        // The graph lists a killed server for a while, and a starting one not yet: try again.
         let line = loop {
-            // Fast DDS refuses a request while it knows of no server.
+            // Fast DDS rejects a request while it knows no server.
             let Ok(answer) = client.request(request.clone()) else {
                 tokio::time::sleep(PATIENCE / 50).await;
                 continue;

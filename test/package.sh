@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What users of colcon and CMake meet: needs `make build`.
+# What users of colcon and CMake see. Needs `make build`.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -8,23 +8,23 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 failures=0 checks=0
 
-# check NAME COMMAND…: the command succeeds.
+# check NAME COMMAND…: the command must succeed.
 check() {
     local name=$1
     shift
     checks=$((checks + 1))
     "$@" >"$scratch/out" 2>&1 || { failures=$((failures + 1)); echo "package.sh: $name: failed:"; sed 's/^/    /' "$scratch/out"; }
 }
-# says TEXT COMMAND…: the command fails, and prints the text.
+# says TEXT COMMAND…: the command must fail and print the text.
 says() {
     local text=$1 got=0
     shift
     "$@" >"$scratch/said" 2>&1 || got=$?
-    # CMake breaks lines.
+    # CMake wraps lines.
     [[ $(tr -s ' \n' ' ' <"$scratch/said") == *"$text"* && $got != 0 ]] || { echo "exit code $got, without \"$text\""; cat "$scratch/said"; return 1; }
 }
 
-# --- a build of which nothing is wrong ---
+# --- a build that has no problem ---
 quiet_build() { scripts/env colcon build --cmake-args -DCMAKE_BUILD_TYPE=Release 2>"$scratch/stderr" >/dev/null && ! grep . "$scratch/stderr"; }
 check 'colcon build writes nothing to standard error' quiet_build
 stripped() {
@@ -38,7 +38,7 @@ check 'installed nodes have no debug information' stripped
 registered() { scripts/env ctest --test-dir build/posthorn --show-only | grep -F cargo_test; }
 check 'colcon test runs the suite' registered
 
-# --- a cargo that is missing or too old: a program that stands for it comes first in PATH ---
+# --- cargo is missing or too old: a stand-in comes first in PATH ---
 mkdir "$scratch/bin"
 configure() { env HOME="$scratch" CARGO_HOME= POSTHORN_CACHE="${POSTHORN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/posthorn}" "$@" scripts/env cmake -S . -B "$scratch/build"; }
 without_cargo=$(tr : '\n' <<<"$PATH" | while IFS= read -r folder; do [ -e "$folder/cargo" ] || echo "$folder"; done | paste -sd:)

@@ -1,44 +1,45 @@
-//! Keyed digests of addresses: what of a sender goes on chain.
+//! Computes keyed digests of addresses, the only form in which a sender appears on chain.
 //!
-//! A plain hash of an address can be tried out by anybody with a list of addresses; an HMAC needs the key.
-//! Whoever loses the key can no longer recognise the senders on chain, and registers them anew.
+//! Anybody with a list of addresses can try them all against a plain hash; against an HMAC they need the key. If the
+//! key is lost, the senders on chain can no longer be recognised and must be registered again.
+//!
+//! [`crate::secret`] reads and creates the key file.
 
 use std::path::Path;
 
 use hmac::{Hmac, Mac};
+use record_log::secret::{self, SecretError};
 use sha2::Sha256;
 
-use crate::secret::{self, SecretError};
-
-/// Comes first under the HMAC, so that the key can serve another purpose one day without clash.
+/// Prefix of every HMAC input, so that the key can later serve another purpose without collisions.
 const DOMAIN: &[u8] = b"posthorn address v1\0";
 
-/// The form of an address (RFC 5322 addr-spec) that is compared and digested: trimmed, ASCII letters in lower case.
+/// Normalises an address (RFC 5322 addr-spec) for comparison and digests: trimmed, ASCII letters in lower case.
 ///
-/// RFC 5321 lets a host tell `Bob@` from `bob@`; no host in use does, and people do not, so they are one sender.
+/// RFC 5321 lets a host distinguish `Bob@` from `bob@`; no host in use does, nor do people, so both are one sender.
 pub fn normalise(address: &str) -> String {
     address.trim().to_ascii_lowercase()
 }
 
-/// The secret under which addresses are digested. Has no `Debug`, so that it is never logged.
+/// Secret key for address digests. Has no `Debug`, so that it is never logged.
 #[derive(Clone)]
 pub struct AddressKey([u8; 32]);
 
 impl AddressKey {
-    /// A key from its bytes.
+    /// Wraps the bytes of a key.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// Reads the key from a file of 64 hex digits; makes it, mode 0600, if there is none.
+    /// Reads the key from a file of 64 hex digits, or creates the file with mode 0600 if it is missing.
     ///
     /// # Errors
-    /// If the file cannot be read or made, others may read it, or it holds something else.
+    /// If the file cannot be read or created, is readable by others, or does not hold a key.
     pub fn load_or_create(path: &Path) -> Result<Self, SecretError> {
-        secret::load_or_create(path).map(Self)
+        secret::load_or_create(path).map(|secret| Self(*secret.expose()))
     }
 
-    /// HMAC-SHA256 of the normalised address.
+    /// Returns the HMAC-SHA256 of the normalised address.
     pub fn digest(&self, address: &str) -> [u8; 32] {
         #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key of any length");

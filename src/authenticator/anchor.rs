@@ -1,95 +1,98 @@
-//! The anchorer: brings evidence onto the chain, in order, once, and gives a receipt for each.
+//! Anchors evidence on the chain, in order and exactly once, and produces a receipt for every leaf.
 //!
-//! A leaf goes `Evidenced` (in the log) `-> Submitted -> Anchored` (in the contract) `-> Receipted` (confirmed, and in
-//! the anchor log). `Submitted` is kept nowhere: after a crash the contract tells how far it is, and its events tell
-//! which transaction that was. A receipt MUST NOT be given before `Receipted`; the contract refuses a second anchor
-//! of the same leaf, so sending again is harmless.
+//! A leaf goes `Evidenced` (in the log) `-> Submitted -> Anchored` (in the contract) `-> Receipted` (confirmed, and
+//! in the anchor log). `Submitted` is not stored: after a crash the contract tells how far it got, and its events
+//! tell in which transaction. A receipt MUST NOT be given before `Receipted`. The contract rejects a second anchor of
+//! the same leaf, so sending again is harmless.
 //!
-//! [`wait`] and [`act`] decide and are pure; [`Anchorer::run`] does what they say. Receipts go to the channel once
-//! they are on disk; what is lost on the way from there (the process dies) is in [`EvidenceStore::receipt`].
+//! [`wait`] and [`act`] decide and are pure; [`Anchorer::run`] carries out their decisions. Receipts are sent to the
+//! channel once they are on disk. If the process dies before they are published, [`EvidenceStore::receipt`] still has
+//! them.
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use chain::{Ledger, LedgerError, Mined, RECONNECT};
+use evidence::{
+    Anchor, Receipt,
+    log::EvidenceError,
+    merkle::{Hash, Tree},
+};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
 };
 
-use super::{
-    evidence::{Anchor, Receipt, log::EvidenceError, store::EvidenceStore},
-    ledger::{Backoff, Ledger, LedgerError, Mined},
-    merkle::{Hash, Tree},
-};
+use crate::store::EvidenceStore;
 
-/// When a batch is anchored: whichever comes first.
+/// When to anchor a batch, and how long to tolerate a chain that contradicts the log.
 #[derive(Clone, Debug)]
 pub struct AnchorPolicy {
-    /// Leaves in a batch, at least 1.
+    /// Maximum number of leaves in a batch, at least 1; a batch with this many is anchored at once.
     pub max_batch: u32,
-    /// How long a leaf waits for others.
+    /// Longest time a leaf waits for others to join its batch.
     pub max_age: Duration,
-    /// How long the chain may contradict the evidence log before that is final: one of several nodes behind an
-    /// endpoint may be behind the others, and a block may be replaced.
+    /// How long the chain may contradict the evidence log before that is final. It can be temporary: one of several
+    /// nodes behind an endpoint may lag, and a block may be replaced.
     pub patience: Duration,
 }
 
-/// How far the anchorer is, for diagnostics.
+/// Progress of the anchorer, for diagnostics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnchorState {
-    /// The chain answered last time it was asked.
+    /// Whether the chain answered the last request.
     pub reachable: bool,
-    /// Leaves with a receipt.
+    /// Number of leaves with a receipt.
     pub anchored: u64,
-    /// Leaves without a receipt.
+    /// Number of leaves without a receipt.
     pub pending: u64,
-    /// Why the last attempt failed; none after a success.
+    /// Why the last attempt failed; `None` after a success.
     pub last_error: Option<String>,
 }
 
-/// The anchorer cannot go on: somebody has to change something.
+/// The anchorer cannot go on until somebody changes something.
 #[derive(Debug, thiserror::Error)]
 pub enum AnchorError {
-    /// The evidence log was lost or is another one.
+    /// The evidence log was lost, or this is a different one.
     #[error(
         "the chain has {next} leaves, the evidence log {evidenced}: the log was lost; restore it, or deploy new contracts"
     )]
     LogLost {
-        /// Leaves on chain.
+        /// Number of leaves on chain.
         next: u64,
-        /// Leaves in the log.
+        /// Number of leaves in the log.
         evidenced: u64,
     },
-    /// The chain lost what was confirmed: it was reset, or reorganised deeper than the configured confirmations.
+    /// The chain lost confirmed leaves: it was reset, or reorganised more deeply than the configured confirmations.
     #[error(
         "the chain has {next} leaves, {anchored} have receipts: the chain was reset, or needs more confirmations"
     )]
     ChainWentBack {
-        /// Leaves on chain.
+        /// Number of leaves on chain.
         next: u64,
-        /// Leaves with receipts.
+        /// Number of leaves with receipts.
         anchored: u64,
     },
-    /// The contract has a batch whose event the chain does not show.
+    /// The contract has a batch, but the chain shows no event for it.
     #[error("the chain has {next} leaves, but no event of the batch that begins at {first}")]
     NoEvent {
-        /// Leaves on chain.
+        /// Number of leaves on chain.
         next: u64,
-        /// First leaf of the batch.
+        /// Index of the batch's first leaf.
         first: u64,
     },
     /// The evidence log failed.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
-    /// The ledger refuses.
+    /// The ledger rejected a request, and waiting will not help.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
 
-/// How long to wait before the chain is asked, while nothing new comes: `None` for ever, zero not at all.
-/// `age` is how long the oldest leaf without a receipt has waited.
+/// Returns how long to wait before asking the chain if no evidence arrives: `None` for ever, zero not at all. `age`
+/// is how long the oldest leaf without a receipt has waited.
 pub fn wait(pending: u64, age: Duration, policy: &AnchorPolicy) -> Option<Duration> {
     match pending {
         0 => None,
@@ -98,29 +101,29 @@ pub fn wait(pending: u64, age: Duration, policy: &AnchorPolicy) -> Option<Durati
     }
 }
 
-/// What to do about the chain.
+/// What to do next about the chain.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Act {
     /// Nothing to do.
     Rest,
-    /// The batch from `first` on is on chain but has no receipts: find it.
+    /// The batch that starts at `first` is on chain but has no receipts: look it up.
     Restore {
-        /// Its first leaf.
+        /// Index of the batch's first leaf.
         first: u64,
     },
     /// Anchor the next batch.
     Anchor {
-        /// Its first leaf.
+        /// Index of the batch's first leaf.
         first: u64,
-        /// Its leaves, at least 1.
+        /// Number of leaves, at least 1.
         count: u32,
     },
 }
 
-/// Decides by how many leaves are in the log, have receipts, and are in the contract.
+/// Decides what to do from the number of leaves in the log, with receipts, and in the contract (`next`).
 ///
 /// # Errors
-/// If they cannot belong together.
+/// If these numbers contradict each other.
 pub fn act(evidenced: u64, anchored: u64, next: u64, policy: &AnchorPolicy) -> Result<Act, AnchorError> {
     if next > evidenced {
         return Err(AnchorError::LogLost { next, evidenced });
@@ -140,29 +143,30 @@ pub fn act(evidenced: u64, anchored: u64, next: u64, policy: &AnchorPolicy) -> R
 
 /// Everything the anchorer works with.
 pub struct Anchorer {
-    /// Where evidence comes from and receipts are kept.
+    /// Source of the evidence and home of the receipts.
     pub store: EvidenceStore,
-    /// Where it goes.
+    /// Ledger to anchor on.
     pub ledger: Arc<Ledger>,
-    /// When.
+    /// When to anchor.
     pub policy: AnchorPolicy,
-    /// Where receipts go, in order. When the other end is dropped, the anchorer ends.
+    /// Channel for receipts, in order. The anchorer ends when the receiver is dropped.
     pub receipts: mpsc::Sender<Receipt>,
-    /// How far it is.
+    /// Progress, for diagnostics.
     pub state: watch::Sender<AnchorState>,
-    /// The clock of the receipts.
+    /// Clock for the time in each receipt.
     pub now: fn() -> SystemTime,
 }
 
-/// The consumer of receipts is gone.
+/// The receiver of receipts was dropped.
 struct Ended;
 
 impl Anchorer {
-    /// Anchors until `shutdown`. What is submitted then and not confirmed gets its receipts at the next start.
-    /// An unreachable chain is no error, nor one that refuses for now: it goes on when the chain is back.
+    /// Anchors until `shutdown`. Batches submitted but not confirmed by then get their receipts after the next start.
+    /// An unreachable chain, or one that rejects requests for now, is not an error: anchoring resumes when it
+    /// recovers.
     ///
     /// # Errors
-    /// What waiting does not cure.
+    /// The first error that waiting will not cure.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AnchorError> {
         tokio::select! {
             biased;
@@ -172,9 +176,9 @@ impl Anchorer {
     }
 
     async fn work(self) -> Result<(), AnchorError> {
-        let mut backoff = Backoff::default();
-        // True once the chain had nothing more to do. The first time, and after a failure, it asks at once: there may
-        // be something to restore.
+        let mut failures = 0_u32;
+        // Set once the chain has nothing left to do. At the start and after a failure, ask at once, because there may
+        // be receipts to restore.
         let mut rested = false;
         let mut contradicted = None;
         loop {
@@ -183,7 +187,7 @@ impl Anchorer {
             }
             match self.turn().await {
                 Ok(Ok(act)) => {
-                    (backoff, contradicted) = (Backoff::default(), None);
+                    (failures, contradicted) = (0, None);
                     rested = match act {
                         Act::Rest => true,
                         Act::Anchor { .. } => rested,
@@ -192,12 +196,13 @@ impl Anchorer {
                     self.report(None);
                 }
                 Ok(Err(Ended)) => return Ok(()),
-                // Also where somebody, perhaps an earlier life of this process, was faster.
+                // This includes losing a race to another submitter, perhaps an earlier run of this process.
                 Err(AnchorError::Ledger(error)) if error.is_retryable() => {
                     tracing::warn!(%error, "evidence waits");
                     self.report(Some(&error));
                     rested = false;
-                    sleep(backoff.next()).await;
+                    failures = failures.saturating_add(1);
+                    sleep(RECONNECT.delay(failures)).await;
                 }
                 Err(error @ (AnchorError::ChainWentBack { .. } | AnchorError::NoEvent { .. }))
                     if contradicted.get_or_insert_with(Instant::now).elapsed() < self.policy.patience =>
@@ -205,7 +210,8 @@ impl Anchorer {
                     tracing::warn!(%error, "evidence waits");
                     self.state.send_modify(|state| state.last_error = Some(error.to_string()));
                     rested = false;
-                    sleep(backoff.next()).await;
+                    failures = failures.saturating_add(1);
+                    sleep(RECONNECT.delay(failures)).await;
                 }
                 Err(error) => {
                     self.report(None);
@@ -216,7 +222,7 @@ impl Anchorer {
         }
     }
 
-    /// Until a batch is full or old enough.
+    /// Waits until a batch is full or old enough.
     async fn wait(&self) {
         let mut oldest: Option<Instant> = None;
         loop {
@@ -229,14 +235,14 @@ impl Anchorer {
                 Some(Duration::ZERO) => return,
                 Some(rest) => {
                     oldest.get_or_insert_with(Instant::now);
-                    // Either there is more, or it is time: the next turn tells.
+                    // Either more evidence arrived or time is up; the next iteration finds out which.
                     let _ = timeout(rest, self.store.grown.notified()).await;
                 }
             }
         }
     }
 
-    /// Asks the chain once and does one thing about it.
+    /// Asks the chain once and takes one step.
     async fn turn(&self) -> Result<Result<Act, Ended>, AnchorError> {
         let next = self.ledger.next_index().await?;
         let (evidenced, anchored) = self.store.counts();
@@ -264,7 +270,7 @@ impl Anchorer {
         Ok(Ok(act))
     }
 
-    /// Keeps an anchor and returns its receipts, which are on disk then.
+    /// Stores an anchor and returns its receipts; the anchor is on disk by then.
     async fn keep(
         &self,
         first: u64,

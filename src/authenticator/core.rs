@@ -1,41 +1,45 @@
-//! From what was checked to the verdict. Pure: no IO, no clock.
+//! Turns check results and the registry's answer into a verdict. Pure: no IO, no clock.
 //!
-//! Contract: `authenticated` MUST hold only if DMARC passed for exactly one From mailbox and the registry names that
-//! mailbox active. Everything unknown counts against the sender.
+//! `authenticated` MUST hold only if DMARC passed for exactly one From mailbox and the registry lists that mailbox as
+//! active. Anything unknown counts against the sender.
+//!
+//! `verify` runs the checks; [`super::judge`] decides when to ask the registry.
 
-use crate::mail::{AuthResult, Registration, Role, Verdict};
+use mail::{AuthResult, Registration, Role, Verdict};
 
-/// What verification found out about a mail, before the registry was asked.
+/// Results of verifying one mail, before the registry is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
-    /// SPF of the envelope's sender; `Unknown` if a relay of ours delivered the mail.
+    /// SPF of the envelope sender. `Unknown` if it was not evaluated: one of our own hosts passed the mail on, or the
+    /// envelope domain cannot align with the author's.
     pub spf: AuthResult,
-    /// Best result over all DKIM signatures.
+    /// Best result among all DKIM signatures.
     pub dkim: AuthResult,
-    /// DMARC of the From domain.
+    /// DMARC result for the From domain.
     pub dmarc: AuthResult,
-    /// Domain of the DKIM signature that passed; empty if none.
+    /// Domain of the DKIM signature that passed; empty if none did.
     pub dkim_domain: String,
-    /// Selector of the DKIM signature that passed; empty if none.
+    /// Selector of the DKIM signature that passed; empty if none did.
     pub dkim_selector: String,
-    /// An aligned DKIM signature covers all that an order depends on.
+    /// Whether an aligned DKIM signature covers everything an order depends on.
     pub order_covered: bool,
-    /// Why not, naming the field; empty if it does.
+    /// Why an order is not covered, naming the field; empty if it is covered.
     pub order_gap: String,
-    /// The one mailbox of the one From field, local part as written, domain in lower case. `None`: there is none such.
+    /// The one mailbox of the one From field: local part as written, domain in lower case. `None` if there is not
+    /// exactly one.
     pub from: Option<String>,
-    /// One sentence on the above; names no address.
+    /// One sentence that sums up these results; contains no address.
     pub reason: String,
 }
 
-/// The registry is to be asked for `checked.from`: it is proven, or it cannot be told whether it is. Of the latter only
-/// what is said to people depends, never `authenticated`.
+/// Whether to ask the registry about `checked.from`: yes if the sender is proven, or if a temporary error leaves that
+/// open. In the second case the answer only affects what people are told, never `authenticated`.
 pub fn needs_registry(checked: &Checked) -> bool {
     matches!(checked.dmarc, AuthResult::Pass | AuthResult::TempError) && checked.from.is_some()
 }
 
-/// The verdict. `registry` is what the registry says of `checked.from`; `None`: it was not asked, which is right unless
-/// [`needs_registry`], and counts as unavailable then.
+/// Computes the verdict. `registry` is the registry's answer for `checked.from`. `None` means that it was not asked;
+/// if [`needs_registry`] says it should have been, the registry counts as unavailable.
 pub fn decide(checked: Checked, registry: Option<(Registration, Role)>) -> Verdict {
     let is_proven = checked.dmarc == AuthResult::Pass;
     let (registry, role) = match registry {
@@ -78,10 +82,11 @@ pub fn decide(checked: Checked, registry: Option<(Registration, Role)>) -> Verdi
     }
 }
 
-/// The verdict to act on, where the ledger has `evidenced` for the mail, from when it was first judged: what is acted on
-/// MUST be what can be proven. It has the lesser authority of the two, and if that is the ledger's, its results: who hears
-/// of the mail again learns the same as the first time. Less than what was evidenced is possible, for example after a
-/// revocation.
+/// Returns the verdict to act on, given the codes `evidenced` on the ledger when the mail was first judged. Anything
+/// acted on MUST be provable, so the verdict with less authority wins. If that is the ledger's, its codes replace
+/// ours, so that a consumer that receives the mail again sees the same results as the first time; DKIM domain,
+/// selector and order coverage stay those of `verdict`. The new verdict may also be the weaker one, for example after
+/// a revocation.
 pub fn as_evidenced(verdict: Verdict, evidenced: &[u8; 6]) -> Verdict {
     let [authenticated, spf, dkim, dmarc, registry, role] = *evidenced;
     if !verdict.authenticated || authenticated == 1 && verdict.role as u8 <= role {
@@ -101,7 +106,7 @@ pub fn as_evidenced(verdict: Verdict, evidenced: &[u8; 6]) -> Verdict {
     }
 }
 
-/// Every result, registration and role there is.
+/// All values of each enum, used to decode evidence codes.
 const RESULTS: [AuthResult; 8] = [
     AuthResult::Unknown,
     AuthResult::None,
@@ -121,7 +126,7 @@ const REGISTRATIONS: [Registration; 5] = [
 ];
 const ROLES: [Role; 3] = [Role::None, Role::Observer, Role::Operator];
 
-/// The verdict as hashed into the ledger's leaf (`LedgerReceipt.verdict`).
+/// Encodes the verdict as it is hashed into the leaf (`LedgerReceipt.verdict`).
 pub fn evidence_code(verdict: &Verdict) -> [u8; 6] {
     [
         u8::from(verdict.authenticated),
@@ -150,7 +155,7 @@ mod tests {
             ..Verdict::default()
         };
         assert_eq!(as_evidenced(now.clone(), &evidence_code(&now)), now);
-        // Given up while DNS did not answer: who hears of the mail again hears that again.
+        // The mail was given up while DNS did not answer; a redelivery must report the same result.
         let then = Verdict {
             dkim: TempError,
             dmarc: TempError,
@@ -173,7 +178,7 @@ mod tests {
         Checked { spf, dkim, dmarc, from: from.map(str::to_owned), reason, ..Checked::default() }
     }
 
-    /// Every combination there is.
+    /// Calls `check` with every combination of results and registry answers.
     fn each(mut check: impl FnMut(&Checked, Option<(Registration, Role)>, &Verdict)) {
         let mut answers = vec![Option::None];
         for registration in REGISTRATIONS {

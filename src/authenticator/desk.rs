@@ -1,46 +1,51 @@
-//! Runs the work on delivered mails as [`Intake`] says: a check of each, for which the DNS is asked, then what follows
-//! from it. A check that waits for DNS holds up none of another domain; work that panics is over.
+//! Runs the work on delivered mails in the order that [`Intake`] sets: first a check, which queries DNS, then the
+//! rest.
+//!
+//! A check that waits for DNS does not hold up mails of other domains. Work that panics ends that mail's turn and
+//! frees its slot.
+//!
+//! What a check does, and what follows it, is up to the caller's [`Work`].
 
 use std::{collections::HashMap, future::Future, sync::Arc};
 
+use mail::{AcceptedMail, MailId};
 use tokio::{
     sync::mpsc,
     task::{Id, JoinSet},
 };
 
 use super::intake::{Admission, Intake};
-use crate::mail::{AcceptedMail, MailId};
 
-/// What is done with a mail.
+/// The work to do on one mail.
 pub trait Work: Send + Sync + 'static {
-    /// What a check finds out.
+    /// Result of a check.
     type Checked: Send + 'static;
 
-    /// Domain of the one author of a mail; empty if there is none.
+    /// Returns the domain of the mail's one author; empty if there is not exactly one.
     fn domain(&self, mail: &AcceptedMail) -> String;
 
-    /// Asks the DNS about the sender.
+    /// Checks the sender, querying DNS.
     fn check(&self, mail: &AcceptedMail) -> impl Future<Output = Self::Checked> + Send;
 
-    /// Goes on from there to the end; whether the sender was authenticated.
+    /// Does everything after the check; returns whether the sender was authenticated.
     fn finish(&self, mail: &AcceptedMail, checked: Self::Checked) -> impl Future<Output = bool> + Send;
 }
 
-/// Mails under work.
+/// The mails being worked on and the queue behind them.
 pub struct Desk<W: Work> {
     work: Arc<W>,
     intake: Intake,
     max_finishing: usize,
-    /// One task a mail, and the mail it works on: each step on a task of its own would cost two wake-ups a mail.
+    /// One task per mail, returning the mail. A task per step would cost two more wake-ups per mail.
     tasks: JoinSet<(AcceptedMail, bool)>,
     mails: HashMap<Id, MailId>,
-    /// Each task sends its mail here when its check is over.
+    /// Each task sends its mail's id here when the check ends.
     checked: mpsc::UnboundedReceiver<MailId>,
     check_over: mpsc::UnboundedSender<MailId>,
 }
 
 impl<W: Work> Desk<W> {
-    /// With so many checks at once, and as many mails beyond them.
+    /// Allows `max_in_flight` checks at once, and as many checked mails being finished.
     pub fn new(work: Arc<W>, max_in_flight: usize) -> Self {
         let (check_over, checked) = mpsc::unbounded_channel();
         Self {
@@ -54,12 +59,12 @@ impl<W: Work> Desk<W> {
         }
     }
 
-    /// A sender of this domain was authenticated before.
+    /// Marks a domain as known because a sender of it was authenticated before.
     pub fn know(&mut self, domain: &str) {
         self.intake.know(domain);
     }
 
-    /// Takes a mail that was delivered.
+    /// Admits a delivered mail and starts whatever work has room.
     pub fn take(&mut self, mail: AcceptedMail) -> Admission {
         let domain = self.work.domain(&mail);
         let admission = self.intake.admit(mail, &domain);
@@ -67,12 +72,13 @@ impl<W: Work> Desk<W> {
         admission
     }
 
-    /// Goes on when some work is over; returns only then. Safe to drop at any time.
+    /// Waits until a check or a task ends, then starts the next mails. Cancel-safe.
     pub async fn turn(&mut self) {
         tokio::select! {
             Some(id) = self.checked.recv() => self.intake.checked(id),
             Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
-                // A task says that its check is over before it ends: none is left to be said of a later delivery.
+                // Every task reports its check before it ends. Read those reports now, so that none is taken for a
+                // later delivery.
                 while let Ok(id) = self.checked.try_recv() {
                     self.intake.checked(id);
                 }
@@ -81,7 +87,7 @@ impl<W: Work> Desk<W> {
                     self.intake.checked(id);
                     self.intake.done(id);
                 }
-                // One that panicked has said so.
+                // A panic has already been reported.
                 if let Ok((_, (mail, true))) = ended {
                     self.intake.know(&self.work.domain(&mail));
                 }
@@ -90,7 +96,7 @@ impl<W: Work> Desk<W> {
         self.start();
     }
 
-    /// Returns when the work that is under way is over; what waits will be delivered again.
+    /// Waits for the work in progress to end; waiting mails are dropped and will be delivered again.
     pub async fn drain(mut self) {
         while !self.tasks.is_empty() {
             self.max_finishing = 0;
@@ -98,7 +104,7 @@ impl<W: Work> Desk<W> {
         }
     }
 
-    /// Mails that are worked on, and mails that wait.
+    /// Number of mails being worked on, and number waiting.
     pub fn load(&self) -> (usize, usize) {
         (self.tasks.len(), self.intake.waiting())
     }
@@ -110,7 +116,7 @@ impl<W: Work> Desk<W> {
             let (work, check_over, id) = (Arc::clone(&self.work), self.check_over.clone(), mail.id);
             let task = self.tasks.spawn(async move {
                 let checked = work.check(&mail).await;
-                // The desk is gone only when nothing is started any more.
+                // Sending fails only after the desk is dropped, and then nothing new is started.
                 let _ = check_over.send(mail.id);
                 let authenticated = work.finish(&mail, checked).await;
                 (mail, authenticated)

@@ -1,9 +1,11 @@
-//! The DNS that verification asks: a zone file and nothing else, or name servers.
+//! Answers the DNS queries of verification, either from a zone file alone or from name servers.
 //!
-//! With a zone, mail-auth finds every answer in what it takes for its cache, also that a name does not exist, and its
-//! resolver has no server to ask. Without one, the cache is the resolver's own, by name and type, bounded; mail-auth's
-//! cache of parsed records stays unused, since it is keyed by name alone: a mail could make a name be cached as SPF
-//! that another mail needs as DMARC.
+//! With a zone file, mail-auth finds every answer, including that a name does not exist, in what it takes for its
+//! cache, and its resolver has no server to ask. Without one, only the resolver's own cache is used, which is bounded
+//! and keyed by name and type. mail-auth's cache of parsed records stays unused because it is keyed by name alone: a
+//! mail could get a name cached as SPF that another mail needs as DMARC.
+//!
+//! [`super::zone`] parses the zone file; [`super::silence`] decides when not to ask.
 
 use std::{
     borrow::Borrow,
@@ -33,23 +35,23 @@ use super::{
     zone::{Records, Zone, ZoneError},
 };
 
-/// Responses that the resolver keeps.
+/// Maximum number of responses in the resolver's cache.
 const CACHED_RESPONSES: u64 = 4096;
-/// Queries sent to a server before it counts as silent.
+/// The resolver's `attempts` option: retries after a failed query.
 const ATTEMPTS: usize = 2;
 
-/// The DNS cannot be used at all.
+/// DNS cannot be used at all.
 #[derive(Debug, thiserror::Error)]
 pub enum DnsError {
     /// The zone file cannot be used.
     #[error(transparent)]
     Zone(#[from] ZoneError),
-    /// Neither can the system's configuration, or the servers given.
+    /// The system's configuration or the given servers cannot be used.
     #[error("the resolver cannot be set up: {0}")]
     Resolver(String),
 }
 
-/// What answers DNS questions, and for how long an answer is waited for.
+/// Source of DNS answers, with time limits.
 pub struct Dns {
     pub(super) resolver: MessageAuthenticator,
     timeout: Duration,
@@ -58,10 +60,11 @@ pub struct Dns {
 }
 
 impl Dns {
-    /// The zone file if there is one (parameter `dns_zone_file`), else these servers (`dns_servers`), else the system's.
+    /// Uses the zone file if there is one (parameter `dns_zone_file`), else `servers` (`dns_servers`) unless empty,
+    /// else the system's servers.
     ///
     /// # Errors
-    /// If the zone file or the system's configuration cannot be used.
+    /// If the zone file or the system's configuration cannot be used, or the resolver cannot be set up.
     pub fn open(zone_file: Option<&Path>, servers: &[SocketAddr], waits: Waits) -> Result<Self, DnsError> {
         match zone_file {
             Some(file) => Self::zone(&Zone::read(file)?),
@@ -70,7 +73,7 @@ impl Dns {
         }
     }
 
-    /// The servers of the system's configuration.
+    /// Uses the servers of the system's configuration.
     ///
     /// # Errors
     /// If the system's configuration cannot be used.
@@ -79,7 +82,7 @@ impl Dns {
         Self::new(config, options, waits)
     }
 
-    /// These servers, by UDP and TCP.
+    /// Uses these servers, over UDP and TCP.
     ///
     /// # Errors
     /// If the resolver cannot be set up.
@@ -94,7 +97,7 @@ impl Dns {
         Self::new(config, ResolverOpts::default(), waits)
     }
 
-    /// A zone and no server.
+    /// Uses a zone and no server.
     ///
     /// # Errors
     /// If the resolver cannot be set up.
@@ -103,7 +106,7 @@ impl Dns {
         Ok(Self::servers(&[], waits)?.with_zone(zone))
     }
 
-    /// The same, but every answer comes from `zone`: a name that it lacks does not exist, and no server is asked.
+    /// Takes every answer from `zone`: a name that it lacks does not exist, and no server is asked.
     #[must_use]
     pub fn with_zone(mut self, zone: &Zone) -> Self {
         self.answers = Answers::of(zone);
@@ -121,8 +124,9 @@ impl Dns {
         Ok(Self { resolver, timeout: waits.timeout, silence, answers: Answers::default() })
     }
 
-    /// The outcome of `check`, which asks `question` about `domain`. `None`: there is no answer within the time, or
-    /// there was none a moment ago. `is_answer` tells whether what comes in time is one.
+    /// Runs `check`, which asks `question` about `domain`, and returns its outcome. `None`: it did not finish in
+    /// time, or was skipped because there was no answer a moment ago. `is_answer` tells whether an outcome counts as
+    /// an answer.
     pub(super) async fn ask<T>(
         &self,
         question: Question,
@@ -163,7 +167,7 @@ impl Dns {
         }
     }
 
-    /// Size of a DKIM key, if it is there.
+    /// Returns the size of a DKIM key in bits; `None` if the key cannot be looked up.
     pub(super) async fn key_bits(&self, name: &str) -> Option<usize> {
         let key = self.resolver.txt_lookup::<DomainKey>(name, Some(&self.answers.dkim)).await.ok()?;
         Some(key.p.public_key_bits())
@@ -171,7 +175,7 @@ impl Dns {
 }
 
 type TxtAnswers = Known<Box<str>, Txt>;
-/// mail-auth's parameters of one check, with the answers that are known.
+/// mail-auth's parameters for one check, with the known answers as its caches.
 pub(super) type Query<'d, P> = Parameters<
     'd,
     P,
@@ -182,7 +186,8 @@ pub(super) type Query<'d, P> = Parameters<
     Known<IpAddr, RecordSet<Box<str>>>,
 >;
 
-/// Answers that need no question. Per kind of TXT record, since mail-auth asks for a name without saying which kind.
+/// Answers known without a query. TXT records are kept per kind, because mail-auth looks up a name without saying
+/// which kind it wants.
 #[derive(Default)]
 struct Answers {
     spf: TxtAnswers,
@@ -215,7 +220,7 @@ fn all<V>(zone: &Zone, answer: impl Fn(&Records) -> V, otherwise: V) -> Known<Bo
 
 fn txt<T: TxtRecordParser + Into<Txt>>(zone: &Zone) -> TxtAnswers {
     let not_found = || Error::Dns(Answer::RecordNotFound(ResponseCode::NXDomain));
-    // The first record that can be read, as mail-auth does with the answer of a server.
+    // Take the first record that parses, as mail-auth does with a server's answer.
     let answer = |records: &Records| {
         let mut result = Err(not_found());
         for record in &records.txt {
@@ -240,7 +245,7 @@ fn record_set<T>(records: Vec<T>) -> RecordSet<T> {
     RecordSet { rrset: Arc::from(records), dnssec_status: DnssecStatus::Indeterminate }
 }
 
-/// Answers by name, and the one for every other name; without the latter, the resolver is asked.
+/// Answers by name, and one for all other names; without the latter, the resolver is asked.
 pub(super) struct Known<K, V> {
     answers: HashMap<K, V>,
     otherwise: Option<V>,

@@ -1,34 +1,39 @@
-//! Group commit of evidence: findings that come while the disk syncs share the next sync.
+//! Commits evidence in groups: findings that arrive while the disk syncs share the next sync.
+//!
+//! A finding is on disk before [`Evidencer::evidence`] returns.
+//!
+//! [`super::evidence`] does the writing; the caller runs the [`Keeper`].
 
+use evidence::{Evidence, Finding, log::EvidenceError};
 use tokio::sync::{mpsc, oneshot};
 
-use super::evidence::{Evidence, Finding, log::EvidenceError, store::EvidenceStore};
+use crate::store::EvidenceStore;
 
-/// Findings that share a sync, at most.
+/// Maximum number of findings that share a sync.
 const MAX_BATCH: usize = 1024;
 
 type Entry = (Finding, oneshot::Sender<Evidence>);
 
-/// Takes findings into the evidence log; clones speak to the same one.
+/// Sends findings to the evidence log; clones send to the same log.
 #[derive(Clone, Debug)]
 pub struct Evidencer(mpsc::Sender<Entry>);
 
-/// The log failed; its keeper says why and ends the node.
+/// The log failed. The [`Keeper`] reports why and ends the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the evidence log takes no more findings")]
 pub struct Closed;
 
 impl Evidencer {
-    /// An evidencer, and its keeper to be run.
+    /// Creates an evidencer and the keeper that must be run for it.
     pub fn new(store: EvidenceStore) -> (Self, Keeper) {
         let (sender, entries) = mpsc::channel(MAX_BATCH);
         (Self(sender), Keeper { store, entries })
     }
 
-    /// Returns when the finding is on disk: with its place, and with what was found when the mail first came.
+    /// Waits until the finding is on disk; returns its index and what was found when the mail first came.
     ///
     /// # Errors
-    /// If the log failed: the mail must not be published.
+    /// If the log failed; the mail must then not be published.
     pub async fn evidence(&self, finding: Finding) -> Result<Evidence, Closed> {
         let (done, evidenced) = oneshot::channel();
         self.0.send((finding, done)).await.map_err(|_| Closed)?;
@@ -36,7 +41,7 @@ impl Evidencer {
     }
 }
 
-/// The other end of [`Evidencer`].
+/// Receives the findings of all [`Evidencer`] clones and appends them to the log.
 #[derive(Debug)]
 pub struct Keeper {
     store: EvidenceStore,
@@ -44,17 +49,17 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Appends until every [`Evidencer`] is dropped.
+    /// Appends findings until every [`Evidencer`] is dropped.
     ///
     /// # Errors
-    /// If the log failed; what waited for it is told so.
+    /// If the log failed; callers waiting for it get [`Closed`].
     pub async fn run(mut self) -> Result<(), EvidenceError> {
         let mut batch = Vec::new();
         while self.entries.recv_many(&mut batch, MAX_BATCH).await > 0 {
             let findings = batch.iter().map(|(finding, _)| finding.clone()).collect();
             let evidenced = self.store.append(findings).await?;
             for ((_, done), evidence) in batch.drain(..).zip(evidenced) {
-                // Whoever asked may have gone; the evidence stays.
+                // The caller may have gone away; the evidence stays.
                 let _ = done.send(evidence);
             }
         }

@@ -1,60 +1,61 @@
-//! Decides which requests to register or revoke a sender reach the chain. Pure, except that it reads or makes the
-//! token's file when it is opened.
+//! Decides which requests to register or revoke a sender reach the chain. Pure, except that opening it reads or
+//! creates the token file.
 //!
-//! Guarantees that without the token nothing is registered or revoked, and that what is registered can be the From
-//! mailbox of a mail. It does not keep anyone in the graph from listening: a token in a request is as secret as the graph.
+//! Nothing is registered or revoked without the token, if one is required, and every registered address can be the
+//! From mailbox of a mail.
+//!
+//! It does not stop anyone in the ROS graph from listening: a token sent in a request is only as secret as the graph.
 
 use std::path::{Path, PathBuf};
 
-use crate::{
-    mail::{MailId, is_address},
-    secret::{self, SecretError},
-};
+use mail::is_address;
+use record_log::secret::{self, SecretError};
 
-/// Characters of a refused address that are shown.
+/// Number of characters of a rejected address to show.
 const SHOWN: usize = 64;
 
-/// A request that is refused before the chain is asked.
+/// Why a request was rejected before reaching the chain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The token is not the one in the file.
+    /// The token differs from the one in the file.
     #[error("token: must be what the file {} holds (parameter registry_token_path)", .0.display())]
     Token(PathBuf),
-    /// No mail can have this author.
+    /// The address cannot be the author of a mail.
     #[error(
         "address {shown}: must be one bare address, local-part@domain, at most 254 ASCII characters without spaces, \
          quotes or angle brackets"
     )]
     Address {
-        /// The start of the address, escaped.
+        /// Beginning of the address, escaped.
         shown: String,
     },
 }
 
-/// The token that requests must carry. Has no `Debug`, so that it is never logged.
+/// Holds the token that requests must carry. Has no `Debug`, so that it is never logged.
 pub struct Gate {
-    /// 64 hex digits and where they are kept; `None`: no token is asked for.
+    /// The token, 64 hex digits, and the path of its file. `None`: no token is required.
     token: Option<(String, PathBuf)>,
 }
 
 impl Gate {
-    /// Reads the token from `path`; makes it, mode 0600, if there is none. `None`: no token is asked for.
+    /// Reads the token from `path`, or creates the file with mode 0600 if it is missing. With `None`, no token is
+    /// required.
     ///
     /// # Errors
-    /// If the file cannot be read or made, others may read it, or it holds something else.
+    /// If the file cannot be read or created, is readable by others, or does not hold a token.
     pub fn open(path: Option<&Path>) -> Result<Self, SecretError> {
         let read = |path: &Path| {
             let secret = secret::load_or_create(path)?;
-            Ok((MailId::from_bytes(secret).to_string(), path.to_owned()))
+            Ok((hex::encode(secret.expose()), path.to_owned()))
         };
         Ok(Self { token: path.map(read).transpose()? })
     }
 
-    /// Whether a request with `token` may change the registration of `address`. The token is judged first, so that
-    /// nobody without it learns anything else.
+    /// Checks whether a request with `token` may change the registration of `address`. The token is checked first, so
+    /// that a caller without it learns nothing else.
     ///
     /// # Errors
-    /// The first rule that it breaks.
+    /// The first rule that the request breaks.
     pub fn admit(&self, token: &str, address: &str) -> Result<(), Refusal> {
         if let Some((expected, path)) = &self.token
             && !is_same(expected, token.trim())
@@ -70,7 +71,7 @@ impl Gate {
     }
 }
 
-/// Takes as long for a token that is right up to its last digit as for one that is wrong from the first.
+/// Takes the same time whichever digits of a wrong token differ.
 fn is_same(expected: &str, token: &str) -> bool {
     let differences =
         expected.bytes().zip(token.bytes()).fold(0, |differences, (one, other)| differences | (one ^ other));
@@ -101,7 +102,7 @@ mod tests {
             assert!(words.contains("registry_token_path") && words.contains("registry.token"), "{words}");
             assert!(!words.contains(token) && !words.contains("hunter2"), "{words}");
         }
-        // It is the same after a restart.
+        // The token is the same after a restart.
         assert_eq!(Gate::open(Some(&path)).unwrap().admit(token, "a@b"), Ok(()));
     }
 

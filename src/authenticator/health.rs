@@ -1,44 +1,42 @@
-//! What the authenticator says on `/diagnostics`. Pure.
+//! Turns counters into the statuses that the authenticator reports on `/diagnostics`. Pure.
 
-use crate::{
-    health::{Level, Status},
-    mail::{AuthResult, Registration, Verdict},
-};
+use health::{Level, Status};
+use mail::{AuthResult, Registration, Verdict};
 
-/// Mails since the start.
+/// Counts of mails since the node started.
 #[derive(Clone, Debug, Default)]
 pub struct Mails {
-    /// Being verified now.
+    /// Mails being verified now.
     pub in_flight: usize,
-    /// Waiting for their turn.
+    /// Mails waiting for their turn.
     pub waiting: usize,
-    /// Whose sender is authenticated.
+    /// Mails whose sender was authenticated.
     pub authenticated: u64,
-    /// Whose sender is not.
+    /// Mails whose sender was not authenticated.
     pub refused: u64,
-    /// Left to be delivered again, because DNS or the registry did not answer.
+    /// Times a mail was left to be delivered again because DNS or the registry did not answer.
     pub left: u64,
-    /// Of these, since the last verdict that did not lack an answer.
+    /// The same, since the last verdict for which both had answered.
     pub left_in_a_row: u64,
-    /// Delivered while too many waited; they come again.
+    /// Mails delivered while the queue was full; they will be delivered again.
     pub overflowed: u64,
-    /// Messages on mail/raw that break their specification.
+    /// Messages on mail/raw that violate their specification.
     pub malformed: u64,
 }
 
 impl Mails {
-    /// So many are in flight and wait.
+    /// Sets the number of mails in flight and waiting.
     pub fn load(&mut self, load: (usize, usize)) {
         (self.in_flight, self.waiting) = load;
     }
 
-    /// A mail was left.
+    /// Counts a mail that was left to be delivered again.
     pub fn left(&mut self) {
         self.left += 1;
         self.left_in_a_row += 1;
     }
 
-    /// A mail has its verdict.
+    /// Counts a mail that has its verdict.
     pub fn judged(&mut self, verdict: &Verdict) {
         *(if verdict.authenticated { &mut self.authenticated } else { &mut self.refused }) += 1;
         let lacks_answer =
@@ -49,20 +47,20 @@ impl Mails {
     }
 }
 
-/// How the chain is.
+/// State of the connection to the chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// The contracts were found or deployed.
+    /// Whether the contracts were found or deployed.
     pub connected: bool,
-    /// The chain answered when it was last asked.
+    /// Whether the chain answered the last request.
     pub reachable: bool,
-    /// Leaves that have a receipt.
+    /// Number of leaves that have a receipt.
     pub anchored: u64,
     /// Why the last attempt failed; `None` after a success.
     pub last_error: Option<String>,
 }
 
-/// The statuses; `evidenced` is the number of leaves in the evidence log.
+/// Returns the two statuses, mails and ledger. `evidenced` is the number of leaves in the evidence log.
 pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger) -> Vec<Status> {
     let (level, message) = if mails.left_in_a_row == 0 {
         (Level::Ok, "verifies")
@@ -115,7 +113,7 @@ mod tests {
         let level = |mails: &Mails| statuses(mails, 0, &Ledger::default())[0].level;
         mails.left();
         assert_eq!(level(&mails), Level::Warn);
-        // Given up: nobody has answered yet.
+        // These mails were given up: still nothing has answered.
         mails.judged(&Verdict { dmarc: AuthResult::TempError, ..Verdict::default() });
         mails.judged(&Verdict { registry: Registration::Unavailable, ..Verdict::default() });
         assert_eq!(level(&mails), Level::Warn);

@@ -1,12 +1,13 @@
-//! Which delivered mails are checked now, which wait, and which are left to be delivered again. Pure.
+//! Decides which delivered mails are checked now, which wait, and which are left to be delivered again. Pure.
 //!
 //! # Invariants
-//! - A mail is here at most once, however often it is delivered meanwhile.
-//! - Checks wait for DNS, so no From domain and no peer holds more than its share of the room ([`Lane`]). Domains of which
-//!   a sender was authenticated have room of their own: any number of strange domains whose DNS does not
-//!   answer holds up none of them.
-//! - Room is held by the check alone; what comes after it (registry, evidence, publishing) is for the caller to bound.
-//! - What waits is bounded in mails and bytes, for each class too.
+//! - A mail is held at most once, however often it is redelivered meanwhile.
+//! - Checks wait for DNS, so no From domain and no peer takes more than its share of the check slots ([`Lane`]).
+//!   Known domains, where a sender was authenticated before, have slots of their own: they are not held up by strange
+//!   domains whose DNS does not answer, however many there are.
+//! - Waiting mails are bounded in count and bytes, and in count per class.
+//!
+//! A mail holds its slot only while it is checked. The caller bounds what follows (registry, evidence, publishing).
 
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
@@ -14,39 +15,37 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    fair_queue::{Class, Lane, Load, Room},
-    mail::{AcceptedMail, MailId},
-};
+use fair_queue::{Class, Lane, Load, Room};
+use mail::{AcceptedMail, MailId};
 
-/// Bytes of mails in each lane, checked at once and waiting.
+/// Byte limit of each lane; applied separately to the mails being checked and the mails waiting.
 const LANE_BYTES: u64 = 64 << 20;
-/// Mails that wait in each lane.
+/// Maximum number of mails waiting in each lane.
 const WAITING: usize = 512;
-/// Mails of one class that wait.
+/// Maximum number of mails of one class waiting.
 const CLASS_WAITING: usize = 128;
-/// Domains that are remembered to have an authenticated sender.
+/// Maximum number of known domains to remember.
 pub const KNOWN: usize = 1024;
 
-/// What becomes of a delivered mail.
+/// Outcome of admitting a delivered mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Its turn will come.
+    /// The mail is queued and will be checked.
     Waits,
-    /// It is here already.
+    /// The mail is already queued, being checked or being finished.
     Duplicate,
-    /// Too many wait; it will be delivered again.
+    /// The queue is full; the mail will be delivered again.
     Full,
 }
 
-/// Mails from their delivery until they are done with.
+/// Mails between delivery and the end of their processing.
 #[derive(Debug)]
 pub struct Intake {
     strangers: Side,
     known: Side,
-    /// By mail that waits or is checked: its lane and class.
+    /// Lane and class of each mail that is waiting or being checked.
     places: HashMap<MailId, Place>,
-    /// Checked, and not done with.
+    /// Mails that have been checked but not finished.
     finishing: HashSet<MailId>,
     deliveries: u64,
     known_domains: VecDeque<u64>,
@@ -68,11 +67,11 @@ struct Place {
 }
 
 impl Intake {
-    /// For this many checks at once; a quarter of them is for known domains.
+    /// Creates an intake with this many check slots; a quarter of them is reserved for known domains.
     pub fn new(max_in_flight: usize) -> Self {
         let known = (max_in_flight / 4).max(1);
         Self {
-            // Of strangers a class may have an eighth, of known ones the half.
+            // A class may hold an eighth of the slots for strangers, or half of those for known domains.
             strangers: Side::new(max_in_flight.saturating_sub(known).max(1), 125_000),
             known: Side::new(known, 500_000),
             places: HashMap::new(),
@@ -82,7 +81,7 @@ impl Intake {
         }
     }
 
-    /// A mail was delivered; its author is of `domain`, which is empty if it has no one author.
+    /// Admits a delivered mail. `domain` is its author's domain, empty if the mail does not have exactly one author.
     pub fn admit(&mut self, mail: AcceptedMail, domain: &str) -> Admission {
         if self.places.contains_key(&mail.id) || self.finishing.contains(&mail.id) {
             return Admission::Duplicate;
@@ -107,12 +106,12 @@ impl Intake {
         Admission::Waits
     }
 
-    /// The mail to check next, if there is room for it; then say [`Intake::checked`].
+    /// Takes the next mail to check, if a slot is free. Call [`Intake::checked`] when the check ends.
     pub fn take(&mut self) -> Option<AcceptedMail> {
         self.known.take().or_else(|| self.strangers.take())
     }
 
-    /// The check is over, and its room free.
+    /// Frees the slot of a mail whose check has ended.
     pub fn checked(&mut self, id: MailId) {
         if let Some(Place { is_known, class, bytes }) = self.places.remove(&id) {
             let side = if is_known { &mut self.known } else { &mut self.strangers };
@@ -121,12 +120,12 @@ impl Intake {
         }
     }
 
-    /// The mail is done with; if it is delivered again, it is checked again.
+    /// Forgets a finished mail; if it is delivered again, it is checked again.
     pub fn done(&mut self, id: MailId) {
         self.finishing.remove(&id);
     }
 
-    /// A sender of this domain was authenticated.
+    /// Marks a domain as known because a sender of it was authenticated.
     pub fn know(&mut self, domain: &str) {
         let Class { domain, .. } = Class::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), domain);
         if !self.known_domains.contains(&domain) {
@@ -135,18 +134,18 @@ impl Intake {
         }
     }
 
-    /// Mails that are checked now.
+    /// Number of mails being checked.
     pub fn in_flight(&self) -> usize {
         let Load { mails: strangers, .. } = self.strangers.lane.held();
         strangers.saturating_add(self.known.lane.held().mails)
     }
 
-    /// Mails that are checked and not done with.
+    /// Number of mails that have been checked but not finished.
     pub fn finishing(&self) -> usize {
         self.finishing.len()
     }
 
-    /// Mails that wait to be checked.
+    /// Number of mails waiting to be checked.
     pub fn waiting(&self) -> usize {
         self.strangers.waiting.len().saturating_add(self.known.waiting.len())
     }
@@ -181,9 +180,9 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::mail::{Envelope, Source};
+    use mail::{Envelope, Source};
 
-    /// A mail of so many bytes from a gateway.
+    /// A mail of this size, passed on by a gateway.
     fn mail(number: u32, bytes: usize) -> AcceptedMail {
         let mut data = number.to_be_bytes().to_vec();
         let id = MailId::of(&data);

@@ -1,36 +1,40 @@
-//! The order of steps from a delivered mail to its verdict, and when to stop waiting for DNS or the registry. Pure: the
-//! caller does what [`Step`] says and injects the time.
+//! Orders the steps from a delivered mail to its verdict and decides when to stop waiting for DNS or the registry.
+//! Pure: the caller carries out each [`Step`] and passes in the time.
 //!
-//! Guarantees: a mail is given up only after it was tried [`ATTEMPTS`] times, spread over the whole patience, by this
-//! process. The time that it waited while this host was off, or behind others, does not count: a backlog is judged
-//! slowly rather than refused. What is given up goes on with the verdict that DNS or the registry did not answer.
-//! What is left is delivered again by mail_bridge, which this module relies on.
+//! Unless the patience is zero, a mail is given up only after this process has tried it [`ATTEMPTS`] times, spread
+//! over the whole patience. Time spent waiting while this host was off, or behind other mails, does not count, so a
+//! backlog is judged slowly rather than rejected. A mail that is given up gets a verdict saying that DNS or the
+//! registry did not answer.
+//!
+//! It relies on mail_bridge to deliver again any mail that is left.
 
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
 
-use super::core::{Checked, needs_registry};
-use crate::mail::{AuthResult, MailId, Registration};
+use mail::{AuthResult, MailId, Registration};
 
-/// Attempts before a mail is given up, evenly over the patience.
+use super::core::{Checked, needs_registry};
+
+/// Attempts before a mail is given up, spaced evenly over the patience.
 pub const ATTEMPTS: u32 = 3;
-/// Mails of which the attempts are remembered; beyond, the one whose last attempt is longest ago starts anew.
+/// Number of mails whose attempts are remembered. When it is full, the mail with the oldest last attempt is forgotten
+/// and starts over.
 const REMEMBERED: usize = 4096;
 
 /// What to do with a mail next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing: it will be delivered again. Leaves no evidence.
+    /// Do nothing and keep no evidence; the mail will be delivered again.
     Leave,
-    /// Ask the registry about the From mailbox, then [`Judge::asked`].
+    /// Ask the registry about the From mailbox, then call [`Judge::asked`].
     AskRegistry,
-    /// Decide, record and publish the verdict.
+    /// Decide on the verdict, record it and publish it.
     Decide,
 }
 
-/// What has been tried so far for mails that have no verdict yet.
+/// Failed attempts of mails that have no verdict yet.
 #[derive(Debug)]
 pub struct Judge {
     dns: Patience,
@@ -38,12 +42,12 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// How long mails are left for want of DNS, and for want of the registry.
+    /// Sets how long to leave mails when DNS does not answer and when the registry does not.
     pub fn new(dns: Duration, registry: Duration) -> Self {
         Self { dns: Patience::new(dns), registry: Patience::new(registry) }
     }
 
-    /// After SPF, DKIM and DMARC.
+    /// Returns the next step once SPF, DKIM and DMARC have been checked.
     pub fn checked(&mut self, id: MailId, checked: &Checked, now: Instant) -> Step {
         if checked.dmarc == AuthResult::TempError && !self.dns.is_over(id, now) {
             Step::Leave
@@ -54,7 +58,7 @@ impl Judge {
         }
     }
 
-    /// After the registry was asked.
+    /// Returns the next step once the registry has been asked.
     pub fn asked(&mut self, id: MailId, registration: Registration, now: Instant) -> Step {
         if registration == Registration::Unavailable && !self.registry.is_over(id, now) {
             Step::Leave
@@ -63,14 +67,14 @@ impl Judge {
         }
     }
 
-    /// The verdict is recorded: from now on it stands.
+    /// Forgets the attempts of a mail whose verdict is recorded and therefore stands.
     pub fn judged(&mut self, id: MailId) {
         self.dns.attempts.remove(&id);
         self.registry.attempts.remove(&id);
     }
 }
 
-/// Attempts that failed, by mail.
+/// Failed attempts, by mail.
 #[derive(Debug)]
 struct Patience {
     limit: Duration,
@@ -80,7 +84,7 @@ struct Patience {
 #[derive(Clone, Copy, Debug)]
 struct Attempts {
     first: Instant,
-    /// Of which `count` counts.
+    /// Time of the last attempt that increased `count`.
     counted: Instant,
     last: Instant,
     count: u32,
@@ -91,7 +95,7 @@ impl Patience {
         Self { limit, attempts: HashMap::new() }
     }
 
-    /// Notes an attempt that failed at `now`; whether it was the last one.
+    /// Notes a failed attempt at `now`; returns whether to give up.
     fn is_over(&mut self, id: MailId, now: Instant) -> bool {
         if self.limit.is_zero() {
             return true;
@@ -130,7 +134,7 @@ mod tests {
         MailId::of(&number.to_be_bytes())
     }
 
-    /// Of these seconds after the first delivery, the one at which a mail is given up.
+    /// Returns the first delivery, in seconds after the first attempt, at which the mail is given up.
     fn given_up(
         mut deliveries: impl Iterator<Item = u64>,
         mut attempt: impl FnMut(Instant) -> Step,
@@ -146,7 +150,7 @@ mod tests {
         let often = || (0..).step_by(10);
         assert_eq!(given_up(often(), |now| judge.checked(id(1), &temporary, now)), Some(900));
         assert_eq!(given_up(often(), |now| judge.asked(id(1), Registration::Unavailable, now)), Some(60));
-        // As mail_bridge does by default: after 10 s, 20 s, 40 s, at most 600 s.
+        // The default schedule of mail_bridge: pauses of 10 s, 20 s, 40 s and so on, at most 600 s.
         let doubling = || [0, 10, 30, 70, 150, 310, 630, 1230].into_iter();
         assert_eq!(given_up(doubling(), |now| judge.checked(id(2), &temporary, now)), Some(1230));
         assert_eq!(given_up(doubling(), |now| judge.asked(id(2), Registration::Unavailable, now)), Some(70));
@@ -160,7 +164,7 @@ mod tests {
             let now = start + Duration::from_millis(attempt);
             assert_eq!(judge.checked(id(1), &temporary, now), Step::Leave);
         }
-        // mail_bridge was away for a day; one more failure says no more about now than the first.
+        // mail_bridge was away for a day; a single new failure is as weak a sign as the first one was.
         let later = start + Duration::from_secs(86400);
         assert_eq!(judge.checked(id(1), &temporary, later), Step::Leave);
         assert_eq!(judge.checked(id(1), &temporary, later + PATIENCE / 9), Step::Leave);
@@ -193,7 +197,7 @@ mod tests {
         let mut judge = judge();
         let (temporary, start) = (checked(AuthResult::TempError), Instant::now());
         let mut stranger = 1;
-        // Ten strangers a second; the mail comes again every ten seconds.
+        // Ten strangers per second; the mail is redelivered every ten seconds.
         let given_up = (0..).step_by(10).find(|&at| {
             let now = start + Duration::from_secs(at);
             for _ in 0..100 {

@@ -1,7 +1,9 @@
-//! The domains of senders that were authenticated, in a file of one a line: what makes them known after a restart, when
-//! their mails may come behind those of many silent domains.
+//! Keeps the domains whose senders were authenticated in a file, one per line, so that they are still known after a
+//! restart, when their mails may queue behind those of many silent domains.
 //!
-//! The file decides whose turn is when and nothing else; it may be deleted at any time.
+//! At most [`KNOWN`] domains are kept, and the file may be deleted at any time.
+//!
+//! It affects only the order in which mails are checked; [`super::intake`] applies it.
 
 use std::{
     collections::VecDeque,
@@ -12,10 +14,10 @@ use std::{
 
 use super::intake::KNOWN;
 
-/// Longest domain, bytes (RFC 1035 section 2.3.4).
+/// Longest domain name in bytes (RFC 1035 section 2.3.4).
 const MAX_DOMAIN_BYTES: usize = 253;
 
-/// Known domains, the latest first.
+/// Known domains, newest first.
 #[derive(Debug)]
 pub struct KnownDomains {
     path: PathBuf,
@@ -23,10 +25,10 @@ pub struct KnownDomains {
 }
 
 impl KnownDomains {
-    /// Reads the file; none if it is not there.
+    /// Reads the file; a missing file means that no domain is known.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If the file cannot be read.
     pub fn open(path: &Path) -> io::Result<Self> {
         let text = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -37,20 +39,20 @@ impl KnownDomains {
         Ok(Self { path: path.to_owned(), domains: Mutex::new(domains) })
     }
 
-    /// All of them, the oldest first.
+    /// All known domains, oldest first.
     pub fn all(&self) -> Vec<String> {
         self.lock().iter().rev().cloned().collect()
     }
 
-    /// Whether [`add`](Self::add) has nothing to write.
+    /// Whether `domain` is already known, so that [`add`](Self::add) has nothing to write.
     pub fn knows(&self, domain: &str) -> bool {
         self.lock().iter().any(|known| known == domain)
     }
 
-    /// A sender of `domain` was authenticated. The file is written if that is new. Blocking.
+    /// Adds a domain whose sender was authenticated, and writes the file if the domain is new. Blocking.
     ///
     /// # Errors
-    /// If it cannot be written; the domain is known until the next restart.
+    /// If the file cannot be written; the domain is then known only until the next restart.
     pub fn add(&self, domain: &str) -> io::Result<()> {
         let mut domains = self.lock();
         if !is_domain(domain) || domains.iter().any(|known| known == domain) {

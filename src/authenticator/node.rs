@@ -1,4 +1,9 @@
-//! The node: raw mails to verdicts to topics, evidence to the chain, receipts to a topic, the registry as services.
+//! The authenticator node: verifies mails from `mail/raw`, publishes their verdicts, anchors evidence and serves the
+//! registry.
+//!
+//! A verdict is published only after its evidence is on disk; a mail without a verdict is left to be delivered again.
+//!
+//! The other modules decide; this one connects them to topics, services and tasks.
 
 use std::{
     process::ExitCode,
@@ -6,15 +11,24 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use evidence::{Finding, log::EvidenceLog};
+use fair_queue::author_domain;
+use mail::{AcceptedMail, MailId, mail_of};
+use ros::{
+    convert::{accepted_from_ros, authenticated_to_ros, receipt_to_ros},
+    diagnostics,
+    graph::{Graph, Publisher},
+    lock, msg,
+    runtime::{self, NodeError, NodeFacts, Shutdown},
+    topics,
+};
 use tokio::task::JoinSet;
 
 use super::{
     address::AddressKey,
-    chain::{Ends, Keeper, Registry},
     core::{Checked, as_evidenced, decide, evidence_code},
     desk::{Desk, Work},
     dns::Dns,
-    evidence::{Finding, log::EvidenceLog, store::EvidenceStore},
     evidencer::Evidencer,
     gate::Gate,
     health::{self, Mails},
@@ -26,26 +40,18 @@ use super::{
     verify::{Policy, verify},
 };
 use crate::{
-    fair_queue::author_domain,
-    mail::{AcceptedMail, MailId, mail_of},
-    ros::{
-        convert::{accepted_from_ros, authenticated_to_ros, receipt_to_ros},
-        diagnostics,
-        graph::{Graph, Publisher},
-        lock, msg,
-        runtime::{self, NodeError, NodeFacts, Shutdown},
-        topics,
-    },
+    on_chain::{Ends, Keeper, Registry},
+    store::EvidenceStore,
 };
 
-/// Name, purpose and parameters of the node.
+/// Name, description and parameters of the node.
 pub const FACTS: NodeFacts = NodeFacts {
     name: "authenticator",
     about: "Finds out who sent a mail, and records mail and verdict on the evidence ledger",
     specs: SPECS,
 };
 
-/// `main` of the executable.
+/// Entry point of the executable.
 pub fn main() -> ExitCode {
     runtime::run(FACTS, Params::load, run)
 }
@@ -81,7 +87,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         health::statuses(&lock(&told), evidenced, &chain_health.borrow())
     })?;
     let mut spinning = graph.spin()?;
-    // Both work until they are stopped: one that ends has failed.
+    // Both keepers run until they are stopped; if one returns, it has failed.
     let mut keepers = JoinSet::<Result<(), NodeError>>::new();
     keepers.spawn(async { Ok(keeper.run().await?) });
     keepers.spawn(async { Ok(evidence_keeper.run().await?) });
@@ -92,12 +98,13 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             }
         })
         .await;
-        // There are no more because the keeper of the chain has ended, which says why.
+        // The channel closes only when the chain keeper ends, and that task reports why.
         std::future::pending().await
     });
     tracing::info!("verifying");
 
-    // Mails that waited while this host was off are not refused because the chain takes a moment longer.
+    // Hold mails back until the chain connects, so that a backlog is not rejected because the chain starts a little
+    // later.
     let connected = registry.clone();
     let connection = async move { tokio::time::timeout(patience, connected.connected_once()).await };
     tokio::pin!(connection);
@@ -118,7 +125,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             Some(mail) = raw.recv(), if takes_mails => match accepted_from_ros(mail) {
                 Ok(mail) => {
                     if desk.take(mail) == Admission::Full {
-                        // Said by the figures: a line for each would fill the log when it matters.
+                        // Reported as a count: one line per mail would flood the log when it matters most.
                         lock(&mails).overflowed += 1;
                     }
                 }
@@ -129,7 +136,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             },
         }
     }
-    // What is in flight is finished; evidence that is not anchored is on disk and is anchored at the next start.
+    // Finish the mails in flight. Evidence not anchored yet is on disk and is anchored after the next start.
     desk.drain().await;
     keepers.shutdown().await;
     Ok(())
@@ -137,7 +144,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
 
 type Opened = (Keeper, Ends, EvidenceStore, Gate, KnownDomains);
 
-/// Everything that is on this host's disk.
+/// Opens all state on this host's disk.
 fn open(params: Params) -> Result<Opened, NodeError> {
     let (log, torn_bytes) = EvidenceLog::open(&params.state_directory.join("evidence"))?;
     if torn_bytes > 0 {
@@ -218,7 +225,7 @@ impl Work for Verifier {
 }
 
 impl Verifier {
-    /// Nobody is authenticated.
+    /// Leaves the mail to be delivered again; returns false because nobody was authenticated.
     fn leave(&self, id: MailId, reason: &str) -> bool {
         lock(&self.mails).left();
         tracing::warn!(mail_id = %id, reason, "left to be delivered again");
@@ -229,7 +236,7 @@ impl Verifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::params::Rule;
+    use settings::Rule;
 
     #[test]
     fn a_batch_is_no_larger_than_what_the_topic_of_receipts_keeps() {

@@ -1,4 +1,9 @@
-//! Parameters of the authenticator: the only home of its defaults. Pure.
+//! Defines the authenticator's parameters; the only home of their defaults. Pure.
+//!
+//! A loaded [`Params`] satisfies the rule of every parameter and the rules between them.
+//!
+//! [`crate::params`] resolves names, types and ranges; opening the files and URLs is left to the modules that use
+//! them.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -6,8 +11,9 @@ use std::{
     time::Duration,
 };
 
+use settings::{Default, ParamError, Rule, Spec, Values, drain_timeout};
+
 use super::silence::Waits;
-use crate::params::{Default, ParamError, Rule, Spec, Values, drain_timeout};
 
 const fn text(name: &'static str, description: &'static str) -> Spec {
     Spec { name, default: Default::Text(""), rule: Rule::Any, unit: "", description }
@@ -27,12 +33,12 @@ const fn seconds(name: &'static str, default: f64, first: f64, last: f64, descri
     }
 }
 
-/// Port of a DNS server that is named without one.
+/// Port of a DNS server given without one.
 const DNS_PORT: u16 = 53;
-/// Value of `registry_token_path` that turns the token off.
+/// Value of `registry_token_path` that disables the token.
 const NO_TOKEN: &str = "none";
 
-/// All parameters.
+/// All parameters of the node.
 #[rustfmt::skip]
 pub const SPECS: &[Spec] = &[
     text("dns_zone_file", "Zone file that answers every DNS question; empty: the servers of the system's configuration."),
@@ -59,56 +65,50 @@ pub const SPECS: &[Spec] = &[
     drain_timeout(10.0),
 ];
 
-/// The authenticator's parameters, valid.
+/// Address of a contract on an Ethereum chain.
+pub type ContractAddress = [u8; 20];
+
+/// The authenticator's parameters, validated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {
-    /// Zone file; `None`: the system's DNS.
+    /// Zone file that answers every DNS question; `None`: ask `dns_servers`.
     pub dns_zone_file: Option<PathBuf>,
-    /// Servers to ask; empty: the system's.
+    /// DNS servers to ask; empty: those of the system's configuration.
     pub dns_servers: Vec<SocketAddr>,
-    /// How long DNS is waited for, and how long not.
+    /// How long to wait for DNS, and how long not to ask a silent domain again.
     pub dns_waits: Waits,
-    /// Time since the first attempt for which a mail is tried again if DNS does not answer.
+    /// How long after the first attempt a mail is retried if DNS does not answer.
     pub temperror_give_up: Duration,
-    /// The same if the registry cannot be asked.
+    /// The same if the registry cannot be asked; also how long mails wait for the chain after the start.
     pub registry_patience: Duration,
-    /// Own hosts that pass on mail of others.
+    /// Our own hosts that pass on other people's mail.
     pub relays: Vec<IpAddr>,
-    /// Signatures evaluated of a mail.
+    /// Maximum number of DKIM signatures evaluated per mail.
     pub dkim_max_signatures: usize,
-    /// URL; `None`: the embedded chain.
+    /// URL of the Ethereum node; `None`: the embedded chain.
     pub ethereum_endpoint: Option<String>,
-    /// The contracts; `None`: deployed by this node at its first start.
-    pub contracts: Option<Contracts>,
-    /// Blocks, the transaction's included.
+    /// Addresses of the sender registry and of the evidence ledger; `None`: this node deploys them at its first start.
+    pub contracts: Option<(ContractAddress, ContractAddress)>,
+    /// Blocks until a transaction is final, including its own.
     pub confirmations: u64,
-    /// Mails in a batch, at most.
+    /// Maximum number of mails in a batch.
     pub batch_max_mails: u32,
-    /// Age of a batch, at most.
+    /// Age of its oldest mail at which a batch is anchored.
     pub batch_max_age: Duration,
-    /// Folder of evidence and keys.
+    /// Directory for evidence and keys.
     pub state_directory: PathBuf,
-    /// File of the key that signs transactions.
+    /// File with the key that signs transactions.
     pub ledger_key_path: PathBuf,
-    /// File of the key of address digests.
+    /// File with the key for address digests.
     pub address_key_path: PathBuf,
-    /// File of the token that requests to the registry carry; `None`: none is asked for.
+    /// File with the token that registry requests must carry; `None`: no token is required.
     pub registry_token_path: Option<PathBuf>,
-    /// Mails verified at once.
+    /// Maximum number of mails verified at once.
     pub max_in_flight: usize,
 }
 
-/// Addresses of contracts that are deployed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Contracts {
-    /// The sender registry.
-    pub registry: [u8; 20],
-    /// The evidence ledger.
-    pub ledger: [u8; 20],
-}
-
 impl Params {
-    /// Reads and validates. `state_directory` is where its state is unless a parameter says so.
+    /// Reads and validates the parameters. `state_directory` is the default of the parameter of that name.
     ///
     /// # Errors
     /// The first parameter that breaks a rule.
@@ -147,7 +147,7 @@ impl Params {
         Ok(params)
     }
 
-    /// Rules between parameters.
+    /// Checks the rules that involve more than one parameter.
     fn validate(&self) -> Result<(), ParamError> {
         if self.ledger_key_path == self.address_key_path {
             let path = self.address_key_path.display();
@@ -156,7 +156,7 @@ impl Params {
         if let Some(path) = &self.registry_token_path
             && [&self.ledger_key_path, &self.address_key_path].contains(&path)
         {
-            // A token travels in requests; a key must not.
+            // A token travels in requests, and a key must not.
             let rule = "another file than ledger_key_path and address_key_path";
             return Err(ParamError::rule("registry_token_path", path.display(), rule));
         }
@@ -188,7 +188,7 @@ fn relays(values: &Values) -> Result<Vec<IpAddr>, ParamError> {
     values.texts("relays")?.iter().map(parse).collect()
 }
 
-/// A URL may hold a password or a token: it is not shown.
+/// The URL may contain a password or a token, so errors do not show it.
 fn endpoint(values: &Values) -> Result<Option<String>, ParamError> {
     let Some(url) = optional(values, "ethereum_endpoint")? else { return Ok(None) };
     let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).unwrap_or_default();
@@ -198,21 +198,21 @@ fn endpoint(values: &Values) -> Result<Option<String>, ParamError> {
     Ok(Some(url))
 }
 
-fn contracts(values: &Values) -> Result<Option<Contracts>, ParamError> {
+fn contracts(values: &Values) -> Result<Option<(ContractAddress, ContractAddress)>, ParamError> {
     match (address(values, "registry_address")?, address(values, "ledger_address")?) {
         (Some(registry), Some(ledger)) if registry == ledger => Err(ParamError::rule(
             "ledger_address",
             values.text("ledger_address")?,
             "another contract than registry_address",
         )),
-        (Some(registry), Some(ledger)) => Ok(Some(Contracts { registry, ledger })),
+        (Some(registry), Some(ledger)) => Ok(Some((registry, ledger))),
         (None, None) => Ok(None),
         (None, Some(_)) => Err(ParamError::rule("registry_address", "\"\"", "given if ledger_address is")),
         (Some(_), None) => Err(ParamError::rule("ledger_address", "\"\"", "given if registry_address is")),
     }
 }
 
-fn address(values: &Values, name: &'static str) -> Result<Option<[u8; 20]>, ParamError> {
+fn address(values: &Values, name: &'static str) -> Result<Option<ContractAddress>, ParamError> {
     let Some(text) = optional(values, name)? else { return Ok(None) };
     let error = || ParamError::rule(name, &text, "0x and 40 hex digits, not all zero");
     let digits = text.strip_prefix("0x").filter(|digits| digits.len() == 40).ok_or_else(error)?;
@@ -230,7 +230,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::params::{Value, resolve};
+    use settings::{Value, resolve};
 
     const ONE: &str = "0x00000000000000000000000000000000000000a1";
     const TWO: &str = "0x00000000000000000000000000000000000000a2";
@@ -276,7 +276,7 @@ mod tests {
     fn contracts_are_both_given_or_neither() {
         let url = ("ethereum_endpoint", "https://chain.example");
         let both = load(&[("registry_address", ONE), ("ledger_address", TWO), url]).unwrap();
-        assert_eq!(both.contracts.map(|contracts| contracts.ledger[19]), Some(0xa2));
+        assert_eq!(both.contracts.map(|(_, ledger)| ledger[19]), Some(0xa2));
         assert!(error(&[("registry_address", ONE), url]).contains("'ledger_address' = \"\": must be given"));
         assert!(
             error(&[("registry_address", ONE), ("ledger_address", ONE), url]).contains("another contract")

@@ -1,18 +1,20 @@
-//! Receipts of a batch go out in portions: a subscriber that keeps as many as the topic's QoS says, and takes its time,
-//! misses none.
+//! Publishes the receipts of a batch in portions.
+//!
+//! A subscriber with the topic's queue depth misses none, provided that it reads a full queue within a second.
+//!
+//! [`super::anchor`] produces the receipts; the caller passes in how to publish one.
 
 use std::time::Duration;
 
+use evidence::Receipt;
 use tokio::{sync::mpsc, time::sleep};
 
-use super::evidence::Receipt;
-
-/// Receipts that go out at once.
+/// Number of receipts published at once.
 const PORTION: usize = 100;
-/// Time between two portions; so a subscriber has a second for as many as the topic keeps for it.
+/// Pause between two portions, which gives a subscriber a second for as many receipts as the topic keeps for it.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Hands receipts to `publish` until there are no more.
+/// Passes receipts to `publish` until the channel closes.
 pub async fn publish(mut receipts: mpsc::Receiver<Receipt>, mut publish: impl FnMut(Receipt)) {
     let mut portion = Vec::new();
     while receipts.recv_many(&mut portion, PORTION).await > 0 {
@@ -26,13 +28,11 @@ pub async fn publish(mut receipts: mpsc::Receiver<Receipt>, mut publish: impl Fn
 
 #[cfg(test)]
 mod tests {
+    use evidence::{Anchor, Evidence, Finding};
     use std::time::{Instant, UNIX_EPOCH};
 
-    use super::{
-        super::evidence::{Anchor, Evidence, Finding},
-        *,
-    };
-    use crate::mail::MailId;
+    use super::*;
+    use mail::MailId;
 
     fn receipt(index: u64) -> Receipt {
         let finding = Finding {

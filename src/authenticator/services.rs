@@ -1,28 +1,27 @@
-//! The services of the node: the registry behind its gate, and the receipts.
+//! Serves the node's services: the registry, behind its gate, and receipts.
+//!
+//! No request reaches the registry unless the gate admits it. Refusals are logged without token or address.
+//!
+//! The rules are in [`super::gate`], the transactions in [`super::chain`].
 
 use std::{sync::Arc, time::Duration};
 
+use mail::{MailId, Role};
+use ros::{
+    RosError,
+    convert::{receipt_to_ros, role_from_ros},
+    graph::{Graph, Request, ServiceType},
+    srv, topics,
+};
 use tokio::sync::mpsc;
 
-use super::{
-    chain::Registry,
-    evidence::store::EvidenceStore,
-    gate::{Gate, Refusal},
-};
-use crate::{
-    mail::{MailId, Role},
-    ros::{
-        RosError,
-        convert::{receipt_to_ros, role_from_ros},
-        graph::{Graph, Request, ServiceType},
-        srv, topics,
-    },
-};
+use super::gate::{Gate, Refusal};
+use crate::{on_chain::Registry, store::EvidenceStore};
 
-/// How long a request with a wrong token is left without an answer, and those behind it.
+/// Delay before answering a request with a wrong token; requests behind it wait too.
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(250);
 
-/// Serves until the node ends.
+/// Starts the services, which run until the node ends.
 pub(super) fn serve(
     graph: &mut Graph,
     registry: &Registry,
@@ -72,13 +71,13 @@ async fn serve_revoke(
     }
 }
 
-/// Requests are served one after the other, so the pause bounds how fast tokens can be tried.
+/// Asks the gate. Each service handles one request at a time, so the pause limits how fast tokens can be tried.
 async fn admit(gate: &Gate, token: &str, address: &str) -> Result<(), String> {
     let refusal = match gate.admit(token, address) {
         Ok(()) => return Ok(()),
         Err(refusal) => refusal,
     };
-    // Logged without the address: that is only in the request.
+    // Log the refusal without the address, which belongs only in the request.
     match &refusal {
         Refusal::Token(_) => {
             tracing::warn!(
@@ -126,7 +125,8 @@ fn outcome(what: &str, result: Result<String, String>) -> Result<String, String>
     result
 }
 
-/// The fields of a response. The words of an Ethereum node may hold a NUL, which would end the C string, and with it r2r.
+/// Fills the fields of a response. An Ethereum node's message may contain a NUL, which would end the C string and
+/// take r2r down with it.
 fn answer(result: Result<String, String>) -> (bool, String) {
     match result {
         Ok(transaction) => (true, transaction),

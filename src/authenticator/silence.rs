@@ -1,38 +1,40 @@
-//! Which domains' DNS did not answer lately, so that nobody waits for them again and again. Pure.
+//! Remembers which domains' DNS did not answer lately, so that mails do not wait for them again and again. Pure.
 //!
-//! Guarantees that a silent domain costs one wait for each kind of question in the time it is remembered, and that
-//! nothing is said of other domains. A wrong entry costs a domain that time and no more; an answer ends it.
+//! While it is remembered, a silent domain costs one wait per kind of question, and no other domain is affected. A
+//! wrong entry delays a domain's mails no longer than it is remembered, and an answer removes it.
+//!
+//! The caller runs the queries, reports their outcome and passes in the time.
 
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
 
-/// Domains that are remembered; beyond, the one that is forgotten first makes room.
+/// Maximum number of questions to remember; when full, the one that would expire first makes room.
 const REMEMBERED: usize = 4096;
 
-/// How long DNS is waited for.
+/// Time limits for DNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waits {
-    /// For all answers that one method needs.
+    /// Time limit for all answers that one method needs.
     pub timeout: Duration,
-    /// How long a domain whose DNS did not answer is not asked again.
+    /// Longest time for which a domain that did not answer is not asked again.
     pub silence: Duration,
 }
 
-/// What was asked. One may be silent while the others answer: SPF asks the domains of other organisations too, and keys
-/// often lie with a provider.
+/// Kind of question. One kind may go unanswered while others are answered: SPF also queries domains of other
+/// organisations, and keys are often hosted by a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Question {
-    /// The SPF record of a domain, and all that it includes.
+    /// The SPF record of a domain and everything it includes.
     Spf,
-    /// A DKIM key of a domain.
+    /// DKIM keys of the signing domains.
     Dkim,
     /// The DMARC policy of a domain.
     Dmarc,
 }
 
-/// Domains that did not answer.
+/// Questions that got no answer.
 #[derive(Debug)]
 pub struct Silence {
     longest: Duration,
@@ -46,18 +48,19 @@ struct Quiet {
 }
 
 impl Silence {
-    /// Remembers each for at most `longest`, and for a tenth of it the first time: a lost packet is no silent domain, and
-    /// the mail that it held up comes again soon. Zero: none.
+    /// Remembers each question for at most `longest`, and the first time for a tenth of that: one lost packet does
+    /// not make a domain silent, and the mail that it delayed is delivered again soon. With zero, nothing is
+    /// remembered.
     pub fn new(longest: Duration) -> Self {
         Self { longest, domains: HashMap::new() }
     }
 
-    /// Whether the question is not worth asking now.
+    /// Whether to skip this question because it got no answer lately.
     pub fn covers(&self, question: Question, domain: &str, now: Instant) -> bool {
         self.domains.get(&key(question, domain)).is_some_and(|quiet| now < quiet.until)
     }
 
-    /// The question was asked; whether there was an answer.
+    /// Notes whether a question that was asked got an answer.
     pub fn note(&mut self, question: Question, domain: &str, answered: bool, now: Instant) {
         let key = key(question, domain);
         let before = self.domains.remove(&key);

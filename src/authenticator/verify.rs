@@ -1,8 +1,10 @@
-//! SPF, DKIM and DMARC of one mail, over its bytes and its envelope. Asks the DNS, nothing else; no clock of its own.
+//! Verifies SPF, DKIM and DMARC of one mail from its bytes and envelope. Queries DNS and nothing else; has no clock.
 //!
-//! What the mail says about itself (`Authentication-Results`, `Received-SPF`, ARC) is not read. Two parsers read the
-//! header section, ours for what consumers see and mail-auth's for what is signed; where they disagree, the mail is
-//! malformed. A malformed mail has no From mailbox, and DMARC is a permanent error.
+//! What the mail says about itself (`Authentication-Results`, `Received-SPF`, ARC) is ignored. Two parsers read the
+//! header section: ours for what consumers see, mail-auth's for what is signed. If they disagree, the mail is
+//! malformed. A malformed mail has no From mailbox, and its DMARC result is a permanent error.
+//!
+//! The registry and the verdict are left to [`super::core`].
 
 mod dkim;
 mod order;
@@ -10,24 +12,26 @@ mod spf;
 
 use std::{net::IpAddr, time::SystemTime};
 
+use mail::{
+    AuthResult, Envelope,
+    parse::{MAX_FIELDS, Section, authors, section},
+};
 use mail_auth::{
     AuthenticatedMessage, DkimOutput, DmarcOutput, DmarcResult, SpfOutput, dmarc::verify::DmarcParameters,
 };
 
 use self::{dkim::Signatures, spf::Spf};
 use super::{core::Checked, dns::Dns, params::Params, silence::Question};
-use crate::mail::{
-    AuthResult, Envelope,
-    parse::{MAX_FIELDS, Section, authors, section},
-};
 
-/// What is accepted beside the standards.
+/// Local rules in addition to the standards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// DKIM signatures of a mail that are evaluated, from the top; the others are ignored.
+    /// Maximum number of DKIM signatures evaluated per mail, from the top; signatures of other domains do not count,
+    /// and any beyond the limit are ignored.
     pub dkim_max_signatures: usize,
-    /// Hosts of ours that pass on mail of others. The client of such a mail says nothing about its sender, so SPF is
-    /// not evaluated; nor is it for private addresses, and for LMTP, which only a mail system speaks.
+    /// Our own hosts that pass on other people's mail. The client that delivers such a mail says nothing about its
+    /// sender, so SPF is not evaluated. The same goes for private addresses and for LMTP, which only mail systems
+    /// speak.
     pub relays: Vec<IpAddr>,
 }
 
@@ -37,8 +41,8 @@ impl From<&Params> for Policy {
     }
 }
 
-/// Fields that occur once in a well-formed mail (RFC 5322 section 3.6, RFC 2045) and change what a reader sees. With
-/// two, the signed one and the one read may differ (RFC 6376 section 8.15).
+/// Fields that occur once in a well-formed mail (RFC 5322 section 3.6, RFC 2045) and change what a reader sees. If
+/// one occurs twice, the signed one and the displayed one may differ (RFC 6376 section 8.15).
 const ONCE: &[&str] = &[
     "from",
     "sender",
@@ -62,7 +66,7 @@ pub async fn verify(
     now: SystemTime,
 ) -> Checked {
     let section = section(data, MAX_FIELDS);
-    // Before mail-auth sees it: its work grows with the number of fields.
+    // Check before mail-auth parses the mail: its work grows with the number of fields.
     if section.count > MAX_FIELDS {
         return malformed(Checked::default(), &format!("it has more than {MAX_FIELDS} header fields"));
     }
@@ -107,13 +111,14 @@ fn malformed(checked: Checked, why: &str) -> Checked {
     Checked { dmarc: AuthResult::PermError, from: None, order_gap, reason, ..checked }
 }
 
-/// RFC 5321 section 2.3.8 forbids it, and mail-auth signs over it: one could be put into a signed message id, unseen.
+/// Whether the mail contains a bare CR. RFC 5321 section 2.3.8 forbids it, but mail-auth ignores it in signed
+/// text, so one could be slipped into a signed Message-ID unnoticed.
 fn has_bare_return(data: &[u8]) -> bool {
     data.ends_with(b"\r") || data.windows(2).any(|pair| matches!(pair, [b'\r', next] if *next != b'\n'))
 }
 
-/// Whether DMARC may find a domain aligned with the author's. It does only if they are of one organisation, which is at
-/// least the last two labels; a name in letters may be the other one in `xn--`.
+/// Whether DMARC could find `domain` aligned with the author's. That requires the same organisation, which means that
+/// at least the last two labels match; an internationalised name may match one in `xn--` form.
 fn may_align(domain: &str, author: &str) -> bool {
     let end = |name: &str| {
         name.trim_end_matches('.').rsplit('.').take(2).map(str::to_lowercase).collect::<Vec<_>>()
@@ -124,12 +129,13 @@ fn may_align(domain: &str, author: &str) -> bool {
         || !author.is_ascii() && is_encoded(domain)
 }
 
-/// The one mailbox of the one From field of a mail that both parsers read alike; else why there is none.
+/// Returns the one mailbox of the one From field, if both parsers read the mail alike; otherwise why there is none.
 fn the_author(section: &Section, message: &AuthenticatedMessage) -> Result<String, String> {
     if section.count != message.headers.len() || section.body != message.body_offset() {
         return Err("its header section can be read in two ways".to_owned());
     }
-    // mail-auth takes "Subject :" for another field than "Subject:", so that a signature of its absence would hold.
+    // mail-auth treats "Subject :" and "Subject:" as different fields, so a signature over the absence of one would
+    // still hold.
     let differ = section
         .fields
         .iter()
@@ -160,7 +166,7 @@ fn the_author(section: &Section, message: &AuthenticatedMessage) -> Result<Strin
     }
 }
 
-/// Whether a signature that an order can rest on is aligned by itself.
+/// Whether one of the signatures that an order can rest on is aligned without help from others.
 async fn rests_on_dkim(
     dns: &Dns,
     message: &AuthenticatedMessage<'_>,
@@ -171,7 +177,7 @@ async fn rests_on_dkim(
 ) -> bool {
     let count = signatures.for_orders(section);
     match signatures.outputs.split_at_checked(count) {
-        // All that passed are such, and one is aligned.
+        // All signatures that passed are suitable, and DMARC found one of them aligned.
         Some((all, [])) => !all.is_empty(),
         Some(([], _)) | None => false,
         Some((some, _)) => {
@@ -183,7 +189,7 @@ async fn rests_on_dkim(
 
 struct Dmarc {
     result: AuthResult,
-    /// What passed and is aligned.
+    /// Whether SPF passed and is aligned; likewise for DKIM.
     by_spf: bool,
     by_dkim: bool,
 }
@@ -216,7 +222,7 @@ async fn verify_dmarc(
     Dmarc { result, by_spf, by_dkim }
 }
 
-/// DMARC over these signatures and SPF; `None`: the DNS did not answer in time.
+/// Evaluates DMARC over these signatures and SPF; `None` if DNS did not answer in time.
 async fn ask_dmarc(
     dns: &Dns,
     message: &AuthenticatedMessage<'_>,
@@ -240,7 +246,7 @@ async fn ask_dmarc(
     dns.ask(Question::Dmarc, domain, dns.resolver.verify_dmarc(dns.dmarc(params)), is_answer).await
 }
 
-/// One sentence. The domain is the sender's word, but has no white space, brackets or quotes in it.
+/// Sums up the result in one sentence. The domain comes from the sender, but has no white space, brackets or quotes.
 fn reason(checked: &Checked, domain: &str, outcome: &Dmarc, signatures: &Signatures, spf: &Spf) -> String {
     let spf = match checked.spf {
         AuthResult::Unknown => spf.why_not,

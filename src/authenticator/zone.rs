@@ -1,8 +1,12 @@
-//! A DNS zone file as the only source of answers, for hosts without a DNS, demonstrations and tests. Pure.
+//! Parses a DNS zone file as the only source of answers, for hosts without DNS, demonstrations and tests. Pure,
+//! except that [`Zone::read`] reads the file.
 //!
-//! The subset of RFC 1035 section 5 that sender authentication needs: `$ORIGIN`, `$TTL`, names relative and absolute,
-//! `@`, comments, parentheses, quoted strings, `TXT`, `A`, `AAAA` and `MX`; `SOA` and `NS` are read over. What
-//! would be answered wrongly is refused with file and line: other types (a `CNAME` would have to be followed), SPF's `exists:`.
+//! Supports the subset of RFC 1035 section 5 that sender authentication needs: `$ORIGIN`, `$TTL`, relative and
+//! absolute names, `@`, comments, parentheses, quoted strings, `TXT`, `A`, `AAAA` and `MX`. `SOA` and `NS` are
+//! skipped. Anything that would be answered wrongly is rejected with file and line: other types (a `CNAME` would have
+//! to be followed) and SPF's `exists:`.
+//!
+//! `entry` splits the text into entries; answering queries is left to `dns`.
 
 mod entry;
 
@@ -15,15 +19,15 @@ use std::{
 
 use self::entry::{Entry, Token, entries};
 
-/// A zone file that cannot be used.
+/// The zone file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ZoneError {
     /// The file cannot be read.
     #[error("zone file {file} cannot be read: {source}")]
     Read {
-        /// Its path.
+        /// Path of the file.
         file: String,
-        /// Why.
+        /// Cause of the failure.
         source: io::Error,
     },
     /// An entry breaks a rule.
@@ -31,9 +35,9 @@ pub enum ZoneError {
     Syntax {
         /// Name of the file.
         file: String,
-        /// Line where the entry starts, from 1.
+        /// Line of the error, counted from 1; for an unsuitable entry, the line where it starts.
         line: usize,
-        /// What it must be.
+        /// The rule that is broken.
         rule: String,
     },
 }
@@ -41,13 +45,13 @@ pub enum ZoneError {
 /// The records of one owner name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Records {
-    /// TXT, the strings of each record concatenated.
+    /// TXT records, the strings of each concatenated.
     pub txt: Vec<Vec<u8>>,
-    /// A.
+    /// Addresses from A records.
     pub a: Vec<Ipv4Addr>,
-    /// AAAA.
+    /// Addresses from AAAA records.
     pub aaaa: Vec<Ipv6Addr>,
-    /// MX, preference and exchange.
+    /// Preference and exchange of each MX record.
     pub mx: Vec<(u16, String)>,
 }
 
@@ -58,10 +62,10 @@ pub struct Zone {
 }
 
 impl Zone {
-    /// Reads a zone file.
+    /// Reads and parses a zone file.
     ///
     /// # Errors
-    /// If it cannot be read, or at its first entry that cannot be used.
+    /// If the file cannot be read, or at the first entry that cannot be used.
     pub fn read(path: &Path) -> Result<Self, ZoneError> {
         let file = path.display().to_string();
         let text =
@@ -69,7 +73,7 @@ impl Zone {
         Self::parse(&text, &file)
     }
 
-    /// Parses the text of a zone file; `file` names it in errors.
+    /// Parses the text of a zone file; `file` is its name in errors.
     ///
     /// # Errors
     /// At the first entry that cannot be used.
@@ -82,7 +86,7 @@ impl Zone {
         Ok(zone)
     }
 
-    /// Names and their records.
+    /// Iterates over the names and their records.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Records)> {
         self.records.iter().map(|(name, records)| (name.as_str(), records))
     }
@@ -112,7 +116,7 @@ impl Zone {
             }
         }
         let owner = state.owner.clone().ok_or("the first entry must start with a name")?;
-        // TTL and class may come before the type, in any order.
+        // TTL and class may precede the type, in either order.
         let kind = loop {
             let word =
                 tokens.next().map(Token::text).ok_or("an entry must have a type")?.to_ascii_uppercase();
@@ -172,7 +176,8 @@ fn end<'t>(mut rest: impl Iterator<Item = &'t Token>) -> Result<(), String> {
     rest.next().map_or(Ok(()), |token| Err(format!("{:?} must not follow", token.text())))
 }
 
-/// The resolver's cache, through which a zone is asked, cannot say for `exists:` that a name has no address.
+/// Rejects SPF's `exists:`: zones are queried through the resolver's cache, which cannot say that a name has no
+/// address.
 fn check_spf(text: &[u8]) -> Result<(), String> {
     let text = String::from_utf8_lossy(text).to_ascii_lowercase();
     let exists = |term: &str| term.trim_start_matches(['+', '-', '~', '?']).starts_with("exists:");
@@ -182,13 +187,13 @@ fn check_spf(text: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Seconds, or a number with a unit as BIND has it.
+/// Whether a word is a number of seconds, or a number with a unit as in BIND.
 fn is_ttl(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_digit())
         && word.chars().all(|c| c.is_ascii_digit() || "smhdwSMHDW".contains(c))
 }
 
-/// An absolute name in lower case, with the final dot.
+/// Makes a name absolute: lower case, with the final dot.
 fn name(text: &str, origin: Option<&str>) -> Result<String, String> {
     let absolute = match (text, origin) {
         ("@", Some(origin)) => origin.to_owned(),

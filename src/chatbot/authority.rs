@@ -1,28 +1,29 @@
-//! Who may ask and who may order.
+//! Decides who may ask and who may order.
+//!
+//! A contradictory verdict permits nothing. What a sender without permission is told is left to [`super::core`].
 
-use crate::mail::{AuthResult, Registration, Role, Verdict};
+use mail::{AuthResult, Registration, Role, Verdict};
 
-/// What a sender may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Nothing; why.
+    /// May do nothing, for this reason.
     Rejected(&'static str),
-    /// Nothing, and the mail may be from a registered sender: DMARC could not be evaluated, and the sender that it names
-    /// is registered or the registry cannot be asked.
+    /// May do nothing, but could be a registered sender: DMARC could not be evaluated, and the sender that the mail
+    /// names is registered, or the registry cannot be asked.
     Unjudged,
-    /// Nothing: passed DMARC, and the registry cannot be asked.
+    /// May do nothing for now: passed DMARC, but the registry cannot be asked.
     Unchecked,
-    /// Ask: passed DMARC while the registry cannot be asked, and the policy is to answer.
+    /// May ask: passed DMARC; the registry cannot be asked, and the policy is to answer all the same.
     Unproven,
-    /// Ask.
+    /// May ask.
     Observer,
-    /// Ask and order.
+    /// May ask and order.
     Operator,
 }
 
-/// What the sender of a mail with this verdict may do. `answers_without_registry` is the policy for questions.
+/// Decides what the sender of a mail with this verdict may do. `answers_without_registry` is the policy for questions.
 ///
-/// The fields are looked at one by one: a verdict comes over a topic, and a contradiction is no permission.
+/// Checks every field, because verdicts arrive on a topic and a contradiction must not permit anything.
 pub(super) fn standing(verdict: &Verdict, answers_without_registry: bool) -> Standing {
     match (verdict.dmarc, verdict.registry, verdict.authenticated, verdict.role) {
         (AuthResult::Pass, Registration::Active, true, Role::Operator) => Standing::Operator,

@@ -1,10 +1,11 @@
-//! `battery <vehicle>`: its charge and voltage.
+//! Answers `battery <vehicle>` with the charge and voltage of one vehicle.
+
+use vehicle::VehicleState;
 
 use super::{
     describe::{self, Clock},
     intent::Request,
 };
-use crate::vehicle::VehicleState;
 
 pub(super) fn parse(words: &[&str]) -> Option<Request> {
     match *words {

@@ -1,6 +1,9 @@
-//! Answers, forwards and notices as mails: recipients, identity, bounds.
+//! Composes answers, forwards and notices as mails.
+//!
+//! Every mail keeps within the bounds of `OutboundMail.msg`, and answers and forwards get the same Message-ID whenever
+//! they are composed again. What is said, and to whom it may be said, is decided elsewhere.
 
-use crate::mail::{Attachment, Content, MailId, OutboundKind, OutboundMail, is_address};
+use mail::{Attachment, Content, MailId, OutboundKind, OutboundMail, is_address};
 
 use super::{orders::Entry, params::Params, reading};
 
@@ -9,41 +12,42 @@ const MAX_SUBJECT_BYTES: usize = 998;
 const MAX_TEXT_BYTES: usize = 262_144;
 const MAX_MESSAGE_ID_BYTES: usize = 998;
 const CUT: &str = "\n[cut]\n";
-/// Most attachments that a forward lists.
+/// Most attachments listed in a forward.
 const MAX_LISTED: usize = 20;
-/// Said to the sender of what goes to a person as [`Copy::Urgent`].
+/// Tells a sender that the mail went to a person as [`Copy::Urgent`].
 pub(super) const PERSON_HAS_IT: &str = "A person has a copy of your mail, marked urgent.\n";
 
-/// What the person must know of a mail that is passed on.
+/// Why a person gets a copy of a mail, which decides what the copy says about the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Copy {
-    /// Its sender has had no answer.
+    /// A mail whose sender has had no answer.
     Plain,
-    /// An order that is not carried out, of which the sender was told.
+    /// An order that is not carried out; its sender was told so.
     Urgent,
     /// An order in an automatic mail, which is never answered.
     Automatic,
-    /// Nobody knows whether it is from whom it says.
+    /// A mail of which nothing proves who sent it.
     Unproven,
 }
 
-/// What is kept of a mail while vehicle_router is asked.
+/// The parts of a mail that are kept while vehicle_router is asked.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Origin {
     pub id: MailId,
-    /// The From address, authenticated.
+    /// The one From address; proven only if DMARC passed.
     pub from: String,
     name: String,
     subject: String,
     message_id: String,
     text: String,
-    /// What is attached, a line each.
+    /// The attachments, one line each.
     attachments: Vec<String>,
     truncated: bool,
 }
 
 impl Origin {
-    /// `None` unless From has exactly one address: DMARC speaks for one.
+    /// Keeps the parts of a mail. `None` unless From is exactly one address that can be written to: DMARC speaks for
+    /// one.
     pub fn of(id: MailId, content: &Content) -> Option<Self> {
         let [from] = content.from.as_slice() else { return None };
         is_address(&from.address).then(|| Self {
@@ -58,12 +62,12 @@ impl Origin {
         })
     }
 
-    /// Message-ID of the mail; empty if there is none that can be written.
+    /// Message-ID of the mail; empty if it has none that fits into a header.
     pub fn message_id(&self) -> &str {
         &self.message_id
     }
 
-    /// To the authenticated address, whatever Reply-To says.
+    /// Composes an answer to the From address; Reply-To is ignored.
     pub fn answer(&self, params: &Params, text: &str) -> OutboundMail {
         let subject = match reading::subject(&self.subject).words {
             "" => "Re: your mail to posthorn".to_owned(),
@@ -72,7 +76,8 @@ impl Origin {
         self.compose(params, OutboundKind::Answer, self.from.clone(), subject, text.to_owned())
     }
 
-    /// To the person, with the reason why. A reply goes to the sender directly. mail_bridge attaches the original.
+    /// Composes a forward to the person, with the reason. A reply goes directly to the sender; mail_bridge attaches the
+    /// original.
     pub fn forward(&self, params: &Params, reason: &str, copy: Copy) -> OutboundMail {
         let Self { name, from, subject, text, attachments, .. } = self;
         let name = if name.is_empty() { String::new() } else { format!("{name} ") };
@@ -132,7 +137,8 @@ impl Origin {
     }
 }
 
-/// To who gave an order and to the person: both have been told something else before. `id` must be unique.
+/// Composes a correction to the sender of an order and to the person, who were told something else before. `id` must be
+/// unique.
 pub(super) fn notice(
     params: &Params,
     id: &str,
@@ -158,7 +164,7 @@ pub(super) fn notice(
     })
 }
 
-/// Within the bounds of `OutboundMail.msg`.
+/// Cuts a mail to the bounds of `OutboundMail.msg`.
 fn bounded(mut mail: OutboundMail) -> OutboundMail {
     cut(&mut mail.subject, MAX_SUBJECT_BYTES, "");
     mail.text.retain(|c| !c.is_control() || "\n\t".contains(c));
@@ -182,7 +188,7 @@ fn domain(address: &str) -> &str {
     address.rsplit_once('@').map_or("localhost", |(_, domain)| domain)
 }
 
-/// Message-ID of the answer to, or the forward of, a mail: the same whenever it is composed again.
+/// The Message-ID of the answer or forward for a mail, the same whenever it is composed again.
 fn outbound_id(id: MailId, kind: OutboundKind, from_address: &str) -> String {
     let word = match kind {
         OutboundKind::Answer => "answer",
@@ -195,12 +201,12 @@ fn outbound_id(id: MailId, kind: OutboundKind, from_address: &str) -> String {
     format!("{prefix}.{word}@{domain}")
 }
 
-/// A decoded header can hold line breaks; in a new header they would begin another one.
+/// A decoded header may hold line breaks, which would start another header when it is copied into a new mail.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }
 
-/// A Message-ID that can be put into a header, or nothing.
+/// `text` if it can be written into a header as a Message-ID, else nothing.
 fn message_id(text: &str) -> String {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'<' && byte != b'>');
     if is_plain && text.len() <= MAX_MESSAGE_ID_BYTES { text.to_owned() } else { String::new() }
@@ -213,7 +219,7 @@ fn cut(text: &mut String, max: usize, note: &str) {
     }
 }
 
-/// A reason that fits `Disposition.reason`.
+/// Cuts a reason to the bound of `Disposition.reason`.
 pub(super) fn reason(text: &str) -> String {
     let mut text = one_line(text);
     cut(&mut text, MAX_SUBJECT_BYTES, "");

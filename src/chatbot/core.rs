@@ -1,16 +1,17 @@
-//! What becomes of each mail.
+//! Decides what happens to each mail.
 //!
-//! Stateless: the same mail, verdict and states give the same effects, so that a mail delivered twice is answered by mails
-//! of the same identity, of which the outbox takes one. What an order needs beyond its mail is in [`super::orders`].
+//! [`Core`] keeps no state: the same mail, verdict, vehicle states, quota and time give the same effects. A mail that
+//! is delivered twice is answered by mails of the same identity, and the outbox takes only one of them.
+//!
+//! What an order needs beyond its mail is left to [`super::orders`].
 
 mod unsure;
 
 use std::time::SystemTime;
 
-use crate::{
-    mail::{Action, Disposition, Mail, MailId, OutboundMail, Verdict},
-    vehicle::{Command, VehicleCommand, VehicleState},
-};
+use mail::{Action, Disposition, Mail, MailId, OutboundMail, Verdict};
+use unsure::Bound;
+use vehicle::{Command, VehicleCommand, VehicleState};
 
 use super::{
     authority::{self, Standing},
@@ -26,72 +27,71 @@ use super::{
     quota::Quota,
     status,
 };
-use unsure::Bound;
 
-/// Most names that an answer lists.
+/// Most vehicle names listed in an answer.
 const MAX_NAMES: usize = 50;
 
-/// What the node must do, in the order given. Each MUST be done before the next, so that a crash in between repeats a
-/// thing that is done once by its identity rather than losing it.
+/// An action for the node to take, in the order given. Each MUST be complete before the next begins: a crash in between
+/// then repeats an action, which its identity makes harmless, and loses none.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Give this to [`super::orders::Orders::consider`]. Always the only effect.
+    /// Pass the order to [`super::orders::Orders::consider`]. Always the only effect.
     Order(Box<Ordered>),
-    /// Write to disk what is known of an order.
+    /// Write the state of an order to disk.
     Record(Entry),
-    /// Sign the order and publish it.
+    /// Sign and publish the order.
     Command(VehicleCommand),
-    /// Publish the mail to be sent.
+    /// Publish the mail for sending.
     Send(OutboundMail),
-    /// Publish the disposition: the mail comes no more.
+    /// Publish the disposition, so that the mail is not delivered again.
     Settle(Disposition),
-    /// Do nothing: the mail stays unsettled, and mail_bridge delivers it again. Always the only effect.
+    /// Do nothing: the mail stays unsettled, so mail_bridge delivers it again. Always the only effect.
     Retry,
 }
 
-/// What becomes of a mail.
+/// The next step for a mail.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// This.
+    /// Take these actions; the mail needs nothing else.
     Done(Vec<Effect>),
-    /// Ask vehicle_router for [`Pending::query`], then call [`Core::answer`].
+    /// Ask vehicle_router for [`Pending::query`], and then call [`Core::answer`].
     NeedsStates(Box<Pending>),
 }
 
-/// A request that its sender may make, waiting for the states of vehicles. Only [`Core::interpret`] makes one.
+/// A permitted request that waits for the states of vehicles. Only [`Core::interpret`] makes one.
 #[derive(Clone, Debug)]
 pub struct Pending {
     request: Request,
     origin: Origin,
-    /// Of an order; a question needs none.
+    /// Identity of an order; `None` for a question.
     identity: Option<order::Identity>,
-    /// When it was received, or written if that is longer ago and it is an order.
+    /// When the mail was received; for an order, its Date if that is earlier.
     since: SystemTime,
 }
 
 impl Pending {
-    /// `GetState.vehicle` of the request to vehicle_router; empty for all.
+    /// `GetState.vehicle` of the request to vehicle_router; empty for all vehicles.
     pub fn query(&self) -> &str {
         self.request.vehicle().unwrap_or_default()
     }
 
-    /// Whether it is an order, whose sender must hear soon if vehicle_router does not answer.
+    /// Whether this is an order, whose sender must hear soon if vehicle_router does not answer.
     pub fn is_order(&self) -> bool {
         self.request.is_order()
     }
 }
 
-/// What vehicle_router answered (`GetState.srv`).
+/// vehicle_router's answer (`GetState.srv`).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fleet {
-    /// The states asked for.
+    /// States of the requested vehicles.
     pub states: Vec<VehicleState>,
     /// Names of all vehicles.
     pub vehicles: Vec<String>,
 }
 
 impl Fleet {
-    /// The name, as vehicle_router spells it, of the only vehicle called `name` without regard to case.
+    /// vehicle_router's spelling of the only vehicle whose name matches `name`, ignoring case.
     fn vehicle(&self, name: &str) -> Option<&str> {
         let mut matching = self.vehicles.iter().filter(|vehicle| vehicle.eq_ignore_ascii_case(name));
         matching.next().filter(|_| matching.next().is_none()).map(String::as_str)
@@ -102,25 +102,25 @@ impl Fleet {
     }
 }
 
-/// vehicle_router did not answer in time, or at all.
+/// vehicle_router did not answer, or not in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("vehicle_router does not answer")]
 pub struct Unavailable;
 
-/// The decisions of chatbot.
+/// Decides what happens to mails, by the node's parameters.
 #[derive(Clone, Debug)]
 pub struct Core {
     params: Params,
 }
 
 impl Core {
-    /// Decides by `params`.
+    /// Creates a core that decides by `params`.
     pub fn new(params: Params) -> Self {
         Self { params }
     }
 
-    /// What becomes of a mail. `automatic` is why it counts as an automatic mail, if it does (RFC 3834); `quota` bounds
-    /// what is sent because of those whose registration is not known.
+    /// Takes the first step for a mail. `automatic` says why it counts as automatic mail, if it does (RFC 3834);
+    /// `quota` bounds what is sent on account of senders whose registration is not known.
     pub fn interpret(
         &self,
         mail: &Mail,
@@ -140,7 +140,8 @@ impl Core {
                 None => done(Action::Ignored, why),
             };
         }
-        // The authenticator's reason says why somebody is not authenticated, not why that does not suffice.
+        // The verdict's reason explains why a sender is not authenticated, but not why an authenticated one may not do
+        // this.
         let why = |why: &'static str| match verdict.reason.as_str() {
             "" => why.to_owned(),
             _ if verdict.authenticated => why.to_owned(),
@@ -203,7 +204,7 @@ impl Core {
         origin.from.eq_ignore_ascii_case(&self.params.from_address)
     }
 
-    /// Ends what [`Core::interpret`] began.
+    /// Completes a request that [`Core::interpret`] began, with vehicle_router's answer.
     pub fn answer(
         &self,
         pending: &Pending,
@@ -262,18 +263,18 @@ impl Core {
         self.send(origin, &text, Action::Answered, &format!("{what} of {vehicle}"))
     }
 
-    /// An operator's mail that reads like an order but is none that can be taken.
+    /// Handles an operator's mail that reads like an order but cannot be taken as one.
     fn not_taken(&self, origin: &Origin, why: &Unclear, seeming: &Seeming) -> Vec<Effect> {
         self.tell(origin, &order::not_taken(why, seeming), &why.to_string())
     }
 
-    /// An operator's order that cannot be sent as things are.
+    /// Handles an operator's order that cannot be sent now.
     fn not_ordered(&self, origin: &Origin, command: Command, vehicle: &str, why: &str) -> Vec<Effect> {
         let reason = format!("it orders \"{} {vehicle}\", and {why}", command.word());
         self.tell(origin, &order::not_ordered(command, vehicle, why), &reason)
     }
 
-    /// The sender is told at once that an order is not carried out, and a person gets it, urgent.
+    /// Tells the sender at once that an order is not carried out, and forwards it to a person as urgent.
     fn tell(&self, origin: &Origin, text: &str, reason: &str) -> Vec<Effect> {
         let mut effects = vec![Effect::Send(origin.answer(&self.params, text))];
         effects.extend(self.forward(origin, reason, Copy::Urgent));
@@ -294,7 +295,7 @@ pub(super) fn settle(mail_id: MailId, action: Action, reason: &str) -> Effect {
     Effect::Settle(Disposition { mail_id, action, reason: compose::reason(reason) })
 }
 
-/// That there is no vehicle `name`, and which there are.
+/// Says that there is no vehicle `name`, and lists those that exist.
 fn known(name: &str, vehicles: &[String]) -> String {
     let names: Vec<_> = vehicles.iter().take(MAX_NAMES).map(String::as_str).collect();
     let more = match vehicles.len().saturating_sub(MAX_NAMES) {

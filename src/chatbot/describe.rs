@@ -1,10 +1,12 @@
-//! Values to text for busy people: figure, unit, age, and a warning if it is old.
+//! Writes values as text for busy people: figure, unit, age, and a warning if the value is old.
+//!
+//! A value that was never received is said to be so. Which values an answer shows is left to the intents.
 
 use std::time::{Duration, SystemTime};
 
-use crate::vehicle::{Battery, Motion, Position, VehicleState};
+use vehicle::{Battery, Motion, Position, VehicleState};
 
-/// The time of an answer, and from which age on a value is stale.
+/// The time of an answer, and the age beyond which a value is stale.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     pub now: SystemTime,
@@ -12,7 +14,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// How long ago `at` was; zero if it is in the future.
+    /// Time since `at`; zero if `at` is in the future.
     pub fn age(&self, at: SystemTime) -> Duration {
         self.now.duration_since(at).unwrap_or_default()
     }
@@ -24,7 +26,7 @@ impl Clock {
     }
 }
 
-/// A duration in its largest unit, rounded down.
+/// A duration rounded down to the largest unit that gives at least 2.
 pub(super) fn span(duration: Duration) -> String {
     match duration.as_secs() {
         seconds @ 0..120 => format!("{seconds} s"),
@@ -34,7 +36,7 @@ pub(super) fn span(duration: Duration) -> String {
     }
 }
 
-/// Six decimals, 0.1 m, without a negative zero.
+/// Six decimals, which is 0.1 m, and never a negative zero.
 fn degrees(value: f64) -> String {
     let text = format!("{value:.6}");
     if text == "-0.000000" { "0.000000".to_owned() } else { text }
@@ -44,7 +46,7 @@ fn speed(motion: &Motion) -> String {
     format!("{:.1} km/h ({:.1} m/s)", motion.speed_mps * 3.6, motion.speed_mps)
 }
 
-/// Rounded down: a battery at 99.6 % is not full, one at 0.6 % is not one of 1 %.
+/// Rounded down, so that a battery at 99.6 % is not shown as full, nor one at 0.6 % as 1 %.
 fn charge(battery: &Battery) -> String {
     format!("{:.0} %", (battery.charge * 100.0 + 1e-6).floor())
 }
@@ -60,7 +62,7 @@ pub(super) fn position(position: Option<&Position>, clock: &Clock) -> String {
         String::new()
     };
     let ago = clock.ago(position.at);
-    // RFC 5870: WGS 84 is the default; maps, OpenStreetMap among them, open it.
+    // A geo URI (RFC 5870) means WGS 84 by default; map programs such as OpenStreetMap open it.
     format!("Position: {latitude}, {longitude}{altitude}, {ago}\nMap:      geo:{latitude},{longitude}\n")
 }
 
@@ -80,7 +82,7 @@ pub(super) fn battery(battery: Option<&Battery>, clock: &Clock) -> String {
     format!("Battery:  {}{voltage}, {}\n", charge(battery), clock.ago(battery.at))
 }
 
-/// A vehicle in one line. The age is that of the oldest value, as the least that all are worth.
+/// One line about a vehicle. The age is that of the oldest value, so that none is older than stated.
 pub(super) fn line(state: &VehicleState, clock: &Clock) -> String {
     let place = state.position.map(|p| {
         let (latitude, longitude) = (degrees(p.latitude_deg), degrees(p.longitude_deg));

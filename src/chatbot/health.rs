@@ -1,20 +1,20 @@
-//! What chatbot says of itself: the mails it works on, and whether vehicle_router answers.
+//! Counts chatbot's work, and builds its diagnostics: mails in flight, vehicle_router's answers, and orders.
+//!
+//! It never admits more mails than its capacity. Publishing the statuses is left to the node.
 
-use crate::{
-    health::{Level, Status},
-    mail::Action,
-};
+use health::{Level, Status};
+use mail::Action;
 
 use super::core::{Effect, Unavailable};
 
-/// What a replica has done since it started.
+/// The work of one replica since it started.
 #[derive(Clone, Debug)]
 pub struct Work {
     in_flight: u32,
     capacity: u32,
     settled: [u64; ACTIONS.len()],
     retried: u64,
-    /// How often in a row vehicle_router did not answer; `None`: never asked.
+    /// Failures of vehicle_router in a row; `None` if it was never asked.
     unavailable: Option<u64>,
     orders: Option<Status>,
 }
@@ -28,7 +28,7 @@ const ACTIONS: [(Action, &str); 5] = [
 ];
 
 impl Work {
-    /// Nothing done yet.
+    /// Starts with no work done.
     pub fn new(capacity: u32) -> Self {
         Self {
             in_flight: 0,
@@ -40,7 +40,7 @@ impl Work {
         }
     }
 
-    /// Begins a mail, if there is room; else it must be left, to be delivered again.
+    /// Admits a mail if there is room. If it returns false, leave the mail; it will be delivered again.
     #[must_use]
     pub fn begin(&mut self) -> bool {
         let room = self.in_flight < self.capacity;
@@ -48,12 +48,12 @@ impl Work {
         room
     }
 
-    /// Ends a mail that was begun.
+    /// Releases the room of a mail that was admitted.
     pub fn end(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// Counts what was done.
+    /// Counts an effect that the node is about to carry out.
     pub fn count(&mut self, effect: &Effect) {
         match effect {
             Effect::Settle(disposition) => {
@@ -67,23 +67,23 @@ impl Work {
         }
     }
 
-    /// What there is to say of orders.
+    /// Sets the status about orders.
     pub fn orders(&mut self, status: Status) {
         self.orders = Some(status);
     }
 
-    /// vehicle_router was asked.
+    /// Records whether vehicle_router answered a request.
     pub fn asked<T>(&mut self, answer: &Result<T, Unavailable>) {
         let before = self.unavailable.unwrap_or_default();
         self.unavailable = Some(if answer.is_ok() { 0 } else { before + 1 });
     }
 
-    /// Mails being worked on.
+    /// Mails in progress.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
     }
 
-    /// Mails that are worked on at once.
+    /// Most mails in progress at once.
     pub fn capacity(&self) -> u32 {
         self.capacity
     }
@@ -115,7 +115,7 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{Disposition, MailId};
+    use mail::{Disposition, MailId};
 
     #[test]
     fn takes_no_more_than_its_capacity_and_says_so() {

@@ -1,4 +1,4 @@
-//! `help`: what can be asked.
+//! Answers `help` with the requests that posthorn understands.
 
 use super::intent::Request;
 
@@ -6,7 +6,7 @@ pub(super) fn parse(words: &[&str]) -> Option<Request> {
     (words == ["help"]).then_some(Request::Help)
 }
 
-/// Orders are shown to those who may give them.
+/// Lists the orders only for senders who may give them.
 pub(super) fn answer(may_order: bool) -> String {
     let questions = "\
 You can ask, in the subject or on a line of its own:

@@ -1,48 +1,48 @@
-//! From a mail's words to one [`Request`], or the reason why not.
+//! Reads one [`Request`] from a mail, or gives the reason why there is none.
 //!
-//! The rules, of which the tests are the list:
-//! - A line is a request only as a whole. The first `READ_LINES` of the sender's own lines are looked at.
-//! - A question is taken from the text if exactly one is there; if none is, from the subject. An inherited subject
-//!   ("Re: status") counts only if the reply has no words of its own.
-//! - An order stands alone: every one of the sender's own lines is this order. The subject may say anything but another order, a
-//!   question, or a word that can mean that the order does not hold, or not yet. An inherited subject orders nothing, and the
-//!   text below a forwarded one is not the sender's.
-//! - A mail that reads like an order which is not taken is never answered as if it did not: it is unclear, and says what it
-//!   looks like.
-//! - What was read as an order may be carried out only if [`may_order`] agrees.
+//! The rules; the tests list the cases:
+//! - A line is a request only as a whole. Questions are looked for in the first `READ_LINES` of the sender's own
+//!   lines.
+//! - A question comes from the text if all requests there are the same one; if there are none, it comes from the
+//!   subject. An inherited subject ("Re: status") counts only if the reply has no words of its own.
+//! - An order stands alone: every one of the sender's own lines is this order. The subject may say anything but
+//!   another order, a question, or a word that can mean that the order does not hold, or not yet. An inherited subject
+//!   never gives an order, and the text under a forwarded subject is not the sender's.
+//! - A mail that reads like an order but cannot be taken as one is never answered as if it were something else: it is
+//!   unclear, and the result says which order it looks like.
+//!
+//! This decides only what a mail says. An order may be carried out only if [`may_order`] agrees.
 
 mod seeming;
 
 pub use seeming::Seeming;
 
 use super::{battery, help, order, position, reading, status};
-use crate::{
-    mail::{Content, Verdict},
-    vehicle::{Command, is_name},
-};
+use mail::{Content, Verdict};
+use vehicle::{Command, is_name};
 
-/// How many of the sender's own lines are looked at for a question.
+/// Number of the sender's own lines in which questions are looked for.
 const READ_LINES: usize = 20;
 
-/// What a mail asks for. Names of vehicles are in lower case, as they are compared without regard to case.
+/// A mail's request. Vehicle names are in lower case, because they are compared without regard to case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// What can be asked?
+    /// Asks what can be asked.
     Help,
-    /// How are all vehicles?
+    /// Asks how all vehicles are.
     Fleet,
-    /// How is this vehicle?
+    /// Asks how one vehicle is.
     Status(String),
-    /// Where is this vehicle?
+    /// Asks where one vehicle is.
     Position(String),
-    /// How charged is this vehicle?
+    /// Asks for the charge of one vehicle.
     Battery(String),
-    /// Do this.
+    /// Orders one vehicle to do something.
     Order(Command, String),
 }
 
 impl Request {
-    /// The one vehicle that it is about.
+    /// The one vehicle that the request is about; `None` if it is about all or none.
     pub fn vehicle(&self) -> Option<&str> {
         match self {
             Self::Help | Self::Fleet => None,
@@ -53,69 +53,69 @@ impl Request {
         }
     }
 
-    /// Whether it would move something.
+    /// Whether the request is an order, which would move or stop a vehicle.
     pub fn is_order(&self) -> bool {
         matches!(self, Self::Order(..))
     }
 }
 
-/// Why a mail is not interpreted.
+/// Why a mail is not interpreted. The text completes a sentence to the sender or the person.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unclear {
-    /// Nothing in it is a request.
+    /// No line is a request.
     #[error("it asks for nothing that posthorn knows")]
     Nothing,
-    /// It reads like an order, but not in the words of one.
+    /// It reads like an order, but is not worded exactly like one.
     #[error("it reads like an order, but has other words than one")]
     Inexact,
-    /// More lines than are looked at.
+    /// The text has more lines than are read.
     #[error("its text has too many lines")]
     TooLong,
-    /// More than one request.
+    /// It holds several different requests.
     #[error("it asks for more than one thing")]
     Several,
-    /// An order with something beside it.
+    /// It holds an order with something beside it.
     #[error("it holds an order, but not alone: an order must be the only line")]
     NotAlone,
-    /// An order with a question mark.
+    /// It holds an order with a question mark.
     #[error("it holds an order with a question mark")]
     Asking,
-    /// An order that trails off, or goes on.
+    /// It holds an order that trails off or goes on.
     #[error("it holds an order that does not end")]
     Unfinished,
-    /// An order under a subject that may say otherwise.
+    /// It holds an order, but the subject may contradict it.
     #[error("it holds an order, but its subject may say something else")]
     Subject,
-    /// An order above a signature, or below a quotation, whose words may say otherwise.
+    /// It holds an order, but a signature or the line before a quotation may contradict it.
     #[error("it holds an order, but its signature or the line before a quotation may say something else")]
     Aside,
-    /// An order in a subject after "Re:" or "Fwd:", or in the text of a forwarded mail.
+    /// It holds an order in a subject after "Re:" or "Fwd:", or in the text of a forwarded mail.
     #[error("it holds an order that was taken over from another mail")]
     Inherited,
-    /// An order in a mail that was cut at a bound.
+    /// It holds an order, but the mail was cut at a bound.
     #[error("it holds an order, but parts of the mail could not be read")]
     Truncated,
-    /// An order in a mail that is more than one plain text.
+    /// It holds an order, but is more than one plain text.
     #[error(
         "it holds an order, but not as plain text alone: an order must be a mail without HTML of its own, attachments or pictures"
     )]
     NotTextOnly,
-    /// An order that no signature covers; what is missing, as the verdict says it.
+    /// It holds an order that no signature covers; the text says what is missing, as the verdict does.
     #[error("it holds an order, but no signature covers it: {0}")]
     NotCovered(String),
 }
 
-/// A mail that is not interpreted.
+/// A mail that could not be interpreted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
 pub struct NotTaken {
-    /// Why.
+    /// The reason, for the sender and the person.
     pub why: Unclear,
-    /// The order that it seems to give: its sender must hear at once that it is not carried out.
+    /// The order that the mail seems to give. Its sender must hear at once that it is not carried out.
     pub looks_like: Option<Seeming>,
 }
 
-/// The request in a line, if the line is one as a whole.
+/// Parses a line that is a request as a whole.
 pub fn parse(line: &str) -> Option<Request> {
     let words = reading::words(line);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -124,14 +124,14 @@ pub fn parse(line: &str) -> Option<Request> {
     request.vehicle().is_none_or(is_name).then_some(request)
 }
 
-/// The request in a mail.
+/// Reads the request of a mail.
 ///
 /// # Errors
-/// Why it is not interpreted, and which order it seems to give.
+/// Why the mail is not interpreted, and which order it seems to give.
 pub fn read(content: &Content) -> Result<Request, NotTaken> {
     let seeming = seeming(content);
     match interpret(content) {
-        // An order in other words beside a question: whoever is answered would think that both were heard.
+        // An order in other words beside a question: a sender who got an answer would think that both were understood.
         Ok(request) if !request.is_order() && seeming.is_some() => Err(Unclear::Inexact),
         Err(Unclear::Nothing) if seeming.is_some() => Err(Unclear::Inexact),
         result => result,
@@ -139,10 +139,10 @@ pub fn read(content: &Content) -> Result<Request, NotTaken> {
     .map_err(|why| NotTaken { why, looks_like: seeming })
 }
 
-/// Whether the order that was read from a mail may be carried out: it is all that the sender wrote, and signed.
+/// Checks that the order in a mail may be carried out: it is all that the sender wrote, and it is signed.
 ///
 /// # Errors
-/// Why not.
+/// The reason why the order may not be carried out.
 pub fn may_order(content: &Content, verdict: &Verdict) -> Result<(), Unclear> {
     match () {
         () if content.truncated => Err(Unclear::Truncated),
@@ -152,8 +152,8 @@ pub fn may_order(content: &Content, verdict: &Verdict) -> Result<(), Unclear> {
     }
 }
 
-/// The order that a mail seems to give, in the sender's own words. An inherited subject is the sender's only if nothing
-/// else is.
+/// The order that a mail seems to give, in the sender's own words. An inherited subject counts only if the sender wrote
+/// nothing else.
 fn seeming(content: &Content) -> Option<Seeming> {
     let subject = reading::subject(&content.subject);
     let own = reading::own(&content.text, sender(content)).map(|own| own.lines);
@@ -192,7 +192,7 @@ fn interpret(content: &Content) -> Result<Request, Unclear> {
     if let Some(order) = in_subject.as_ref().filter(|request| request.is_order()) {
         return match () {
             () if subject.inherited && own.lines.is_empty() => Err(Unclear::Inherited),
-            // A reply to an answer about an order: the text speaks.
+            // A reply to an answer about an order: only the text counts.
             () if subject.inherited => question(None, &in_text),
             () if subject.words.contains('?') => Err(Unclear::Asking),
             () if content.truncated => Err(Unclear::Truncated),
@@ -206,7 +206,7 @@ fn interpret(content: &Content) -> Result<Request, Unclear> {
     question(in_subject.filter(|_| speaks), &in_text)
 }
 
-/// Whether a subject, which was read as `request`, leaves the order in the text as it is.
+/// Whether a subject with these `words`, parsed as `request`, leaves the order in the text unchanged.
 fn agrees(words: &str, request: Option<&Request>, order: &Request) -> bool {
     let says_the_same = request.is_none_or(|request| request == order);
     says_the_same
@@ -215,7 +215,7 @@ fn agrees(words: &str, request: Option<&Request>, order: &Request) -> bool {
         && is_harmless(&[words.to_owned()], order)
 }
 
-/// Whether lines beside an order say nothing about it, or the same: no other order or vehicle, no condition.
+/// Whether the lines beside an order say nothing about it, or the same: no other order or vehicle, and no condition.
 fn is_harmless(lines: &[String], order: &Request) -> bool {
     let Request::Order(command, vehicle) = order else { return false };
     lines.iter().all(|line| {

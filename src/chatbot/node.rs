@@ -1,4 +1,7 @@
-//! The node: authenticated mails to [`Core`], its effects to topics, vehicle_router's states in between.
+//! Runs the node: feeds authenticated mails to [`Core`], asks vehicle_router for states, and carries out the effects.
+//!
+//! At shutdown it finishes the mails in progress. What happens to a mail is left to [`Core`] and
+//! [`Orders`](super::orders::Orders).
 
 use std::{
     process::ExitCode,
@@ -6,7 +9,21 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use mail::is_automatic;
+use ros::{
+    RosError,
+    convert::{
+        acknowledgement_from_ros, authenticated_from_ros, command_to_ros, disposition_to_ros,
+        outbound_to_ros, state_from_ros, time_to_ros,
+    },
+    diagnostics,
+    graph::{Client, Graph, Publisher},
+    lock, msg,
+    runtime::{self, NodeError, NodeFacts, Shutdown},
+    srv, topics,
+};
 use tokio::{task::JoinSet, time::MissedTickBehavior};
+use vehicle::OrderKey;
 
 use super::{
     Core, Params, Quota,
@@ -15,24 +32,8 @@ use super::{
     orders::{Consideration, Entry, Now, Ordered, Orders, store::Store},
     params::SPECS,
 };
-use crate::{
-    mail::is_automatic,
-    ros::{
-        RosError,
-        convert::{
-            acknowledgement_from_ros, authenticated_from_ros, command_to_ros, disposition_to_ros,
-            outbound_to_ros, state_from_ros, time_to_ros,
-        },
-        diagnostics,
-        graph::{Client, Graph, Publisher},
-        lock, msg,
-        runtime::{self, NodeError, NodeFacts, Shutdown},
-        srv, topics,
-    },
-    vehicle::OrderKey,
-};
 
-/// Name, purpose and parameters of the node.
+/// Name, purpose and parameters for the runtime.
 pub const FACTS: NodeFacts = NodeFacts {
     name: "chatbot",
     about: "Answers mails of authenticated senders from live vehicle data, and passes on their orders",
@@ -41,7 +42,7 @@ pub const FACTS: NodeFacts = NodeFacts {
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// `main` of the executable.
+/// Entry point of the executable.
 pub fn main() -> ExitCode {
     runtime::run(FACTS, Params::load, run)
 }
@@ -95,7 +96,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             Some(acknowledgement) = acknowledgements.recv() => desk.hear(&acknowledgement),
             () = until(due) => desk.keep_on(),
             Some(mail) = mails.recv() => {
-                // No room: the mail is not settled, so mail_bridge delivers it again.
+                // Without room, the mail stays unsettled, so mail_bridge delivers it again.
                 if !desk.is_waiting(&mail) && lock(&work).begin() {
                     let worker = Arc::clone(&worker);
                     tasks.spawn(async move { worker.handle(&mail).await });
@@ -103,8 +104,8 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             }
         }
     }
-    // What is in flight is finished; the runtime bounds how long that may take. A mail whose order waits for a vehicle is
-    // not settled, and comes again.
+    // Finish the mails in progress; the runtime bounds how long that may take. A mail whose order waits for a vehicle
+    // stays unsettled and comes again.
     while let Some(effects) = tasks.join_next().await {
         desk.carry_out(effects.unwrap_or_default());
     }
@@ -122,7 +123,7 @@ fn now() -> Now {
     Now { clock: SystemTime::now(), steady: Instant::now() }
 }
 
-/// Finds out what becomes of mails, many at once.
+/// Decides what happens to mails, many at once.
 struct Worker {
     core: Core,
     params: Params,
@@ -131,11 +132,11 @@ struct Worker {
     router: Client<srv::GetState::Service>,
 }
 
-/// Does it, one thing after the other.
+/// Carries out the decisions, one at a time.
 struct Desk {
     orders: Orders,
     store: Store,
-    /// The last order could be written to disk.
+    /// The last attempt to write an order to disk succeeded.
     written: bool,
     outbound: Publisher<msg::OutboundMail>,
     dispositions: Publisher<msg::Disposition>,
@@ -170,7 +171,8 @@ impl Worker {
         effects
     }
 
-    /// A question can wait for its next delivery; who gives an order must hear soon, so it asks until it gives up.
+    /// Gets the states for a request. A question is asked once and can wait for its next delivery. The sender of an
+    /// order must hear soon, so the request is repeated for up to `acknowledgement_timeout`.
     async fn fleet_for(&self, pending: &Pending) -> Result<Fleet, Unavailable> {
         let until = Instant::now() + self.params.acknowledgement_timeout;
         loop {
@@ -235,7 +237,7 @@ impl Desk {
         }
     }
 
-    /// In the order given, and none after one that failed.
+    /// Carries out effects in order, and stops at the first failure.
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             lock(&self.work).count(&effect);

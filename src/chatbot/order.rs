@@ -1,14 +1,18 @@
-//! `stop <vehicle>` and `resume <vehicle>`: orders, from operators only.
+//! Reads `stop <vehicle>` and `resume <vehicle>`, and words the answers to orders that are not taken.
+//!
+//! A copy of a mail has the identity of the original. Who may order, and publishing orders, is left to
+//! [`super::authority`] and [`super::orders`].
 
 use std::time::SystemTime;
 
+use mail::Content;
 use sha2::{Digest, Sha256};
+use vehicle::Command;
 
 use super::{
     compose::PERSON_HAS_IT,
     intent::{Request, Seeming, Unclear},
 };
-use crate::{mail::Content, vehicle::Command};
 
 pub(super) fn parse(words: &[&str]) -> Option<Request> {
     let command = |word| [Command::Stop, Command::Resume].into_iter().find(|command| command.word() == word);
@@ -18,17 +22,17 @@ pub(super) fn parse(words: &[&str]) -> Option<Request> {
     }
 }
 
-/// What tells an order from another and a fresh one from an old copy, from the fields that a signature covers.
+/// Tells one order from another, and a fresh one from an old copy, by fields that a signature covers.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
     /// `VehicleCommand.command_id`.
     pub command_id: [u8; 32],
-    /// When the sender wrote it.
+    /// Date of the mail.
     pub date: SystemTime,
 }
 
 impl Identity {
-    /// `None` without Message-ID or Date: such a mail could be repeated by anybody who has a copy.
+    /// `None` without a Message-ID or a Date, because anybody with a copy of such a mail could repeat it.
     pub fn of(from: &str, content: &Content) -> Option<Self> {
         let date = content.date.filter(|_| !content.message_id.is_empty())?;
         let from = from.to_ascii_lowercase();
@@ -37,7 +41,7 @@ impl Identity {
     }
 }
 
-/// To an observer.
+/// The answer to an observer, who may not order.
 pub(super) fn refuse(command: Command, vehicle: &str) -> String {
     let word = command.word();
     format!(
@@ -46,10 +50,10 @@ pub(super) fn refuse(command: Command, vehicle: &str) -> String {
     )
 }
 
-/// To an operator whose mail reads like an order but is none that can be taken.
+/// The answer to an operator whose mail reads like an order but cannot be taken as one.
 pub(super) fn not_taken(why: &Unclear, seeming: &Seeming) -> String {
     let next = match why {
-        // Another mail from the same program would not be signed otherwise.
+        // Another mail from the same program would be signed in the same way.
         Unclear::NotCovered(_) => {
             "another mail from the same mail program will not be taken either, and must be signed otherwise (DKIM); reach the \
              vehicle another way"
@@ -60,12 +64,12 @@ pub(super) fn not_taken(why: &Unclear, seeming: &Seeming) -> String {
     format!("NOT carried out: {why}; {next}.\n\n{PERSON_HAS_IT}")
 }
 
-/// To an operator whose order cannot be sent as things are.
+/// The answer to an operator whose order cannot be sent now.
 pub(super) fn not_ordered(command: Command, vehicle: &str, why: &str) -> String {
     format!("NOT carried out: \"{} {vehicle}\": {why}.\n\n{PERSON_HAS_IT}", command.word())
 }
 
-/// To whoever may be registered, while the registry cannot be asked; with the order that the mail gives or seems to.
+/// The answer to a proven sender while the registry cannot be asked; `order` is what the mail seems to order.
 pub(super) fn unchecked(order: Option<&Seeming>) -> String {
     let why = "the registry of those who may ask and order cannot be reached at the moment";
     match order {

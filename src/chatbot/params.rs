@@ -1,16 +1,16 @@
-//! Parameters of chatbot.
+//! Defines and validates the parameters of chatbot.
+//!
+//! [`Params`] holds only values that are valid together; reading them from ROS is left to the runtime.
 
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use crate::{
-    mail::is_address,
-    params::{Default, ParamError, Rule, Spec, Values, drain_timeout},
-};
+use mail::is_address;
+use settings::{Default, ParamError, Rule, Spec, Values, drain_timeout};
 
-/// All parameters; the only home of their defaults.
+/// All parameters, and the only place where their defaults are written.
 pub const SPECS: &[Spec] = &[
     Spec {
         name: "human_mailbox",
@@ -92,39 +92,39 @@ pub const SPECS: &[Spec] = &[
     drain_timeout(5.0),
 ];
 
-/// The parameters, valid together.
+/// The parameters of a running node, valid together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {
-    /// Address of the person who gets the mails that are not understood.
+    /// Address of the person who gets the mails that are not understood, and the orders that are not carried out.
     pub human_mailbox: String,
-    /// Address from which answers and forwards are sent.
+    /// Sender address of answers and forwards; mail from it is ignored.
     pub from_address: String,
-    /// A question whose sender passed DMARC is answered while the registry cannot be asked.
+    /// Whether to answer questions of senders who passed DMARC while the registry cannot be asked.
     pub answers_without_registry: bool,
-    /// A value that is older is answered with a warning.
+    /// Age above which a value is answered with a warning.
     pub stale_after: Duration,
-    /// A mail received longer ago goes to a person if it is an order, or if vehicle_router does not answer.
+    /// Age above which a mail goes to a person if it is an order, or if vehicle_router does not answer.
     pub give_up_after: Duration,
-    /// How many mails are worked on at once.
+    /// Most mails in progress at once.
     pub capacity: u32,
-    /// How long vehicle_router may take to answer.
+    /// Longest wait for an answer of vehicle_router.
     pub state_timeout: Duration,
-    /// Time for a vehicle to acknowledge an order.
+    /// Longest wait for a vehicle's acknowledgement of an order.
     pub acknowledgement_timeout: Duration,
-    /// An order that is not acknowledged is published again after this.
+    /// Interval at which an order is published again until it is acknowledged.
     pub order_retry: Duration,
-    /// Folder of the orders given and the order key.
+    /// Directory for the orders given and, by default, the order key.
     pub state_directory: PathBuf,
-    /// File of the key that signs orders.
+    /// File with the key that signs orders.
     pub order_key_path: PathBuf,
 }
 
 impl Params {
-    /// The parameters from values that are each valid by themselves. `state_directory` is where its state is
-    /// unless a parameter says so.
+    /// Builds the parameters from values that are each valid on their own. `state_directory` is the default for the
+    /// parameter of that name.
     ///
     /// # Errors
-    /// An address that is none, or two addresses that must differ.
+    /// If an address is not valid, or two addresses that must differ are the same.
     pub fn load(values: &Values, state_directory: &Path) -> Result<Self, ParamError> {
         let path = |name, default: PathBuf| {
             let text = values.text(name)?;
@@ -164,7 +164,7 @@ fn address(values: &Values, name: &'static str) -> Result<String, ParamError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::params::{Value, resolve};
+    use settings::{Value, resolve};
 
     fn load(overrides: &[(&str, &str)]) -> Result<Params, ParamError> {
         let text = |&(name, value): &(&str, &str)| (name.to_owned(), Value::Text(value.to_owned()));

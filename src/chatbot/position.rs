@@ -1,10 +1,11 @@
-//! `where is <vehicle>`: its position and speed.
+//! Answers `where is <vehicle>` with the position and speed of one vehicle.
+
+use vehicle::VehicleState;
 
 use super::{
     describe::{self, Clock},
     intent::Request,
 };
-use crate::vehicle::VehicleState;
 
 pub(super) fn parse(words: &[&str]) -> Option<Request> {
     match *words {

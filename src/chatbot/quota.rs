@@ -1,20 +1,22 @@
-//! How much may be sent because of mails whose sender is not proven: whoever can send a mail could otherwise fill a
-//! mailbox while DNS or the registry is down. Pure.
+//! Bounds what is sent on account of mails whose sender could not be checked. Pure.
+//!
+//! Without it, anybody who can send a mail could fill a mailbox while DNS or the registry is down. Which mails count is
+//! left to the caller.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, SystemTime},
 };
 
-use crate::fair_queue::registered;
+use fair_queue::registered;
 
-/// After this the counts begin anew.
+/// Length of a counting period; then the counts start again from zero.
 const WINDOW: Duration = Duration::from_secs(3600);
-/// Mails in a window because of one domain, subdomains included, and because of all.
+/// Mails allowed in a period for one registered domain with its subdomains, and for all domains together.
 const PER_DOMAIN: u32 = 20;
 const IN_ALL: u32 = 200;
 
-/// Counts what was sent in the current window.
+/// Counts the mails of the current period.
 #[derive(Clone, Debug)]
 pub struct Quota {
     since: SystemTime,
@@ -29,7 +31,7 @@ impl Default for Quota {
 }
 
 impl Quota {
-    /// Whether one more mail may be sent because of `address`; then it counts.
+    /// Whether one more mail may be sent on account of `address`. If so, counts it.
     pub(super) fn take(&mut self, address: &str, now: SystemTime) -> bool {
         if now.duration_since(self.since).is_ok_and(|age| age < WINDOW) {
             if self.in_all >= IN_ALL {
@@ -38,7 +40,7 @@ impl Quota {
         } else {
             *self = Self { since: now, ..Self::default() };
         }
-        // Subdomains cost nothing.
+        // Anybody can make subdomains for nothing, so count the registered domain.
         let address = address.to_ascii_lowercase();
         let domain = address.rsplit_once('@').map_or("", |(_, domain)| registered(domain));
         let count = self.by_domain.entry(domain.to_owned()).or_default();

@@ -1,7 +1,9 @@
-//! What of a mail are the sender's own words: subject without prefixes, text without quotes, signature and courtesies.
+//! Separates the sender's own words from subject prefixes, quotes, signatures, greetings and courtesies.
 //!
-//! A line is dropped only if it certainly says nothing; what is not recognised stays, so that an order next to it is
-//! not taken ([`super::intent`]). What is dropped without being known word by word is kept aside: a signature, and "On … wrote:".
+//! A line is dropped only if it certainly says nothing. What is not recognised stays, so that an order next to it is
+//! not taken. What is dropped for its place and not for its words (a signature, "On … wrote:") is kept aside.
+//!
+//! What the words mean is left to [`super::intent`].
 
 mod phrases;
 mod programs;
@@ -11,30 +13,29 @@ use self::{
     programs::PROGRAMS,
 };
 
-/// Most lines of a text, quotes included.
+/// Most lines of a text that are read, quotes included.
 const MAX_LINES: usize = 10_000;
 /// Longest line that can be a request, bytes.
 const MAX_REQUEST_BYTES: usize = 200;
-/// Shortest line of underscores that Outlook puts above the mail that is answered.
+/// Shortest line of underscores that Outlook puts above the original mail.
 const RULE: &str = "__________";
 
-/// Words of a paragraph that may be a condition; more are a disclaimer.
+/// Most words of a paragraph that may be a condition; a longer one is a disclaimer.
 const SHORT_PARAGRAPH: usize = 12;
 
 const PUNCTUATION: &[char] = &['.', '!', '?', ',', ';', ':', '…'];
 
-/// A subject: its words and whether they are inherited from another mail.
+/// A subject without its prefixes, and what they showed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Subject<'a> {
-    /// Without prefixes.
+    /// The subject without prefixes.
     pub words: &'a str,
-    /// It had a prefix such as "Re:" or "Fwd:".
+    /// The subject had a prefix such as "Re:" or "Fwd:".
     pub inherited: bool,
-    /// It had a prefix such as "Fwd:": the text may be somebody else's.
+    /// The subject had a prefix such as "Fwd:", so the text may be somebody else's.
     pub forwarded: bool,
 }
 
-/// Takes the prefixes from a subject.
 pub(super) fn subject(text: &str) -> Subject<'_> {
     let mut subject = Subject { words: text.trim(), inherited: false, forwarded: false };
     while let Some((prefix, rest)) =
@@ -54,13 +55,13 @@ fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str
 /// The lines of a text that its sender wrote.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Own<'a> {
-    /// Those that may mean something.
+    /// Lines that may mean something.
     pub lines: Vec<&'a str>,
-    /// Those of a signature, and what stands before a quote: dropped for their place, not for their words.
+    /// Signature lines and lines that introduce a quote, dropped for their place and not for their words.
     pub aside: Vec<String>,
 }
 
-/// The lines of `text` that `sender` (a display name) wrote. `None`: too many to tell.
+/// The lines of `text` that the person with display name `sender` wrote. `None` if there are too many lines to read.
 pub(super) fn own<'a>(text: &'a str, sender: &str) -> Option<Own<'a>> {
     let mut all: Vec<&str> =
         text.lines().take(MAX_LINES + 1).map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -76,7 +77,7 @@ pub(super) fn own<'a>(text: &'a str, sender: &str) -> Option<Own<'a>> {
         let below = text.lines().map(str::trim).skip_while(|line| *line != "--").skip(1);
         aside = below_signature(below, &sender);
     }
-    // Backwards, because "On … wrote:" is told by the quote that follows it; clients wrap it into two lines.
+    // Go backwards, because "On … wrote:" is recognised by the quote that follows it; clients wrap it into two lines.
     let mut before_quote = false;
     let mut attribution = None;
     for line in all.into_iter().rev() {
@@ -107,8 +108,8 @@ pub(super) fn own<'a>(text: &'a str, sender: &str) -> Option<Own<'a>> {
     Some(Own { lines, aside })
 }
 
-/// The signature (RFC 3676 section 4.3) or the copy of the mail that is answered begins with `line`. A copy begins with
-/// fields of its header.
+/// Whether `line` begins the signature (RFC 3676 section 4.3) or the copy of the original mail. A copy begins with
+/// header fields.
 fn is_end(line: &str, next: Option<&str>) -> bool {
     let is_field = |line: &str| line.char_indices().take(12).any(|(_, c)| c == ':');
     let is_rule = line.starts_with("-----") && line.to_ascii_lowercase().contains("original message")
@@ -116,8 +117,8 @@ fn is_end(line: &str, next: Option<&str>) -> bool {
     line == "--" || is_rule && next.is_some_and(is_field)
 }
 
-/// The paragraphs of a signature. Of one that begins with the sender's name, the long ones are left alone: disclaimers have
-/// every word in them, and whoever adds a condition is short.
+/// The paragraphs of a signature. If it begins with the sender's name, long paragraphs are ignored: disclaimers contain
+/// every word there is, and somebody who adds a condition is brief.
 fn below_signature<'a>(lines: impl Iterator<Item = &'a str>, sender: &str) -> Vec<String> {
     let mut paragraphs: Vec<String> = Vec::new();
     let mut open = false;
@@ -144,7 +145,7 @@ fn begins_attribution(line: &str) -> bool {
     strip_prefix_ignoring_case(line, "on ").is_some()
 }
 
-/// Whether this is what mail programs write before a quote: it has a year, and no word that they do not use.
+/// Whether a line is what mail programs write before a quote: it has a year, and no word that they do not use.
 fn is_attribution(text: &str) -> bool {
     let lower = text.to_lowercase();
     let is_year = |token: &str| token.len() == 4 && token.bytes().all(|byte| byte.is_ascii_digit());
@@ -154,7 +155,7 @@ fn is_attribution(text: &str) -> bool {
         && !tokens(&lower).any(|token| NOT_IN_A_DATE.contains(&token))
 }
 
-/// What of a line says something: all, nothing, or its only sentence that is no courtesy.
+/// The part of a line that says something: the whole line, nothing, or its only sentence that is not a courtesy.
 fn meaningful<'a>(line: &'a str, sender: &str) -> Option<&'a str> {
     if is_courtesy(line, sender) {
         return None;
@@ -167,7 +168,7 @@ fn meaningful<'a>(line: &'a str, sender: &str) -> Option<&'a str> {
     }
 }
 
-/// The sentences of a line, a greeting before the first comma of one apart.
+/// The sentences of a line, with a greeting before the first comma or colon of a sentence split off.
 fn sentences(line: &str) -> Vec<&str> {
     let ends = line.char_indices().zip(line.chars().skip(1)).filter_map(|((at, c), next)| {
         let trails_off = line.get(..at).is_some_and(|head| head.ends_with('.'));
@@ -185,7 +186,7 @@ fn sentences(line: &str) -> Vec<&str> {
     sentences.flatten().filter(|sentence| !sentence.is_empty()).collect()
 }
 
-/// `sender` is in lower case.
+/// Whether a line is empty, a courtesy, the sender's name, urgency, or a mail program's. `sender` is in lower case.
 fn is_courtesy(line: &str, sender: &str) -> bool {
     if line.len() > MAX_REQUEST_BYTES {
         return false;
@@ -210,7 +211,7 @@ fn is_courtesy(line: &str, sender: &str) -> bool {
         || COURTESIES.iter().any(|phrase| named(phrase))
 }
 
-/// Without `<https://…>`, which programs put behind their names.
+/// Removes `<https://…>`, which programs put after their names.
 fn without_links(line: &str) -> String {
     let mut text = String::new();
     let mut rest = line;
@@ -220,7 +221,7 @@ fn without_links(line: &str) -> String {
         else {
             break;
         };
-        // A name that is an address is a word.
+        // Without a scheme it is not a link but a word, so keep it.
         if !address.contains("://") {
             break;
         }
@@ -230,22 +231,22 @@ fn without_links(line: &str) -> String {
     text + rest
 }
 
-/// The words of a line in lower case, without what is only polite or urgent, and without punctuation at the end; empty if it
-/// is too long.
+/// The words of a line in lower case, without politeness, urgency and final punctuation; empty if the line is too long.
 pub(super) fn words(line: &str) -> Vec<String> {
     if line.len() > MAX_REQUEST_BYTES {
         return Vec::new();
     }
     let line = line.to_ascii_lowercase();
     let mut rest = bare(&line);
-    // Each takes a word away.
+    // Each round removes one filler, so this ends.
     while let Some(shorter) = without_filler(rest) {
         rest = shorter;
     }
     rest.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Only whole words: "display please", not "displease". A line that is one is that word.
+/// Removes one filler, as a whole word: from "display please", not from "displease". A line that is only a filler keeps
+/// it, except "please".
 fn without_filler(line: &str) -> Option<&str> {
     let parts = |c: char| c.is_whitespace() || ",:!-".contains(c);
     let end = AT_END.iter().find_map(|filler| {
@@ -261,7 +262,7 @@ fn without_filler(line: &str) -> Option<&str> {
     end.or_else(beginning).or((line == "please").then_some(""))
 }
 
-/// Without white space, punctuation at the end, and the stars of a mail program's bold type.
+/// Strips white space, final punctuation, and the asterisks of a mail program's bold type.
 fn bare(line: &str) -> &str {
     let mut line = line.trim();
     loop {
@@ -274,13 +275,13 @@ fn bare(line: &str) -> &str {
     }
 }
 
-/// A line that goes on, or trails off: "stop truck_1, …".
+/// Whether a line goes on or trails off: "stop truck_1, …".
 pub(super) fn trails_off(line: &str) -> bool {
     let line = line.trim_end_matches(|c: char| c.is_whitespace() || c == '*');
     line.contains("..") || line.contains(['…', ';']) || line.ends_with([',', ':'])
 }
 
-/// Whether a line has a word in it that can take back an order or put it off, or a time of day.
+/// Whether a line contains a time of day, or a word that can take back an order or put it off.
 pub(super) fn is_doubtful(line: &str) -> bool {
     let line = line.to_lowercase();
     let is_digit = |c: char| c.is_ascii_digit();
@@ -296,7 +297,7 @@ pub(super) fn is_doubtful(line: &str) -> bool {
     has_time || tokens(&line).any(|token| DOUBTS.contains(&token) || is_hour(token))
 }
 
-/// Letters, digits and underscores that stand together.
+/// The runs of letters, digits and underscores in a line.
 pub(super) fn tokens(line: &str) -> impl Iterator<Item = &str> {
     line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|token| !token.is_empty())
 }

@@ -1,12 +1,13 @@
-//! `status` and `status <vehicle>`: everything known, of all vehicles or of one.
+//! Answers `status` and `status <vehicle>` with everything known about all vehicles or one.
+
+use vehicle::VehicleState;
 
 use super::{
     describe::{self, Clock},
     intent::Request,
 };
-use crate::vehicle::VehicleState;
 
-/// Most vehicles that an answer lists.
+/// Most vehicles listed in an answer.
 const MAX_LISTED: usize = 100;
 
 pub(super) fn parse(words: &[&str]) -> Option<Request> {
@@ -25,7 +26,7 @@ pub(super) fn answer(state: &VehicleState, clock: &Clock) -> String {
     text
 }
 
-/// One line a vehicle.
+/// One line for each vehicle.
 pub(super) fn answer_fleet(states: &[VehicleState], clock: &Clock) -> String {
     if states.is_empty() {
         return "No vehicle is known.\n".to_owned();

@@ -1,49 +1,48 @@
-//! Whose mails share a part of the window: those of one From domain from one peer. Pure.
+//! Classes of mails that share a part of the window: one From domain from one peer. Pure.
 //!
-//! Nothing here is authenticated: a class only says who waits behind whom. Who forges a From shares the class of the
-//! domain that he names, and no more than its part of the window.
+//! Nothing here is authenticated: a class only decides who waits behind whom. A sender who forges a From joins the
+//! class of the domain he names at his own peer, and gets no more than its part of the window.
 
 use std::net::IpAddr;
 
-use sha2::{Digest, Sha256};
-
-use crate::mail::{
+use mail::{
     AcceptedMail,
     parse::{MAX_FIELDS, authors, section},
 };
+use sha2::{Digest, Sha256};
 
-/// Second-level labels below which names are sold under a country's domain (`example.co.uk`). A list that knows too few
-/// puts strangers into one class, which costs them speed and nobody else.
+/// Second-level labels under which names are registered below a country's domain (`example.co.uk`). A missing label
+/// puts strangers into one class, which slows them down and nobody else.
 const REGISTRIES: &[&str] =
     &["ac", "co", "com", "edu", "go", "gob", "gov", "gv", "ltd", "mil", "ne", "net", "nom", "or", "org"];
-/// Read of a header for its From, bytes; a mail whose From comes later is one without.
+/// How much of a header is searched for its From, bytes; a From further down is ignored.
 const HEADER_BYTES: usize = 64 * 1024;
 
-/// The class of a mail. Digests, so that it is small however long the names are.
+/// The class of a mail. Both parts are digests, so that it is small however long the names are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Class {
-    /// Of the client's address; of an IPv6 address its network, as each client has 2^64 of those.
+    /// Digest of the client's address; for IPv6, of its /64 network, as each client has 2^64 addresses.
     pub peer: u64,
-    /// Of the From domain.
+    /// Digest of the From domain.
     pub domain: u64,
 }
 
 impl Class {
-    /// The class of this mail. Who has no one author is of the domain of the envelope's sender.
+    /// The class of this mail. A mail without exactly one author counts for the domain of its envelope sender.
     pub fn of(mail: &AcceptedMail) -> Self {
         let envelope = || mail.envelope.mail_from.rsplit_once('@').map(|(_, domain)| domain.to_lowercase());
         let domain = author_domain(&mail.data).or_else(envelope).unwrap_or_default();
         Self::new(mail.envelope.peer, &domain)
     }
 
-    /// The class of mails of a From domain from a peer.
+    /// The class of mails with this From domain from this peer.
     pub fn new(peer: IpAddr, domain: &str) -> Self {
         let peer = network(peer).to_string();
         Self { peer: digest(peer.as_bytes()), domain: digest(registered(domain).as_bytes()) }
     }
 }
 
-/// The address, or the network of an IPv6 client.
+/// The address itself for IPv4, its /64 network for IPv6.
 pub fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -56,8 +55,8 @@ fn digest(bytes: &[u8]) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// Domain of the one author of a mail, in lower case, read as the authenticator reads it: else a comment in the From
-/// field could put a mail whose domain does not answer into the class of another.
+/// Domain of a mail's only author, in lower case, read exactly as the authenticator reads it: otherwise a comment in
+/// the From field could put a mail whose domain does not answer into another domain's class.
 pub fn author_domain(data: &[u8]) -> Option<String> {
     let header = data.get(..HEADER_BYTES).unwrap_or(data);
     match authors(&section(header, MAX_FIELDS)).as_slice() {
@@ -66,8 +65,8 @@ pub fn author_domain(data: &[u8]) -> Option<String> {
     }
 }
 
-/// The part of a domain that somebody registered, as near as labels tell: who has one has all names below it.
-pub(crate) fn registered(domain: &str) -> &str {
+/// The registered part of a domain, as far as its labels tell: whoever registered it owns all names below it.
+pub fn registered(domain: &str) -> &str {
     let labels = domain.trim_end_matches('.').rsplit('.').take(2).collect::<Vec<_>>();
     let country = matches!(labels[..], [top, second] if top.len() == 2 && REGISTRIES.contains(&second));
     let dots = if country { 3 } else { 2 };
@@ -84,7 +83,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::mail::{Envelope, MailId, Source};
+    use mail::{Envelope, MailId, Source};
 
     fn class(peer: &str, mail_from: &str, data: &str) -> Class {
         Class::of(&AcceptedMail {

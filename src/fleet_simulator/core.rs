@@ -1,11 +1,11 @@
-//! The fleet: trucks that move with the time given to them and carry out the orders that their gates let through.
+//! Simulates the fleet: moves the trucks by the time it is given, and carries out the orders that their gates admit.
+//!
+//! It never reads a clock, and a long pause is not made up beyond a minute. Publishing is left to the node.
 
 use std::time::{Duration, SystemTime};
 
-use crate::{
-    health::{Level, Status},
-    vehicle::{Acknowledgement, AcknowledgementStatus, OrderGate, OrderPublicKey, Ruling, VehicleCommand},
-};
+use health::{Level, Status};
+use vehicle::{Acknowledgement, AcknowledgementStatus, OrderGate, OrderPublicKey, Ruling, VehicleCommand};
 
 use super::{
     geodesy::Origin,
@@ -14,18 +14,18 @@ use super::{
     truck::{Sample, Truck},
 };
 
-/// Longest step of the integration; a longer one is divided.
+/// Longest integration step, seconds; a longer interval is divided.
 const STEP_S: f64 = 0.05;
-/// A process that slept longer has slept so long only, and does not catch up.
+/// Longest interval simulated at once. After a longer pause, the fleet does not catch up.
 const MAX_ELAPSED: Duration = Duration::from_secs(60);
-/// Height of the plane on which all drive.
+/// Height of the plane on which all trucks drive.
 const ALTITUDE_M: f64 = 520.0;
 
 #[derive(Debug)]
 struct Member {
     truck: Truck,
     gate: OrderGate,
-    /// The order that it carries out, and whether it has said that it is done.
+    /// `command_id` of the last order taken, and whether its completion was acknowledged.
     order: Option<([u8; 32], bool)>,
 }
 
@@ -40,7 +40,7 @@ impl Member {
     }
 }
 
-/// A fleet.
+/// A simulated fleet.
 #[derive(Debug)]
 pub struct Core {
     origin: Origin,
@@ -48,7 +48,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// A fleet at its first moment, standing.
+    /// Creates the fleet at its starting positions, standing still.
     pub fn new(params: &Params) -> Self {
         let mut random = SplitMix64::new(params.seed);
         let mut member = |number| Member {
@@ -62,12 +62,12 @@ impl Core {
         }
     }
 
-    /// Names of the vehicles.
+    /// Names of the vehicles, in the order of [`Core::samples`].
     pub fn vehicles(&self) -> impl Iterator<Item = &str> {
         self.members.iter().map(|member| member.truck.name())
     }
 
-    /// Moves all on by `elapsed`, at most a minute.
+    /// Moves all vehicles on by `elapsed`, at most a minute.
     pub fn step(&mut self, elapsed: Duration) {
         let elapsed_s = elapsed.min(MAX_ELAPSED).as_secs_f64();
         #[expect(
@@ -82,18 +82,20 @@ impl Core {
         }
     }
 
-    /// What the sensors of all vehicles say now.
+    /// Current sensor readings of all vehicles.
     pub fn samples(&self) -> impl Iterator<Item = Sample> {
         self.members.iter().map(|member| member.truck.sample(&self.origin, ALTITUDE_M))
     }
 
-    /// Takes the order key that was published, where none was given. Whether every vehicle trusts it now.
+    /// Passes a published order key to every gate, which adopts it if it trusts none yet. Returns whether every vehicle
+    /// now trusts `key`.
     pub fn hear_key(&mut self, key: OrderPublicKey) -> bool {
-        // Each must hear it, so it is not asked whether all do.
+        // Not `all`, which would stop at the first refusal: every vehicle must hear the key.
         self.members.iter_mut().filter_map(|member| (!member.gate.hear_key(key)).then_some(())).count() == 0
     }
 
-    /// What the vehicle that `order` names says of it. Nothing if it is none of these, or knows no key yet.
+    /// Gives `order` to the vehicle it names, and returns the acknowledgement. `None` if no vehicle has that name, or
+    /// the vehicle knows no key yet.
     pub fn command(&mut self, order: &VehicleCommand, now: SystemTime) -> Option<Acknowledgement> {
         use AcknowledgementStatus::{Accepted, Done, Refused};
         let member = self.members.iter_mut().find(|member| member.truck.name() == order.vehicle)?;
@@ -111,7 +113,7 @@ impl Core {
         Some(member.acknowledge(order.command_id, status, reason))
     }
 
-    /// The orders that were carried out since the last call.
+    /// Acknowledges the orders that were completed since the last call.
     pub fn done(&mut self) -> Vec<Acknowledgement> {
         let mut done = Vec::new();
         for member in self.members.iter_mut().filter(|member| member.truck.obeys()) {

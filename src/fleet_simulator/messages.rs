@@ -1,16 +1,19 @@
-//! A sample as the messages of a real vehicle's sensors.
+//! Converts a sample to the messages that a real vehicle's sensors publish.
+//!
+//! Frames and units follow REP-103 and REP-105. The receiver's noise is not simulated.
 
-use super::Sample;
-use crate::ros::{
+use ros::{
     builtin_interfaces::msg::Time,
     nav_msgs::msg::Odometry,
     sensor_msgs::msg::{BatteryState, NavSatFix},
 };
 
-/// Horizontal standard deviation of the simulated receiver, which has no noise [m].
+use super::Sample;
+
+/// Horizontal standard deviation that the simulated receiver reports [m]; its positions have no noise.
 const POSITION_STD_M: f64 = 0.5;
 
-/// Position (WGS 84), in the frame of the vehicle's antenna.
+/// Position in WGS 84, in the frame of the vehicle's antenna.
 pub(super) fn fix(sample: &Sample, stamp: &Time) -> NavSatFix {
     let mut fix = NavSatFix::default();
     fix.header.stamp = stamp.clone();
@@ -26,7 +29,7 @@ pub(super) fn fix(sample: &Sample, stamp: &Time) -> NavSatFix {
     fix
 }
 
-/// Battery state; what is not simulated is NaN, as the message says.
+/// Battery state. Values that are not simulated are NaN, as the message requires.
 pub(super) fn battery_state(sample: &Sample, stamp: &Time) -> BatteryState {
     let mut state = BatteryState::default();
     state.header.stamp = stamp.clone();
@@ -45,7 +48,7 @@ pub(super) fn battery_state(sample: &Sample, stamp: &Time) -> BatteryState {
     state
 }
 
-/// Motion in the fleet's ENU frame `map` and the vehicle's own (REP-105).
+/// Pose in the fleet's ENU frame `map`, and velocity in the vehicle's own frame (REP-105).
 pub(super) fn odometry(sample: &Sample, stamp: &Time) -> Odometry {
     let mut odometry = Odometry::default();
     odometry.header.stamp = stamp.clone();

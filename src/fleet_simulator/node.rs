@@ -1,4 +1,6 @@
-//! The node: the simulated fleet to the topics that real vehicles would have, orders to the fleet.
+//! Runs the node: publishes the simulated fleet on the topics that real vehicles would have, and passes orders to it.
+//!
+//! It stops at a shutdown request, or with an error if spinning ends. Which orders are carried out is left to [`Core`].
 
 use std::{
     process::ExitCode,
@@ -6,14 +8,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use tokio::time::MissedTickBehavior;
-
-use super::{
-    Core, Params,
-    messages::{battery_state, fix, odometry},
-    params::SPECS,
-};
-use crate::ros::{
+use ros::{
     RosError,
     convert::{acknowledgement_to_ros, command_from_ros, time_to_ros},
     diagnostics,
@@ -22,16 +17,23 @@ use crate::ros::{
     runtime::{self, NodeError, NodeFacts, Shutdown},
     sensor_msgs, topics,
 };
-use crate::vehicle::Acknowledgement;
+use tokio::time::MissedTickBehavior;
+use vehicle::Acknowledgement;
 
-/// Name, purpose and parameters of the node.
+use super::{
+    Core, Params,
+    messages::{battery_state, fix, odometry},
+    params::SPECS,
+};
+
+/// Name, purpose and parameters for the runtime.
 pub const FACTS: NodeFacts = NodeFacts {
     name: "fleet_simulator",
     about: "A few vehicles with plausible motion and batteries, for demos and tests",
     specs: SPECS,
 };
 
-/// `main` of the executable.
+/// Entry point of the executable.
 pub fn main() -> ExitCode {
     runtime::run(FACTS, |values, _| Params::load(values), run)
 }
@@ -121,7 +123,7 @@ fn acknowledge(
     }
 }
 
-/// What one vehicle publishes.
+/// The publishers of one vehicle.
 struct Vehicle {
     fix: Publisher<sensor_msgs::msg::NavSatFix>,
     battery_state: Publisher<sensor_msgs::msg::BatteryState>,

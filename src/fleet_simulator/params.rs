@@ -1,16 +1,16 @@
-//! Parameters of fleet_simulator.
+//! Defines and validates the parameters of fleet_simulator.
+//!
+//! [`Params`] holds valid values only; reading them from ROS is left to the runtime.
 
 use std::time::Duration;
 
-use crate::{
-    params::{Default, ParamError, Rule, Spec, Values, drain_timeout},
-    vehicle::{NotAKey, OrderPublicKey},
-};
+use settings::{Default, ParamError, Rule, Spec, Values, drain_timeout};
+use vehicle::{NotAKey, OrderPublicKey};
 
-/// Instead of a key. Not the empty text, which launch cannot pass on.
+/// Stands for "no key". Not the empty text, which launch cannot pass on.
 const FIRST_HEARD: &str = "first";
 
-/// All parameters; the only home of their defaults.
+/// All parameters, and the only place where their defaults are written.
 pub const SPECS: &[Spec] = &[
     Spec {
         name: "seed",
@@ -64,30 +64,30 @@ pub const SPECS: &[Spec] = &[
     drain_timeout(5.0),
 ];
 
-/// The parameters.
+/// The parameters of a running node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {
-    /// Decides courses, speeds and charges.
+    /// Seed of the vehicles' courses, speeds and charges.
     pub seed: u64,
-    /// How many vehicles there are.
+    /// Number of vehicles.
     pub vehicle_count: u32,
-    /// How often each vehicle publishes.
+    /// Interval at which each vehicle publishes.
     pub period: Duration,
-    /// WGS 84, away from the poles.
+    /// WGS 84 latitude around which the vehicles drive, away from the poles.
     pub origin_latitude_deg: f64,
-    /// WGS 84.
+    /// WGS 84 longitude around which the vehicles drive.
     pub origin_longitude_deg: f64,
-    /// Whose orders are taken; `None`: whose key is heard first.
+    /// Public key of the chatbot whose orders are carried out; `None` means the first key heard.
     pub order_key: Option<OrderPublicKey>,
-    /// An order dated longer ago, or as far ahead, is refused.
+    /// Oldest order that is carried out, and how far ahead of the clock one may be dated.
     pub max_order_age: Duration,
 }
 
 impl Params {
-    /// The parameters from values that are each valid by themselves.
+    /// Builds the parameters from values that are each valid on their own.
     ///
     /// # Errors
-    /// A key that is none.
+    /// If `order_key` is not a public key.
     pub fn load(values: &Values) -> Result<Self, ParamError> {
         Ok(Self {
             seed: values.count("seed")?,
@@ -116,7 +116,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::params::{Value, resolve};
+    use settings::{Value, resolve};
 
     #[test]
     fn an_order_key_is_one_or_the_first_heard() {

@@ -1,7 +1,9 @@
-//! Random numbers from a seed: splitmix64 (Steele, Lea, Flood 2014), ten lines that never change, where a dependency's
-//! generator may with its version, and recorded demos with it.
+//! Generates random numbers from a seed, by splitmix64 (Steele, Lea, Flood 2014).
+//!
+//! The sequence never changes. That is why these ten lines are here: a dependency may change its generator with a
+//! version, and recorded demos would change with it.
 
-/// A generator. Not for secrets.
+/// A splitmix64 generator. Not for secrets.
 #[derive(Clone, Debug)]
 pub(super) struct SplitMix64(u64);
 
@@ -17,7 +19,7 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// Evenly from `first` up to `last`.
+    /// A number uniformly distributed from `first` up to `last`.
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit an f64")]
     pub fn between(&mut self, first: f64, last: f64) -> f64 {
         let unit = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
@@ -31,7 +33,7 @@ mod tests {
 
     #[test]
     fn gives_the_published_sequence() {
-        // First outputs of the reference implementation for seed 1234567.
+        // The reference implementation's first outputs for seed 1234567.
         let mut random = SplitMix64::new(1_234_567);
         let expected = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
         assert_eq!([random.next(), random.next(), random.next()], expected);

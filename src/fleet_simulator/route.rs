@@ -1,11 +1,13 @@
-//! A closed, smooth course on the tangent plane: an ellipse with a second harmonic.
+//! Describes a closed, smooth course on the tangent plane: an ellipse with a second harmonic.
+//!
+//! A course has no corners. How fast a vehicle follows it is left to [`super::truck`].
 
 use std::f64::consts::TAU;
 
 use super::random::SplitMix64;
 
-/// A course, by a phase from 0 to 2π. It has no corner: the harmonic is at most a sixth of the least half-axis, so that
-/// the derivative never vanishes.
+/// A course, addressed by a phase from 0 to 2π. It has no corner, because the harmonic is at most a sixth of the
+/// shortest half-axis, so the derivative never vanishes.
 #[derive(Clone, Debug)]
 pub(super) struct Course {
     centre: (f64, f64),
@@ -14,16 +16,15 @@ pub(super) struct Course {
     twist: (f64, f64),
 }
 
-/// A place on a course.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Point {
     pub east_m: f64,
     pub north_m: f64,
-    /// Direction of travel, from east, counter-clockwise.
+    /// Direction of travel, counter-clockwise from east.
     pub yaw_rad: f64,
-    /// How much the direction turns on a metre.
+    /// Change of direction per metre [rad/m].
     pub curvature_per_m: f64,
-    /// Metres on a unit of phase.
+    /// Metres per radian of phase.
     pub metres_per_phase: f64,
 }
 
@@ -43,7 +44,7 @@ impl Course {
         let (sin_n, cos_n) = (2.0 * phase + self.twist.1).sin_cos();
         let (a, b) = self.half_axes;
         let bulge = self.bulge_m;
-        // First and second derivative by phase.
+        // First and second derivative with respect to the phase.
         let (de, dn) = (-a * sin - 2.0 * bulge * sin_e, b * cos + 2.0 * bulge * cos_n);
         let (dde, ddn) = (-a * cos - 4.0 * bulge * cos_e, -b * sin - 4.0 * bulge * sin_n);
         let metres_per_phase = de.hypot(dn);
@@ -56,7 +57,8 @@ impl Course {
         }
     }
 
-    /// The phase `distance_m` further on, from 0 to 2π; by the midpoint rule, exact to centimetres for a few metres.
+    /// The phase, from 0 to 2π, that lies `distance_m` further on. Uses the midpoint rule, exact to centimetres over a
+    /// few metres.
     pub fn advance(&self, phase: f64, distance_m: f64) -> f64 {
         let half = phase + 0.5 * distance_m / self.at(phase).metres_per_phase;
         (phase + distance_m / self.at(half).metres_per_phase).rem_euclid(TAU)
@@ -69,7 +71,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// One metre along the course is one metre on the ground, in the direction of travel.
+        /// A metre along the course is a metre on the ground, in the direction of travel.
         #[test]
         fn a_metre_is_a_metre(seed in any::<u64>(), phase in 0.0..TAU) {
             let course = Course::new(&mut SplitMix64::new(seed));

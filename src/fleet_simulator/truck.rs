@@ -1,8 +1,11 @@
-//! One vehicle: it follows its course at a varying speed, halts when ordered or to charge, and drives on.
+//! Simulates one vehicle: it follows its course at a varying speed, halts when ordered or to charge, and drives on.
+//!
+//! Speed changes stay within the acceleration limits, and the charge within 0 to 1. Which orders reach it is left to
+//! the gate.
 
 use std::f64::consts::TAU;
 
-use crate::vehicle::Command;
+use vehicle::Command;
 
 use super::{
     geodesy::Origin,
@@ -10,50 +13,50 @@ use super::{
     route::{Course, Point},
 };
 
-/// Most that a truck accelerates and brakes.
+/// Strongest acceleration and braking of a truck.
 pub(super) const ACCELERATION_MPS2: f64 = 0.8;
 pub(super) const DECELERATION_MPS2: f64 = 1.5;
-/// It begins to charge at the first charge, and drives on at the second.
+/// Charges at which a truck starts charging, and at which it drives on.
 const CHARGE_AT: f64 = 0.15;
 const CHARGED_AT: f64 = 0.9;
-/// Change of charge per second: charging (about 8 min for all), standing, and per metre driven (24 km a charge).
+/// Gain per second while charging (8 min for a full charge); otherwise loss per second, and per metre (24 km a charge).
 const CHARGING_PER_S: f64 = 1.0 / 480.0;
 const STANDING_PER_S: f64 = 1.0 / 86_400.0;
 const DRIVING_PER_M: f64 = 1.0 / 24_000.0;
-/// A 24 V battery of 200 Ah, and its inner resistance.
+/// Capacity of a 24 V, 200 Ah battery, and its internal resistance.
 const CAPACITY_AS: f64 = 200.0 * 3600.0;
 const RESISTANCE_OHM: f64 = 0.002;
 
-/// What a vehicle's sensors say at one moment.
+/// Sensor readings of one vehicle at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// Name of the vehicle.
     pub vehicle: String,
-    /// WGS 84.
+    /// WGS 84 latitude, positive north.
     pub latitude_deg: f64,
-    /// WGS 84.
+    /// WGS 84 longitude, positive east.
     pub longitude_deg: f64,
-    /// Above the ellipsoid.
+    /// Height above the WGS 84 ellipsoid.
     pub altitude_m: f64,
     /// Position east of the origin (`x` of an ENU odometry frame, REP-103).
     pub east_m: f64,
     /// Position north of the origin (`y`).
     pub north_m: f64,
-    /// Heading from east, counter-clockwise, -π to π.
+    /// Heading, counter-clockwise from east, -π to π.
     pub yaw_rad: f64,
-    /// Forward speed (`twist.linear.x` in the vehicle's frame; the lateral speed is zero).
+    /// Forward speed (`twist.linear.x` in the vehicle's frame); the lateral speed is zero.
     pub speed_mps: f64,
     /// Turn rate, counter-clockwise (`twist.angular.z`).
     pub yaw_rate_radps: f64,
-    /// 0 to 1.
+    /// Battery charge, 0 to 1.
     pub charge: f64,
-    /// At the terminals.
+    /// Voltage at the battery's terminals.
     pub voltage_v: f64,
-    /// Negative when discharging, as in `sensor_msgs/BatteryState`.
+    /// Battery current, negative when discharging, as in `sensor_msgs/BatteryState`.
     pub current_a: f64,
-    /// It stands at a charger.
+    /// The vehicle stands at a charger.
     pub charging: bool,
-    /// It was ordered to stop.
+    /// The vehicle was ordered to stop, and has not been ordered to resume since.
     pub stopped: bool,
 }
 
@@ -64,7 +67,7 @@ pub(super) struct Truck {
     phase: f64,
     speed_mps: f64,
     cruise_mps: f64,
-    /// Where on the course it drives faster.
+    /// Phase shift of the speed variation along the course [rad].
     rhythm: f64,
     charge: f64,
     charge_per_s: f64,
@@ -96,12 +99,12 @@ impl Truck {
         self.stopped = command == Command::Stop;
     }
 
-    /// It does what it was ordered to.
+    /// Whether the truck already does what it was last ordered to do.
     pub fn obeys(&self) -> bool {
         self.stopped == (self.speed_mps <= 0.0)
     }
 
-    /// Moves on by `dt_s`, which must be small.
+    /// Moves the truck on by `dt_s`, which must be small.
     pub fn step(&mut self, dt_s: f64) {
         let halts = self.stopped || self.charging;
         let desired =

@@ -1,9 +1,11 @@
-//! Which addresses posthorn sends from and to.
+//! Validates the addresses that posthorn sends from and to.
+//!
+//! Every accepted address can be written to without SMTPUTF8 and is safe in a header; whether it exists is not checked.
 
-/// Longest address, bytes: a path of RFC 5321 section 4.5.3.1.3 without its angle brackets.
+/// Longest address, bytes: a path (RFC 5321 section 4.5.3.1.3) without its angle brackets.
 const MAX_BYTES: usize = 254;
 
-/// Whether `text` is one bare address that can be written to without SMTPUTF8 (RFC 5321 section 4.1.2, without quoted
+/// Whether `text` is exactly one bare address that works without SMTPUTF8 (RFC 5321 section 4.1.2, except quoted
 /// local parts).
 pub fn is_address(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_graphic() && !b"<>()[],;:\\\"".contains(&byte);

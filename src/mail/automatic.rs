@@ -1,11 +1,14 @@
-//! Which mails are automatic and so are never answered (RFC 3834 section 2). Pure.
+//! Recognises automatic mail, which is never answered (RFC 3834 section 2). Pure.
+//!
+//! It errs on the side of silence, because an answer to automatic mail can start a loop. Callers decide what else to do
+//! with such a mail.
 
 use super::{Content, Envelope};
 
-/// Local parts of senders that no person reads.
+/// Local parts of mailboxes that no person reads.
 const ROBOTS: &[&str] =
     &["mailer-daemon", "mailer", "noreply", "no-reply", "do-not-reply", "donotreply", "bounces"];
-/// Fields that say by being there that a list or a responder sent the mail (RFC 2369, RFC 2919 and common practice).
+/// Fields whose mere presence shows that a list or a responder sent the mail (RFC 2369, RFC 2919 and common practice).
 const FIELDS: &[(&str, &str)] = &[
     ("list-id", "it comes from a mailing list (List-Id)"),
     ("list-unsubscribe", "it comes from a mailing list (List-Unsubscribe)"),
@@ -14,8 +17,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("x-autorespond", "it is an automatic reply (X-Autorespond)"),
 ];
 
-/// Why a mail is automatic, for a person; `None`: a person may have written it. Errs on the side of silence, as an
-/// answer to an automatic mail can start a loop.
+/// Why a mail counts as automatic, for a person; `None` if a person may have written it.
 pub fn is_automatic(content: &Content, envelope: &Envelope) -> Option<&'static str> {
     if envelope.mail_from.is_empty() {
         return Some("it has the null reverse-path, as bounces do");
@@ -26,7 +28,7 @@ pub fn is_automatic(content: &Content, envelope: &Envelope) -> Option<&'static s
     content.headers.iter().find_map(|header| {
         let name = header.name.to_ascii_lowercase();
         let value = header.value.to_ascii_lowercase();
-        // Parameters and comments may follow.
+        // Parameters and comments may follow the keyword.
         let keyword = value.split([';', '(']).next().unwrap_or_default().trim();
         match name.as_str() {
             // RFC 3834 section 5.
@@ -56,7 +58,7 @@ fn is_robot(address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{Source, parse};
+    use crate::{Source, parse};
 
     fn check(headers: &str, mail_from: &str) -> Option<&'static str> {
         let envelope = Envelope {

@@ -1,25 +1,27 @@
-//! The identity of a mail.
+//! Identifies a mail by the digest of its bytes.
+//!
+//! Two mails have the same id only if they are the same bytes; a copy with one more header field is another mail.
 
 use std::{fmt, str::FromStr};
 
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of a mail's bytes as received, before any header is added. Shown as 64 hex digits.
+/// SHA-256 of a mail as received, before any header is added. Displayed as 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MailId([u8; 32]);
 
 impl MailId {
-    /// The id of a mail with these bytes.
+    /// Computes the id of a mail from its bytes.
     pub fn of(data: &[u8]) -> Self {
         Self(Sha256::digest(data).into())
     }
 
-    /// An id that was computed before.
+    /// Wraps a digest that was computed earlier.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The digest.
+    /// The raw digest.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }

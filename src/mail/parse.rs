@@ -1,10 +1,12 @@
-//! Bytes to [`Content`]: the only importer of mail-parser, so that moving to its next major version touches this file
-//! and those below it.
+//! Parses the bytes of a mail into a [`Content`].
 //!
 //! [`parse`] is total: any bytes give a `Content` within the bounds of `Mail.msg`, in time linear in their length.
-//! mail-parser reads field values and decodes bodies; the splitting into fields and MIME parts is ours, because its
-//! own tree has no bound on depth (a nested `message/rfc822` is dropped recursively) nor on the number of fields.
-//! Nothing here is authenticated, and a signature is verified over the bytes, never over a `Content`.
+//! Nothing here is authenticated; a signature is verified over the bytes, never over a `Content`.
+//!
+//! mail-parser reads field values and decodes bodies. Only this file and the modules below it use mail-parser outside
+//! tests, so that moving to its next major version stays here. We split fields and MIME parts ourselves, because
+//! mail-parser's tree bounds neither its depth (a nested `message/rfc822` is dropped recursively) nor the number of
+//! fields.
 
 mod bounds;
 mod fields;
@@ -12,10 +14,9 @@ mod html;
 mod mime;
 mod plain;
 
-pub(crate) use fields::Section;
-pub(crate) use fields::section;
-#[cfg(feature = "net")]
-pub(crate) use plain::is_version_1;
+pub use fields::Section;
+pub use fields::section;
+pub use plain::is_version_1;
 
 use std::{
     panic::catch_unwind,
@@ -27,32 +28,32 @@ use mail_parser::{Address as Parsed, HeaderValue, parsers::MessageStream};
 use self::{bounds::Bounds, fields::Field, mime::Body};
 use super::{Address, Content, Header};
 
-/// Header fields kept, and mailboxes of To and of Cc.
-pub(crate) const MAX_FIELDS: usize = 1000;
-/// Mailboxes of From and of Reply-To.
+/// Most header fields kept, and most mailboxes of To and of Cc.
+pub const MAX_FIELDS: usize = 1000;
+/// Most mailboxes of From and of Reply-To.
 const MAX_AUTHORS: usize = 100;
-/// Bytes of a name, a subject or a message id (RFC 5322 section 2.1.1: the longest line).
+/// Longest name, subject or message id, bytes: the longest line of RFC 5322 section 2.1.1.
 const LINE_BYTES: usize = 998;
-/// Bytes of an addr-spec: 64 for the local part, "@", 255 for the domain (RFC 5321 section 4.5.3.1).
+/// Longest addr-spec, bytes: 64 for the local part, "@", 255 for the domain (RFC 5321 section 4.5.3.1).
 const ADDRESS_BYTES: usize = 320;
-/// Bytes of a decoded field value.
+/// Longest decoded field value, bytes.
 const VALUE_BYTES: usize = 8192;
-/// Bytes of a field value that are looked at; encoded words are up to ten times as long as what they say.
+/// Bytes of a raw field value that are read; encoded words can be ten times as long as their text.
 const RAW_VALUE_BYTES: usize = 1 << 17;
-/// Bytes of an address list that are looked at.
+/// Bytes of a raw address list that are read.
 const RAW_ADDRESSES_BYTES: usize = 1 << 20;
 
-/// Parses a mail. See the module for what is promised.
+/// Parses a mail; never fails. The module documentation lists the guarantees.
 pub fn parse(data: &[u8]) -> Content {
-    // The decoders are not ours. A mail is delivered again until it is settled, so one that made them panic would end
-    // the node at every start; it shows as empty and truncated instead, and its bytes are in RawMail.
+    // The decoders are not ours. A mail is delivered again until it is settled, so one that makes them panic would stop
+    // the node at every start. Show it as empty and truncated instead; RawMail still has its bytes.
     catch_unwind(|| content(data)).unwrap_or_else(|_| Content { truncated: true, ..Content::default() })
 }
 
 fn content(data: &[u8]) -> Content {
     let section = section(data, MAX_FIELDS);
     let mut bounds = Bounds::default();
-    // A line that is no field was meant as text: the empty line before it is missing.
+    // A line that is not a field was meant as text: the empty line before it is missing.
     bounds.cut_if(section.count > section.fields.len() || section.skipped);
     let mut content = Content::default();
     for field in &section.fields {
@@ -63,7 +64,7 @@ fn content(data: &[u8]) -> Content {
             "reply-to" => addresses(&mut content.reply_to, field, MAX_AUTHORS, &mut bounds),
             "to" => addresses(&mut content.to, field, MAX_FIELDS, &mut bounds),
             "cc" => addresses(&mut content.cc, field, MAX_FIELDS, &mut bounds),
-            // The first of fields that must not be repeated; the authenticator refuses mails that repeat them.
+            // These fields must not be repeated; keep the first. The authenticator refuses mails that repeat them.
             "subject" if content.subject.is_empty() => {
                 content.subject = unstructured(field, LINE_BYTES, &mut bounds);
             }
@@ -79,7 +80,7 @@ fn content(data: &[u8]) -> Content {
     Content { text, attachments, text_only: text_only && !bounds.cut, truncated: bounds.cut, ..content }
 }
 
-/// The value of a field for mail-parser, which wants a line end after it.
+/// The value of a field with the final line end that mail-parser expects.
 fn line_of(field: &Field, max: usize, bounds: &mut Bounds) -> Vec<u8> {
     let value = bounds.bytes(field.value, max).trim_ascii_end();
     [value, b"\n"].concat()
@@ -104,7 +105,8 @@ fn addresses(list: &mut Vec<Address>, field: &Field, max: usize, bounds: &mut Bo
     };
     for one in parsed {
         let Some(address) = one.address.filter(|address| !address.is_empty()) else { continue };
-        // A part of an address is another address: it is left out, not cut. So is the last of a list that was cut.
+        // Part of an address is a different address, so leave it out instead of cutting it, like the last of a cut
+        // list.
         let fits =
             address.len() <= ADDRESS_BYTES && list.len() < max && field.value.len() <= RAW_ADDRESSES_BYTES;
         bounds.cut_if(!fits);
@@ -116,8 +118,8 @@ fn addresses(list: &mut Vec<Address>, field: &Field, max: usize, bounds: &mut Bo
     }
 }
 
-/// The mailboxes of all From fields, as in [`Content::from`].
-pub(crate) fn authors(section: &Section) -> Vec<Address> {
+/// The mailboxes of every From field, as in [`Content::from`].
+pub fn authors(section: &Section) -> Vec<Address> {
     let mut list = Vec::new();
     let mut bounds = Bounds::default();
     section.named("from").for_each(|field| addresses(&mut list, field, MAX_AUTHORS, &mut bounds));
@@ -131,7 +133,7 @@ fn with_lower_domain(address: &str) -> String {
     }
 }
 
-/// The first message id of a field; one that is too long cannot be referred to, so it counts as unreadable.
+/// The first message id in a field. An overlong id cannot be referred to, so it counts as unreadable.
 fn id(field: &Field, bounds: &mut Bounds) -> String {
     let value = line_of(field, RAW_VALUE_BYTES, bounds);
     let text = match MessageStream::new(&value).parse_id() {
@@ -143,7 +145,7 @@ fn id(field: &Field, bounds: &mut Bounds) -> String {
     if text.len() > LINE_BYTES { String::new() } else { bounds.line(text.trim(), LINE_BYTES) }
 }
 
-/// A date after 1970 that a `builtin_interfaces/Time` can hold.
+/// A date after 1970 that fits `builtin_interfaces/Time`.
 fn date(field: &Field, bounds: &mut Bounds) -> Option<SystemTime> {
     let value = line_of(field, LINE_BYTES, bounds);
     let HeaderValue::DateTime(date) = MessageStream::new(&value).parse_date() else { return None };

@@ -1,142 +1,142 @@
-//! The window of unsettled mails: which mail is published when, and what settles it. Pure.
+//! The window of unsettled mails: decides when each mail is published and what settles it. Pure.
 //!
 //! # Invariants
 //! - A mail is waiting or published from its acceptance to its settlement; nothing else removes it.
-//! - A publication is in flight from the moment it is handed to the publisher until the mail is settled, at most for the
-//!   shortest back-off after it was published. First publications and further ones each have the [`Room`] given, in
-//!   mails and in bytes; so mails that nobody settles hold up neither new mails nor each other. Nothing is published
-//!   while nobody listens.
-//! - Within its room each [`Class`] (From domain and peer) holds no more than its share, and who holds least goes first:
-//!   a mail of a class of which nothing is in flight waits for no backlog of another (see `docs/decisions/0026`).
-//! - No more than twice `Room::mails` publications wait for the publisher at once.
-//! - A published mail is published again, with back-off, and as soon as there is room when a listener has come: it may
-//!   be the one that was missed, while another (a recorder) listened all the time. New mails and those that come again
-//!   take turns.
+//! - A publication is in flight from the moment it is handed to the publisher until the mail is settled, but no
+//!   longer than the shortest back-off after it was published. First publications and repeated ones each have their
+//!   own [`Room`], in mails and in bytes, so mails that nobody settles hold up neither new mails nor each other.
+//!   Nothing is published while there are no subscribers.
+//! - Within its room each [`Class`] (From domain and peer) gets no more once it holds its share, and the class that
+//!   holds least goes first: a mail whose class has nothing in flight does not wait behind the backlog of another
+//!   class (see `docs/decisions/0026`).
+//! - At most twice `Room::mails` publications wait for the publisher at once.
+//! - A published mail is published again with back-off, and also when a subscriber joins, as soon as there is room:
+//!   the new subscriber may be the one that matters, while another (a recorder) was there all along. New and repeated
+//!   publications take turns.
 //! - A mail is settled at most once. A disposition that promises an answer, an order's answer or a forward settles it
-//!   only when the outbox has that outbound mail on disk. If the disposition comes first it is kept for that moment;
-//!   meanwhile the mail is published again, which makes a lost answer come again.
+//!   only once the outbox has that outbound mail on disk. If the disposition comes first it is kept until then;
+//!   meanwhile the mail is published again, so that an answer that got lost is made again.
 //!
-//! Time is the time since the node started, an argument everywhere.
+//! Time is an argument everywhere: the time since the node started. Disk, topics and timers are left to `bridge`.
 
 use std::{
     collections::{BTreeSet, HashMap},
     time::Duration,
 };
 
-use super::params::BackOff;
-pub use crate::fair_queue::{Class, Load, Room};
-use crate::{
-    fair_queue::Lane,
-    mail::{AcceptedMail, Action, Disposition, MailId, OutboundKind},
-};
+use fair_queue::Lane;
+pub use fair_queue::{Class, Load, Room};
+use mail::{AcceptedMail, Action, Disposition, MailId, OutboundKind};
+use settings::BackOff;
 
-/// What the window must know of a mail.
+/// What the window needs to know of a mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// The mail.
+    /// Identity of the mail.
     pub id: MailId,
-    /// Whose it is.
+    /// From domain and peer.
     pub class: Class,
-    /// Its size, bytes.
+    /// Size of the mail, bytes.
     pub bytes: u64,
 }
 
 impl Arrival {
-    /// What the window must know of this mail.
+    /// Extracts what the window needs from a mail.
     pub fn of(mail: &AcceptedMail) -> Self {
         Self { id: mail.id, class: Class::of(mail), bytes: mail.data.len() as u64 }
     }
 }
 
-/// What happens to the window.
+/// An event that changes the window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// A mail is on disk.
+    /// A mail reached the disk.
     Accepted(Arrival),
-    /// The publisher is done with a mail that it was told to publish, whether or not it could.
+    /// The publisher is done with a mail that it was told to publish, whether or not it succeeded.
     Published(MailId),
-    /// An outbound mail is on disk, or was already.
+    /// An outbound mail is on disk, now or already before.
     Stored {
         /// The mail that it answers.
         answers: MailId,
-        /// Why it is sent.
+        /// The kind of outbound mail.
         kind: OutboundKind,
     },
-    /// Somebody says what became of a mail.
+    /// Somebody reports what became of a mail.
     Disposition(Disposition),
-    /// How many listen to the mails published.
+    /// The current number of subscribers.
     Subscribers(usize),
     /// Time passed.
     Tick,
 }
 
-/// What is to be done.
+/// An action for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Publish this mail, and say [`Input::Published`].
+    /// Publish this mail, then report [`Input::Published`].
     Publish(MailId),
-    /// Write to the journal that this mail is settled.
+    /// Journal that this mail is settled.
     Settle(Disposition),
 }
 
-/// An unsettled mail that the journal had at start, the oldest first.
+/// An unsettled mail that was in the journal at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsettled {
-    /// The mail.
+    /// The mail as it arrived.
     pub arrival: Arrival,
-    /// Outbound mails for it that are on disk.
+    /// Kinds of outbound mail on disk for it.
     pub stored: Vec<OutboundKind>,
 }
 
-/// Where a mail is between its publications.
+/// Where a mail is in its cycle of publications.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    /// In the lane of first publications.
+    /// In the lane for first publications.
     Waiting,
-    /// With the publisher. `stale`: a listener has come since, which may have missed it.
+    /// With the publisher. `stale`: a subscriber that joined since may miss it.
     Handed { again: bool, stale: bool },
-    /// Published not long ago: it holds room until `until` and is due at `due`, which is no earlier.
+    /// Published recently: holds room until `until`, and is due at `due`, which is not earlier.
     Flying { again: bool, until: Duration, due: Duration },
-    /// Published and not due.
+    /// Published, holds no room, not due yet.
     Resting { due: Duration },
-    /// In the lane of further publications.
+    /// In the lane for repeated publications.
     Due { due: Duration },
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// Position in the order of acceptance.
+    /// Position by time of acceptance.
     order: u64,
     class: Class,
     bytes: u64,
-    /// Publications so far.
+    /// Number of publications so far.
     attempts: u32,
     stage: Stage,
     stored: Vec<OutboundKind>,
     promise: Option<Disposition>,
 }
 
-/// The window.
+/// The window: every unsettled mail, and when each is published next.
 #[derive(Debug)]
 pub struct Core {
     back_off: BackOff,
-    /// Publications that may wait for the publisher.
+    /// Bound on the publications waiting for the publisher.
     max_handed: usize,
-    /// Those that do.
+    /// Publications waiting for the publisher now.
     handed: usize,
     subscribers: usize,
     next_order: u64,
     entries: HashMap<MailId, Entry>,
-    /// When mails that fly or rest go on.
+    /// When flying and resting mails move on.
     timers: BTreeSet<(Duration, u64, MailId)>,
     first: Lane,
     again: Lane,
-    /// Whether it is the turn of a mail that comes again.
+    /// Whether it is the turn of a repeated publication.
     turn_of_again: bool,
 }
 
 impl Core {
-    /// A window over `restored`, with nobody listening yet. First publications have `room`, further ones as much again.
+    /// A window over `restored` (oldest first), without subscribers. First publications have `room`, repeated ones as
+    /// much again.
     pub fn new(room: Room, back_off: BackOff, restored: Vec<Unsettled>) -> Self {
         let mut core = Self {
             back_off,
@@ -156,7 +156,7 @@ impl Core {
         core
     }
 
-    /// Takes an input and says what is to be done now.
+    /// Applies an input and returns what to do now.
     pub fn step(&mut self, input: Input, now: Duration) -> Vec<Effect> {
         let mut effects = Vec::new();
         match input {
@@ -197,18 +197,18 @@ impl Core {
         effects
     }
 
-    /// When the next `Tick` is needed; `None`: not before another input.
+    /// When the next `Tick` is needed; `None` if not before another input.
     pub fn next_wakeup(&self) -> Option<Duration> {
-        // What waits for room waits until something in flight makes it, which is a timer or the publisher.
+        // A mail waits for room until one in flight frees it, which happens by a timer or by the publisher.
         self.timers.first().filter(|_| self.has_subscribers()).map(|&(at, ..)| at)
     }
 
-    /// Unsettled mails, in flight or not.
+    /// Number of unsettled mails, in flight or not.
     pub fn unsettled(&self) -> usize {
         self.entries.len()
     }
 
-    /// Publications in flight, at most twice the room.
+    /// Publications in flight: at most twice the room, unless a mail larger than the room goes alone.
     pub fn in_flight(&self) -> Load {
         let (first, again) = (self.first.held(), self.again.held());
         Load {
@@ -217,7 +217,7 @@ impl Core {
         }
     }
 
-    /// Whether anybody listens.
+    /// Whether there are any subscribers.
     pub fn has_subscribers(&self) -> bool {
         self.subscribers > 0
     }
@@ -238,7 +238,7 @@ impl Core {
         self.first.push(class, (Duration::ZERO, order), id, bytes);
     }
 
-    /// A mail that was settled meanwhile is published for nothing.
+    /// Ends a mail's time with the publisher. A mail that was settled meanwhile was published for nothing.
     fn published(&mut self, id: MailId, now: Duration) {
         self.handed = self.handed.saturating_sub(1);
         if let Some(entry) = self.entries.get_mut(&id)
@@ -268,7 +268,7 @@ impl Core {
         }
     }
 
-    /// Whatever is in flight did not reach the listener that has come: it holds no room.
+    /// A new subscriber missed everything in flight, so republish it now and free its room.
     fn make_all_due(&mut self, now: Duration) {
         self.timers.clear();
         for (&id, entry) in &mut self.entries {
@@ -289,7 +289,7 @@ impl Core {
         }
     }
 
-    /// Frees the room of what flew long enough, and queues what is due.
+    /// Frees the room of mails that have flown long enough, and queues those that are due.
     fn ripen(&mut self, now: Duration) {
         while let Some(&(at, order, id)) = self.timers.first().filter(|(at, ..)| *at <= now) {
             self.timers.remove(&(at, order, id));
@@ -313,7 +313,7 @@ impl Core {
         }
     }
 
-    /// Publishes what is due and what waits, in turn, while there is room for its kind.
+    /// Publishes due and waiting mails in turn, while their lane has room.
     fn publish(&mut self, effects: &mut Vec<Effect>) {
         while self.handed < self.max_handed {
             let turns = [self.turn_of_again, !self.turn_of_again];
@@ -330,7 +330,7 @@ impl Core {
     }
 }
 
-/// The outbound mail that a disposition says is on its way.
+/// The outbound mail that a disposition promises.
 fn promised(action: Action) -> Option<OutboundKind> {
     match action {
         Action::Answered | Action::Ordered => Some(OutboundKind::Answer),

@@ -1,8 +1,10 @@
-//! Who may connect to a server: so many in all, so many of one address, and never so many of few that no other gets in.
+//! Admits connections to a server: bounded in total and per address, and shared so that few addresses cannot shut out
+//! others.
 //!
-//! An address, or IPv6 network, gets no further connection while it has as many as are free: one takes half at most, two
-//! a third each, and somebody new always finds a place unless there are as many addresses as places. The rule is off where one
-//! address may have them all, as behind a gateway.
+//! An address or IPv6 network gets no further connection once it has as many as are free. So one address gets at most
+//! half of the connections (rounded up), and a newcomer gets one as long as any is free. Addresses that each take all
+//! they can leave a half, a quarter, an eighth; many of them still fill the server. The rule is off where one address
+//! may have all connections, as behind a gateway.
 
 use std::{
     collections::HashMap,
@@ -10,9 +12,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::fair_queue::network;
+use fair_queue::network;
 
-/// The connections of a server.
+/// Open connections of one server, by address.
 #[derive(Debug)]
 pub(super) struct Guests {
     max: usize,
@@ -20,7 +22,7 @@ pub(super) struct Guests {
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// One connection; its place is free when this is dropped.
+/// An admitted connection; dropping it frees its place.
 #[derive(Debug)]
 pub(super) struct Guest {
     pub(super) address: IpAddr,
@@ -32,7 +34,7 @@ impl Guests {
         Arc::new(Self { max, max_per_address, open: Mutex::default() })
     }
 
-    /// A place for a connection from `address`, or why there is none, for the client.
+    /// Admits a connection from `address`, or returns the reason for refusing it, as the client will see it.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Guest, &'static str> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let free = self.max.saturating_sub(open.values().sum());
@@ -66,7 +68,7 @@ impl Drop for Guest {
 mod tests {
     use super::*;
 
-    /// Takes what each of these addresses can get.
+    /// Admits as many connections from each address in turn as it can get.
     fn taken(guests: &Arc<Guests>, addresses: &[&str]) -> (Vec<usize>, Vec<Guest>) {
         let mut all = Vec::new();
         let counts = addresses.iter().map(|address| {

@@ -1,77 +1,77 @@
-//! What `/diagnostics` says of the bridge. Pure.
+//! The bridge's statuses on `/diagnostics`. Pure.
 
-use crate::health::{Level, Status};
+use health::{Level, Status};
 
-/// So many failed attempts in a row are the smart host's or the network's, not one mail's.
+/// This many failures in a row are not the fault of one mail: they point to the smart host or the network.
 const FAILURES: u32 = 3;
 
-/// State of the journal.
+/// The journal's figures.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Journal {
-    /// Files.
+    /// Number of files.
     pub segments: usize,
-    /// Their size, bytes.
+    /// Total size of the files, bytes.
     pub bytes: u64,
-    /// Mails not settled.
+    /// Number of unsettled mails.
     pub unsettled: usize,
-    /// Bytes of torn tails cut at start.
+    /// Bytes of torn tails that were cut at start.
     pub torn_bytes: u64,
-    /// Why the last write failed, if it did.
+    /// Why the last write failed; `None` if it did not.
     pub failed: Option<String>,
-    /// Why no mail is taken, if the disk has no room.
+    /// Why no mails are taken; `None` while the disk has room.
     pub full: Option<String>,
-    /// Why no segment is deleted any more, if one cannot be.
+    /// Why no more segments are deleted; `None` if nothing prevents it.
     pub stuck: Option<String>,
 }
 
-/// State of the servers.
+/// The figures of the servers and the window.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Intake {
-    /// Open connections of SMTP.
+    /// Open SMTP connections.
     pub smtp_connections: usize,
-    /// Open connections of LMTP.
+    /// Open LMTP connections.
     pub lmtp_connections: usize,
-    /// Bound of each of those.
+    /// Bound on each of the two.
     pub max_connections: usize,
     /// Mails answered with 250 since start.
     pub accepted: u64,
-    /// Mails answered with 451 since start.
+    /// Mails that were received whole and answered with 451 or 452, since start.
     pub deferred: u64,
     /// Connections refused since start.
     pub refused_connections: u64,
-    /// Whether anybody listens to the mails published.
+    /// Whether anybody subscribes to the mails.
     pub subscribers: bool,
-    /// Mails published not long ago and not settled.
+    /// Mails that hold room in the window: being published, or published recently and not settled.
     pub in_flight: usize,
-    /// Their size, bytes.
+    /// Total size of those mails, bytes.
     pub in_flight_bytes: u64,
 }
 
-/// State of the outbox.
+/// The outbox's figures.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outbox {
-    /// Mails to be sent.
+    /// Mails still to be sent.
     pub pending: usize,
-    /// Delivered since start.
+    /// Mails delivered since start.
     pub delivered: u64,
-    /// Failed for good since start.
+    /// Mails that failed for good since start.
     pub failed: u64,
-    /// Attempts in a row that failed, for now or for good.
+    /// Failures since the last delivery: attempts that failed for now or for good, and probes.
     pub failures_in_a_row: u32,
 }
 
-/// State of the bridge.
+/// All figures of the bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// Of the journal.
+    /// The journal.
     pub journal: Journal,
-    /// Of the servers and the window.
+    /// The servers and the window.
     pub intake: Intake,
-    /// Of the outbox.
+    /// The outbox.
     pub outbox: Outbox,
 }
 
-/// One status for each thing that can fail.
+/// Turns the figures into one status for each part that can fail.
 pub fn status(state: &State) -> Vec<Status> {
     vec![journal(&state.journal), intake(state), outbox(&state.outbox)]
 }

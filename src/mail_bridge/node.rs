@@ -1,29 +1,27 @@
-//! The node: the bridge's mails to topics, dispositions and outbound mails from topics to the bridge.
+//! The node: mails from the bridge go to topics, dispositions and outbound mails go from topics to the bridge.
 
 use std::{
     process::ExitCode,
     time::{Duration, SystemTime},
 };
 
+use mail::{AcceptedMail, MailId, mail_of};
+use ros::{
+    RosError,
+    convert::{
+        delivery_to_ros, disposition_from_ros, mail_to_ros, outbound_from_ros, raw_to_ros, refusal_to_ros,
+    },
+    diagnostics,
+    graph::{Graph, Publisher, Request},
+    msg,
+    runtime::{self, NodeError, NodeFacts, Shutdown},
+    srv, topics,
+};
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use super::{
     bridge::{Bridge, Handle, Streams},
     params::{Params, SPECS},
-};
-use crate::{
-    mail::{AcceptedMail, MailId, mail_of},
-    ros::{
-        RosError,
-        convert::{
-            delivery_to_ros, disposition_from_ros, mail_to_ros, outbound_from_ros, raw_to_ros, refusal_to_ros,
-        },
-        diagnostics,
-        graph::{Graph, Publisher, Request},
-        msg,
-        runtime::{self, NodeError, NodeFacts, Shutdown},
-        srv, topics,
-    },
 };
 
 /// Name, purpose and parameters of the node.
@@ -33,13 +31,13 @@ pub const FACTS: NodeFacts = NodeFacts {
     specs: SPECS,
 };
 
-/// How often it is looked whether anybody subscribes to mail/raw.
+/// Interval between checks for subscribers to mail/raw.
 const LOOK_FOR_SUBSCRIBERS: Duration = Duration::from_millis(200);
 
-/// Refusals of malformed messages that wait to be told; more wait for room.
+/// Refusals of malformed messages that may wait to be published; beyond that the reader of mail/outbound waits.
 const REFUSED: usize = 16;
 
-/// `main` of the executable.
+/// Entry point of the executable.
 pub fn main() -> ExitCode {
     runtime::run(FACTS, Params::load, run)
 }
@@ -81,7 +79,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
                 Some(status) = refused.recv() => tell(&delivered, &status),
             }
     }
-    // Both are journaled: what is not published now is published, or known to be delivered, after the restart.
+    // Both are journaled: after the restart, mails are published again and a delivery's state is on disk.
     drop((mails, deliveries));
     if bridge.drain().await {
         Ok(())
@@ -120,7 +118,7 @@ async fn take_dispositions(mut messages: mpsc::Receiver<msg::Disposition>, handl
     }
 }
 
-/// One after the other would wait for one sync each; together they share it.
+/// Journals outbound mails in parallel, so that they share a sync; one after the other, each would wait for its own.
 async fn take_outbound(
     mut messages: mpsc::Receiver<msg::OutboundMail>,
     handle: Handle,
@@ -168,4 +166,20 @@ async fn serve_raw(mut requests: mpsc::Receiver<Request<srv::GetRaw::Service>>, 
 
 fn no_mail(message: String) -> srv::GetRaw::Response {
     srv::GetRaw::Response { message, ..srv::GetRaw::Response::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use ros::qos::Qos;
+    use settings::Value;
+
+    use super::SPECS;
+
+    #[test]
+    fn a_reader_of_mails_keeps_what_the_bridge_has_in_flight() {
+        let window = SPECS.iter().find(|spec| spec.name == "max_in_flight").unwrap().default.value();
+        let Value::Int(window) = window else { panic!("{window:?}") };
+        // First publications and further ones.
+        assert_eq!(usize::try_from(2 * window).unwrap(), Qos::Mail.depth());
+    }
 }

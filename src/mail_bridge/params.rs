@@ -1,4 +1,4 @@
-//! Every parameter of the mail bridge: the only home of its defaults, and the rules between them. Pure.
+//! The parameters of the mail bridge: the only home of their defaults, and the rules between them. Pure.
 
 use std::{
     net::SocketAddr,
@@ -6,23 +6,23 @@ use std::{
     time::Duration,
 };
 
-use super::{core::Room, session::Limits};
-use crate::{
-    mail::is_address,
-    params::{
-        DRAIN_TIMEOUT,
-        Default::{Double, Int, Text},
-        ParamError, Rule, Spec, Values, drain_timeout,
-    },
+use mail::is_address;
+use settings::{
+    BackOff, DRAIN_TIMEOUT,
+    Default::{Double, Int, Text},
+    ParamError, Rule, Spec, Values, drain_timeout,
 };
+use smtp::session::Limits;
 
-/// Largest `max_message_bytes`, bytes. The journal's records are bounded by it, whatever the parameter says, so that
-/// a lowered parameter does not make old mails unreadable.
+use super::core::Room;
+
+/// Upper limit of `max_message_bytes`, bytes. The journal bounds its records by this and not by the parameter, so
+/// that lowering the parameter does not make old mails unreadable.
 pub const MESSAGE_BYTES: i64 = 128 * 1024 * 1024;
 
 const fn spec(
     name: &'static str,
-    default: crate::params::Default,
+    default: settings::Default,
     rule: Rule,
     unit: &'static str,
     description: &'static str,
@@ -30,7 +30,7 @@ const fn spec(
     Spec { name, default, rule, unit, description }
 }
 
-/// All parameters.
+/// Every parameter of the node: name, default, range, unit, description.
 #[rustfmt::skip]
 pub const SPECS: &[Spec] = &[
     spec("smtp_listen", Text("127.0.0.1:2525"), Rule::Any, "", "Address and port of the SMTP server; port 0 takes a free one, empty turns it off."),
@@ -66,79 +66,62 @@ pub const SPECS: &[Spec] = &[
     spec("retry_give_up_h", Double(72.0), Rule::DoubleRange(0.0, 8760.0), "h", "An outbound mail older than this fails for good at its next failed attempt."),
 ];
 
-/// When something is done again: after `min`, then twice as long each time, at most `max`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BackOff {
-    /// First delay.
-    pub min: Duration,
-    /// Longest delay.
-    pub max: Duration,
-}
-
-impl BackOff {
-    /// Delay after so many attempts, 1 or more.
-    pub fn delay(&self, attempts: u32) -> Duration {
-        let doublings = attempts.saturating_sub(1).min(30);
-        self.min.saturating_mul(1 << doublings).min(self.max)
-    }
-}
-
-/// The parameters, valid together.
+/// All parameters, each valid and valid together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {
-    /// Where SMTP listens, if it does.
+    /// Address of the SMTP server; `None` turns it off.
     pub smtp_listen: Option<SocketAddr>,
-    /// Where LMTP listens, if it does.
+    /// Address of the LMTP server; `None` turns it off.
     pub lmtp_listen: Option<SocketAddr>,
-    /// Name of the bridge.
+    /// Host name in greetings, EHLO and Message-IDs.
     pub hostname: String,
-    /// Bounds of a session.
+    /// Bounds on a session.
     pub limits: Limits,
-    /// Open connections of a server, at most.
+    /// Largest number of open connections, for each server.
     pub max_connections: usize,
-    /// Those of one address, at most.
+    /// Largest number of open connections from one address, for each server.
     pub max_connections_per_address: usize,
-    /// Silence that ends a session.
+    /// Silence after which a session ends.
     pub session_timeout: Duration,
-    /// Talk without a mail that ends a session.
+    /// Talk without a mail after which a session ends.
     pub mail_timeout: Duration,
-    /// Bound of each half of the drain, intake and then outbox: half of `drain_timeout_s`.
+    /// Bound on each half of the drain, first intake and then outbox: half of `drain_timeout_s`.
     pub drain_timeout: Duration,
     /// Directory of the journal.
     pub journal_directory: PathBuf,
     /// Size at which a journal file is closed, bytes.
     pub journal_segment_bytes: u64,
-    /// Settled journal files that are kept.
+    /// Number of settled journal files that are kept.
     pub journal_keep_segments: usize,
-    /// Identities remembered of journal files that are gone.
+    /// Number of identities remembered after their journal file is deleted.
     pub journal_remembered: usize,
-    /// Free space of the journal's disk that is not for mails, bytes.
+    /// Free space of the journal's disk that mails must leave, bytes.
     pub journal_reserve_bytes: u64,
-    /// Room for first publications in flight; further ones have as much again.
+    /// Room for mails published for the first time; those published again have as much.
     pub room: Room,
-    /// When an unsettled mail is published again.
+    /// Delays before an unsettled mail is published again.
     pub redelivery: BackOff,
     /// `host:port` of the smart host.
     pub smarthost: String,
-    /// Bound of each of its replies.
+    /// Bound on connecting to the smart host and on each of its replies.
     pub smarthost_timeout: Duration,
-    /// Mails handed to it at once.
+    /// Number of mails handed to the smart host in parallel.
     pub smarthost_connections: usize,
-    /// Time between probes while it is away.
+    /// Interval between probes while the smart host is away.
     pub smarthost_probe: Duration,
-    /// From of outbound mails that name none.
+    /// From address of outbound mails that name none.
     pub sender_address: String,
-    /// When an outbound mail is tried again.
+    /// Delays before an outbound mail is tried again.
     pub retry: BackOff,
-    /// Age at which an outbound mail fails for good.
+    /// Age from which an outbound mail fails for good at its next failed attempt.
     pub retry_give_up: Duration,
 }
 
 impl Params {
-    /// Reads the parameters. `state_directory` is where the journal is unless a parameter says so.
+    /// Reads the parameters. The journal is in `state_directory` unless `journal_directory` is set.
     ///
     /// # Errors
-    /// The first rule broken, with parameter and value.
+    /// The first broken rule, with parameter and value.
     pub fn load(values: &Values, state_directory: &Path) -> Result<Self, ParamError> {
         let directory = values.text("journal_directory")?;
         let hostname = values.text("hostname")?;
@@ -232,9 +215,9 @@ impl Params {
     }
 }
 
-/// A share as the core counts it.
+/// Converts a share to the millionths that the core counts in.
 fn millionths(share: f64) -> u64 {
-    // Exact: the parameter's range is 0.01 to 1.
+    // Exact, because the parameter's range is 0.01 to 1.
     Duration::from_secs_f64(share.clamp(0.0, 1.0)).as_micros().try_into().unwrap_or(u64::MAX)
 }
 
@@ -254,7 +237,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::params::{Value, resolve};
+    use settings::{Value, resolve};
 
     fn load(overrides: &[(&str, &str)]) -> Result<Params, ParamError> {
         let overrides = overrides
@@ -310,12 +293,5 @@ mod tests {
         ] {
             assert_eq!(load(overrides).unwrap_err().to_string(), error);
         }
-    }
-
-    #[test]
-    fn backs_off_by_doubling_up_to_the_longest() {
-        let back_off = BackOff { min: Duration::from_secs(1), max: Duration::from_secs(5) };
-        let delays: Vec<_> = [1, 2, 3, 4, u32::MAX].map(|attempts| back_off.delay(attempts).as_secs()).into();
-        assert_eq!(delays, [1, 2, 4, 5, 5]);
     }
 }

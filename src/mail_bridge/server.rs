@@ -1,8 +1,10 @@
 //! The SMTP and LMTP servers: sockets, timers and limits around [`Session`]s.
 //!
-//! Bounds: open connections, in all and of one address (421 beyond), silence, dribbling and talk without a mail (421), and
-//! for each connection one mail and one buffer. SMTP and LMTP have bounds of their own. On shutdown no connection is taken; a session between mails ends with 421, a mail under way may finish
-//! within the drain time. A connection that is lost before the final dot leaves nothing behind.
+//! SMTP and LMTP each bound their open connections, in total and per address (421 beyond). Silence, dribbled bytes
+//! and talk without a mail end a session with 421. A connection holds at most one mail and one buffer.
+//!
+//! On shutdown no more connections are accepted. A session between mails ends with 421; a mail under way may finish
+//! within the drain time. A connection lost before the final dot leaves nothing behind.
 
 use std::{
     io,
@@ -14,6 +16,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use mail::{AcceptedMail, MailId, Source};
+use smtp::session::{Ending, Incoming, Limits, Progress, Session, Verdict};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -25,45 +29,43 @@ use tokio::{
 use super::{
     guests::Guests,
     journal::{Accepted, Journal, JournalError},
-    session::{Ending, Incoming, Limits, Progress, Session, Verdict},
 };
-use crate::mail::{AcceptedMail, MailId, Source};
 
-/// Read from a connection at once, bytes.
+/// Size of one read from a connection, bytes.
 const BUFFER_BYTES: usize = 16 * 1024;
-/// A whole command or mail may take so many times the session timeout, however steadily bytes arrive.
+/// A whole command or mail may take this many times the session timeout, however steadily bytes arrive.
 const SLOW_FACTOR: u32 = 4;
-/// After a refusal that ends the session, what the client still sends is read and dropped for so long and so much,
-/// so that the reply is not lost to a reset.
+/// After the last reply, the client's remaining bytes are read and dropped, up to this long and this many, so that a
+/// TCP reset does not destroy the reply.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
-/// Pause after a failed accept (out of descriptors).
+/// Pause after a failed accept, such as when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A server that cannot listen.
+/// A server cannot listen on its address.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} (parameter '{parameter}'): {source}")]
 pub struct ListenError {
-    /// The address.
+    /// The address and port.
     pub address: SocketAddr,
-    /// The parameter that says so.
+    /// The parameter that set it.
     pub parameter: &'static str,
-    /// Why.
+    /// The operating system's error.
     pub source: io::Error,
 }
 
-/// Counts for `/diagnostics`.
+/// Counters of both servers, for `/diagnostics`.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Open connections of SMTP.
+    /// Open SMTP connections.
     pub smtp_connections: AtomicUsize,
-    /// Open connections of LMTP.
+    /// Open LMTP connections.
     pub lmtp_connections: AtomicUsize,
-    /// Mails answered with 250.
+    /// Mails answered with 250, including repetitions of mails on disk.
     pub accepted: AtomicU64,
-    /// Mails answered with 451.
+    /// Mails that were received whole and answered with 451 or 452.
     pub deferred: AtomicU64,
-    /// Connections refused.
+    /// Connections refused with 421.
     pub refused_connections: AtomicU64,
 }
 
@@ -76,37 +78,37 @@ impl Counters {
     }
 }
 
-/// What the servers of a bridge share.
+/// Settings that the SMTP and LMTP servers share.
 #[derive(Debug)]
 pub struct Settings {
-    /// Name that the servers give.
+    /// Host name in greetings and replies.
     pub hostname: Arc<str>,
-    /// Bounds of a session.
+    /// Bounds on a session.
     pub limits: Limits,
-    /// Silence that ends a session.
+    /// Silence after which a session ends.
     pub session_timeout: Duration,
-    /// Time for mails under way on shutdown.
+    /// How long mails under way may take to finish on shutdown.
     pub drain_timeout: Duration,
-    /// Time that a client may talk without a mail.
+    /// How long a client may talk without beginning a mail.
     pub mail_timeout: Duration,
-    /// Open connections of a server, at most.
+    /// Largest number of open connections, for each server.
     pub max_connections: usize,
-    /// Those of one address, or one IPv6 network.
+    /// The same for one IPv4 address or one IPv6 network.
     pub max_connections_per_address: usize,
-    /// Counts.
+    /// Counters to update.
     pub counters: Arc<Counters>,
 }
 
-/// Listens on `address`, which `parameter` gave.
+/// Listens on `address`, which came from `parameter`.
 ///
 /// # Errors
-/// If the address is not this host's or the port is in use.
+/// If the address does not belong to this host or the port is in use.
 pub async fn listen(address: SocketAddr, parameter: &'static str) -> Result<TcpListener, ListenError> {
     TcpListener::bind(address).await.map_err(|source| ListenError { address, parameter, source })
 }
 
-/// Serves until `shutdown` is true and every session has ended. False: the drain time was not enough and sessions
-/// were cut; their clients got no 250.
+/// Serves until `shutdown` is true and every session has ended. Returns false if the drain time was too short and
+/// sessions were cut; their clients got no 250.
 pub async fn run(
     listener: TcpListener,
     protocol: Source,
@@ -122,7 +124,7 @@ pub async fn run(
             biased;
             () = stopped(&mut shutdown) => break,
             accepted = listener.accept() => match accepted {
-                // A listener of both families gives IPv4 clients mapped addresses, which SPF does not know.
+                // A dual-stack listener reports IPv4 clients with mapped addresses, which SPF does not understand.
                 Ok((stream, peer)) => match guests.admit(peer.ip().to_canonical()) {
                     Ok(guest) => {
                         let connection = Connection {
@@ -148,7 +150,7 @@ pub async fn run(
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
-            // Ended sessions are collected as they end.
+            // Reap sessions as they end.
             Some(_) = sessions.join_next() => {}
         }
     }
@@ -159,14 +161,14 @@ pub async fn run(
     drained.is_ok()
 }
 
-/// Returns when `shutdown` is true, or its sender is gone.
+/// Returns when `shutdown` is true or its sender is dropped.
 pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 fn refuse(stream: &TcpStream, settings: &Settings, reason: &str) {
     settings.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
-    // A new connection has room for it; if not, closing says as much.
+    // The send buffer of a new connection has room for this; if not, the close says enough.
     let _ = stream.try_write(format!("421 4.3.2 {} {reason}\r\n", settings.hostname).as_bytes());
 }
 

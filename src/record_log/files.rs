@@ -1,4 +1,4 @@
-//! Files and directories that stay where they were made, and how much room their disk has.
+//! Creates files and directories so that they survive a power loss, and measures the free space of their disk.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -7,13 +7,13 @@ use std::{
     path::Path,
 };
 
-/// Mode of a new file: its owner only.
-pub(crate) const FILE_MODE: u32 = 0o600;
-/// Mode of a new directory: its owner only.
+/// Mode of a new file: accessible to its owner only.
+pub const FILE_MODE: u32 = 0o600;
+/// Mode of a new directory: accessible to its owner only.
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// Copies what is in `file` from `valid` on to `<path>.torn`; on disk when it returns, as the tail is cut next. A full disk
-/// has no room for it: then the tail, which was promised to nobody, is not kept.
+/// Copies the tail of `file` from `valid` on to `<path>.torn`, synced before this returns, because the caller cuts
+/// the tail next. If the disk is full the tail is dropped: nobody was promised it.
 pub(super) fn keep_torn(path: &Path, file: &mut File, valid: u64) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".torn");
@@ -34,22 +34,22 @@ pub(super) fn keep_torn(path: &Path, file: &mut File, valid: u64) -> io::Result<
     }
 }
 
-/// Makes a directory, and those above it that are missing, for its owner only. Each is on disk when this returns: what is
-/// synced in a directory that a power loss takes away was not kept.
-pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+/// Creates a directory and its missing parents, accessible to their owner only. All are on disk when this returns: a
+/// synced file is worth nothing in a directory that a power loss takes away.
+pub fn create_directory(path: &Path) -> io::Result<()> {
     let missing: Vec<_> =
         path.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists()).collect();
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
     missing.into_iter().try_for_each(sync_directory)
 }
 
-/// Syncs the directory that holds `path`, so that a file created or renamed there stays there.
-pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+/// Syncs the parent directory of `path`, so that a file created or renamed there survives.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Bytes that this process may still write to the disk that holds `path`.
+/// Bytes that an unprivileged process can still write to the disk that holds `path`.
 ///
 /// # Errors
 /// If the path does not exist or the file system does not tell.

@@ -1,4 +1,4 @@
-//! The bytes of a record log: header, heads, checksums, and the scan that tells a torn tail from damage.
+//! The bytes of a record log: header, record heads, checksums, and the scan that tells a torn tail from damage.
 
 use std::{
     fs::File,
@@ -7,17 +7,16 @@ use std::{
 };
 
 const MAGIC: &[u8; 16] = b"posthorn log 2\n\0";
-/// Magic, nonce, checksum of both, four zeros.
-pub(crate) const HEADER_BYTES: u64 = 32;
+/// Magic, nonce, checksum of both, four zero bytes.
+pub const HEADER_BYTES: u64 = 32;
 /// Length, checksum of the payload, synced offset, checksum of these; all little-endian.
-pub(crate) const HEAD_BYTES: u64 = 20;
+pub const HEAD_BYTES: u64 = 20;
 const HEAD: usize = HEAD_BYTES as usize;
-/// In place of a length: everything before is on disk, and no record follows yet.
+/// Stands in the length field of a marker: everything before it is on disk, and no record follows yet.
 const MARKER: u32 = u32::MAX;
-/// Bytes read at once.
+/// Size of one read, bytes.
 const READ_BYTES: usize = 256 * 1024;
 
-/// The header of a new file.
 pub(super) fn header(nonce: u64) -> [u8; HEADER_BYTES as usize] {
     let mut header = [0; HEADER_BYTES as usize];
     let fields = [&MAGIC[..], &nonce.to_le_bytes(), &crc(&[MAGIC, &nonce.to_le_bytes()]).to_le_bytes()];
@@ -25,20 +24,19 @@ pub(super) fn header(nonce: u64) -> [u8; HEADER_BYTES as usize] {
     header
 }
 
-/// How a file starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
-    /// Nothing yet, or what is left of a file torn while it was made.
+    /// Empty, or a header that was torn while it was being written.
     New,
     /// A log with this nonce.
     Log(u64),
-    /// The header of a log, damaged.
+    /// A damaged log header.
     Damaged,
-    /// Something else.
+    /// Not a record log.
     Other,
 }
 
-/// Reads the header of a file of this length.
+/// Reads the header of a file that is `length` bytes long.
 pub(super) fn read_start(file: &File, length: u64) -> io::Result<Start> {
     let mut bytes = Vec::new();
     At { file, offset: 0, end: length.min(HEADER_BYTES) }.read_to_end(&mut bytes)?;
@@ -56,18 +54,18 @@ pub(super) fn read_start(file: &File, length: u64) -> io::Result<Start> {
     })
 }
 
-/// Head of a record or marker, as it is written.
+/// Head of a record or marker, as it is on disk.
 #[derive(Clone, Copy, Debug)]
 struct Head {
-    /// Of the payload, bytes; none: a marker.
+    /// Length of the payload, bytes; `None` for a marker.
     length: Option<u32>,
     crc: u32,
-    /// The file was on disk up to here when the record was appended.
+    /// How much of the file was on disk when the record was appended.
     synced: u64,
 }
 
 impl Head {
-    /// The head at `offset` of a log with this nonce; none if these bytes are not one.
+    /// Decodes the head at `offset` of a log with this nonce; `None` if these bytes are not one.
     fn decode(bytes: &[u8; HEAD], nonce: u64, offset: u64) -> Option<Self> {
         let mut rest = &bytes[..];
         let length = u32::from_le_bytes(take(&mut rest)?);
@@ -88,39 +86,39 @@ impl Head {
     }
 }
 
-/// The head of a record that is appended at `offset` while `synced` bytes are on disk.
+/// Head of a record appended at `offset` while the first `synced` bytes of the file are on disk.
 pub(super) fn record_head(record: &[u8], length: u32, synced: u64, nonce: u64, offset: u64) -> [u8; HEAD] {
     Head::encode(length, crc(&[record]), synced, nonce, offset)
 }
 
-/// Says that the log is on disk up to `offset`, where it stands until a record takes its place.
+/// The marker for a log that is on disk up to `offset`. It stands there until a record overwrites it.
 pub(super) fn marker(nonce: u64, offset: u64) -> [u8; HEAD] {
     Head::encode(MARKER, 0, offset, nonce, offset)
 }
 
-/// The record at `offset`; none if there is no whole one of at most `max` bytes.
+/// Reads the record at `offset`; `None` if there is no intact one of at most `max` bytes.
 pub(super) fn read_record(file: &File, nonce: u64, offset: u64, max: usize) -> io::Result<Option<Vec<u8>>> {
     let mut record = Vec::new();
     let mut reader = At { file, offset, end: u64::MAX };
     Ok(next_record(&mut reader, nonce, offset, max, &mut record)?.then_some(record))
 }
 
-/// What a scan found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Scan {
-    /// End of the valid records.
+    /// End of the intact records.
     pub valid: u64,
-    /// Where the last batch of records begins: those that were appended since one sync.
+    /// Start of the last batch: the records that were appended after the same sync.
     pub batch: u64,
     /// Whether a marker follows the records.
     pub marked: bool,
     /// Bytes after the records and the marker.
     pub torn: u64,
-    /// Whether `torn` holds the proof that more than `valid` was on disk.
+    /// Whether those bytes prove that more than `valid` was on disk.
     pub damaged: bool,
 }
 
-/// Goes through the records of a log from the one at `from` on, up to `length`: offset and payload of each to `each`.
+/// Scans the records of a log from the one at `from` up to `length`, passing the offset and payload of each to
+/// `each`.
 pub(super) fn scan(
     file: &File,
     nonce: u64,
@@ -140,7 +138,7 @@ pub(super) fn scan(
         }
         each(valid, &record);
         valid = valid.saturating_add(HEAD_BYTES).saturating_add(record.len() as u64);
-        // One large record is not a reason to keep its memory.
+        // Do not keep the memory of one large record.
         record.shrink_to(READ_BYTES);
     }
     let mut reader = At { file, offset: valid, end: length };
@@ -152,7 +150,7 @@ pub(super) fn scan(
 }
 
 /// Whether a head between `valid` and `length` says that more than `valid` was on disk when it was written. The nonce
-/// keeps the bytes of a mail from being taken for one.
+/// keeps bytes of a mail from passing for a head.
 fn proves_more(file: &File, nonce: u64, (valid, length): (u64, u64)) -> io::Result<bool> {
     let mut window = Vec::new();
     let mut start = valid;
@@ -161,7 +159,7 @@ fn proves_more(file: &File, nonce: u64, (valid, length): (u64, u64)) -> io::Resu
         let end = start.saturating_add((READ_BYTES.saturating_add(HEAD)) as u64).min(length);
         At { file, offset: start, end }.read_to_end(&mut window)?;
         for (offset, bytes) in (start..).zip(window.windows(HEAD)) {
-            // The cheap test first: nearly all bytes fail it.
+            // Try the cheap test first: nearly all bytes fail it.
             let synced = bytes.get(8..16).and_then(|synced| synced.try_into().ok()).map(u64::from_le_bytes);
             if synced.is_some_and(|synced| synced > valid && synced <= offset)
                 && bytes.try_into().is_ok_and(|bytes| Head::decode(bytes, nonce, offset).is_some())
@@ -174,7 +172,7 @@ fn proves_more(file: &File, nonce: u64, (valid, length): (u64, u64)) -> io::Resu
     Ok(false)
 }
 
-/// Reads the record at `offset` into `record`; false if there is no whole one.
+/// Reads the record at `offset` into `record`; false if there is no intact one.
 fn next_record(
     reader: &mut impl Read,
     nonce: u64,
@@ -223,7 +221,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     Some(*head)
 }
 
-/// Part of a file, read without its cursor.
+/// A range of a file, read without moving the file's cursor.
 struct At<'a> {
     file: &'a File,
     offset: u64,

@@ -73,7 +73,7 @@ fn a_sealed_log_is_refused_as_it_is_when_it_is_not_whole() {
     for (bytes, at) in [
         (&flipped[..], HEADER),
         (&whole[..whole.len() - 1], end),
-        // Cut at the end of a record, which only the seal shows.
+        // Cut at the end of a record: only the seal shows it.
         (&whole[..end], end),
         (&whole[..second], second),
         (&whole[..7], HEADER),
@@ -127,7 +127,7 @@ fn a_flipped_bit_in_what_was_synced_is_an_error_and_changes_nothing() {
                 assert_eq!(fs::read(&path).unwrap(), flipped, "bit {bit}");
                 RecordLog::read(&path, 1000).unwrap_err();
             }
-            // In the marker: nothing is lost.
+            // The flipped bit is in the marker: nothing is lost.
             Ok((_, recovered)) => {
                 assert!(bit / 8 >= synced, "bit {bit} of {} recovered {recovered:?}", synced * 8);
                 assert_eq!((recovered.records.len(), recovered.torn_bytes), (4, HEAD as u64));
@@ -146,7 +146,8 @@ fn zeros_are_a_torn_tail() {
     assert_eq!(open(&path).1, Recovered { records: vec![b"one".to_vec()], torn_bytes: 100 });
 }
 
-/// Batches of records, synced one after the other, then what was handed to the kernel and not synced.
+/// Appends and syncs batches of records, then writes unsynced records to the kernel. Returns the end of the last
+/// sync.
 fn batches(path: &Path, synced: &[Vec<Vec<u8>>], unsynced: &[Vec<u8>]) -> usize {
     let (mut log, _) = open(path);
     for batch in synced {
@@ -191,7 +192,7 @@ proptest! {
         let path = dir.path().join("log");
         let end = batches(&path, &synced, &unsynced);
         let mut bytes = fs::read(&path).unwrap();
-        // Pages reach the disk in any order: any of them may be there, or not.
+        // Pages reach the disk in any order, so any of them may be missing.
         for (at, change) in changes {
             let behind = end + at.index(bytes.len() - end + 1);
             bytes.get_mut(behind).into_iter().for_each(|byte| *byte ^= change);
@@ -208,7 +209,7 @@ proptest! {
 fn a_mail_that_looks_like_a_log_makes_no_torn_tail_into_damage() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    // Somebody else's log, mailed: its records and markers are where they would be in the victim's.
+    // Somebody mails a copy of another log: its records and markers stand where they would in the victim's.
     let hostile = dir.path().join("hostile");
     written(&hostile, &[b"one", b"two"]);
     let payload = fs::read(&hostile).unwrap();
@@ -263,7 +264,7 @@ fn refuses_everything_after_a_failed_write_until_it_is_recovered() {
     let path = dir.path().join("log");
     written(&path, &[b"one"]);
     let (mut log, _) = open(&path);
-    // A handle that cannot write fails as a full disk does.
+    // A read-only handle fails to write, as a full disk does.
     let file = std::mem::replace(&mut log.file, File::open(&path).unwrap());
     log.append(b"two").unwrap();
     assert!(matches!(log.sync(), Err(RecordLogError::Io { action: "write", .. })));
@@ -271,7 +272,7 @@ fn refuses_everything_after_a_failed_write_until_it_is_recovered() {
     assert!(matches!(log.sync(), Err(RecordLogError::Poisoned { .. })));
     assert!(matches!(log.recover(), Err(RecordLogError::Io { action: "truncate", .. })));
     assert!(matches!(log.append(b"three"), Err(RecordLogError::Poisoned { .. })));
-    // The disk works again; what it took of the failed write is cut.
+    // The disk works again; recovery cuts what it took of the failed write.
     log.file = file;
     let end = log.synced;
     log.file.write_all_at(b"half of a rec", end).unwrap();

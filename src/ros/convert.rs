@@ -1,4 +1,7 @@
-//! Domain types to messages and back. What comes from the graph is validated here: every error names field, value, rule.
+//! Converts domain types to messages and back.
+//!
+//! Messages from the graph are validated here, except `VehicleState`, which is taken as it is. Every error names the
+//! field, the value and the rule.
 
 mod mail;
 mod outbound;
@@ -22,9 +25,9 @@ use std::time::{Duration, SystemTime};
 
 use r2r::builtin_interfaces::msg::Time;
 
-use crate::mail::MailId;
+use ::mail::MailId;
 
-/// A message that breaks its specification.
+/// A message that violates its specification.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("field '{field}' = {value}: must be {rule}")]
 pub struct ConvertError {
@@ -37,7 +40,7 @@ fn error(field: &'static str, value: impl ToString, rule: &'static str) -> Conve
     ConvertError { field, value: value.to_string(), rule }
 }
 
-/// A time as ROS has it; before 1970 and after 2038, the bounds of the message, it is cut.
+/// Converts to ROS time, clamped to what the message can hold (1970 to 2038).
 pub fn time_to_ros(time: SystemTime) -> Time {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     match i32::try_from(since.as_secs()) {
@@ -46,7 +49,7 @@ pub fn time_to_ros(time: SystemTime) -> Time {
     }
 }
 
-/// A time from ROS; before 1970 it is cut.
+/// Converts from ROS time; negative seconds become 1970.
 pub fn time_from_ros(time: &Time) -> SystemTime {
     let sec = u64::try_from(time.sec).unwrap_or(0);
     SystemTime::UNIX_EPOCH + Duration::new(sec, time.nanosec)
@@ -56,7 +59,7 @@ fn id_from_ros(field: &'static str, text: &str) -> Result<MailId, ConvertError> 
     text.parse().map_err(|_| error(field, format!("{text:?}"), "64 hex digits"))
 }
 
-/// As Ethereum's tools write addresses and hashes.
+/// Hex digits with a `0x` prefix, as Ethereum tools write addresses and hashes.
 fn prefixed_hex(bytes: &[u8]) -> String {
     format!("0x{}", hex::encode(bytes))
 }

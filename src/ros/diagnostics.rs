@@ -1,20 +1,21 @@
-//! `/diagnostics` at 1 Hz: what a node says of itself, one status for each thing that can fail, named
-//! `fleet/mail_bridge: intake` after namespace and node.
+//! Publishes a node's statuses on `/diagnostics` at 1 Hz.
+//!
+//! There is one status for each thing that can fail, named by namespace, node and thing: `fleet/mail_bridge: intake`.
 
 use std::time::{Duration, SystemTime};
 
+use health::Status;
 use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
 use tokio::time::MissedTickBehavior;
 
 use super::{RosError, convert::time_to_ros, graph::Graph, topics::DIAGNOSTICS};
-use crate::health::Status;
 
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Publishes what `statuses` gives once a second, for as long as the runtime lives.
+/// Calls `statuses` once a second and publishes the result, for as long as the tokio runtime lives.
 ///
 /// # Errors
-/// If the middleware refuses the publisher.
+/// If the middleware rejects the publisher.
 pub fn publish(
     graph: &mut Graph,
     mut statuses: impl FnMut() -> Vec<Status> + Send + 'static,
@@ -37,7 +38,7 @@ pub fn publish(
     Ok(())
 }
 
-/// What diagnostics call hardware: the host that the node runs on, for want of another.
+/// The host name, which stands in for the hardware id that a diagnostic status requires.
 fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim_end().to_owned()
 }

@@ -1,8 +1,9 @@
-//! Subscriptions to any installed message type by name, through rclrs's dynamic messages; r2r knows only types that
-//! were there when it was built.
+//! Subscribes to any installed message type by name, through rclrs's dynamic messages; r2r knows only the types that
+//! were installed when it was built.
 //!
-//! rclrs needs a context and a node of its own: one more node in the graph, hidden (its name begins with an
-//! underscore) and named after the r2r node: `_vehicle_router_subscriptions`. Only number fields are read, by their path.
+//! rclrs needs its own context and node, so there is one more node in the graph. It is hidden (its name begins with an
+//! underscore) and named after the r2r node: `_vehicle_router_subscriptions`. Only number fields are read, by their
+//! path.
 
 use std::{sync::Arc, thread::JoinHandle};
 
@@ -14,30 +15,32 @@ use rclrs::{
 
 use super::RosError;
 
-/// One subscription: which numbers of which messages.
+/// One subscription: the topic, its type and the number fields to read.
 #[derive(Clone, Debug)]
 pub struct NumberSubscription {
-    /// Topic, relative to the namespace.
+    /// Topic name, relative to the namespace.
     pub topic: String,
     /// Full name of the message type, such as `sensor_msgs/msg/NavSatFix`.
     pub type_name: String,
-    /// Paths of fields to read, such as `twist.twist.linear.x`.
+    /// Paths of the fields to read, such as `twist.twist.linear.x`.
     pub fields: &'static [&'static str],
 }
 
-/// The spinning executor; dropping it ends and awaits it, and with it the subscriptions.
+/// Handle to the running subscriptions. Dropping it stops the executor, waits for its thread and ends the
+/// subscriptions.
 pub struct DynamicSubscriptions {
     commands: Arc<ExecutorCommands>,
     thread: Option<JoinHandle<()>>,
-    /// rclrs ends a subscription when the last handle goes.
+    /// rclrs ends a subscription when its last handle is dropped.
     _subscriptions: Vec<rclrs::DynamicSubscription>,
 }
 
-/// Subscribes, and calls `receive` with a subscription's place in the list and the numbers in the order of its fields,
-/// on a thread of its own. A field that is not a number, or not there, fails at once and not when a message comes.
+/// Subscribes, and calls `receive` on a separate thread with the subscription's index in the list and the numbers in
+/// the order of its fields. A field that is missing, or is neither a double nor a number of at most 32 bits, fails
+/// here, not when the first message arrives.
 ///
 /// # Errors
-/// [`RosError::Dynamic`] naming the topic and what is wrong with it.
+/// [`RosError::Dynamic`], which names the topic and what is wrong with it.
 pub fn subscribe(
     node: &str,
     namespace: &str,
@@ -103,14 +106,14 @@ impl Drop for DynamicSubscriptions {
     fn drop(&mut self) {
         self.commands.halt_spinning();
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so already.
+            // A thread that panicked has already reported it.
             let _ = thread.join();
         }
     }
 }
 
-/// The remapping rules of a command line for topics and the security enclave, which hold for this node too; name, namespace
-/// and parameters are the other node's.
+/// Remapping rules for topics and the security enclave from the command line, which apply to this node too. Rules for
+/// the node's name and namespace, and parameters, are left out: they belong to the r2r node.
 fn remappings(arguments: impl Iterator<Item = String>) -> Vec<String> {
     let mut kept = vec!["posthorn".to_owned(), "--ros-args".to_owned()];
     let mut arguments = arguments.skip_while(|argument| argument != "--ros-args");
@@ -125,7 +128,7 @@ fn remappings(arguments: impl Iterator<Item = String>) -> Vec<String> {
     kept
 }
 
-/// The number at `path`, if there is one that a double holds exactly.
+/// The number at `path`, or `None` if there is none or a double cannot hold its type exactly.
 fn number(message: &DynamicMessage, path: &str) -> Option<f64> {
     let mut names = path.split('.');
     let mut value = message.get(names.next()?)?;

@@ -1,9 +1,9 @@
-//! What one node has in the graph: publishers, subscriptions, services, clients.
+//! A node's publishers, subscriptions, services and clients.
 //!
-//! Everything is made before [`Graph::spin`] hands the r2r node to an OS thread of its own (an executor inside a tokio
-//! worker blocks it). r2r keeps ten received messages for each subscription and service and silently drops more; a spin
-//! takes one of each, so what it took is moved on, on the same thread, before the next spin. The queues it goes to are as
-//! deep as the topic's QoS, and say so when they overflow.
+//! Everything is created before [`Graph::spin`] moves the r2r node to its own OS thread; in a tokio worker, its
+//! executor would block the worker. r2r keeps ten received messages per subscription and service and silently drops the
+//! rest. One spin takes one message of each, so the same thread moves it on before the next spin. The queues it moves
+//! them to are as deep as the topic's QoS, and log a warning when they overflow.
 
 use std::{
     convert::Infallible,
@@ -27,15 +27,15 @@ use super::{
     topics::{Service, Topic, TopicFacts},
 };
 
-/// How long one spin waits for work: the delay of an end that nothing else wakes.
+/// How long one spin waits for work, and so how long an idle node takes at most to stop spinning.
 const SPIN_TIMEOUT: Duration = Duration::from_millis(200);
-/// Requests to a service, and answers to a client, that wait. The default of ten loses some of a burst.
+/// Depth of the queues for requests to a service and answers to a client. The default of ten loses messages in a burst.
 const SERVICE_DEPTH: usize = 1000;
 
-/// A node while it is being put together.
+/// A node under construction: add publishers, subscriptions, services and clients, then [`Graph::spin`].
 pub struct Graph {
     node: r2r::Node,
-    /// Each moves on what r2r received for one subscription or service.
+    /// One per subscription and service: each moves what r2r received to its queue.
     pumps: Vec<Box<dyn FnMut() + Send>>,
 }
 
@@ -48,32 +48,32 @@ impl Graph {
         &mut self.node
     }
 
-    /// The node's name, as launch gave it.
+    /// The node's name, after remapping by launch.
     pub fn name(&self) -> String {
         self.node.name().unwrap_or_default()
     }
 
-    /// Namespace and name without the leading slash: `fleet/mail_bridge`.
+    /// Namespace and name without the leading slash, such as `fleet/mail_bridge`.
     pub(super) fn path(&self) -> String {
         format!("{}/{}", self.namespace(), self.name()).trim_start_matches('/').to_owned()
     }
 
-    /// The node's namespace, as launch gave it.
+    /// The node's namespace, after remapping by launch.
     pub fn namespace(&self) -> String {
         self.node.namespace().unwrap_or_default()
     }
 
-    /// A publisher on `topic`.
+    /// Creates a publisher on `topic`.
     ///
     /// # Errors
-    /// If the middleware refuses.
+    /// If the middleware rejects it.
     pub fn publisher<T: WrappedTypesupport>(&mut self, topic: &Topic<T>) -> Result<Publisher<T>, RosError> {
         let TopicFacts { name, qos, .. } = topic.facts;
         self.publisher_named(name, name.to_owned(), qos.profile())
     }
 
-    /// A publisher on the topic of `vehicle`.
-    pub(crate) fn vehicle_publisher<T: WrappedTypesupport>(
+    /// Creates a publisher on the topic of one vehicle.
+    pub fn vehicle_publisher<T: WrappedTypesupport>(
         &mut self,
         vehicle: &str,
         topic: &Topic<T>,
@@ -96,10 +96,10 @@ impl Graph {
         Ok(Publisher { topic, inner: Arc::new(Mutex::new(publisher)) })
     }
 
-    /// A subscription to `topic`.
+    /// Subscribes to `topic`; received messages arrive on the returned channel.
     ///
     /// # Errors
-    /// If the middleware refuses.
+    /// If the middleware rejects it.
     pub fn subscribe<T: WrappedTypesupport + Send + 'static>(
         &mut self,
         topic: &Topic<T>,
@@ -113,10 +113,10 @@ impl Graph {
         Ok(self.pump(name, stream, qos.depth()))
     }
 
-    /// Serves `service`; answer each request with `respond`.
+    /// Serves `service`; requests arrive on the returned channel. Answer each with `respond`.
     ///
     /// # Errors
-    /// If the middleware refuses.
+    /// If the middleware rejects it.
     pub fn serve<T: WrappedServiceTypeSupport + Send + 'static>(
         &mut self,
         service: &Service<T>,
@@ -127,7 +127,7 @@ impl Graph {
         self.serve_named(service.facts.name, &service.facts.own_name())
     }
 
-    /// Serves `name`; the log names `service`.
+    /// Serves `name`; log lines call it `service`.
     pub(super) fn serve_named<T: WrappedServiceTypeSupport + Send + 'static>(
         &mut self,
         service: &'static str,
@@ -144,10 +144,10 @@ impl Graph {
         Ok(self.pump(service, stream, SERVICE_DEPTH))
     }
 
-    /// A client of `service`.
+    /// Creates a client of `service`.
     ///
     /// # Errors
-    /// If the middleware refuses.
+    /// If the middleware rejects it.
     pub fn client<T: WrappedServiceTypeSupport + 'static>(
         &mut self,
         service: &Service<T>,
@@ -178,17 +178,17 @@ impl Graph {
         receiver
     }
 
-    /// Spins the node on a thread of its own until the returned handle is dropped.
+    /// Spins the node on its own thread until the returned handle is dropped.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the operating system cannot start the thread.
     pub fn spin(mut self) -> std::io::Result<Spinning> {
         let run = Arc::new(AtomicBool::new(true));
         let (alive, ended) = oneshot::channel::<Infallible>();
         let thread = {
             let run = Arc::clone(&run);
             std::thread::Builder::new().name("ros spin".to_owned()).spawn(move || {
-                // Dropped with the thread, also when it panics.
+                // Dropped when the thread ends, also by a panic.
                 let _alive = alive;
                 while run.load(Ordering::Relaxed) {
                     self.node.spin_once(SPIN_TIMEOUT);
@@ -200,17 +200,17 @@ impl Graph {
     }
 }
 
-/// The type of a service.
+/// The bound that a service type satisfies.
 pub use r2r::WrappedServiceTypeSupport as ServiceType;
 
-/// A request that waits for `respond`.
+/// A request waiting for its `respond`.
 pub type Request<T> = r2r::ServiceRequest<T>;
 
 fn service_qos() -> QosProfile {
     QosProfile::services_default().keep_last(SERVICE_DEPTH)
 }
 
-/// The spinning thread; dropping it ends and awaits the thread, and with it the node.
+/// Handle to the spinning thread. Dropping it stops the thread, waits for it and destroys the node.
 pub struct Spinning {
     run: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -218,7 +218,8 @@ pub struct Spinning {
 }
 
 impl Spinning {
-    /// Returns when the thread has ended, which it does by itself only after a panic: then the node hears nothing more.
+    /// Returns when the thread has ended. Before the handle is dropped that happens only after a panic, and the node
+    /// then receives nothing more.
     pub async fn ended(&mut self) -> RosError {
         let Err(_) = (&mut self.ended).await;
         RosError::SpinEnded
@@ -229,13 +230,13 @@ impl Drop for Spinning {
     fn drop(&mut self) {
         self.run.store(false, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so already.
+            // A thread that panicked has already reported it.
             let _ = thread.join();
         }
     }
 }
 
-/// Publishes messages `T`; clones share the publisher.
+/// Publishes messages of type `T`; clones share one publisher.
 pub struct Publisher<T: WrappedTypesupport> {
     topic: &'static str,
     inner: Arc<Mutex<r2r::Publisher<T>>>,
@@ -251,30 +252,30 @@ impl<T: WrappedTypesupport + 'static> Publisher<T> {
     /// Hands `message` to the middleware.
     ///
     /// # Errors
-    /// If the middleware refuses.
+    /// If the middleware rejects it.
     pub fn publish(&self, message: &T) -> Result<(), RosError> {
         let publisher = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         publisher.publish(message).map_err(|source| RosError::Publish { topic: self.topic, source })
     }
 
-    /// Number of subscriptions that are matched now.
+    /// Number of currently matched subscriptions; 0 if the middleware cannot say.
     pub fn subscribers(&self) -> usize {
         let publisher = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         publisher.get_inter_process_subscription_count().unwrap_or(0)
     }
 }
 
-/// Asks a service.
+/// Calls a service.
 pub struct Client<T: WrappedServiceTypeSupport> {
     service: &'static str,
     inner: r2r::Client<T>,
 }
 
 impl<T: WrappedServiceTypeSupport + 'static> Client<T> {
-    /// Asks, and waits for the answer until `timeout`; a server that is not there does not answer.
+    /// Sends a request and waits up to `timeout` for the answer. Without a server the call fails, at the latest then.
     ///
     /// # Errors
-    /// [`RosError::Service`], which is worth trying again.
+    /// [`RosError::Service`]; the caller can retry.
     pub async fn ask(&self, request: &T::Request, timeout: Duration) -> Result<T::Response, RosError> {
         let error = |reason: String| RosError::Service { service: self.service, reason };
         let answer = self.inner.request(request).map_err(|source| error(source.to_string()))?;

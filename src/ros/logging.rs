@@ -1,6 +1,7 @@
-//! `tracing` events to stderr, by rcl in ROS's format at the level of `--log-level`, and to `/rosout`, from INFO on.
+//! Sends `tracing` events to stderr and to `/rosout`.
 //!
-//! rcl leaves `/rosout` to the client library, and r2r does not do it; so it is done here.
+//! rcl writes to stderr in ROS's format, at the level set by `--log-level`; `/rosout` gets INFO and above. rcl leaves
+//! `/rosout` to the client library and r2r does not implement it, so this module does.
 
 use std::{
     fmt::{self, Write},
@@ -23,32 +24,52 @@ use super::{
     graph::{Graph, Publisher},
 };
 
-/// Records that a late subscription to `/rosout` gets, and how old they are at most: as rclcpp has it.
+/// Log messages kept for a late subscriber to `/rosout`, and for how long; the same values as in rclcpp.
 const ROSOUT_DEPTH: usize = 1000;
 const ROSOUT_LIFESPAN: Duration = Duration::from_secs(10);
 
-/// Sends every event of this process to the log as the node of `graph`. Of other crates only warnings and errors.
+/// Installs a process-wide subscriber that logs every event in the name of `graph`'s node. From other crates it takes
+/// only warnings and errors.
 ///
 /// # Errors
-/// If the middleware refuses the publisher.
+/// If the middleware rejects the publisher.
 pub fn install(graph: &mut Graph) -> Result<(), RosError> {
     let qos =
         QosProfile::default().reliable().transient_local().keep_last(ROSOUT_DEPTH).lifespan(ROSOUT_LIFESPAN);
     let rosout = graph.publisher_named("/rosout", "/rosout".to_owned(), qos)?;
-    // As rcl names a node's logger.
+    // The same format as rcl's name for a node's logger.
     let logger = graph.path().replace('/', ".");
     let subscriber = registry().with(ToRcl { logger, rosout });
-    // Fails only if a node was installed before, which then keeps the log.
+    // Fails only if another node in this process installed its logger first; that one stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(())
 }
+
+/// Crates that a node is made of: their events are logged from INFO on. A test compares them with `cargo metadata`.
+pub const OUR_CRATES: &[&str] = &[
+    "authenticator",
+    "chain",
+    "chatbot",
+    "evidence",
+    "fair_queue",
+    "fleet_simulator",
+    "health",
+    "mail",
+    "mail_bridge",
+    "record_log",
+    "ros",
+    "settings",
+    "smtp",
+    "vehicle",
+    "vehicle_router",
+];
 
 struct ToRcl {
     logger: String,
     rosout: Publisher<Log>,
 }
 
-/// Levels of `rcl_interfaces/msg/Log`; debug is not sent.
+/// The severity constants of `rcl_interfaces/msg/Log`; DEBUG and below are not published.
 fn rosout_level(level: Level) -> Option<u8> {
     match level {
         Level::ERROR => Some(40),
@@ -60,7 +81,8 @@ fn rosout_level(level: Level) -> Option<u8> {
 
 impl<S: Subscriber> Layer<S> for ToRcl {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        metadata.target().starts_with(env!("CARGO_CRATE_NAME")) || *metadata.level() <= Level::WARN
+        let crate_name = metadata.target().split("::").next().unwrap_or_default();
+        OUR_CRATES.contains(&crate_name) || *metadata.level() <= Level::WARN
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
@@ -73,7 +95,7 @@ impl<S: Subscriber> Layer<S> for ToRcl {
         };
         let mut line = Line::default();
         event.record(&mut line);
-        // A NUL would end the C string, and with it r2r.
+        // r2r panics on a NUL, which a C string cannot hold.
         let text = line.text().replace('\0', "\u{FFFD}");
         let file = metadata.file().unwrap_or_default();
         let line = metadata.line().unwrap_or_default();
@@ -88,13 +110,14 @@ impl<S: Subscriber> Layer<S> for ToRcl {
                 function: metadata.target().to_owned(),
                 line,
             };
-            // An error cannot be logged here; stderr has the text. At the end the node, and so the topic, goes first.
+            // An error cannot be logged from here, but stderr already has the text. At shutdown the node, and with it
+            // the topic, is destroyed before the last events.
             let _ = self.rosout.publish(&log);
         }
     }
 }
 
-/// An event as one line: the message, then `name=value` for each field.
+/// An event as one line: the message, then ` name=value` for each field.
 #[derive(Default)]
 struct Line {
     message: String,

@@ -1,6 +1,6 @@
-//! A node's parameter table to ROS: overrides in, values and descriptions out, and every change refused.
+//! Connects a node's parameter table to ROS: reads overrides, declares values and descriptors, rejects every change.
 //!
-//! The services are served here and not by r2r, whose descriptions know neither read-only nor a range.
+//! posthorn serves the parameter services itself because r2r's descriptors have neither read-only nor ranges.
 
 use std::{
     collections::BTreeMap,
@@ -20,15 +20,15 @@ use r2r::{
         },
     },
 };
+use settings::{Default, Rule, Spec, Value, Values};
 
 use super::{
     RosError,
     graph::{Graph, ServiceType},
 };
-use crate::params::{Default, Rule, Spec, Value, Values};
 
-/// Every node has it, and whoever simulates sets it for all of them. It changes nothing here: mails come in the system's time,
-/// and so must what they are compared with.
+/// Every ROS node has this parameter, and a simulation sets it for all of them. It has no effect here: mails arrive in
+/// system time and must be compared with system time.
 const USE_SIM_TIME: Spec = Spec {
     name: "use_sim_time",
     default: Default::Bool(false),
@@ -37,14 +37,14 @@ const USE_SIM_TIME: Spec = Spec {
     description: "Without effect: the node stamps with the time of the system, in which mails come.",
 };
 
-/// Parameters that client libraries give every node; not ours to judge.
+/// Whether `name` is a parameter that client libraries give every node. Those are not validated here.
 fn belongs_to_every_node(name: &str) -> bool {
     name == USE_SIM_TIME.name
         || name == "start_type_description_service"
         || name.starts_with("qos_overrides.")
 }
 
-/// What launch and the command line set, for [`crate::params::resolve`].
+/// The values set by launch files and on the command line, as input for [`crate::params::resolve`].
 pub fn overrides(graph: &mut Graph) -> BTreeMap<String, Value> {
     let params = graph.node().params.lock().unwrap_or_else(PoisonError::into_inner);
     let others = params.iter().filter(|(name, _)| !belongs_to_every_node(name));
@@ -62,10 +62,10 @@ fn from_ros(value: &ParameterValue) -> Value {
     }
 }
 
-/// Declares `values` and serves the parameter services; needs a tokio runtime.
+/// Declares `values` and serves the parameter services. Call it inside a tokio runtime.
 ///
 /// # Errors
-/// If the middleware refuses a service.
+/// If the middleware rejects a service.
 pub fn declare(graph: &mut Graph, specs: &'static [Spec], values: &Values) -> Result<(), RosError> {
     let sim_time = {
         let params = graph.node().params.lock().unwrap_or_else(PoisonError::into_inner);
@@ -104,7 +104,7 @@ pub fn declare(graph: &mut Graph, specs: &'static [Spec], values: &Values) -> Re
         &table,
         "~/set_parameters_atomically",
         |table, request| {
-            // None is changed, so no change is made of none.
+            // Every change is refused, so the first refusal stands for all; an empty request succeeds.
             let first = request.parameters.first().map(|parameter| table.refuse(&parameter.name));
             let result = first.unwrap_or(SetParametersResult { successful: true, reason: String::new() });
             SetParametersAtomically::Response { result }
@@ -135,7 +135,7 @@ where
     Ok(())
 }
 
-/// All parameters of a node, by name.
+/// A node's parameters by name.
 struct Table(BTreeMap<&'static str, Entry>);
 
 struct Entry {
@@ -150,7 +150,7 @@ impl Entry {
     }
 }
 
-/// A value as the services carry it; not set, if it is of no type that posthorn has.
+/// The value as the parameter services carry it; "not set" for a type that posthorn does not use.
 fn to_ros(value: &Value) -> Answer {
     let mut answer = Answer::default();
     let kind = match value {
@@ -181,12 +181,12 @@ fn to_ros(value: &Value) -> Answer {
 }
 
 impl Table {
-    /// Not set, if there is no such parameter.
+    /// The parameter's value; "not set" if there is no such parameter.
     fn value(&self, name: &str) -> Answer {
         self.0.get(name).map(|entry| entry.value.clone()).unwrap_or_default()
     }
 
-    /// Only the name, and the type "not set", if there is no such parameter.
+    /// The parameter's descriptor. If there is no such parameter, it has only the name and the type "not set".
     fn descriptor(&self, name: &str) -> ParameterDescriptor {
         let mut descriptor = ParameterDescriptor { name: name.to_owned(), ..ParameterDescriptor::default() };
         let Some(Entry { spec, value }) = self.0.get(name) else { return descriptor };
@@ -210,7 +210,7 @@ impl Table {
         descriptor
     }
 
-    /// No name has a dot in it, so depth makes no difference.
+    /// Lists the parameters in `prefixes`, or all if it is empty. Depth is ignored because no name contains a dot.
     fn list(&self, prefixes: &[String]) -> ListParametersResult {
         let asked = |name: &str| prefixes.is_empty() || prefixes.iter().any(|prefix| prefix == name);
         let names = self.0.keys().filter(|name| asked(name)).map(|&name| name.to_owned()).collect();

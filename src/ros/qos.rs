@@ -1,23 +1,23 @@
-//! The QoS profiles of posthorn's topics, by name.
+//! The named QoS profiles of posthorn's topics.
 
 use r2r::QosProfile;
 
-/// What a topic is to those who publish and subscribe to it.
+/// A QoS profile, named for the kind of data that a topic carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Qos {
-    /// Something happened: reliable, volatile, last 1000. Who was not there did not hear it.
+    /// Events: reliable, volatile, last 1000. Messages published before a subscriber joins are not delivered to it.
     Event,
-    /// Mails with their bytes: reliable, volatile, last 256, which is what mail_bridge has in flight by default. A message
-    /// may be large, so that fewer are kept; one that is missed comes again.
+    /// Mails with their bytes: reliable, volatile, last 256, which is what mail_bridge has in flight by default. The
+    /// depth is smaller because messages may be large; a message that a subscriber misses is published again.
     Mail,
-    /// Something is so: reliable, transient-local, last 1. Who comes later hears the latest.
+    /// Current state: reliable, transient-local, last 1. A subscriber that joins later gets the latest message.
     State,
-    /// A stream of readings: best effort, volatile, last 5. An old reading is worth less than the next.
+    /// Stream of readings: best effort, volatile, last 5. A newer reading is worth more than a lost one.
     Sensor,
 }
 
 impl Qos {
-    /// Samples kept for a reader that is slow.
+    /// Samples kept for a slow reader.
     pub const fn depth(self) -> usize {
         match self {
             Self::Event => 1000,
@@ -27,7 +27,7 @@ impl Qos {
         }
     }
 
-    /// The profile's name, as in the documents.
+    /// The profile's name, as used in the documents.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Event => "event",
@@ -37,7 +37,7 @@ impl Qos {
         }
     }
 
-    /// The profile as the middleware takes it.
+    /// Converts to an r2r profile.
     pub fn profile(self) -> QosProfile {
         let profile = QosProfile::default().keep_last(self.depth());
         match self {
@@ -45,19 +45,5 @@ impl Qos {
             Self::State => profile.reliable().transient_local(),
             Self::Sensor => profile.best_effort().volatile(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{mail_bridge::params::SPECS, params::Value};
-
-    #[test]
-    fn a_reader_of_mails_keeps_what_the_bridge_has_in_flight() {
-        let window = SPECS.iter().find(|spec| spec.name == "max_in_flight").unwrap().default.value();
-        let Value::Int(window) = window else { panic!("{window:?}") };
-        // First publications and further ones.
-        assert_eq!(usize::try_from(2 * window).unwrap(), Qos::Mail.depth());
     }
 }

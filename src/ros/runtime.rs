@@ -1,10 +1,10 @@
-//! `main` of a node: arguments, parameters, logs, signals, drain, exit code.
+//! A node's `main`: arguments, parameters, logs, signals, drain, exit code.
 //!
 //! | exit code | meaning |
 //! |---|---|
-//! | 0 | drained after SIGINT or SIGTERM, or `--help` |
-//! | 1 | the node failed, or could not drain in time; the last line on stderr says why |
-//! | 2 | invalid arguments or parameters; the last line names parameter, value and rule |
+//! | 0 | drained after SIGINT or SIGTERM, or printed `--help` or `--version` |
+//! | 1 | the node failed, or did not drain in time; the last line on stderr says why |
+//! | 2 | invalid arguments or parameters; stderr names the argument, or the parameter, its value and the rule |
 
 use std::{
     env,
@@ -16,24 +16,24 @@ use std::{
 
 pub use super::signals::Shutdown;
 use super::{graph::Graph, logging, params, signals::Signals};
-use crate::params::{DRAIN_TIMEOUT, ParamError, Spec, Values, resolve};
+use settings::{DRAIN_TIMEOUT, ParamError, Spec, Values, resolve};
 
-/// What a node fails with; its own error type, boxed once, at the top.
+/// The error that a node ends with: its own error type, boxed once, at the top.
 pub type NodeError = Box<dyn Error + Send + Sync>;
 
-/// A node's name, purpose and parameter table, which must have `drain_timeout_s`.
+/// A node's name, purpose and parameter table. The table MUST contain `drain_timeout_s`.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeFacts {
-    /// Name of node and executable.
+    /// Name of the node and of its executable.
     pub name: &'static str,
-    /// One sentence.
+    /// The node's purpose in one sentence, for `--help`.
     pub about: &'static str,
-    /// Its parameters.
+    /// The node's parameter table.
     pub specs: &'static [Spec],
 }
 
-/// Runs a node to its end. `load` makes its typed parameters, and gets the directory where the node keeps its state unless
-/// a parameter names one; `node` is the node: it returns when it has drained.
+/// Runs a node from start to exit. `load` builds its typed parameters; the path it gets is the node's default state
+/// directory, used unless a parameter names another. `node` is the node itself and returns when it has drained.
 pub fn run<P, F>(
     facts: NodeFacts,
     load: impl FnOnce(&Values, &Path) -> Result<P, ParamError>,
@@ -43,7 +43,7 @@ where
     F: Future<Output = Result<(), NodeError>>,
 {
     if let Err(clap) = command_line(facts).try_get_matches_from(own_arguments(env::args())) {
-        // clap's error says where it belongs: help to stdout, a mistake to stderr.
+        // clap knows where its output belongs: help on stdout, a mistake on stderr.
         let _ = clap.print();
         return ExitCode::from(if clap.use_stderr() { 2 } else { 0 });
     }
@@ -59,7 +59,7 @@ where
         Err(error) => {
             let words = with_sources(error.as_ref());
             if error.is::<ArgumentError>() {
-                // Before there is a log.
+                // The log is not installed yet.
                 eprintln!("{}: {words}", facts.name);
             }
             tracing::error!("{words}");
@@ -113,18 +113,18 @@ where
     result
 }
 
-/// ROS arguments that end the node at start.
+/// ROS arguments that the node cannot start with.
 #[derive(Debug, thiserror::Error)]
 enum ArgumentError {
-    /// rcl says why, such as a parameter file that is not there or is not YAML.
+    /// rcl's own message, for example about a parameter file that is missing or not YAML.
     #[error("the ROS arguments are refused: {0}")]
     Refused(String),
-    /// A shell expands `~` only at the beginning of a word, so `config_directory:=~/fleet` comes as it is written.
+    /// A shell expands `~` only at the start of a word, so `config_directory:=~/fleet` arrives unexpanded.
     #[error("parameter file {0:?}: ~ is expanded by nobody here; write the whole path")]
     Tilde(String),
 }
 
-/// r2r panics with rcl's words where rcl refuses the arguments; here they become an error.
+/// Creates the r2r context. When rcl rejects the arguments, r2r panics with rcl's message; this turns it into an error.
 fn create_context() -> Result<r2r::Context, NodeError> {
     let mut files = env::args().zip(env::args().skip(1)).filter(|(option, _)| option == "--params-file");
     if let Some((_, file)) = files.find(|(_, file)| file.starts_with('~')) {
@@ -143,7 +143,7 @@ fn create_context() -> Result<r2r::Context, NodeError> {
     }
 }
 
-/// rcl's words without the places in its own source behind them: `, at /src/parser.c:271, at /src/arguments.c:415`.
+/// Strips the source locations that rcl appends to its messages: `, at /src/parser.c:271, at /src/arguments.c:415`.
 fn without_places(words: &str) -> &str {
     let place = |place: &str| {
         place.rsplit_once(".c:").is_some_and(|(_, line)| line.bytes().all(|byte| byte.is_ascii_digit()))
@@ -154,7 +154,7 @@ fn without_places(words: &str) -> &str {
     }
 }
 
-/// Arguments that are not ROS's: those before `--ros-args` and after the `--` that ends it.
+/// The arguments that are not for ROS: those before `--ros-args` and those after the `--` that ends it.
 fn own_arguments(arguments: impl Iterator<Item = String>) -> Vec<String> {
     let mut ros = false;
     let mut own = Vec::new();
@@ -169,13 +169,13 @@ fn own_arguments(arguments: impl Iterator<Item = String>) -> Vec<String> {
     own
 }
 
-/// The command line, for `--help` and `--version`; everything else is ROS's.
+/// The command line: only `--help` and `--version`, because everything else is passed as ROS arguments.
 fn command_line(facts: NodeFacts) -> clap::Command {
     let mut parameters = String::from("Parameters (--ros-args -p NAME:=VALUE, or --params-file FILE):\n");
     for spec in facts.specs {
         let default = spec.default.value();
         let rule = match spec.rule {
-            crate::params::Rule::Any => String::new(),
+            settings::Rule::Any => String::new(),
             rule => format!(", {rule}"),
         };
         parameters.push_str(&format!(
@@ -192,12 +192,12 @@ fn command_line(facts: NodeFacts) -> clap::Command {
         .after_help(parameters)
 }
 
-/// The state directory of a node by default, of its own: two fleets on a host differ in their namespaces.
+/// A node's default state directory. It includes the namespace, so two fleets on one host do not share a directory.
 fn state_directory(state_home: &Path, namespace: &str, name: &str) -> PathBuf {
     state_home.join("posthorn").join(namespace.trim_start_matches('/')).join(name)
 }
 
-/// The user's folder of states: `$XDG_STATE_HOME`, else `~/.local/state`, else `/var/lib`.
+/// The user's state directory: `$XDG_STATE_HOME`, else `~/.local/state`, else `/var/lib`. Relative paths are ignored.
 fn state_home() -> PathBuf {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_STATE_HOME")
@@ -205,7 +205,7 @@ fn state_home() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("/var/lib"))
 }
 
-/// An error and what it came from, on one line, nothing said twice.
+/// Formats an error and its sources on one line, leaving out a source that the text already contains.
 pub fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

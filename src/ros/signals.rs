@@ -1,7 +1,8 @@
-//! SIGINT and SIGTERM: the first asks the node to drain, a later one ends the process at once.
+//! Handles SIGINT and SIGTERM: the first asks the node to drain, a second one 500 ms or more later ends the process.
 //!
-//! A thread of its own takes them, so that they are heard before there is a runtime and when its workers are blocked. The
-//! end at once is `_exit`: `exit` would run the destructors of C++ while the middleware's threads use what they destroy.
+//! A separate thread receives them, so they are handled before the tokio runtime exists and while its workers are
+//! blocked. The second signal calls `_exit`: `exit` would run C++ destructors while the middleware's threads still use
+//! the objects they destroy.
 
 use std::{
     io,
@@ -18,33 +19,34 @@ use tokio::sync::watch;
 
 use super::lock;
 
-/// Signals this close together are one request: Ctrl-C reaches a node from the terminal, and again from `ros2 launch`.
+/// Signals within this time of the first count as the same request: one Ctrl-C reaches a node from the terminal and
+/// again from `ros2 launch`.
 const ONE_REQUEST: Duration = Duration::from_millis(500);
 
-/// How long a line in the log may take.
+/// How long to wait for a log line to be written.
 const LOG_PATIENCE: Duration = Duration::from_millis(200);
 
-/// When the node is to end.
+/// Tells a node when it has been asked to shut down.
 #[derive(Clone, Debug)]
 pub struct Shutdown(watch::Receiver<bool>);
 
 impl Shutdown {
-    /// Returns when SIGINT or SIGTERM was received; at once if it was before.
+    /// Returns once SIGINT or SIGTERM has been received; immediately if that has already happened.
     pub async fn requested(&mut self) {
-        // An error means that nobody is left to ask for the end: it has come.
+        // The sender is gone, so no request can arrive any more: treat that as a request.
         let _ = self.0.wait_for(|&requested| requested).await;
     }
 }
 
-/// The process's signals, from [`Signals::take`] to its end.
+/// The process's signal handling, from [`Signals::take`] until the process exits.
 pub(super) struct Signals {
     shutdown: Shutdown,
-    /// Held while a signal is acted on; true when the process ends by itself.
+    /// Locked while a signal is handled; true once the process is exiting on its own.
     ending: Arc<Mutex<bool>>,
 }
 
 impl Signals {
-    /// From now on signals do not kill the process.
+    /// Starts handling signals; from here on they no longer kill the process.
     pub(super) fn take() -> io::Result<Self> {
         let mut received = Received::new([SIGINT, SIGTERM])?;
         let (requested, shutdown) = watch::channel(false);
@@ -78,18 +80,19 @@ impl Signals {
         self.shutdown.clone()
     }
 
-    /// The process ends by itself: a signal that comes now changes nothing, also not the log, which is being destroyed.
+    /// Call when the process exits on its own: later signals are ignored and no longer touch the log, which is being
+    /// destroyed.
     pub(super) fn release(self) {
         *lock(&self.ending) = true;
     }
 }
 
-/// Writes to the log, and goes on without it if it hangs, as when nobody reads standard error any more.
+/// Writes to the log, but goes on without it if that blocks, for example because nobody reads stderr any more.
 fn in_time(log: impl FnOnce() + Send + 'static) {
     let (written, wait) = mpsc::channel();
     std::thread::spawn(move || {
         log();
-        // Nobody waits any more.
+        // The caller may have given up waiting.
         let _ = written.send(());
     });
     let _ = wait.recv_timeout(LOG_PATIENCE);

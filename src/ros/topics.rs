@@ -1,6 +1,7 @@
-//! Every topic and service, each one constant: name, type, QoS, from whom to whom. `docs/interfaces.md` is made from it.
+//! Defines every topic and service as one constant: name, type, QoS, publisher and subscribers.
 //!
-//! Names are relative: launch chooses the namespace (REP-135). `/diagnostics` is absolute by convention.
+//! `docs/interfaces.md` is generated from these. Names are relative, because launch chooses the namespace (REP-135);
+//! `/diagnostics` is absolute by convention.
 
 use std::marker::PhantomData;
 
@@ -8,33 +9,34 @@ use r2r::{diagnostic_msgs::msg::DiagnosticArray, nav_msgs, sensor_msgs};
 
 use super::{msg, qos::Qos, srv};
 
-/// A topic of messages `T`.
+/// A topic that carries messages of type `T`.
 pub struct Topic<T> {
-    /// What the documents say of it.
+    /// Its entry in the documents.
     pub facts: TopicFacts,
     message: PhantomData<fn() -> T>,
 }
 
-/// What is to be known of a topic.
+/// Name, type, QoS and participants of a topic.
 #[derive(Clone, Copy, Debug)]
 pub struct TopicFacts {
-    /// Name, relative to the namespace. With [`VEHICLE`] in it, each vehicle has one: [`TopicFacts::name_of`].
+    /// Name, relative to the namespace. If it contains [`VEHICLE`], each vehicle has its own topic:
+    /// [`TopicFacts::name_of`].
     pub name: &'static str,
     /// Full name of the message type.
     pub type_name: &'static str,
-    /// QoS of publishers and subscriptions.
+    /// QoS profile of its publishers and subscriptions.
     pub qos: Qos,
-    /// Node that publishes.
+    /// Node that publishes it.
     pub from: &'static str,
-    /// Nodes that subscribe, or who may.
+    /// Nodes that subscribe to it, or "anyone".
     pub to: &'static str,
 }
 
-/// Stands for a vehicle's name in the name of a topic.
+/// Placeholder for the vehicle's name in a topic name.
 pub const VEHICLE: &str = "{vehicle}";
 
 impl TopicFacts {
-    /// Name of the topic of `vehicle`.
+    /// The topic's name for one vehicle.
     pub fn name_of(&self, vehicle: &str) -> String {
         self.name.replace(VEHICLE, vehicle)
     }
@@ -52,28 +54,28 @@ impl<T> Topic<T> {
     }
 }
 
-/// A service of `T`.
+/// A service of type `T`.
 pub struct Service<T> {
-    /// What the documents say of it.
+    /// Its entry in the documents.
     pub facts: ServiceFacts,
     service: PhantomData<fn() -> T>,
 }
 
-/// What is to be known of a service.
+/// Name, type, client and purpose of a service.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceFacts {
-    /// Name, relative to the namespace: the default name of the node that serves it, a slash, and the service.
+    /// Name, relative to the namespace: the serving node's default name, a slash, and the service's own name.
     pub name: &'static str,
     /// Full name of the service type.
     pub type_name: &'static str,
-    /// Node that asks; empty: people and others.
+    /// Node that calls it; empty if only people and other software do.
     pub asked_by: &'static str,
-    /// What it is for.
+    /// What the service does, as a phrase for the documents.
     pub purpose: &'static str,
 }
 
 impl ServiceFacts {
-    /// The name as the node that serves it says it: below its own, which launch may have changed.
+    /// The name that the serving node uses: private to the node (`~/…`), because launch may have renamed the node.
     pub(super) fn own_name(&self) -> String {
         self.name.split_once('/').map_or_else(|| self.name.to_owned(), |(_, own)| format!("~/{own}"))
     }
@@ -90,10 +92,10 @@ impl<T> Service<T> {
     }
 }
 
-/// Mails with their bytes, until they are settled.
+/// Mails with their bytes, published again until they are settled.
 pub const MAIL_RAW: Topic<msg::RawMail> =
     Topic::new("mail/raw", "posthorn/msg/RawMail", Qos::Mail, "mail_bridge", "authenticator");
-/// Mails, for people and bags.
+/// Mails without their bytes, for people and bags.
 pub const MAIL_INBOUND: Topic<msg::Mail> =
     Topic::new("mail/inbound", "posthorn/msg/Mail", Qos::Event, "mail_bridge", "anyone");
 /// Mails with the verdict on their sender.
@@ -107,13 +109,13 @@ pub const MAIL_AUTHENTICATED: Topic<msg::AuthenticatedMail> = Topic::new(
 /// Proofs that mails are on the ledger.
 pub const MAIL_RECEIPTS: Topic<msg::LedgerReceipt> =
     Topic::new("mail/receipts", "posthorn/msg/LedgerReceipt", Qos::Event, "authenticator", "anyone");
-/// Mails to be sent.
+/// Mails to send.
 pub const MAIL_OUTBOUND: Topic<msg::OutboundMail> =
     Topic::new("mail/outbound", "posthorn/msg/OutboundMail", Qos::Event, "chatbot, others", "mail_bridge");
-/// What became of inbound mails.
+/// What was done with each inbound mail.
 pub const MAIL_DISPOSITIONS: Topic<msg::Disposition> =
     Topic::new("mail/dispositions", "posthorn/msg/Disposition", Qos::Event, "chatbot", "mail_bridge");
-/// What became of outbound mails.
+/// Delivery status of outbound mails.
 pub const MAIL_DELIVERIES: Topic<msg::DeliveryStatus> =
     Topic::new("mail/deliveries", "posthorn/msg/DeliveryStatus", Qos::Event, "mail_bridge", "anyone");
 /// Heartbeats of chatbot replicas.
@@ -130,13 +132,13 @@ pub const VEHICLE_STATE: Topic<msg::VehicleState> = Topic::new(
 /// Latest states of all vehicles, for overviews.
 pub const VEHICLES_STATES: Topic<msg::VehicleStates> =
     Topic::new("vehicles/states", "posthorn/msg/VehicleStates", Qos::State, "vehicle_router", "anyone");
-/// Conditions of vehicles, raised and cleared.
+/// Alerts on conditions of vehicles, when raised and when cleared.
 pub const VEHICLES_ALERTS: Topic<msg::VehicleAlert> =
     Topic::new("vehicles/alerts", "posthorn/msg/VehicleAlert", Qos::State, "vehicle_router", "anyone");
 /// Orders to vehicles.
 pub const VEHICLES_COMMANDS: Topic<msg::VehicleCommand> =
     Topic::new("vehicles/commands", "posthorn/msg/VehicleCommand", Qos::Event, "chatbot", "vehicles");
-/// What vehicles say of orders.
+/// Vehicles' answers to orders.
 pub const VEHICLES_ACKNOWLEDGEMENTS: Topic<msg::VehicleAcknowledgement> = Topic::new(
     "vehicles/acknowledgements",
     "posthorn/msg/VehicleAcknowledgement",
@@ -144,7 +146,7 @@ pub const VEHICLES_ACKNOWLEDGEMENTS: Topic<msg::VehicleAcknowledgement> = Topic:
     "vehicles",
     "chatbot",
 );
-/// The public key that proves orders.
+/// The public key that vehicles verify orders with.
 pub const CHATBOT_ORDER_KEY: Topic<msg::OrderKey> =
     Topic::new("chatbot/order_key", "posthorn/msg/OrderKey", Qos::State, "chatbot", "vehicles");
 
@@ -166,31 +168,31 @@ pub const TOPICS: [TopicFacts; 14] = [
     CHATBOT_ORDER_KEY.facts,
 ];
 
-/// The bytes of a mail.
+/// Returns the bytes of a mail as received.
 pub const GET_RAW: Service<srv::GetRaw::Service> =
     Service::new("mail_bridge/get_raw", "posthorn/srv/GetRaw", "", "the bytes of a mail as received");
-/// The receipt of a mail.
+/// Returns the receipt of a mail on the evidence ledger.
 pub const PROVE: Service<srv::Prove::Service> = Service::new(
     "authenticator/prove",
     "posthorn/srv/Prove",
     "",
     "the receipt of a mail on the evidence ledger",
 );
-/// Registers a sender.
+/// Registers a sender in the contract, or changes its role.
 pub const REGISTER_SENDER: Service<srv::RegisterSender::Service> = Service::new(
     "authenticator/register_sender",
     "posthorn/srv/RegisterSender",
     "",
     "registers a sender in the contract, or changes its role",
 );
-/// Revokes a sender.
+/// Revokes a sender in the contract.
 pub const REVOKE_SENDER: Service<srv::RevokeSender::Service> = Service::new(
     "authenticator/revoke_sender",
     "posthorn/srv/RevokeSender",
     "",
     "revokes a sender in the contract",
 );
-/// Latest state of vehicles.
+/// Returns the latest state of vehicles.
 pub const GET_STATE: Service<srv::GetState::Service> = Service::new(
     "vehicle_router/get_state",
     "posthorn/srv/GetState",
@@ -202,21 +204,19 @@ pub const GET_STATE: Service<srv::GetState::Service> = Service::new(
 pub const SERVICES: [ServiceFacts; 5] =
     [GET_RAW.facts, PROVE.facts, REGISTER_SENDER.facts, REVOKE_SENDER.facts, GET_STATE.facts];
 
-/// What every node says of itself.
+/// The statuses of every node.
 pub(super) const DIAGNOSTICS: Topic<DiagnosticArray> =
     Topic::new("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", Qos::Event, "every node", "anyone");
 
 /// Position of a vehicle.
-pub(crate) const FIX: Topic<sensor_msgs::msg::NavSatFix> =
-    reading("{vehicle}/fix", "sensor_msgs/msg/NavSatFix");
+pub const FIX: Topic<sensor_msgs::msg::NavSatFix> = reading("{vehicle}/fix", "sensor_msgs/msg/NavSatFix");
 /// Battery of a vehicle.
-pub(crate) const BATTERY_STATE: Topic<sensor_msgs::msg::BatteryState> =
+pub const BATTERY_STATE: Topic<sensor_msgs::msg::BatteryState> =
     reading("{vehicle}/battery_state", "sensor_msgs/msg/BatteryState");
 /// Motion of a vehicle.
-pub(crate) const ODOMETRY: Topic<nav_msgs::msg::Odometry> =
-    reading("{vehicle}/odometry", "nav_msgs/msg/Odometry");
+pub const ODOMETRY: Topic<nav_msgs::msg::Odometry> = reading("{vehicle}/odometry", "nav_msgs/msg/Odometry");
 
-/// What a simulated vehicle tells of itself; real ones choose their own topics and types.
+/// The topics of a simulated vehicle's sensors; real vehicles choose their own topics and types.
 pub const READINGS: [TopicFacts; 3] = [FIX.facts, BATTERY_STATE.facts, ODOMETRY.facts];
 
 const fn reading<T>(name: &'static str, type_name: &'static str) -> Topic<T> {

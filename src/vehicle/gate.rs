@@ -1,7 +1,9 @@
-//! What a vehicle must do with the orders it hears: the rules of `VehicleCommand.msg`, as one type. Pure.
+//! Decides what a vehicle must do with the orders it hears, by the rules of `VehicleCommand.msg`. Pure.
 //!
-//! A gate is of one vehicle. It forgets when the vehicle restarts, and then takes again what is still fresh: a vehicle
-//! whose safety depends on it keeps [`OrderGate::newest`] on disk.
+//! One gate serves one vehicle. It recognises copies, and never takes an order older than the newest it took.
+//!
+//! It forgets everything at a restart, and then takes again whatever is still fresh. A vehicle whose safety depends on
+//! that keeps [`OrderGate::newest`] on disk, and refuses older orders itself: a new gate cannot be given it.
 
 use std::{
     collections::VecDeque,
@@ -10,52 +12,52 @@ use std::{
 
 use super::{OrderPublicKey, Precedence, VehicleCommand};
 
-/// Orders that a gate remembers to know their copies. A copy of an older one is refused.
+/// Orders remembered in order to recognise their copies. A copy of an older order is refused.
 const REMEMBERED: usize = 256;
 
-/// What to do with an order.
+/// The gate's decision on an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ruling {
-    /// Carry it out, and acknowledge it.
+    /// Carry out the order and acknowledge it.
     Take,
-    /// It was taken before: acknowledge it again.
+    /// Acknowledge the order again; it was taken before.
     Repeat,
-    /// Acknowledge it as refused.
+    /// Acknowledge the order as refused.
     Refuse(Refusal),
-    /// Say nothing: no key is known yet, and the order will come again.
+    /// Stay silent: no key is known yet, and the order will come again.
     Wait,
 }
 
-/// Why an order is refused; its text is the acknowledgement's reason.
+/// Why an order is refused; its text becomes the reason of the acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The signature is by nobody, or by another key.
+    /// The signature is missing, invalid, or by another key.
     #[error("its signature is not by the order key that this vehicle trusts")]
     Unproven,
-    /// Too old, or its date is as far ahead.
+    /// The order is too old, or dated too far ahead.
     #[error("it is dated {} s {}, more than the {} s that this vehicle allows", .by.as_secs(), if *.ahead { "ahead" } else { "ago" }, .bound.as_secs())]
     NotFresh {
-        /// Its distance from now.
+        /// Distance of the order's date from now.
         by: Duration,
-        /// It is in the future.
+        /// The date is in the future.
         ahead: bool,
-        /// What the vehicle allows.
+        /// Largest distance that the vehicle allows.
         bound: Duration,
     },
-    /// A newer order was taken, or a stop of the same moment.
+    /// The vehicle has taken a newer order, or a stop of the same moment.
     #[error("this vehicle has taken a {}, dated {} s later", if *.stop { "stop" } else { "resume" }, .by.as_secs())]
     Overtaken {
-        /// The newer one is a stop.
+        /// The newer order is a stop.
         stop: bool,
-        /// How much newer.
+        /// How much later the newer order is dated.
         by: Duration,
     },
-    /// The id is that of another order.
+    /// The `command_id` belongs to another order.
     #[error("its command_id is that of another order that this vehicle has taken")]
     Reused,
 }
 
-/// The orders of one vehicle.
+/// Admits or refuses the orders to one vehicle.
 #[derive(Clone, Debug)]
 pub struct OrderGate {
     key: Option<OrderPublicKey>,
@@ -65,22 +67,22 @@ pub struct OrderGate {
 }
 
 impl OrderGate {
-    /// A gate that trusts `key`, or the first that it [hears](Self::hear_key).
+    /// Creates a gate that trusts `key`, or else the first key that it [hears](Self::hear_key).
     pub fn new(key: Option<OrderPublicKey>, max_age: Duration) -> Self {
         Self { key, max_age, newest: None, taken: VecDeque::new() }
     }
 
-    /// Takes a key that was published, unless there is one. Whether it is the one that is trusted now.
+    /// Adopts a published key if none is trusted yet. Returns whether `key` is the trusted one.
     pub fn hear_key(&mut self, key: OrderPublicKey) -> bool {
         *self.key.get_or_insert(key) == key
     }
 
-    /// The newest order taken.
+    /// Precedence of the newest order taken; `None` before the first.
     pub fn newest(&self) -> Option<Precedence> {
         self.newest
     }
 
-    /// What to do with `order`, which must bear the vehicle's name.
+    /// Decides on `order`, which the caller has checked to be addressed to this vehicle.
     pub fn rule(&mut self, order: &VehicleCommand, now: SystemTime) -> Ruling {
         let Some(key) = self.key else { return Ruling::Wait };
         if !key.proves(order) {
@@ -115,7 +117,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::vehicle::{
+    use crate::{
         Command, OrderKey,
         signature::tests::{key, order},
     };
@@ -174,9 +176,9 @@ mod tests {
     }
 
     proptest! {
-        // Signatures take long without optimisation.
+        // Signing is slow without optimisation.
         #![proptest_config(ProptestConfig::with_cases(32))]
-        /// In whatever order they arrive and however often: the one of highest precedence holds in the end.
+        /// However often and in whatever order the orders arrive, the one of highest precedence holds in the end.
         #[test]
         fn the_newest_holds(orders in prop::collection::vec((any::<bool>(), 0u64..20), 1..12)) {
             let mut gate = gate();

@@ -1,16 +1,19 @@
-//! What proves an order to a vehicle: Ed25519 (RFC 8032) over the bytes that `VehicleCommand.msg` describes.
+//! Signs orders and verifies them: Ed25519 (RFC 8032) over the bytes that `VehicleCommand.msg` describes.
+//!
+//! A signature covers every field of an order, and nothing but orders of this version. Whether an order is fresh or a
+//! copy is left to [`super::OrderGate`].
 
 use std::{fmt, path::Path, str::FromStr};
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use record_log::secret::{self, SecretError};
 
 use super::VehicleCommand;
-use crate::secret::{self, SecretError};
 
-/// Comes first under the signature, so that it proves nothing but an order of this form.
+/// First bytes under every signature, so that the signature is valid for an order of this version only.
 const DOMAIN: &[u8] = b"posthorn order v1\0";
 
-/// What the signature of an order is over.
+/// The bytes that the signature of an order covers.
 pub fn signed_bytes(order: &VehicleCommand) -> Vec<u8> {
     let ordered_at = order.ordered_at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let mut bytes = DOMAIN.to_vec();
@@ -20,7 +23,7 @@ pub fn signed_bytes(order: &VehicleCommand) -> Vec<u8> {
     bytes.extend_from_slice(&ordered_at.as_secs().to_be_bytes());
     bytes.extend_from_slice(&ordered_at.subsec_nanos().to_be_bytes());
     for text in [&order.vehicle, &order.ordered_by] {
-        // Both are bounded in the message, far below.
+        // The message bounds both texts far below 65,535 bytes.
         let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(text.as_bytes());
@@ -28,41 +31,41 @@ pub fn signed_bytes(order: &VehicleCommand) -> Vec<u8> {
     bytes
 }
 
-/// The chatbot's key, which proves orders. Has no `Debug`, so that it is never logged.
+/// The chatbot's private key, which signs orders. It has no `Debug`, so that it is never logged.
 #[derive(Clone)]
 pub struct OrderKey(SigningKey);
 
 impl OrderKey {
-    /// A key from its bytes (the seed of RFC 8032).
+    /// Makes a key from its seed (RFC 8032).
     pub fn from_bytes(seed: [u8; 32]) -> Self {
         Self(SigningKey::from_bytes(&seed))
     }
 
-    /// Reads the key from a file of 64 hex digits; makes it, mode 0600, if there is none.
+    /// Reads the key from a file of 64 hex digits; creates the file with mode 0600 if there is none.
     ///
     /// # Errors
-    /// If the file cannot be read or made, others may read it, or it holds something else.
+    /// If the file cannot be read or created, is accessible to others, or holds something else.
     pub fn load_or_create(path: &Path) -> Result<Self, SecretError> {
-        secret::load_or_create(path).map(Self::from_bytes)
+        secret::load_or_create(path).map(|secret| Self::from_bytes(*secret.expose()))
     }
 
-    /// What vehicles are given.
+    /// The public key, for vehicles.
     pub fn public(&self) -> OrderPublicKey {
         OrderPublicKey(self.0.verifying_key())
     }
 
-    /// Proves `order`. The same order gets the same signature.
+    /// Signs `order`. The same order always gets the same signature.
     pub fn sign(&self, order: &mut VehicleCommand) {
         order.signature = self.0.sign(&signed_bytes(order)).to_bytes();
     }
 }
 
-/// The public key of an [`OrderKey`]; as text 64 hex digits.
+/// Public half of an [`OrderKey`]; as text, 64 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrderPublicKey(VerifyingKey);
 
 impl OrderPublicKey {
-    /// Whether the order's signature is by this key. Strict: no key of small order, no second form of a signature.
+    /// Whether this key signed the order. Strict: refuses keys of small order and alternative encodings of a signature.
     pub fn proves(&self, order: &VehicleCommand) -> bool {
         self.0.verify_strict(&signed_bytes(order), &Signature::from_bytes(&order.signature)).is_ok()
     }
@@ -74,7 +77,7 @@ impl fmt::Display for OrderPublicKey {
     }
 }
 
-/// A text that is no key.
+/// The text is not a usable public key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an Ed25519 public key, 64 hex digits")]
 pub struct NotAKey;
@@ -95,7 +98,8 @@ pub(super) mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::{mail::MailId, vehicle::Command};
+    use crate::Command;
+    use mail::MailId;
 
     pub fn order(command: Command, second: u64) -> VehicleCommand {
         let mut order = VehicleCommand {
@@ -119,7 +123,8 @@ pub(super) mod tests {
         OrderKey::from_bytes(seed)
     }
 
-    /// The bytes by hand from `VehicleCommand.msg`, the signature by another implementation (OpenSSL).
+    /// The bytes are written by hand from `VehicleCommand.msg`; the signature comes from another implementation
+    /// (OpenSSL).
     #[test]
     fn signs_the_bytes_that_the_message_describes() {
         let order = order(Command::Stop, 1);
@@ -172,7 +177,7 @@ pub(super) mod tests {
     fn a_public_key_is_read_as_it_is_written_and_nothing_else_is() {
         let public = key().public();
         assert_eq!(public.to_string().parse(), Ok(public));
-        // The last two: not on the curve, and of small order, with which a signature proves nothing.
+        // The last two are not on the curve, and of small order: with the latter, a signature proves nothing.
         let off_curve = format!("02{}", "00".repeat(31));
         for bad in ["", "d75a", &"zz".repeat(32), &off_curve, &format!("01{}", "00".repeat(31))] {
             assert_eq!(bad.parse::<OrderPublicKey>(), Err(NotAKey), "{bad}");

@@ -1,14 +1,16 @@
-//! The latest state of each vehicle and the conditions that hold on it.
+//! Keeps the latest state of each vehicle, and decides which alerts to raise or clear.
 //!
-//! Bounded by the configuration: nothing is kept for a vehicle or a topic that is not routed. When two routes tell the
-//! same thing of a vehicle, the last message wins. What was known does not outlive the process: after a restart,
-//! conditions that hold are raised again, and conditions that ended in between are not cleared.
+//! Bounded by the configuration: it stores nothing for a vehicle or topic that is not routed. When two routes report
+//! the same value of a vehicle, the last message wins.
+//!
+//! State does not survive the process: after a restart, conditions that hold are raised again, and conditions that
+//! ended in between are not cleared.
 
 mod health;
 
 use std::time::{Duration, SystemTime};
 
-use crate::vehicle::{Alert, Condition, VehicleState};
+use vehicle::{Alert, Condition, VehicleState};
 
 pub use super::extract::Reject;
 use super::{
@@ -16,18 +18,18 @@ use super::{
     params::Params,
 };
 
-/// What the node must do.
+/// An action for the node to take.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Publish a state that changed on the topic of its vehicle, by its place in [`Core::vehicles`].
+    /// Publish the changed state of one vehicle, given by its index in [`Core::vehicles`].
     Publish(usize, VehicleState),
     /// Publish the states of all vehicles.
     PublishAll(Vec<VehicleState>),
-    /// Publish an alert, raised or cleared.
+    /// Publish an alert that was raised or cleared.
     Alert(Alert),
 }
 
-/// One topic to subscribe to; its place in [`Core::routes`] is its number in [`Core::update`].
+/// One topic to subscribe to. Its index in [`Core::routes`] is the route number for [`Core::update`].
 #[derive(Clone, Debug)]
 pub struct Route {
     topic: String,
@@ -36,17 +38,17 @@ pub struct Route {
     received: u64,
     rejected: u64,
     heard: Option<SystemTime>,
-    /// Why the last message was rejected, if it was.
+    /// Why the last message was rejected; `None` if it was accepted.
     last_reject: Option<Reject>,
 }
 
 impl Route {
-    /// Name of the topic.
+    /// Name of the topic, as configured for the vehicle.
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// Type of its messages, and the fields to read of them.
+    /// Message type of the topic, and the fields to read from it.
     pub fn extractor(&self) -> &'static Extractor {
         self.extractor
     }
@@ -55,14 +57,14 @@ impl Route {
 #[derive(Debug)]
 struct Vehicle {
     state: VehicleState,
-    /// When anything was last received; at first, when the node began to listen.
+    /// When the last message arrived; until then, when the node began to listen.
     heard: SystemTime,
     changed: bool,
     battery_low: bool,
     silent: bool,
 }
 
-/// What vehicle_router knows.
+/// The latest states of all vehicles, and the routes that feed them.
 #[derive(Debug)]
 pub struct Core {
     vehicles: Vec<Vehicle>,
@@ -73,7 +75,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// Knows nothing of any vehicle yet; listens since `now`.
+    /// Starts with empty states, listening from `now` on.
     pub fn new(params: &Params, now: SystemTime) -> Self {
         let route = |(vehicle, name): (usize, &String)| {
             let name = name.clone();
@@ -90,7 +92,7 @@ impl Core {
         let vehicle = |name: &String| Vehicle {
             state: VehicleState::unheard(name.as_str()),
             heard: now,
-            // Whoever subscribes learns also that nothing is known.
+            // Publish the empty state too, so that subscribers learn that nothing is known.
             changed: true,
             battery_low: false,
             silent: false,
@@ -104,16 +106,17 @@ impl Core {
         }
     }
 
-    /// The topics to subscribe to.
+    /// The topics to subscribe to, one for each vehicle and configured route.
     pub fn routes(&self) -> &[Route] {
         &self.routes
     }
 
-    /// Takes over the values of one message, in the order of its extractor's fields, received at `now`.
+    /// Stores the values of one message that was received at `now`, in the order of its extractor's fields.
     /// The state is published at the next [`Core::tick`], an alert at once.
     ///
     /// # Errors
-    /// Why the values are not taken over; the state is as before, but the vehicle was heard.
+    /// Why the values are rejected. The state stays as it was, but the vehicle counts as heard, unless no such route
+    /// exists.
     pub fn update(&mut self, route: usize, values: &[f64], now: SystemTime) -> Result<Vec<Effect>, Reject> {
         let number = route;
         let route = self.routes.get_mut(number).ok_or(Reject::Route(number))?;
@@ -136,7 +139,8 @@ impl Core {
         Ok(vehicle.judge_battery(self.battery_low, self.battery_recovered, now).into_iter().collect())
     }
 
-    /// Publishes what changed since the last time, at first everything, and tells which vehicles fell silent or are heard again.
+    /// Publishes every state that changed since the last tick (all of them at first), and alerts when a vehicle falls
+    /// silent or is heard again.
     pub fn tick(&mut self, now: SystemTime) -> Vec<Effect> {
         let mut effects = Vec::new();
         let mut some_changed = false;
@@ -153,15 +157,15 @@ impl Core {
         effects
     }
 
-    /// The states of the vehicle of this name, without regard to case, or of all if it is empty; sorted by name.
-    /// A vehicle that never said anything has an entry without values.
+    /// The states of the vehicle with this name, ignoring case, or of all vehicles if `vehicle` is empty; sorted by
+    /// name. A vehicle that was never heard is listed without values.
     pub fn states(&self, vehicle: &str) -> Vec<VehicleState> {
         let states = self.vehicles.iter().map(|known| &known.state);
         let asked = |state: &&VehicleState| vehicle.is_empty() || state.vehicle.eq_ignore_ascii_case(vehicle);
         states.filter(asked).cloned().collect()
     }
 
-    /// Names of all vehicles that are routed, sorted.
+    /// Names of the configured vehicles, sorted.
     pub fn vehicles(&self) -> Vec<String> {
         self.vehicles.iter().map(|vehicle| vehicle.state.vehicle.clone()).collect()
     }
@@ -172,7 +176,7 @@ impl Vehicle {
         Effect::Alert(Alert { vehicle: self.state.vehicle.clone(), condition, raised, at, text })
     }
 
-    /// Between the two thresholds, what held before holds on.
+    /// Between the two thresholds, the previous condition persists.
     fn judge_battery(&mut self, low: f64, recovered: f64, now: SystemTime) -> Option<Effect> {
         let charge = self.state.battery?.charge;
         let is_low = if self.battery_low { charge < recovered } else { charge <= low };
@@ -190,7 +194,7 @@ impl Vehicle {
     }
 
     fn judge_silence(&mut self, after: Duration, now: SystemTime) -> Option<Effect> {
-        // A clock that went back makes nobody silent.
+        // If the clock went back, the age is zero and nobody falls silent.
         let age = now.duration_since(self.heard).unwrap_or_default();
         let is_silent = age >= after;
         if is_silent == self.silent {

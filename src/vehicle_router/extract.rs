@@ -1,27 +1,28 @@
-//! What is read of each message type: paths of numeric fields, and what makes their values a fact.
+//! Extracts facts from messages: lists the numeric fields to read of each message type, and checks their values.
 //!
-//! The fields are of any numeric ROS type (`float32`, `float64`, `int8` …) and are given as `f64`, in this order.
+//! No fact holds a value out of its range. The fields may have any numeric ROS type (`float32`, `float64`, `int8` …);
+//! reading them from a message, as `f64` and in the order listed, is left to the node.
 
 use std::time::SystemTime;
 
-use crate::vehicle::{Battery, Motion, Position};
+use vehicle::{Battery, Motion, Position};
 
-/// A group of values of a vehicle's state, as one message type carries it.
+/// The part of a vehicle's state that one message type reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// Latitude, longitude, altitude.
+    /// Latitude, longitude and altitude.
     Position,
-    /// Charge, voltage.
+    /// Charge and voltage.
     Battery,
-    /// Speed.
+    /// Speed over ground.
     Motion,
 }
 
 impl Group {
-    /// All groups, in the order in which they are reported.
+    /// All groups, in the order of the diagnostics.
     pub const ALL: [Self; 3] = [Self::Position, Self::Battery, Self::Motion];
 
-    /// The word for it, in diagnostics.
+    /// Name of the group in diagnostics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Position => "position",
@@ -31,18 +32,18 @@ impl Group {
     }
 }
 
-/// How a message type is read.
+/// How to read one message type.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Extractor {
-    /// Name of the type, `package/msg/Type`.
+    /// Name of the message type, `package/msg/Type`.
     pub type_name: &'static str,
-    /// Paths of the fields, each a number.
+    /// Paths of the fields to read, all numeric.
     pub fields: &'static [&'static str],
-    /// What they tell.
+    /// The part of the state that the fields report.
     pub group: Group,
 }
 
-/// Every type that can be routed.
+/// Every message type that can be routed.
 pub const EXTRACTORS: &[Extractor] = &[
     Extractor {
         type_name: "sensor_msgs/msg/NavSatFix",
@@ -61,70 +62,70 @@ pub const EXTRACTORS: &[Extractor] = &[
     },
 ];
 
-/// The extractor of a type, if there is one.
+/// The extractor for a message type, if there is one.
 pub fn extractor(type_name: &str) -> Option<&'static Extractor> {
     EXTRACTORS.iter().find(|extractor| extractor.type_name == type_name)
 }
 
-/// The paths of the fields to read of a type, in the order in which [`super::Core::update`] takes their values.
+/// Paths of the fields to read of a message type, in the order in which [`super::Core::update`] takes their values.
 pub fn fields(type_name: &str) -> Option<&'static [&'static str]> {
     extractor(type_name).map(|extractor| extractor.fields)
 }
 
-/// Values that are not taken over into a state. The vehicle counts as heard all the same.
+/// Values that do not enter a state. Except for `Route`, the vehicle counts as heard all the same.
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
 pub enum Reject {
-    /// No route has this number: a defect of the node.
+    /// No route has this number, which is a defect of the node.
     #[error("route {0} does not exist")]
     Route(usize),
-    /// Another number of values than fields: a defect of the node.
+    /// The number of values differs from the number of fields, which is a defect of the node.
     #[error("{type_name}: {got} values, there are {fields} fields")]
     Count {
-        /// The type.
+        /// Name of the message type.
         type_name: &'static str,
-        /// Values given.
+        /// Number of values given.
         got: usize,
-        /// Fields of the extractor.
+        /// Number of fields of the extractor.
         fields: usize,
     },
-    /// The receiver says that it has no position.
+    /// The receiver reports that it has no position.
     #[error("status.status is {0}: the receiver has no fix")]
     NoFix(f64),
-    /// A value that cannot be true.
+    /// A value is impossible.
     #[error("{field} is {value:?}, must be {rule}")]
     Range {
         /// Path of the field.
         field: &'static str,
-        /// As received.
+        /// Value as received.
         value: f64,
-        /// What it must be.
+        /// Rule that the value breaks.
         rule: &'static str,
     },
 }
 
-/// What one message says.
+/// The content of one message.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fact {
-    /// From a satellite receiver.
+    /// Position from a satellite receiver.
     Position(Position),
-    /// From a battery.
+    /// State of a battery.
     Battery(Battery),
-    /// From odometry.
+    /// Speed from odometry.
     Motion(Motion),
 }
 
-/// Bounds of voltage and altitude are those of plausibility: no vehicle battery is above a kilovolt, and no vehicle
-/// drives deeper than the Challenger Deep or higher than an airliner.
+/// Plausible voltages and altitudes: no vehicle battery exceeds a kilovolt, and no vehicle drives deeper than the
+/// Challenger Deep or higher than an airliner flies.
 const VOLTAGE_V: (f64, f64) = (0.0, 1000.0);
 const ALTITUDE_M: (f64, f64) = (-11_000.0, 20_000.0);
-/// Above this, odometry is broken: 720 km/h.
+/// Fastest plausible speed: above 720 km/h, odometry is broken.
 const MAX_SPEED_MPS: f64 = 200.0;
 
 impl Extractor {
-    /// The fact in one message's `values`, received at `at`.
+    /// Extracts the fact from the `values` of one message that was received at `at`.
     ///
     /// # Errors
-    /// The first value that breaks its rule.
+    /// The first value that breaks its rule, or a wrong number of values.
     pub fn extract(&self, values: &[f64], at: SystemTime) -> Result<Fact, Reject> {
         let count =
             || Reject::Count { type_name: self.type_name, got: values.len(), fields: self.fields.len() };
@@ -149,7 +150,7 @@ fn position(
     altitude: f64,
     at: SystemTime,
 ) -> Result<Fact, Reject> {
-    // NavSatStatus: STATUS_NO_FIX is -1, STATUS_UNKNOWN is -2; many receivers send 0, 0 as position then.
+    // STATUS_NO_FIX is -1 and STATUS_UNKNOWN is -2 (NavSatStatus); many receivers then send 0, 0 as the position.
     if status.is_nan() || status < 0.0 {
         return Err(Reject::NoFix(status));
     }
@@ -160,7 +161,7 @@ fn position(
 }
 
 fn battery(percentage: f64, voltage: f64, at: SystemTime) -> Result<Fact, Reject> {
-    // Some drivers send 0 to 100. Dividing would take 0.9 % for 90 %.
+    // Some drivers send 0 to 100. Dividing what is above 1 would not help: their 0.9 % would be read as 90 %.
     let rule = "0 to 1; a driver that sends 0 to 100 must be corrected";
     let charge = within("percentage", percentage, (0.0, 1.0), rule)?;
     let voltage_v = within_or_nan("voltage", voltage, VOLTAGE_V, "0 to 1000 V, or NaN for not measured")?;

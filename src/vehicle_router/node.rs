@@ -1,4 +1,6 @@
-//! The node: rclrs's dynamic messages to [`Core`], its effects to topics, its states to the service.
+//! Runs the node: feeds messages of any routed type to [`Core`], publishes its effects, and serves its states.
+//!
+//! It stops at a shutdown request, or with an error if spinning ends. All decisions are left to [`Core`].
 
 use std::{
     process::ExitCode,
@@ -6,10 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use tokio::time::MissedTickBehavior;
-
-use super::{Core, Params, core::Effect, params::SPECS};
-use crate::ros::{
+use ros::{
     RosError,
     convert::{alert_to_ros, state_to_ros, states_to_ros},
     diagnostics,
@@ -19,15 +18,18 @@ use crate::ros::{
     runtime::{self, NodeError, NodeFacts, Shutdown},
     srv, topics,
 };
+use tokio::time::MissedTickBehavior;
 
-/// Name, purpose and parameters of the node.
+use super::{Core, Params, core::Effect, params::SPECS};
+
+/// Name, purpose and parameters for the runtime.
 pub const FACTS: NodeFacts = NodeFacts {
     name: "vehicle_router",
     about: "Reads the topics of vehicles and keeps the latest state of each",
     specs: SPECS,
 };
 
-/// `main` of the executable.
+/// Entry point of the executable.
 pub fn main() -> ExitCode {
     runtime::run(FACTS, |values, _| Params::load(values), run)
 }
@@ -62,7 +64,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             let now = SystemTime::now();
             match lock(&of_updates).update(route, &values, now) {
                 Ok(effects) => on_update.carry_out(effects),
-                // Counted and shown in diagnostics: a vehicle may send thousands.
+                // Only counted and shown in diagnostics, because a vehicle may send thousands.
                 Err(reject) => tracing::debug!(%reject, "message rejected"),
             }
         })?;
@@ -84,7 +86,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
 }
 
 struct Outputs {
-    /// One a vehicle, in the order of [`Core::vehicles`].
+    /// One publisher for each vehicle, in the order of [`Core::vehicles`].
     state: Vec<Publisher<msg::VehicleState>>,
     states: Publisher<msg::VehicleStates>,
     alerts: Publisher<msg::VehicleAlert>,

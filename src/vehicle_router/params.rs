@@ -1,18 +1,18 @@
-//! Parameters of vehicle_router.
+//! Defines and validates the parameters of vehicle_router.
+//!
+//! [`Params`] holds only values that are valid together; reading them from ROS is left to the runtime.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crate::{
-    params::{Default, ParamError, Rule, Spec, Values, drain_timeout},
-    vehicle::is_name,
-};
+use settings::{Default, ParamError, Rule, Spec, Values, drain_timeout};
+use vehicle::is_name;
 
 use super::route::{Template, is_topic};
 
-/// Most entries of `routes`: a bound on the subscriptions, which are entries times vehicles.
+/// Most entries of `routes`. It bounds the subscriptions, one for each entry and vehicle.
 const MAX_ROUTES: usize = 64;
 
-/// All parameters; the only home of their defaults.
+/// All parameters, and the only place where their defaults are written.
 pub const SPECS: &[Spec] = &[
     Spec {
         name: "vehicles",
@@ -70,28 +70,28 @@ pub const SPECS: &[Spec] = &[
     drain_timeout(5.0),
 ];
 
-/// The parameters, valid together.
+/// The parameters of a running node, valid together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {
     /// Names of the vehicles, sorted.
     pub vehicles: Vec<String>,
-    /// What is read of each vehicle.
+    /// Topics to read of each vehicle.
     pub routes: Vec<Template>,
-    /// How often changed states are published and silence is looked for.
+    /// Interval between publications of changed states and checks for silence.
     pub publish_period: Duration,
-    /// A vehicle from which nothing was received for so long is silent.
+    /// A vehicle is silent when nothing has been received from it for this long.
     pub silent_after: Duration,
     /// Charge at or below which a battery is low.
     pub battery_low: f64,
-    /// Charge at or above which a low battery is low no more.
+    /// Charge at or above which a low battery is no longer low.
     pub battery_recovered: f64,
 }
 
 impl Params {
-    /// The parameters from values that are each valid by themselves.
+    /// Builds the parameters from values that are each valid on their own.
     ///
     /// # Errors
-    /// The first entry or pair of values that breaks a rule.
+    /// Names the first value or pair of values that breaks a rule.
     pub fn load(values: &Values) -> Result<Self, ParamError> {
         let params = Self {
             vehicles: vehicles(values)?,
@@ -169,7 +169,7 @@ fn routes(values: &Values) -> Result<Vec<Template>, ParamError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::params::{Value, resolve};
+    use settings::{Value, resolve};
 
     fn load(overrides: &[(&str, Value)]) -> Result<Params, ParamError> {
         let overrides = overrides.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();

@@ -1,10 +1,12 @@
-//! Routes: from an entry of the configuration to the topic of one vehicle.
+//! Turns an entry of the parameter `routes` into the topic of each vehicle.
+//!
+//! A [`Template`] always holds a placeholder, a valid topic and a known message type; subscribing is left to the node.
 
 use super::extract::{EXTRACTORS, Extractor, extractor};
 
-/// Stands for the vehicle's name in a topic template.
+/// Placeholder for the vehicle's name in a topic template.
 const PLACEHOLDER: &str = "{vehicle}";
-/// Longest topic, bytes: what DDS leaves of 255 after the prefix that ROS puts before it.
+/// Longest topic, bytes: the 255 of DDS less the prefix that ROS adds.
 const MAX_TOPIC_BYTES: usize = 240;
 
 /// One entry of the parameter `routes`: `<topic template> <type>`.
@@ -15,7 +17,7 @@ pub struct Template {
 }
 
 impl Template {
-    /// Reads an entry.
+    /// Parses an entry.
     ///
     /// # Errors
     /// The rule that the entry breaks.
@@ -40,23 +42,23 @@ impl Template {
         Ok(Self { topic: topic.to_owned(), extractor })
     }
 
-    /// The topic template, with its placeholder.
+    /// The topic template, placeholder included.
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// The topic of one vehicle.
+    /// The topic of the vehicle with this name.
     pub fn topic_of(&self, vehicle: &str) -> String {
         self.topic.replace(PLACEHOLDER, vehicle)
     }
 
-    /// How its messages are read.
+    /// How to read the messages on the topic.
     pub fn extractor(&self) -> &'static Extractor {
         self.extractor
     }
 }
 
-/// Whether `name` is a topic name, relative or absolute (design.ros2.org, "Topic and Service names").
+/// Whether `name` is a relative or absolute topic name (design.ros2.org, "Topic and Service names").
 pub(super) fn is_topic(name: &str) -> bool {
     let relative = name.strip_prefix('/').unwrap_or(name);
     let is_token = |token: &str| {

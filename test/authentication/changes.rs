@@ -1,17 +1,16 @@
-//! Whoever has a copy of a signed mail and changes it gets no order that its sender did not give.
+//! Somebody who copies a signed mail and changes it cannot make it give an order that its sender did not give.
 
 use std::sync::LazyLock;
 
-use posthorn::{
-    authenticator::{core::decide, dns::Dns},
-    chatbot::intent::{self, Request},
-    mail::{AuthResult::Pass, Registration, Role, parse},
-};
+use authenticator::{core::decide, dns::Dns};
+use chatbot::intent::{self, Request};
+use mail::{AuthResult::Pass, Registration, Role, parse};
 use proptest::prelude::*;
 
 use super::scene::{Scene, signed_over};
 
-/// One domain for all, and what it signed: keys and signatures take most of the time.
+/// The domain and the mails that it signed, made once for all tests: generating keys and signatures takes most of the
+/// time.
 struct Mails {
     scene: Scene,
     dns: Dns,
@@ -25,10 +24,10 @@ static MAILS: LazyLock<Mails> = LazyLock::new(|| {
     Mails { dns: scene.dns(), scene, orders, no_orders }
 });
 
-/// An order that would be carried out: what, from whom, under which identity.
+/// An order that would be carried out: the request, the sender, the Message-ID and the date.
 type Given = (Request, String, String, Option<std::time::SystemTime>);
 
-/// What chatbot would carry out of these bytes from an operator.
+/// The order that chatbot would carry out if these bytes came from an operator.
 fn given(mail: &[u8]) -> Option<Given> {
     let content = parse(mail);
     let request = intent::read(&content).ok().filter(Request::is_order)?;
@@ -41,7 +40,7 @@ fn given(mail: &[u8]) -> Option<Given> {
 
 const HEAD: &str = "From: Alice <alice@example.org>\r\nTo: fleet@example.net\r\nSubject: SUBJECT\r\n\
     Date: Mon, 6 Jan 2025 08:00:00 +0100\r\nMessage-ID: <1@example.org>\r\n";
-/// Fields that a signer covers who knows nothing of MIME, and one who does.
+/// Fields covered by a signer that knows nothing of MIME (`FEW`) and by one that does (`MANY`).
 const FEW: [&str; 5] = ["From", "To", "Subject", "Date", "Message-ID"];
 const MANY: [&str; 10] = [
     "From",
@@ -63,7 +62,7 @@ fn signed(scene: &Scene, fields: &[&str], subject: &str, rest: &str) -> Vec<u8> 
     signed_over(&scene.domain, &mail, fields)
 }
 
-/// Mails that order.
+/// Mails that give an order.
 fn orders(scene: &Scene) -> Vec<Vec<u8>> {
     vec![
         signed(scene, &FEW, "Emergency", "\nstop truck_1\n"),
@@ -79,7 +78,7 @@ fn orders(scene: &Scene) -> Vec<Vec<u8>> {
     ]
 }
 
-/// Mails that hold an order for whoever reads them in another way than their sender wrote them.
+/// Mails that give an order only when read differently from how their sender wrote them.
 fn no_orders(scene: &Scene) -> Vec<Vec<u8>> {
     let mixed = "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\nstop truck_1\n--b\n\
         Content-Type: image/jpeg\n\nx\n--b\n\nnot before it is unloaded\n--b--\n";
@@ -110,12 +109,12 @@ fn no_orders(scene: &Scene) -> Vec<Vec<u8>> {
                 signed(scene, fields, "Emergency", &source),
             ]
         })
-        // A field that is taken away is missed only if it was signed: 0034 says what that leaves.
+        // Removing a field is noticed only if that field was signed; decision 0034 says what this leaves open.
         .chain([signed(scene, &MANY, "Emergency", file)])
         .collect()
 }
 
-/// Header fields that are put in, or in the place of one that is there.
+/// Header fields to insert, or to put in place of an existing one.
 fn fields() -> Vec<String> {
     let types = [
         "text/plain",
@@ -180,7 +179,7 @@ fn fields() -> Vec<String> {
     fields
 }
 
-/// The lines of the header section, folded ones with their field, and the body with the empty line before it.
+/// The fields of the header section, each with its folded lines, and the body with the empty line before it.
 fn split(mail: &[u8]) -> (Vec<String>, String) {
     let text = String::from_utf8(mail.to_vec()).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -194,7 +193,7 @@ fn split(mail: &[u8]) -> (Vec<String>, String) {
     (lines, format!("\r\n\r\n{body}"))
 }
 
-/// Every mail that differs in one header field: one more at the top or the bottom, one less, or another in its place.
+/// Every mail that differs in one header field: one added at the top or the bottom, one removed, or one replaced.
 fn changed(mail: &[u8], fields: &[String]) -> Vec<Vec<u8>> {
     let (lines, body) = split(mail);
     let join = |lines: &[String]| (lines.join("\r\n") + &body).into_bytes();
@@ -235,13 +234,13 @@ fn a_signed_order_with_any_header_field_changed_is_the_same_order_or_none() {
             *if is.is_some() { &mut same } else { &mut none } += 1;
         }
     }
-    // Both happen: a field that means nothing changes nothing.
+    // Both outcomes occur: a field without meaning changes nothing.
     assert!(same > 100 && none > 100, "{same} the same, {none} none");
 }
 
 #[test]
 fn a_signed_mail_that_orders_nothing_orders_nothing_with_any_header_field_changed() {
-    // Those that can change what is read; all others are in the test above.
+    // Only fields that can change what is read; the test above covers the rest.
     let mut fields = fields();
     fields.retain(|field| {
         ["content-", "mime-", "subject", "no field"].iter().any(|name| field.to_lowercase().starts_with(name))
@@ -256,7 +255,7 @@ fn a_signed_mail_that_orders_nothing_orders_nothing_with_any_header_field_change
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// The same with up to four changes at once, and with bytes of the body changed as well.
+    /// The same with up to four changes at once, and sometimes an inserted byte.
     #[test]
     fn many_changes_at_once_make_no_other_order(
         which in any::<prop::sample::Index>(),

@@ -1,11 +1,9 @@
-//! Which DNS is asked: servers, or a zone file and nobody.
+//! Which DNS is asked: the configured servers, or only a zone file.
 
 use std::{fs, net::UdpSocket, time::Duration};
 
-use posthorn::{
-    authenticator::{dns::Dns, silence::Waits, zone::Zone},
-    mail::AuthResult::TempError,
-};
+use authenticator::{dns::Dns, silence::Waits, zone::Zone};
+use mail::AuthResult::TempError;
 
 use super::scene::{MAIL, STRANGER, Scene, assert_results};
 
@@ -21,7 +19,7 @@ fn a_dns_that_does_not_answer_is_a_temporary_error() {
     let checked = scene.check_with(&dns, scene.domain.sign(MAIL));
     assert_results(&checked, TempError, TempError, TempError);
     assert!(checked.reason.contains("did not answer"), "{}", checked.reason);
-    // It was asked, so the next test sees packets if there are any.
+    // The server was asked, so the next test would see packets if there were any.
     silent.set_nonblocking(true).unwrap();
     assert!(silent.recv(&mut [0; 512]).is_ok());
 }

@@ -1,24 +1,22 @@
-//! Domains whose DNS does not answer, and a registered sender behind them.
+//! Domains whose DNS does not answer, and how long they delay a registered sender.
 
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use posthorn::{
-    authenticator::{
-        core::Checked,
-        desk::{Desk, Work},
-        dns::Dns,
-        silence::Waits,
-        verify::{Policy, verify},
-    },
-    fair_queue::author_domain,
-    mail::{AcceptedMail, AuthResult::*, Envelope, MailId, Source},
+use authenticator::{
+    core::Checked,
+    desk::{Desk, Work},
+    dns::Dns,
+    silence::Waits,
+    verify::{Policy, verify},
 };
+use fair_queue::author_domain;
+use mail::{AcceptedMail, AuthResult::*, Envelope, MailId, Source};
+use testbed::{dns::NameServer, sign::SignedDomain};
 
 use super::scene::{MAIL, SENDING_HOST, Scene, assert_results};
-use crate::testbed::{dns::NameServer, sign::SignedDomain};
 
 fn waits(timeout_ms: u64, silence_s: u64) -> Waits {
     Waits { timeout: Duration::from_millis(timeout_ms), silence: Duration::from_secs(silence_s) }
@@ -35,7 +33,7 @@ fn mail(data: Vec<u8>) -> AcceptedMail {
     AcceptedMail { id: MailId::of(&data), received_at: UNIX_EPOCH, envelope, data }
 }
 
-/// Verifies, and notes when a mail of the registered sender was proven.
+/// Verifies mails and records when each mail of the registered sender was proven.
 struct Bench {
     dns: Dns,
     policy: Policy,
@@ -61,11 +59,11 @@ impl Work for Bench {
     }
 }
 
-/// Mails of the sender in each run.
+/// Mails that the sender sends in each run.
 const QUESTIONS: usize = 8;
 
-/// How long mails of a sender take, at the median, while `flood` mails of `domains` whose DNS does not answer come in
-/// before and between them. The sender was authenticated once before.
+/// Median delay of the sender's mails while about `flood` mails from `domains` domains whose DNS does not answer arrive
+/// between them. The sender was authenticated once before.
 fn delay(flood: usize, domains: usize) -> Duration {
     let scene = Scene::new();
     let server = NameServer::start(&scene.zone, &["silent.test"]);
@@ -96,14 +94,14 @@ fn delay(flood: usize, domains: usize) -> Duration {
                 desk.take(stranger(number * flood / QUESTIONS + part));
             }
         }
-        // The first made the sender known.
+        // The first mail only made the sender known.
         delays.remove(0);
         delays.sort();
         delays[QUESTIONS / 2]
     })
 }
 
-/// Other tests beside this one make it slower and never faster, so that one run of these shows the bound.
+/// Tests running in parallel can make this slower, never faster, so one run within the bound is enough.
 const RUNS: usize = 5;
 
 #[test]
@@ -133,13 +131,13 @@ fn a_silent_domain_is_waited_for_once_and_asked_again_later() {
     assert_results(&scene.check_with(&dns, &signed), TempError, TempError, TempError);
     assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
     assert_eq!(server.unanswered(), asked, "nothing was asked");
-    // Without a memory for silence, what comes back is heard at once.
+    // Without a memory for silence, a server that comes back is used at once.
     server.answer_all();
     let dns = Dns::servers(&[server.address], waits(2000, 0)).unwrap();
     assert_results(&scene.check_with(&dns, &signed), Fail, Pass, Pass);
 }
 
-/// Whoever forges a mail chooses whose DNS the other domains in it ask.
+/// Whoever forges a mail chooses which other domains in it have their DNS asked.
 #[test]
 fn a_silent_domain_in_a_forged_mail_makes_it_no_mail_that_might_be_true() {
     let mut scene = Scene::new();

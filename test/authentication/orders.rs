@@ -1,16 +1,16 @@
-//! What an order needs of a signature: everything that decides what is read, and who wrote it when.
+//! What a signature must cover for an order: everything that decides what is read, who wrote it and when.
 
-use std::{fs, path::Path};
+use std::fs;
 
-use posthorn::mail::AuthResult::*;
+use mail::AuthResult::*;
+use testbed::sign::SignedDomain;
 
 use super::scene::{MAIL, SENDING_HOST, Scene, assert_results, signed_over};
-use crate::testbed::sign::SignedDomain;
 
-/// What an order is signed over in these tests.
+/// Fields that an order's signature covers in these tests.
 const FIELDS: [&str; 5] = ["From", "To", "Subject", "Date", "Message-ID"];
 
-/// [`MAIL`] with further fields before its body.
+/// [`MAIL`] with further header fields before its body.
 fn with(fields: &str) -> String {
     MAIL.replace("\r\n\r\n", &format!("\r\n{fields}\r\n\r\n"))
 }
@@ -24,7 +24,7 @@ fn an_order_needs_its_identity_signed_and_a_question_does_not() {
     assert_results(&checked, Fail, Pass, Pass);
     assert!(!checked.order_covered);
     assert_eq!(checked.order_gap, "its DKIM signature does not cover Message-ID");
-    // Whoever has a copy could give it one, and so make a new order of it each time.
+    // Anyone with a copy could add the missing field, and so make a new order of it each time.
     let anonymous = MAIL.replace("Message-ID: <1@example.org>\r\n", "");
     for mail in [anonymous.clone(), MAIL.replace("Date: Mon, 6 Jan 2025 08:00:00 +0100\r\n", "")] {
         let checked = scene.check(signed_over(&scene.domain, &mail, &FIELDS));
@@ -68,7 +68,7 @@ fn what_decides_how_the_body_is_read_is_signed_or_says_nothing() {
         let checked = scene.check(signed_over(&scene.domain, &with(field), &fields));
         assert!(checked.order_covered, "{field}: {}", checked.order_gap);
     }
-    // Two of one kind: the signed one is not the one that is read.
+    // Two fields of one kind: the signed one is not the one that is read.
     let checked = scene.check(signed_over(
         &scene.domain,
         &with("Content-Disposition: attachment\r\nContent-Disposition: inline"),
@@ -88,21 +88,21 @@ fn an_order_needs_a_signature_of_its_own_domain() {
     let checked = scene.check(mallory.sign(MAIL));
     assert_eq!(checked.dmarc, Pass);
     assert_eq!(checked.order_gap, "its DKIM signature is of another domain");
-    // Ours covers less than an order needs, and the other one is not ours.
+    // The signature of the sender's domain covers too little for an order, and the other is by another domain.
     let ours = signed_over(&scene.domain, MAIL, &["From", "Subject", "Date"]);
     let checked = scene.check(mallory.sign(&String::from_utf8(ours).unwrap()));
     assert_eq!(checked.order_gap, "its DKIM signature does not cover Message-ID");
     assert!(!checked.order_covered);
-    // One of two of ours suffices.
+    // Of two signatures by the sender's domain, it is enough that one covers what an order needs.
     let ours = signed_over(&scene.domain, MAIL, &["From", "Subject", "Date"]);
     let checked = scene.check(scene.domain.sign(&String::from_utf8(ours).unwrap()));
     assert!(checked.order_covered, "{}", checked.order_gap);
 }
 
-/// Recorded: OpenDKIM signs Date, Subject, From and To of these mails, not Message-ID.
+/// A recorded mail: OpenDKIM signs its Date, Subject, From and To, but not its Message-ID.
 #[test]
 fn opendkim_with_debians_defaults_proves_a_question_and_no_order() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("test/data/authentication");
+    let folder = testbed::project("test/data/authentication");
     let mut scene = Scene::new();
     scene.zone = fs::read_to_string(folder.join("opendkim-debian.zone")).unwrap();
     scene.mail_from = "dana@depot.example".into();

@@ -1,12 +1,12 @@
-//! What holds for any mail.
+//! Properties that hold for every mail.
 
-use posthorn::mail::{AuthResult::Pass, parse};
+use mail::{AuthResult::Pass, parse};
 use proptest::prelude::*;
 
 use super::scene::{MAIL, Scene};
 
 proptest! {
-    /// Whoever changes a proven mail gets one that is not proven, or that says the same.
+    /// A proven mail that is changed is either no longer proven or still says the same.
     #[test]
     fn a_change_is_seen_or_changes_nothing(at in any::<prop::sample::Index>(), insert in any::<bool>(), what in change()) {
         let scene = Scene::new();

@@ -1,25 +1,21 @@
-//! A mail, who sends it, and what its domain publishes.
+//! The fixture for authentication tests: a mail, its sender, and what its domain publishes.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
     time::SystemTime,
 };
 
-use posthorn::{
-    authenticator::{
-        core::{Checked, decide, needs_registry},
-        dns::Dns,
-        verify::{Policy, verify},
-        zone::Zone,
-    },
-    mail::{
-        AuthResult,
-        AuthResult::{Pass, TempError},
-        Envelope, Registration, Role, Source,
-    },
+use authenticator::{
+    core::{Checked, decide, needs_registry},
+    dns::Dns,
+    verify::{Policy, verify},
+    zone::Zone,
 };
-
-use crate::testbed::sign::{self, SignedDomain};
+use mail::{
+    AuthResult::{self, Pass, TempError},
+    Envelope, Registration, Role, Source,
+};
+use testbed::sign::{self, SignedDomain};
 
 pub const MAIL: &str = "From: Alice <alice@example.org>\r\n\
     To: fleet@example.net\r\n\
@@ -28,12 +24,12 @@ pub const MAIL: &str = "From: Alice <alice@example.org>\r\n\
     Message-ID: <1@example.org>\r\n\
     \r\n\
     Where is it, and how much charge has it?\r\n";
-/// A client that example.org's SPF record does not name.
+/// A client that example.org's SPF record does not list.
 pub const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-/// A client that it names.
+/// A client that example.org's SPF record lists.
 pub const SENDING_HOST: IpAddr = IpAddr::V4(sign::SENDING_HOST);
 
-/// A fleet's correspondent whose DNS is a zone file.
+/// A correspondent of a fleet whose DNS is a zone file.
 pub struct Scene {
     pub domain: SignedDomain,
     pub zone: String,
@@ -90,7 +86,7 @@ impl Scene {
     }
 }
 
-/// The mail with a signature over these fields.
+/// The mail with a signature that covers `fields`.
 pub fn signed_over(domain: &SignedDomain, mail: &str, fields: &[&str]) -> Vec<u8> {
     domain.sign_with(mail, |mut signer| {
         signer.template.h = fields.iter().map(|field| (*field).to_owned()).collect();

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, fs, path::PathBuf};
 
-use super::testbed::project;
+use testbed::project;
 
 const WIDTH: f64 = 880.0;
 const HEIGHT: f64 = 420.0;
@@ -11,14 +11,14 @@ const TOP: f64 = 60.0;
 const BOTTOM: f64 = 370.0;
 const RIGHT: f64 = 700.0;
 const COLOURS: [&str; 5] = ["#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df"];
-/// Heights of a column of text.
+/// Characters for the eight heights of a column.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const COLUMNS: usize = 72;
 
 /// A figure over time.
 pub struct Curve {
     pub name: String,
-    /// Minutes since the start, figure.
+    /// Pairs of minutes since the start and the figure.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -27,13 +27,13 @@ impl Curve {
         self.points.iter().map(|point| point.1).fold(0.0, f64::max)
     }
 
-    /// The figure at this part of the time.
+    /// The figure at this fraction of the points.
     fn at(&self, part: f64) -> f64 {
         let last = self.points.len() - 1;
         self.points[(last as f64 * part).round() as usize].1
     }
 
-    /// Change a minute over the second half, by least squares.
+    /// Change per minute over the second half, by least squares.
     fn slope(&self) -> f64 {
         let half = &self.points[self.points.len() / 2..];
         let count = half.len() as f64;
@@ -44,7 +44,7 @@ impl Curve {
         if variance > 0.0 { covariance / variance } else { 0.0 }
     }
 
-    /// One line, from zero to the most.
+    /// The curve as one line of text, scaled from zero to its maximum.
     pub fn plot(&self) -> String {
         let columns = (0..COLUMNS).map(|column| {
             let part = self.at(column as f64 / (COLUMNS - 1) as f64) / self.most().max(f64::MIN_POSITIVE);
@@ -54,7 +54,7 @@ impl Curve {
     }
 }
 
-/// Each curve at its start, middle and end, its most, and its change.
+/// Each curve's value at its start, middle and end, its maximum, and its slope.
 pub fn table(curves: &[Curve]) -> String {
     let mut out = format!(
         "{:<16}{:>8}{:>8}{:>8}{:>8}{:>26}\n",
@@ -69,7 +69,7 @@ pub fn table(curves: &[Curve]) -> String {
     out
 }
 
-/// Writes the chart and gives its place.
+/// Writes the chart and returns its path.
 pub fn publish(name: &str, title: &str, curves: &[Curve]) -> PathBuf {
     let longest =
         curves.iter().filter_map(|curve| curve.points.last()).map(|point| point.0).fold(0.0, f64::max);

@@ -1,4 +1,4 @@
-//! What the evidence of many mails costs: memory, disk, look-ups, start. `EVIDENCE=10000000` says how many.
+//! Measures what the evidence of many mails costs: memory, disk, look-ups, start. `EVIDENCE=10000000` sets how many.
 
 #![allow(missing_docs, clippy::indexing_slicing, clippy::unwrap_used)]
 
@@ -9,12 +9,10 @@ use std::{
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use posthorn::{
-    authenticator::evidence::{Finding, log::EvidenceLog},
-    mail::MailId,
-};
+use evidence::{Finding, log::EvidenceLog};
+use mail::MailId;
 
-/// Findings that share a sync, as in the node under load.
+/// Findings per sync, as in the node under load.
 const BATCH: u64 = 1024;
 const LOOKUPS: u64 = 100_000;
 
@@ -27,7 +25,7 @@ fn finding(number: u64) -> Finding {
     }
 }
 
-/// Memory of this process that is its own, MB; the kernel's cache of files is not.
+/// Resident memory of this process (VmRSS) [MB]. It does not include the kernel's cache of the files it reads.
 fn memory() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -38,7 +36,7 @@ fn megabytes(path: &Path) -> f64 {
     fs::metadata(path).map_or(0.0, |file| file.len() as f64 / 1e6)
 }
 
-/// Half and 99 % of the look-ups take no longer than this, us.
+/// Median and 99th percentile of the look-up time [us].
 fn lookups(log: &EvidenceLog, numbers: impl Iterator<Item = u64>, known: bool) -> (f64, f64) {
     let mut times: Vec<_> = numbers
         .map(|number| {
@@ -75,7 +73,7 @@ fn main() {
         file("evidence.log"),
         file("evidence.index")
     ));
-    // Spread over all without a pattern that the cache could follow.
+    // Spread over all mails, without a pattern that a cache could follow.
     let spread = |at: u64| (at * 7_368_787) % count;
     let (half, most) = lookups(&log, (0..LOOKUPS).map(spread), true);
     say(format!("look-up of a known mail: {half:.1} us, 99 % below {most:.1} us"));

@@ -1,5 +1,5 @@
-//! The load on one side and the check of its answers: questions handed in by SMTP on a schedule or in a closed loop, the
-//! answers awaited at the sink. Bounded in count and time.
+//! Generates load and checks the answers: submits questions by SMTP, on a schedule or in a closed loop, and waits for
+//! the answers at the sink. Count and time are bounded.
 
 use std::{
     collections::HashMap,
@@ -12,38 +12,38 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::testbed::{
+use testbed::{
     PATIENCE,
     posthorn::POSTHORN,
     sign::SignedDomain,
     smtp::{Client, Delivered, Sink},
 };
 
-/// Connections of an open loop: far more than are busy at once, so that a slow 250 does not delay the schedule.
+/// Connections of an open loop: far more than are ever busy at once, so that a slow 250 does not delay the schedule.
 const OPEN_CONNECTIONS: usize = 16;
-/// How long after the last answer one too many is waited for.
+/// How long to wait, after the last answer, for one too many.
 const QUIET: Duration = Duration::from_secs(1);
-/// Vehicles of the fleet that are asked for.
+/// Vehicles that the questions are about.
 const VEHICLES: [&str; 3] = ["truck_1", "truck_2", "truck_3"];
 
-/// How mails are handed in.
+/// How mails are submitted.
 #[derive(Clone, Copy)]
 pub enum Load {
-    /// Each at its time, so many a second, whatever became of those before.
+    /// Each mail at its scheduled time, `rate` per second, no matter what became of earlier ones.
     Open { rate: u32 },
-    /// On each connection the next when the one before is answered; none after so long.
+    /// Each connection sends the next mail once the previous one is answered; after `limit` it sends no more.
     Closed { connections: usize, limit: Duration },
 }
 
-/// One load.
+/// One benchmark case.
 pub struct Case {
     pub name: &'static str,
     pub load: Load,
-    /// At most.
+    /// Maximum number of mails.
     pub mails: usize,
 }
 
-/// A signed question.
+/// A signed question and what its answer must match.
 pub struct Question {
     pub data: Vec<u8>,
     message_id: String,
@@ -51,7 +51,7 @@ pub struct Question {
     vehicle: &'static str,
 }
 
-/// Questions of all `senders` in turn, after all vehicles in turn; `tag` makes their Message-IDs unique.
+/// Questions that cycle through the senders and the vehicles; `tag` makes their Message-IDs unique.
 pub fn questions(count: usize, tag: &str, senders: &[&'static str], domain: &SignedDomain) -> Vec<Question> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let now = i64::try_from(now.as_secs()).expect("seconds");
@@ -68,10 +68,10 @@ pub fn questions(count: usize, tag: &str, senders: &[&'static str], domain: &Sig
     (0..count).map(question).collect()
 }
 
-/// Times of one mail.
+/// The timestamps of one mail.
 #[derive(Clone, Copy, Debug)]
 struct Times {
-    /// When it was due to be handed in.
+    /// When it was due to be sent.
     due: Instant,
     /// When its 250 was read.
     accepted: Instant,
@@ -79,16 +79,17 @@ struct Times {
     answered: Instant,
 }
 
-/// Times of the mails of one case, each answered once.
+/// The timestamps of one case's mails, each answered once.
 pub struct Measured(Vec<Times>);
 
 impl Measured {
-    /// How many there are: the first so many of the questions.
+    /// Number of mails sent: the first this many of the questions.
     pub fn mails(&self) -> usize {
         self.0.len()
     }
 
-    /// Answers a second while mails were handed in: a mail that hangs after the last shows in the latency, not here.
+    /// Answers per second while mails were being sent. A mail that is stuck after the last one shows in the latency,
+    /// not here.
     pub fn rate(&self) -> f64 {
         let first = self.0.iter().map(|times| times.due).min().expect("mails");
         let last = self.0.iter().map(|times| times.accepted).max().expect("mails");
@@ -96,12 +97,13 @@ impl Measured {
         answered as f64 / (last - first).as_secs_f64()
     }
 
-    /// From the 250 to the answer, ms, ascending; 0 where the answer was read before the 250.
+    /// Times from the 250 to the answer [ms], ascending; 0 if the answer was read before the 250.
     pub fn latencies(&self) -> Vec<f64> {
         self.sorted(|times| times.answered.saturating_duration_since(times.accepted))
     }
 
-    /// From when the mail was due to the answer, ms, ascending: with the wait for the 250, and for a sender that was late.
+    /// Times from when a mail was due to its answer [ms], ascending. Includes the wait for the 250 and for a late
+    /// sender.
     pub fn since_due(&self) -> Vec<f64> {
         self.sorted(|times| times.answered.saturating_duration_since(times.due))
     }
@@ -113,7 +115,8 @@ impl Measured {
     }
 }
 
-/// Hands in `questions` at `smtp`, the first ones only if a closed loop reaches its limit, and checks the answers at `sink`.
+/// Sends `questions` to `smtp` and checks the answers at `sink`. A closed loop that reaches its limit sends only the
+/// first ones.
 pub fn run(load: Load, questions: &[Question], smtp: SocketAddr, sink: &Sink) -> Measured {
     let connections = match load {
         Load::Open { .. } => OPEN_CONNECTIONS,
@@ -176,7 +179,7 @@ pub fn run(load: Load, questions: &[Question], smtp: SocketAddr, sink: &Sink) ->
     Measured(times.collect())
 }
 
-/// Takes answers until all that was sent is answered and nothing comes any more.
+/// Collects answers until everything sent is answered and nothing more arrives.
 fn collect(
     questions: &[Question],
     answers: &[Sender<()>],
@@ -198,7 +201,7 @@ fn collect(
                 collected[n] = Some(answer.at);
                 count += 1;
                 last = Instant::now();
-                // A sender of an open loop does not wait.
+                // Nobody waits for this in an open loop.
                 let _ = answers[n].send(());
             }
             None if complete => return collected,
@@ -207,7 +210,7 @@ fn collect(
     }
 }
 
-/// The question that `answer` answers, rightly.
+/// Checks an answer and returns the index of its question.
 fn check(answer: &Delivered, questions: &[Question], by_id: &HashMap<&str, usize>) -> usize {
     let n = answer.header("In-Reply-To").and_then(|id| by_id.get(id.trim()));
     let n = *n.unwrap_or_else(|| panic!("an answer to none of these questions: {answer:?}"));

@@ -1,7 +1,7 @@
-//! `make bench-path`: mails a second and latency over the whole graph, beside a plain Python pipeline
-//! (`test/bench/peer.py`). Fails when a mail is lost, answered twice or answered wrongly, by either side.
+//! `make bench-path`: throughput and latency of mails over the whole graph, compared with a plain Python pipeline
+//! (`test/bench/peer.py`). Fails if either side loses a mail, answers it twice or answers it wrongly.
 //!
-//! Each side runs alone, all cases in a row, and the sides take turns, so that what else the machine does falls on both.
+//! Each side runs alone, all cases in a row, and the sides take turns, so that other load on the machine affects both.
 
 #![allow(
     missing_docs,
@@ -14,8 +14,6 @@
 
 mod load;
 mod sides;
-#[path = "../testbed/mod.rs"]
-mod testbed;
 
 use std::time::Duration;
 
@@ -23,20 +21,20 @@ use load::{Case, Load, Measured};
 use sides::{Peer, SENDERS, Whole};
 use testbed::report::{Promise, Report, Row, percentile};
 
-/// Turns of each side.
+/// Number of turns that each side takes.
 const ROUNDS: usize = 3;
-/// Mails before the first case of a turn, not measured: connections, caches, first batches.
+/// Mails sent before a turn's first case and not measured: they fill connections, caches and first batches.
 const WARM_UP: Case = Case { name: "warm-up", load: closed(4), mails: 100 };
 const CASES: [Case; 3] = [
     Case { name: "10 mails/s", load: Load::Open { rate: 10 }, mails: 100 },
     Case { name: "100 mails/s", load: Load::Open { rate: 100 }, mails: 1000 },
-    // As many as mail_bridge has in flight by default.
+    // As many as one From domain from one peer may have in flight by default: a quarter of mail_bridge's window.
     Case { name: "32 connections", load: closed(32), mails: 3000 },
 ];
 const fn closed(connections: usize) -> Load {
     Load::Closed { connections, limit: Duration::from_secs(10) }
 }
-/// Design: "p99 under 150 ms from 250 to answer", ms.
+/// The design's promise "p99 under 150 ms from 250 to answer" [ms].
 const PROMISED_P99: f64 = 150.0;
 
 fn main() {
@@ -86,7 +84,7 @@ fn main() {
     assert!(failures.is_empty(), "the figures stand, but a node did not end well: {failures:#?}");
 }
 
-/// All cases of one side, its answers checked.
+/// Runs all cases of one side and checks its answers.
 fn turn(tag: &str, results: &mut [Vec<Measured>; 3], mut run: impl FnMut(&str, &Case) -> Measured) {
     run(&format!("{tag}-w"), &WARM_UP);
     for (n, case) in CASES.iter().enumerate() {
@@ -105,7 +103,7 @@ fn turn(tag: &str, results: &mut [Vec<Measured>; 3], mut run: impl FnMut(&str, &
     }
 }
 
-/// A percentile over the mails of all turns, ms.
+/// A percentile over the mails of all turns [ms].
 fn latency(turns: &[Measured], percent: f64, of: impl Fn(&Measured) -> Vec<f64>) -> f64 {
     let mut all: Vec<_> = turns.iter().flat_map(of).collect();
     all.sort_by(f64::total_cmp);

@@ -1,4 +1,5 @@
-//! What is compared: the whole posthorn, and the peer. Each listens for SMTP and answers to a sink of its own.
+//! The two sides of the comparison: the whole posthorn, and the peer. Each listens for SMTP and answers to its own
+//! sink.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,27 +9,23 @@ use std::{
     time::Duration,
 };
 
-use posthorn::{
-    mail::{MailId, Role},
-    ros::topics,
-};
+use mail::{MailId, Role};
+use ros::topics;
 use serde_json::json;
 use tempfile::TempDir;
-
-use super::{
-    load::{Case, Measured, Question, questions, run},
-    testbed::{
-        domain::Domain,
-        node::Node,
-        posthorn::{Posthorn, SENDER_DOMAIN},
-        project,
-        sign::SignedDomain,
-        smtp::Sink,
-        wait_for,
-    },
+use testbed::{
+    domain::Domain,
+    node::Node,
+    posthorn::{Posthorn, SENDER_DOMAIN},
+    project,
+    sign::SignedDomain,
+    smtp::Sink,
+    wait_for,
 };
 
-/// Registered senders, all of [`SENDER_DOMAIN`].
+use super::load::{Case, Measured, Question, questions, run};
+
+/// Registered senders, all in [`SENDER_DOMAIN`].
 pub const SENDERS: [&str; 4] =
     ["dana@dispatch.example", "eli@dispatch.example", "finn@dispatch.example", "gus@dispatch.example"];
 
@@ -40,14 +37,14 @@ pub const PEER_HAS: &str = "on:  1 process (aiosmtpd, dkimpy, aiosmtplib); DKIM;
 pub const BOTH_HAVE: &str =
     "127.0.0.1; mails signed with Ed25519; senders and sink in the benchmark's process on the same cores";
 
-/// Mails of a case whose receipts are asked for.
+/// How many of a case's last mails are checked for a receipt.
 const ASKED_FOR: usize = 4;
 
 /// The five nodes.
 pub struct Whole(Posthorn);
 
 impl Whole {
-    /// A fresh one.
+    /// Starts fresh nodes with registered senders.
     pub fn start(senders: &[&str]) -> Self {
         let mut posthorn = Posthorn::start(&[], &[]);
         for sender in senders {
@@ -56,8 +53,8 @@ impl Whole {
         Self(posthorn)
     }
 
-    /// Runs one case, and sees that the evidence of its last mails is anchored: anchors are in order, and a call of the
-    /// observer takes too long to ask for each.
+    /// Runs one case and checks that the evidence of its last mails is anchored. Anchors are in order, so that is
+    /// enough, and a call through the observer takes too long to ask for every mail.
     pub fn run(&mut self, tag: &str, case: &Case) -> Measured {
         let questions = questions(case.mails, tag, &SENDERS, &self.0.sender);
         let measured = run(case.load, &questions, self.0.smtp, &self.0.sink);
@@ -68,8 +65,8 @@ impl Whole {
         measured
     }
 
-    /// Says how many mails mail_bridge had to publish again, because a message about them was lost in the graph, and what
-    /// the nodes wrote about the first of them.
+    /// Prints how many mails mail_bridge published again because a message about them was lost in the graph, and what
+    /// the nodes logged about the first of them.
     fn tell_redelivered(&mut self, questions: &[Question]) {
         let ids: HashSet<_> = questions.iter().map(|it| MailId::of(&it.data).to_string()).collect();
         let mut published: HashMap<String, u32> = HashMap::new();
@@ -98,7 +95,7 @@ impl Whole {
         });
     }
 
-    /// Ends the nodes as an operator would, and gives what went wrong with that: the figures stand all the same.
+    /// Ends the nodes as an operator would, and returns what went wrong with that; the figures remain valid.
     pub fn end(mut self) -> Vec<String> {
         let names = ["mail_bridge", "authenticator", "chatbot", "vehicle_router", "fleet_simulator"];
         let mut failures = Vec::new();
@@ -126,7 +123,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A fresh one.
+    /// Starts a fresh one.
     pub fn start(senders: &[&str]) -> Self {
         let (sink, domain) = (Sink::start(), SignedDomain::new(SENDER_DOMAIN, "s1"));
         let directory = tempfile::tempdir().expect("scratch");
@@ -143,13 +140,11 @@ impl Peer {
         Self { process, smtp, sink, domain, _zone: directory }
     }
 
-    /// Runs one case.
     pub fn run(&mut self, tag: &str, case: &Case) -> Measured {
         let questions = questions(case.mails, tag, &SENDERS, &self.domain);
         run(case.load, &questions, self.smtp, &self.sink)
     }
 
-    /// Ends it.
     pub fn end(mut self) {
         let status = self.process.terminate();
         assert!(status.success(), "{status}:\n{}", self.process.log());
@@ -157,7 +152,7 @@ impl Peer {
     }
 }
 
-/// Nothing that nobody waits for was delivered to the very end.
+/// Checks that nothing unexpected was delivered until the end.
 fn see_quiet(sink: &Sink) {
     let unexpected = sink.wait(Duration::ZERO);
     assert!(unexpected.is_none(), "{unexpected:?}");

@@ -1,6 +1,6 @@
-//! `make bench-soak`: 100 signed questions a second for a long time over the whole graph, and the memory of each node
-//! meanwhile. `SOAK_MINUTES=25` says how long, `SOAK_RATE=100` how many. Fails when a mail is lost or answered twice, or a
-//! node's memory does not stay below its bound.
+//! `make bench-soak`: 100 signed questions a second over the whole graph for a long time, recording each node's memory.
+//! `SOAK_MINUTES=25` sets how long, `SOAK_RATE=100` how many. Fails if a mail is lost or answered twice, or a node's
+//! memory reaches its limit.
 
 #![allow(
     missing_docs,
@@ -14,8 +14,6 @@
 mod curve;
 #[allow(dead_code, reason = "the closed loop and the latencies are for bench-path")]
 mod load;
-#[path = "../testbed/mod.rs"]
-mod testbed;
 
 use std::{
     fs,
@@ -28,11 +26,11 @@ use curve::Curve;
 use load::{Load, questions, run};
 use testbed::posthorn::{Posthorn, SENDER};
 
-/// Mails handed in between two looks at what became of them.
+/// Seconds of load between two checks of the answers.
 const LOAD_SECONDS: u32 = 30;
-/// Points of a curve, at most.
+/// Approximate maximum of points on a curve.
 const POINTS: u32 = 600;
-/// No node may need more, MB.
+/// Memory that every node must stay below [MB].
 const BOUND: f64 = 300.0;
 const NAMES: [&str; 5] = ["mail_bridge", "authenticator", "chatbot", "vehicle_router", "fleet_simulator"];
 
@@ -40,7 +38,7 @@ fn setting(name: &str, default: f64) -> f64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name}: {value}")))
 }
 
-/// Memory of a process that is in RAM, MB.
+/// Resident memory of a process (VmRSS) [MB].
 fn memory(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a node has ended");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
@@ -50,7 +48,7 @@ fn memory(pid: u32) -> f64 {
 fn main() {
     let duration = Duration::from_secs_f64(setting("SOAK_MINUTES", 25.0) * 60.0);
     let rate = setting("SOAK_RATE", 100.0) as u32;
-    // As configured by default: the embedded chain keeps a block a batch in memory.
+    // The default batch age, because the embedded chain keeps one block per batch in memory.
     let mut posthorn = Posthorn::start(&[], &[("batch_max_age_s", "10.0")]);
     let pids = posthorn.nodes().map(|node| node.pid());
     let mut curves = NAMES.map(|name| Curve { name: name.to_owned(), points: Vec::new() });

@@ -1,9 +1,10 @@
-//! `--help` of each executable, as it was seen last by whoever committed it.
+//! Compares each executable's `--help` with the committed golden text.
 
 use std::process::Command;
 
+use testbed::executable;
+
 use super::{NODES, is_current, list};
-use crate::testbed::executable;
 
 #[test]
 fn help_of_each_node_is_as_committed() {

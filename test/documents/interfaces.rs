@@ -1,4 +1,4 @@
-//! `docs/interfaces.md`, made of the topic constants, the QoS profiles, and the `.msg` and `.srv` files.
+//! Generates `docs/interfaces.md` from the topic constants, the QoS profiles and the `.msg` and `.srv` files.
 
 use std::{
     io::Write,
@@ -6,26 +6,21 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use posthorn::{
-    authenticator::{
-        evidence::{Evidence, Finding},
-        merkle::Tree,
-    },
-    mail::MailId,
-    ros::{
-        qos::Qos,
-        topics::{SERVICES, TOPICS},
-    },
+use evidence::{Evidence, Finding, merkle::Tree};
+use mail::MailId;
+use ros::{
+    qos::Qos,
+    topics::{SERVICES, TOPICS},
 };
 use serde_json::json;
 
 use super::{NODES, code, is_current, list, read, table};
 
-/// What is not made of anything else.
+/// The section on receipts: the only hand-written part.
 const RECEIPT: &str = include_str!("receipt.md");
-/// Stands in [`RECEIPT`] for the leaf's layout, which is in the documentation of `Evidence::encode`.
+/// Placeholder in [`RECEIPT`] for the leaf's layout, which comes from the doc comment of `Evidence::encode`.
 const LAYOUT: &str = "<!-- layout -->\n";
-/// Stands in [`RECEIPT`] for the event, which is in the contract.
+/// Placeholder in [`RECEIPT`] for the event, which comes from the contract.
 const EVENT: &str = "<!-- event -->\n";
 
 #[test]
@@ -36,7 +31,7 @@ fn interfaces_are_current() {
 fn interfaces() -> String {
     let mut text = String::from(
         "<!-- Made by `make docs` of src/ros/topics.rs, src/ros/qos.rs, msg/ and srv/. -->\n\n# Interfaces\n\n\
-         Names are relative to the namespace that launch gives, services begin with the name of the node that serves them, also a\n         changed one, and\n\
+         Names are relative to the namespace that launch gives, services begin with the name of the node that serves them, also a changed one, and\n\
          `/diagnostics` (`diagnostic_msgs/msg/DiagnosticArray`, every node, at 1 Hz) is absolute as everywhere in ROS.\n\
          A message is specified by the comments in its file.\n\n## Topics\n\n",
     );
@@ -66,15 +61,15 @@ fn interfaces() -> String {
     text + &receipt()
 }
 
-/// Each profile, and what it means for who publishes or subscribes.
+/// Each profile and what it means for publishers and subscribers.
 const PROFILES: [(Qos, &str); 4] = [
-    (Qos::Event, "Something happened. Who was not there did not hear it."),
+    (Qos::Event, "Something happened. Messages published before a subscriber joins are not delivered to it."),
     (Qos::Mail, "Mails with their bytes, of which a reader keeps fewer. One that was missed comes again."),
-    (Qos::State, "Something is so. Who comes later hears the latest message, and only that one."),
+    (Qos::State, "Something holds. A late subscriber gets the latest message, and only that one."),
     (Qos::Sensor, "A stream of readings. An old one is worth less than the next."),
 ];
 
-/// `KeepLast 5` to `keep last 5`.
+/// Turns `KeepLast 5` into `keep last 5`.
 fn spaced(word: &str) -> String {
     let mut text = String::new();
     for c in word.chars() {
@@ -86,7 +81,7 @@ fn spaced(word: &str) -> String {
     text
 }
 
-/// The type's name without its package, leading to its section.
+/// The type's name without its package, as a link to its section.
 fn link(type_name: &str) -> String {
     let name = short(type_name);
     format!("[{name}](#{})", name.to_lowercase())
@@ -96,9 +91,9 @@ pub(super) fn short(type_name: &str) -> &str {
     type_name.rsplit('/').next().expect("a name")
 }
 
-/// The table of topics; `type_cell` makes the cell of a type.
+/// The table of topics; `type_cell` formats the type column.
 pub(super) fn topics(type_cell: impl Fn(&str) -> String) -> String {
-    let row = |topic: posthorn::ros::topics::TopicFacts| {
+    let row = |topic: ros::topics::TopicFacts| {
         vec![
             code(topic.name),
             type_cell(topic.type_name),
@@ -110,18 +105,18 @@ pub(super) fn topics(type_cell: impl Fn(&str) -> String) -> String {
     table(&["topic", "type", "QoS", "from", "to"], TOPICS.map(row))
 }
 
-/// The table of services.
+/// The table of services; `type_cell` formats the type column.
 pub(super) fn services(type_cell: impl Fn(&str) -> String) -> String {
-    let row = |service: posthorn::ros::topics::ServiceFacts| {
+    let row = |service: ros::topics::ServiceFacts| {
         vec![code(service.name), type_cell(service.type_name), service.purpose.to_owned()]
     };
     table(&["service", "type", "what for"], SERVICES.map(row))
 }
 
-/// The section on receipts, with what has its home in the code.
+/// The section on receipts, with the layout and the event filled in from the code.
 fn receipt() -> String {
-    let evidence = read("src/authenticator/evidence.rs");
-    let encode = evidence.split("The canonical encoding").nth(1).expect("the layout's documentation");
+    let evidence = read("src/evidence/lib.rs");
+    let encode = evidence.split("the canonical encoding, ").nth(1).expect("the layout's documentation");
     let rows = encode.lines().filter_map(|line| line.trim().strip_prefix("/// |"));
     let layout: String = rows.map(|row| format!("|{row}\n")).collect();
     let contract = read("contracts/EvidenceLedger.sol");
@@ -152,7 +147,7 @@ fn every_topic_and_service_is_of_a_committed_type_and_of_a_node() {
     }
 }
 
-/// The document's own program against posthorn's proofs: all leaves of batches of many sizes.
+/// Runs the document's own program on receipts of every leaf in batches of 1 to 17, genuine and tampered with.
 #[test]
 fn the_documented_program_verifies_receipts_and_nothing_else() {
     let program =
@@ -174,7 +169,8 @@ fn the_documented_program_verifies_receipts_and_nothing_else() {
     assert!(python.wait().expect("python3").success());
 }
 
-/// The receipts of a batch of `size` leaves, as `LedgerReceipt.msg` in JSON; and the same with a bit or a hash changed.
+/// The receipts of a batch of `size` leaves as JSON in the form of `LedgerReceipt.msg`: each genuine, with a changed
+/// verdict, and with an extra hash in its proof.
 fn receipts_of(size: u8) -> Vec<serde_json::Value> {
     let first = 1000;
     let evidence: Vec<_> = (0..size)

@@ -1,6 +1,7 @@
-//! Documents and other second copies of what has one home: generated here and compared with what is committed.
-//! `make docs` writes them anew.
+//! Generates documents and other second copies of facts, and compares them with the committed files. `make docs`
+//! rewrites them instead.
 
+mod architecture;
 mod help;
 mod interfaces;
 mod one_home;
@@ -11,13 +12,10 @@ mod settings;
 
 use std::{fs, path::PathBuf};
 
-use posthorn::{
-    authenticator, chatbot, fleet_simulator, mail_bridge, ros::runtime::NodeFacts, vehicle_router,
-};
+use ros::runtime::NodeFacts;
+use testbed::project;
 
-use crate::testbed::project;
-
-/// Every node, in the order of the documents.
+/// Every node, in the order used in the documents.
 const NODES: [NodeFacts; 5] = [
     mail_bridge::node::FACTS,
     authenticator::node::FACTS,
@@ -26,12 +24,12 @@ const NODES: [NodeFacts; 5] = [
     fleet_simulator::node::FACTS,
 ];
 
-/// A file of the project, whole.
+/// The content of a file of the project.
 fn read(path: &str) -> String {
     fs::read_to_string(project(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Names of the entries of a folder of the project, sorted.
+/// Sorted names of the entries of a project folder.
 fn list(folder: &str) -> Vec<String> {
     let entries = fs::read_dir(project(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
     let mut names: Vec<_> =
@@ -40,12 +38,12 @@ fn list(folder: &str) -> Vec<String> {
     names
 }
 
-/// Compares a committed file with what was made of its sources; writes it instead if `make docs` asks for it.
+/// Compares a committed file with what its sources generate; with `make docs`, writes the file instead.
 fn is_current(path: &str, made: &str) {
     let file: PathBuf = project(path);
     if std::env::var_os("POSTHORN_REGENERATE").is_some() {
         fs::create_dir_all(file.parent().expect("folder")).expect(path);
-        // Whole or not at all: other tests read it now.
+        // Replace the file in one step, because other tests may be reading it.
         let whole = file.with_extension("new");
         fs::write(&whole, made).expect(path);
         fs::rename(whole, file).expect(path);
@@ -62,7 +60,7 @@ fn is_current(path: &str, made: &str) {
     );
 }
 
-/// A Markdown table; what would end a cell or begin a tag is escaped outside of code.
+/// A Markdown table. Outside of code, characters that would end a cell or start a tag are escaped.
 fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut text = format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
     for row in rows {

@@ -1,4 +1,4 @@
-//! `docs/orders.md`: its program, for vehicles in Python, does what `OrderGate` does.
+//! Checks that the program in `docs/orders.md`, for vehicles in Python, rules as `OrderGate` does.
 
 use std::{
     io::Write,
@@ -6,23 +6,21 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use posthorn::{
-    mail::MailId,
-    vehicle::{self, OrderGate, OrderKey, Ruling, VehicleCommand, signed_bytes},
-};
+use mail::MailId;
 use serde_json::{Value, json};
+use vehicle::{self, OrderGate, OrderKey, Ruling, VehicleCommand, signed_bytes};
 
 use super::read;
 
 const NOW_S: u64 = 1_700_000_000;
 
-/// Orders of every kind, in an order that makes each rule decide: copies, older, newer, of the same moment, too old, with
-/// an id that was used, forged.
+/// Orders of every kind, arranged so that each rule decides at least once: copies, older, newer, of the same moment,
+/// too old, with a used id, forged.
 fn orders() -> Vec<VehicleCommand> {
     let key = OrderKey::from_bytes([1; 32]);
     let mut orders = Vec::new();
     for number in 0..220u64 {
-        // A fixed walk over few ids, dates and commands, so that they meet.
+        // A deterministic scatter over few ids, dates and commands, so that they collide.
         let scattered = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let digit = |place: u32, of: u64| scattered / 7u64.pow(place) % of;
         let age = if digit(5, 29) == 0 { 1000 } else { 500 - number + digit(0, 30) };
@@ -50,7 +48,7 @@ fn orders() -> Vec<VehicleCommand> {
 fn the_documented_gate_rules_as_ours_does() {
     let document = read("docs/orders.md");
     let program = document.split("```python\n").nth(1).expect("a program").split("```").next().expect("end");
-    // In place of Ed25519, for which Python has no module of its own: whether ours holds, and the bytes it was made over.
+    // Stands in for Ed25519, which Python lacks: it asserts which bytes are signed and returns our own result.
     let program = format!(
         "{program}\nimport json, sys\nfrom types import SimpleNamespace\nlines = json.load(sys.stdin, object_hook=lambda \
          fields: SimpleNamespace(**fields))\nline = None\ndef verify(signature, data):\n    assert data.hex() == \

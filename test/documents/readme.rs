@@ -1,9 +1,10 @@
-//! README.md: its tables are made here, and what it mentions is there.
+//! Generates the tables of `README.md` and checks that what it mentions exists.
 
-use posthorn::{params::Rule, ros::runtime::NodeFacts};
+use ros::runtime::NodeFacts;
+use settings::Rule;
+use testbed::project;
 
 use super::{NODES, code, interfaces, is_current, list, read, table};
-use crate::testbed::project;
 
 const END: &str = "<!-- end -->";
 
@@ -30,7 +31,7 @@ fn nodes() -> String {
     table(&["node", "what it does"], NODES.map(|node| vec![code(node.name), format!("{}.", node.about)]))
 }
 
-/// The parameters of a node, folded.
+/// A node's parameters as a collapsed table.
 fn parameters(node: NodeFacts) -> String {
     let rows = node.specs.iter().map(|spec| {
         let default = spec.default.value();
@@ -46,7 +47,7 @@ fn parameters(node: NodeFacts) -> String {
     format!("<details><summary><code>{name}</code>: {count} parameters</summary>\n\n{table}\n</details>\n")
 }
 
-/// Files that are made by a build or a run.
+/// Folders that a build or a run creates.
 const MADE: [&str; 3] = ["build", "install", "log"];
 
 #[test]

@@ -1,10 +1,10 @@
-//! `config/security/*.policy.xml`: what each node may do in a graph whose DDS has the security plugins, in sros2's format.
+//! Generates `config/security/*.policy.xml` in sros2's format: what each node may do in a graph with DDS security.
 
-use posthorn::ros::topics::{READINGS, SERVICES, TOPICS, TopicFacts, VEHICLE};
+use ros::topics::{READINGS, SERVICES, TOPICS, TopicFacts, VEHICLE};
 
 use super::{NODES, is_current, list};
 
-/// Every node has them for its parameters.
+/// The parameter services that every node has.
 const PARAMETER_SERVICES: [&str; 6] = [
     "describe_parameters",
     "get_parameter_types",
@@ -22,7 +22,7 @@ fn policies_are_current() {
     assert_eq!(list("config/security").len(), NODES.len());
 }
 
-/// Whether `nodes`, such as "chatbot, others", names `node`; the simulator is the vehicles.
+/// Whether `nodes`, such as "chatbot, others", includes `node`. The simulator counts as "vehicles".
 fn names(nodes: &str, node: &str) -> bool {
     nodes.split(", ").any(|name| name == node || (name == "vehicles" && node == "fleet_simulator"))
 }

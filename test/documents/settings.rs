@@ -1,27 +1,23 @@
-//! Parameter files and launch files: they state what belongs to a site and nothing that has a default.
+//! Checks that parameter files and launch files set only what belongs to a site and repeat no default.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use posthorn::{
-    params::{DRAIN_TIMEOUT, Value, resolve},
-    ros::runtime::NodeFacts,
-};
+use ros::runtime::NodeFacts;
 use roxmltree::{Document, Node};
+use settings::{DRAIN_TIMEOUT, Value, resolve};
 
 use super::{NODES, read};
 
-/// The parameters that a file sets. Values are written as JSON, which is YAML too, so that this can read them.
+/// The parameters that a file sets. Values must be written as JSON, which is also YAML, so that this can parse them.
 fn configured(node: NodeFacts) -> BTreeMap<String, Value> {
     let path = format!("config/{}.yaml", node.name);
     let text = read(&path);
     let mut lines =
         text.lines().filter(|line| !line.trim_start().starts_with('#') && !line.trim().is_empty());
     assert_eq!(lines.next(), Some("/**:"), "{path}");
-    match lines.next() {
-        Some("  ros__parameters: {}") => assert_eq!(lines.next(), None, "{path}"),
-        Some("  ros__parameters:") => {}
-        other => panic!("{path}: {other:?}"),
-    }
+    // Braces: ROS refuses a file with nothing below ros__parameters, and so uncommenting a line is enough.
+    assert_eq!(lines.next(), Some("  ros__parameters: {"), "{path}");
+    assert_eq!(lines.next_back(), Some("    }"), "{path}");
     let parameters: Vec<_> =
         lines.map(|line| setting(line).unwrap_or_else(|| panic!("{path}: {line:?}"))).collect();
     let count = parameters.len();
@@ -30,14 +26,14 @@ fn configured(node: NodeFacts) -> BTreeMap<String, Value> {
     parameters
 }
 
-/// Settings that a file shows in comments, for whoever needs them.
+/// Settings that a file shows in comments as examples.
 fn shown(node: NodeFacts) -> BTreeMap<String, Value> {
     let text = read(&format!("config/{}.yaml", node.name));
     text.lines().filter_map(|line| setting(line.trim_start().strip_prefix("# ")?)).collect()
 }
 
 fn setting(line: &str) -> Option<(String, Value)> {
-    let (name, value) = line.trim().split_once(": ")?;
+    let (name, value) = line.trim().strip_suffix(',')?.split_once(": ")?;
     Some((name.to_owned(), from_json(serde_json::from_str(value).ok()?)))
 }
 
@@ -79,7 +75,7 @@ fn parameter_files_are_valid_and_repeat_no_default() {
     assert!(all > 10, "no file sets anything: read wrongly?");
 }
 
-/// Arguments of every launch file; the one that starts all nodes takes a folder instead of a file.
+/// Arguments of every launch file, except that the one for all nodes takes a folder instead of a file.
 const ARGUMENTS: [&str; 6] =
     ["namespace", "params_file", "log_level", "use_sim_time", "use_respawn", "enclave"];
 
@@ -95,9 +91,9 @@ fn attribute<'a>(node: &Node<'a, '_>, name: &str) -> &'a str {
     node.attribute(name).unwrap_or_else(|| panic!("{node:?} has no {name}"))
 }
 
-/// An argument of one node's own, which is a parameter too; its default there.
+/// The argument that only this node's launch file has, which is also a parameter, and that parameter's default.
 fn own_argument(node: &str) -> Option<(&'static str, String)> {
-    let specs = posthorn::fleet_simulator::params::SPECS;
+    let specs = fleet_simulator::params::SPECS;
     let values = resolve(specs, BTreeMap::new()).expect("defaults");
     (node == "fleet_simulator").then(|| ("order_key", values.text("order_key").expect("declared")))
 }
@@ -137,10 +133,10 @@ fn each_node_s_launch_file_starts_it_and_holds_no_parameter_values() {
             ("param".to_owned(), from.to_owned(), name.to_owned(), value.to_owned())
         });
         assert_eq!(parameters.collect::<Vec<_>>(), expected, "{path}");
-        // Not by <param from>: of a file that is missing, launch warns and starts the node without it.
+        // Not by <param from>: if that file is missing, launch only warns and starts the node without it.
         let mut ros_args = String::from("--log-level $(var log_level)");
         if let Some((name, default)) = own {
-            // Before the file, which then decides.
+            // Before the file, so that the file overrides it.
             ros_args += &format!(" -p {name}:=$(var {name})");
             let argument = elements(&file, "arg").into_iter().find(|arg| attribute(arg, "name") == name);
             assert_eq!(argument.map(|arg| attribute(&arg, "default").to_owned()), Some(default), "{path}");
@@ -165,7 +161,7 @@ fn the_launch_file_of_all_includes_what_carries_mail_and_passes_every_argument_o
         &file,
         &["namespace", "config_directory", "log_level", "use_sim_time", "use_respawn", "enclaves"],
     );
-    // launch keeps the arguments of an include for all that follows, unless it is in a group.
+    // Without a group, launch keeps the arguments of one include for everything after it.
     assert!(elements(&file, "node").is_empty() && elements(&file, "include").is_empty(), "{path}");
     let [group] = elements(&file, "group")[..] else { panic!("{path}: includes are in one group") };
     assert_eq!(group.attributes().len(), 0, "{path}: a group is scoped unless it says otherwise");

@@ -1,11 +1,12 @@
-//! Bad input ends in a clear error that names the thing, the value and the rule; and nothing is lost.
+//! Bad input produces a clear error that names the thing, the value and the rule; nothing is lost.
 
 use std::{net::TcpListener, process::Command};
 
-use super::alone;
-use crate::testbed::{domain::Domain, executable, node::Node};
+use testbed::{domain::Domain, executable, node::Node};
 
-/// Starts `name`, which must end by itself with `code`, and gives its last words.
+use super::alone;
+
+/// Starts `name`, which must end by itself with `code`, and returns the last line of its log.
 fn last_words(name: &str, parameters: &[(&str, &str)], code: i32) -> String {
     let domain = Domain::take();
     let mut node = Node::start(name, &domain, parameters);
@@ -64,7 +65,7 @@ fn a_port_in_use_and_a_journal_that_cannot_be_written_are_named() {
     let words = last_words("mail_bridge", &[("smtp_listen", &quoted), ("journal_directory", &journal)], 1);
     assert!(words.contains(&address) && words.contains("smtp_listen"), "{words}");
 
-    // A file is where the directory should be: that stops root too.
+    // A file where the directory should be: that stops root too.
     let file = scratch.path().join("file");
     std::fs::write(&file, "").unwrap();
     let below = file.join("journal").display().to_string();
@@ -109,7 +110,7 @@ fn a_parameter_file_that_cannot_be_read_is_named() {
     }
 }
 
-/// `config_directory:=~/fleet` reaches the node as it is written: neither the shell nor launch nor rcl knows it.
+/// `config_directory:=~/fleet` reaches the node unexpanded: neither the shell nor launch nor rcl expands it.
 #[test]
 fn a_tilde_in_the_name_of_a_parameter_file_is_refused_with_what_to_write() {
     let output = Command::new(executable("chatbot"))

@@ -1,18 +1,14 @@
-//! The chain is not there when the node starts.
+//! The chain cannot be reached when the node starts.
 
-use posthorn::{
-    authenticator::ledger::LedgerKey,
-    ros::{msg, topics},
+use chain::LedgerKey;
+use ros::{msg, topics};
+use testbed::{
+    free_port,
+    posthorn::{SENDER, Unready, id_of},
 };
 
 use super::alone;
-use crate::{
-    ledger::fixture::{Anvil, fund},
-    testbed::{
-        free_port,
-        posthorn::{SENDER, Unready, id_of},
-    },
-};
+use crate::ledger::fixture::{Anvil, fund};
 
 #[test]
 fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
@@ -33,7 +29,7 @@ fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
     };
     posthorn.observer.message(super::life::DIAGNOSTICS, |m| ledger_status(m, 2, "waits for the chain"));
 
-    // Mail is taken and judged all the same; without the registry nobody is authenticated.
+    // Mail is still accepted and judged, but without the registry nobody is authenticated.
     let data = posthorn.question("early", "help", "");
     let early = posthorn.accept(SENDER, &data);
     let judged = posthorn
@@ -42,7 +38,7 @@ fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
     assert_eq!(judged["verdict"]["registry"], msg::Verdict::REGISTRY_UNAVAILABLE as u64);
     assert_eq!(judged["verdict"]["authenticated"], false);
 
-    // The chain comes up, with money for the node's account.
+    // The chain comes up, and the node's account gets money.
     let anvil = Anvil::start(port);
     let key = LedgerKey::load_or_create(&posthorn.authenticator_state().join("ledger.key")).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -52,14 +48,14 @@ fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
         posthorn.observer.message(topics::MAIL_RECEIPTS.facts, |message| id_of(&message["mail_id"]) == early);
     assert_eq!((&receipt["index"], &receipt["chain_id"]), (&0.into(), &31337.into()));
     posthorn.observer.message(super::life::DIAGNOSTICS, |m| ledger_status(m, 0, "anchors"));
-    // Whose mail it was hears of it.
+    // The mail's sender is told.
     let told = posthorn.sink.next();
     assert_eq!(told.rcpt_to, [SENDER]);
     assert!(told.text().starts_with("Your mail has had no effect"), "{}", told.text());
     assert!(posthorn.sink.rest().is_empty());
 }
 
-/// A host comes up before its uplink: what its senders wrote is judged when the registry can be asked, and not before.
+/// A host comes up before its uplink: mails are judged once the registry can be asked, not before.
 #[test]
 fn mails_wait_for_a_chain_that_comes_within_the_patience() {
     let _alone = alone();

@@ -1,13 +1,11 @@
-//! What senders get: answers, orders carried out, nothing.
+//! What senders get: answers, orders carried out, or nothing.
 
-use posthorn::{
-    mail::{MailId, Role},
-    ros::{msg, topics},
-};
+use mail::{MailId, Role};
+use ros::{msg, topics};
 use serde_json::json;
+use testbed::posthorn::{HUMAN, POSTHORN, Posthorn, SENDER, STRANGER_DOMAIN, id_of, message};
 
 use super::alone;
-use crate::testbed::posthorn::{HUMAN, POSTHORN, Posthorn, SENDER, STRANGER_DOMAIN, id_of, message};
 
 #[test]
 fn questions_are_answered_from_live_vehicle_data() {
@@ -60,13 +58,13 @@ fn an_operator_stops_a_vehicle_and_nobody_else_does() {
     let mut posthorn = Posthorn::start(&observed, &[]);
     let is = |id: MailId| move |message: &serde_json::Value| id_of(&message["mail_id"]) == id;
 
-    // Not signed; nobody is told anything.
+    // Unsigned: nobody is told anything.
     let forged = message("forged", "stop truck_1", "").into_bytes();
     let forged = posthorn.accept(&format!("mallory@{STRANGER_DOMAIN}"), &forged);
     let disposition = posthorn.observer.message(topics::MAIL_DISPOSITIONS.facts, is(forged));
     assert_eq!(disposition["action"], msg::Disposition::REJECTED as u64);
 
-    // Signed by somebody who may only ask.
+    // Signed by somebody who may only ask questions.
     posthorn.register(SENDER, Role::Observer);
     let data = posthorn.question("observer", "stop truck_1", "");
     posthorn.accept(SENDER, &data);
@@ -74,7 +72,7 @@ fn an_operator_stops_a_vehicle_and_nobody_else_does() {
     assert!(refusal.text().starts_with("NOT carried out"), "{}", refusal.text());
     assert!(posthorn.observer.received(topics::VEHICLES_COMMANDS.facts).is_empty());
 
-    // Signed by an operator: the vehicle comes to a halt.
+    // Signed by an operator: the vehicle stops.
     posthorn.register(SENDER, Role::Operator);
     let data = posthorn.question("operator", "stop truck_1", "");
     let order = posthorn.accept(SENDER, &data);
@@ -83,12 +81,12 @@ fn an_operator_stops_a_vehicle_and_nobody_else_does() {
     assert_eq!(command["command"], msg::VehicleCommand::STOP as u64);
     let answer = posthorn.sink.next().text();
     assert!(answer.starts_with("truck_1 has accepted the order \"stop\"."), "{answer}");
-    crate::testbed::wait_for("truck_1 stands", || {
+    testbed::wait_for("truck_1 stands", || {
         let answer = posthorn.observer.call(topics::GET_STATE.facts, &json!({ "vehicle": "truck_1" }));
         (answer["states"][0]["speed"] == 0.0).then_some(())
     });
 
-    // Revoked: rejected like a stranger.
+    // Signed by a revoked sender: rejected, as for a stranger.
     let request = json!({ "address": SENDER, "token": posthorn.registry_token() });
     let answer = posthorn.observer.call(topics::REVOKE_SENDER.facts, &request);
     assert_eq!(answer["success"], true, "{answer}");

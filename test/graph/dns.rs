@@ -2,19 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use posthorn::{
-    mail::Role,
-    ros::{msg, topics},
-};
-
-use super::alone;
-use crate::testbed::{
+use mail::Role;
+use ros::{msg, topics};
+use testbed::{
     dns::NameServer,
     posthorn::{HUMAN, POSTHORN, Posthorn, SENDER, SENDER_DOMAIN, Unready, id_of, message},
     smtp::Client,
 };
 
-/// A graph whose DNS is `server`, with [`SENDER`] as operator.
+use super::alone;
+
+/// A graph whose DNS server is `server`, with [`SENDER`] registered as operator.
 fn start(server: &NameServer, more: &[(&str, &str)]) -> Posthorn {
     let servers = format!("[\"{}\"]", server.address);
     let parameters = [&[("dns_servers", servers.as_str())], more].concat();
@@ -25,7 +23,7 @@ fn start(server: &NameServer, more: &[(&str, &str)]) -> Posthorn {
     posthorn
 }
 
-/// The verdict on a signed question of [`SENDER`].
+/// The verdict on a signed question from [`SENDER`].
 fn judged(posthorn: &mut Posthorn, tag: &str) -> serde_json::Value {
     let data = posthorn.question(tag, "help", "");
     let id = posthorn.accept(SENDER, &data);
@@ -58,8 +56,8 @@ fn after_a_hiccup_the_mail_is_judged_and_the_warning_ends() {
     posthorn.observer.message(super::life::DIAGNOSTICS, |message| level(message, 0));
 }
 
-/// What becomes of an order that could not be judged: its sender is not answered, since nobody knows who that is, and a
-/// person is told.
+/// An order could not be judged. Its sender is not answered, because nobody knows who that is; a person is told
+/// instead.
 #[test]
 fn an_order_of_a_registered_sender_that_is_given_up_goes_to_a_person() {
     let _alone = alone();
@@ -92,7 +90,7 @@ fn four_hundred_mails_of_a_silent_domain_do_not_delay_a_registered_operator() {
     assert!(server.unanswered() > 0);
 }
 
-/// Time from handing in a question to its verdict on the topic, at the median.
+/// Median time from submitting a question to its verdict on the topic.
 fn delay(posthorn: &mut Posthorn, tag: &str) -> Duration {
     let mut delays = Vec::new();
     for number in 0..11 {

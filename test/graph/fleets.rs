@@ -1,20 +1,20 @@
-//! Two fleets on one host, each in a namespace of its own and otherwise on defaults.
+//! Two fleets on one host, each in its own namespace and otherwise with defaults.
 
 use std::{path::Path, process::Command};
 
 use serde_json::Value;
+use testbed::{domain::Domain, executable, node::Node, observer::Observer};
 
 use super::{
     alone,
     life::{DIAGNOSTICS, ROSOUT},
 };
-use crate::testbed::{domain::Domain, executable, node::Node, observer::Observer};
 
-/// The nodes that keep a state, and what they write when they have begun.
+/// The nodes that keep state on disk, and what each logs once it is running.
 const KEEPERS: [(&str, &str); 3] =
     [("mail_bridge", "listening address="), ("authenticator", "verifying"), ("chatbot", "taking mails")];
 
-/// A node as launch starts it in `namespace`, with `home` as the user's home directory.
+/// Starts a node as launch does, in `namespace`, with `home` as the user's home directory.
 pub fn start(name: &str, namespace: &str, home: &Path, domain: &Domain) -> Node {
     let mut command = Command::new(executable(name));
     command.args(["--ros-args", "-r", &format!("__ns:=/{namespace}")]);

@@ -1,4 +1,4 @@
-//! Nodes begin, idle, crash and end.
+//! How nodes start, idle, crash and end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,11 +7,9 @@ use std::{
     time::Duration,
 };
 
-use posthorn::ros::topics::{self, TopicFacts};
+use ros::topics::{self, TopicFacts};
 use serde_json::Value;
-
-use super::alone;
-use crate::testbed::{
+use testbed::{
     domain::Domain,
     executable,
     node::Node,
@@ -21,9 +19,11 @@ use crate::testbed::{
     wait_for,
 };
 
+use super::alone;
+
 pub const NODES: [&str; 5] = ["mail_bridge", "authenticator", "chatbot", "vehicle_router", "fleet_simulator"];
 
-/// Topics that are not posthorn's own.
+/// The ROS topics that every node publishes, which are not posthorn's own.
 pub const DIAGNOSTICS: TopicFacts = TopicFacts {
     name: "/diagnostics",
     type_name: "diagnostic_msgs/msg/DiagnosticArray",
@@ -32,7 +32,7 @@ pub const DIAGNOSTICS: TopicFacts = TopicFacts {
 pub const ROSOUT: TopicFacts =
     TopicFacts { name: "/rosout", type_name: "rcl_interfaces/msg/Log", ..topics::CHATBOT_WORKERS.facts };
 
-/// `250` was said and nothing was published, because nobody subscribes: then the power fails.
+/// The bridge has answered `250` but published nothing, because nobody subscribes; then the power fails.
 #[test]
 fn a_mail_bridge_killed_between_250_and_publication_publishes_after_the_restart() {
     let _alone = alone();
@@ -58,7 +58,7 @@ fn a_mail_bridge_killed_between_250_and_publication_publishes_after_the_restart(
     let _bridge = Node::start("mail_bridge", &domain, &parameters);
     for mail in &mails {
         let raw = observer.message(topics::MAIL_RAW.facts, |raw| raw["data"] == serde_json::json!(mail));
-        assert_eq!(id_of(&raw["mail"]["id"]), posthorn::mail::MailId::of(mail));
+        assert_eq!(id_of(&raw["mail"]["id"]), mail::MailId::of(mail));
     }
 }
 
@@ -85,7 +85,7 @@ fn a_graph_whose_mail_bridge_is_killed_answers_every_mail_once() {
         answered.push(posthorn.sink.next());
     }
     assert_eq!(answers(&answered), asked);
-    // Until nothing is left that could be answered again, or sent again.
+    // Wait until nothing is left that could be answered or sent again.
     posthorn.observer.message(DIAGNOSTICS, |message| {
         let is_zero = |name: &str, key: &str| {
             let statuses = message["status"].as_array().into_iter().flatten();
@@ -97,8 +97,8 @@ fn a_graph_whose_mail_bridge_is_killed_answers_every_mail_once() {
         is_zero("mail_bridge: journal", "unsettled") && is_zero("mail_bridge: outbox", "pending")
     });
     answered.extend(posthorn.sink.rest());
-    // The receiving server may get a mail again whose 250 the dead bridge had not yet on disk, at most one a kill, and with
-    // the same Message-ID. The outbox itself takes one answer a mail.
+    // The receiving server may get a mail again if its 250 was not yet on disk when the bridge died: at most one per
+    // kill, with the same Message-ID. The outbox itself takes one answer per mail.
     assert!(answered.len() <= asked.len() + 3, "{answered:?}");
     let ids: BTreeSet<_> = answered.iter().map(|mail| mail.header("Message-ID").unwrap()).collect();
     assert_eq!(ids.len(), asked.len());
@@ -117,7 +117,7 @@ fn every_node_speaks_on_diagnostics_and_rosout_and_drains_on_either_signal() {
         }
     };
     for name in NODES {
-        // At 1 Hz: three in a row are two seconds apart, give or take a loaded machine.
+        // At 1 Hz, three in a row span two seconds, give or take a loaded machine.
         let mut stamp = || {
             let stamp = &posthorn.observer.message(DIAGNOSTICS, speaks(name))["header"]["stamp"];
             stamp["sec"].as_f64().unwrap() + stamp["nanosec"].as_f64().unwrap() / 1e9
@@ -138,19 +138,19 @@ fn every_node_speaks_on_diagnostics_and_rosout_and_drains_on_either_signal() {
     }
 }
 
-/// What each node writes when it has begun, in the order of [`NODES`].
+/// What each node logs once it is running, in the order of [`NODES`].
 const READY: [&str; 5] =
     ["listening address=", "verifying", "taking mails", "listening topics=", "driving vehicles="];
 
-/// Sends `first` to all, and `second` so many seconds later.
+/// Sends `first` to all nodes, and `second` to all of them `apart_s` seconds later.
 fn signal_twice(nodes: &[Node], first: &str, apart_s: &str, second: &str) {
     let pids = nodes.iter().map(|node| node.pid().to_string()).collect::<Vec<_>>().join(" ");
     let script = format!("kill -{first} {pids}; sleep {apart_s}; kill -{second} {pids}");
     assert!(Command::new("sh").arg("-c").arg(script).status().unwrap().success());
 }
 
-/// `ros2 launch` passes a Ctrl-C on that the terminal has sent to the process group already, some milliseconds later. Once
-/// the destructors of C++ then ran under the threads that were using them: 39 of 40 ended by a signal.
+/// `ros2 launch` forwards a Ctrl-C that the terminal has already sent to the process group, some milliseconds later.
+/// C++ destructors once ran while threads still used their objects: 39 of 40 processes died from a signal.
 #[test]
 fn a_signal_that_comes_twice_at_once_drains_every_node() {
     const ROUNDS: usize = 20;
@@ -185,7 +185,8 @@ fn a_signal_that_comes_twice_at_once_drains_every_node() {
     assert_eq!(ends, BTreeMap::from(drained));
 }
 
-/// The receiving server has the mail and has not said so when Ctrl-C comes, from the terminal and from launch.
+/// The receiving server has the mail but has not replied yet when Ctrl-C arrives, both from the terminal and from
+/// launch.
 #[test]
 fn a_mail_that_is_being_handed_over_at_ctrl_c_is_delivered_once() {
     let _alone = alone();
@@ -207,7 +208,8 @@ fn a_mail_that_is_being_handed_over_at_ctrl_c_is_delivered_once() {
     assert_eq!(posthorn.sink.rest().len(), 0);
 }
 
-/// Who does not want to wait for the drain, as launch's escalation to SIGTERM, ends the node at once, and without a crash.
+/// Somebody who does not wait for the drain, such as launch when it escalates to SIGTERM, ends the node at once and
+/// without a crash.
 #[test]
 fn a_later_signal_ends_a_node_that_is_draining() {
     let _alone = alone();
@@ -238,10 +240,10 @@ fn a_later_signal_ends_a_node_that_is_draining() {
     }
 }
 
-/// launch was stopped, or a terminal holds its output: nobody reads what the node writes, and the pipe is full.
+/// Nobody reads the node's log and the pipe is full, because launch was stopped or a terminal holds its output.
 #[test]
 fn a_node_whose_log_hangs_ends_at_the_second_signal() {
-    /// What Linux gives a pipe (pipe(7)).
+    /// Default capacity of a pipe on Linux [bytes] (pipe(7)).
     const CAPACITY: usize = 65_536;
     let _alone = alone();
     let (domain, state) = (Domain::take(), tempfile::tempdir().unwrap());
@@ -263,7 +265,7 @@ fn a_node_whose_log_hangs_ends_at_the_second_signal() {
     assert_eq!(status.code(), Some(1), "{status}");
 }
 
-/// A process that does not outlive the test.
+/// A process that is killed on drop.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -273,25 +275,25 @@ impl Drop for Killed {
     }
 }
 
-/// A node that has nothing to do costs less than 2 % of a core, the vehicles' traffic included.
+/// An idle node costs less than 2 % of a core, including the vehicles' traffic.
 #[test]
 fn idle_nodes_cost_little() {
     const WINDOW: Duration = Duration::from_secs(10);
     let _alone = alone();
     let mut posthorn = Posthorn::start(&[], &[]);
     let before = posthorn.nodes().map(|node| node.cpu_ticks());
-    // Not synchronisation: this is the time over which is measured.
+    // This sleep is the measurement period, not synchronisation.
     std::thread::sleep(WINDOW);
     let after = posthorn.nodes().map(|node| node.cpu_ticks());
     for ((name, before), after) in NODES.iter().zip(before).zip(after) {
-        // A tick is 10 ms.
+        // A tick is 10 ms, so ticks per second are percent.
         let percent = (after - before) as f64 / WINDOW.as_secs_f64();
         println!("idle: {name} {percent:.1} % of a core");
         assert!(percent < 2.0, "{name}: {percent} % of a core");
     }
 }
 
-/// The chain's transactions are of use only if the receipt comes also when the authenticator was down in between.
+/// Anchoring is of use only if the receipt still arrives when the authenticator was down in between.
 #[test]
 fn evidence_survives_a_kill_of_the_authenticator() {
     let _alone = alone();

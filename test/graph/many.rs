@@ -6,13 +6,13 @@ use std::{
 };
 
 use serde_json::Value;
+use testbed::{domain::Domain, node::Node, project};
 
 use super::alone;
-use crate::testbed::{domain::Domain, node::Node, project};
 
 const VEHICLES: usize = 500;
 
-/// With the states of all on one topic of depth 5, the last five of each burst were seen, and no other.
+/// When the states of all vehicles shared one topic of depth 5, a subscriber saw only the last five of each burst.
 #[test]
 fn a_reader_with_default_qos_sees_every_one_of_500_vehicles() {
     let _alone = alone();

@@ -1,4 +1,4 @@
-//! The whole graph: real processes, real DDS, in a ROS domain of each test's own.
+//! The whole graph: real processes and real DDS, with a separate ROS domain for each test.
 
 mod bad_input;
 mod chain;
@@ -17,7 +17,7 @@ mod security;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Graphs are started one after the other: each has five processes, and a loaded machine proves nothing about time.
+/// Only one graph runs at a time: each has five processes, and timing means nothing on a loaded machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {

@@ -1,4 +1,4 @@
-//! `make observe`, and with it every test that uses an observer, sees all that is published.
+//! `make observe`, and with it every test that uses an observer, sees everything that is published.
 
 use std::{
     io::{BufRead, BufReader},
@@ -6,14 +6,14 @@ use std::{
 };
 
 use serde_json::Value;
+use testbed::{domain::Domain, executable, project, wait_for};
 
 use super::alone;
-use crate::testbed::{domain::Domain, executable, project, wait_for};
 
-/// Published at once: ten times what r2r keeps.
+/// Messages published at once: ten times what r2r queues.
 const BURST: usize = 100;
 
-/// Ends with its standard input, and with this.
+/// The publishing process. It ends when its standard input closes; killed on drop.
 struct Burst(Child);
 
 impl Drop for Burst {
@@ -23,7 +23,8 @@ impl Drop for Burst {
     }
 }
 
-/// What the observer printed of a burst, until it has all of it or one second went by without more; and its exit.
+/// The numbers that the observer printed of a burst, and its exit status. Stops at the whole burst or after one second
+/// without output.
 fn observe_a_burst(
     arguments: &[&str],
     end: impl FnOnce(&mut Child),
@@ -92,7 +93,8 @@ fn watching_goes_on_without_an_input_and_ends_with_a_signal() {
     }
 }
 
-/// The middleware's threads used what the end of the process destroyed: 6 of 20 ended by SIGSEGV or SIGABRT.
+/// Middleware threads once used objects that process exit had destroyed: 6 of 20 observers died from SIGSEGV or
+/// SIGABRT.
 #[test]
 fn an_observer_ends_without_a_crash_each_of_ten_times() {
     let _alone = alone();

@@ -2,32 +2,39 @@
 
 use std::{process::Command, time::Duration};
 
-use posthorn::{
-    mail::MailId,
-    ros::{msg, topics},
-};
+use mail::MailId;
+use ros::{msg, topics};
 use serde_json::{Value, json};
-
-use super::alone;
-use crate::testbed::{
+use testbed::{
     posthorn::{HUMAN, Posthorn, SENDER, id_of, message_of},
     project,
     smtp::Delivered,
     wait_for,
 };
 
+use super::alone;
+
 const COMMANDS: topics::TopicFacts = topics::VEHICLES_COMMANDS.facts;
 const ACKNOWLEDGEMENTS: topics::TopicFacts = topics::VEHICLES_ACKNOWLEDGEMENTS.facts;
 
-impl Posthorn {
-    /// An order of the registered operator, dated `seconds` ago.
+/// Orders as a person gives them, and what comes of them.
+trait Ordering {
+    fn order(&self, order: &str, seconds: u64) -> MailId;
+    fn not_carried_out(&self) -> (Delivered, Delivered);
+    fn accepted(&self, order: &str);
+    fn speed_of_truck_1(&mut self) -> f64;
+    fn publish(&self, topic: topics::TopicFacts, fields: &Value);
+}
+
+impl Ordering for Posthorn {
+    /// Submits an order from the registered operator, dated `seconds` ago.
     fn order(&self, order: &str, seconds: u64) -> MailId {
         let tag = format!("{}-{seconds}", order.replace(' ', "-"));
         let mail = message_of(&tag, "", order, Duration::from_secs(seconds));
         self.accept(SENDER, &self.sender.sign(&mail))
     }
 
-    /// The answer to the sender, which says that it is not carried out, and the person's copy, which is urgent.
+    /// Takes the answer that tells the sender the order was not carried out, and the urgent copy for the person.
     fn not_carried_out(&self) -> (Delivered, Delivered) {
         let mut mails = [self.sink.next(), self.sink.next()];
         mails.sort_by_key(|mail| mail.rcpt_to != [SENDER]);
@@ -48,7 +55,8 @@ impl Posthorn {
         answer["states"][0]["speed"].as_f64().expect("speed")
     }
 
-    /// Publishes a message to the vehicles, and to the observer, as another node of the graph.
+    /// Publishes a message as another node of the graph would; it waits for two subscribers, the vehicles and the
+    /// observer.
     fn publish(&self, topic: topics::TopicFacts, fields: &Value) {
         let type_name = topic.type_name.rsplit('/').next().expect("name");
         let mut command = Command::new("python3");
@@ -62,7 +70,7 @@ fn is(id: MailId) -> impl Fn(&Value) -> bool {
     move |command| id_of(&command["mail_id"]) == id
 }
 
-/// Before: the resume was published after the stop, and the truck drove on.
+/// This once failed: the resume was published after the stop, and the truck drove on.
 #[test]
 fn a_resume_that_was_delayed_does_not_override_the_stop_that_followed_it() {
     let _alone = alone();
@@ -78,13 +86,13 @@ fn a_resume_that_was_delayed_does_not_override_the_stop_that_followed_it() {
     wait_for("truck_1 stands", || (posthorn.speed_of_truck_1() == 0.0).then_some(()));
     let sent = posthorn.observer.received(COMMANDS);
     assert!(sent.iter().all(|command| command["command"] == msg::VehicleCommand::STOP as u64), "{sent:?}");
-    // It holds after a restart too.
+    // The stop still counts after a restart.
     posthorn.restart_chatbot(&[]);
     posthorn.order("resume truck_1", 59);
     assert!(posthorn.not_carried_out().0.text().contains("was not sent"));
 }
 
-/// Before: published once, with nobody there, and its sender was told that it was sent.
+/// This once failed: the order was published once, with nobody subscribed, and its sender was told that it was sent.
 #[test]
 fn a_stop_that_no_vehicle_hears_is_told_to_its_sender_and_to_a_person() {
     let _alone = alone();
@@ -129,10 +137,10 @@ fn a_vehicle_takes_no_order_that_the_key_does_not_prove_and_none_twice() {
     let accepted = msg::VehicleAcknowledgement::ACCEPTED as u64;
     posthorn.observer.message(ACKNOWLEDGEMENTS, of(&stop["command_id"], accepted));
 
-    // The signed order again, by somebody who has seen it: it was carried out once, and is acknowledged again.
+    // Somebody replays the signed order: it is not carried out again, only acknowledged again.
     posthorn.publish(COMMANDS, &stop);
     posthorn.observer.message(ACKNOWLEDGEMENTS, of(&stop["command_id"], accepted));
-    // The same order, made newer; and one of his own.
+    // The same order with a newer date, and one with an invented id.
     let mut newer = stop.clone();
     newer["ordered_at"]["sec"] = json!(stop["ordered_at"]["sec"].as_u64().expect("sec") + 2);
     let mut forged = newer.clone();
@@ -145,12 +153,12 @@ fn a_vehicle_takes_no_order_that_the_key_does_not_prove_and_none_twice() {
     }
     wait_for("truck_1 drives", || (posthorn.speed_of_truck_1() > 1.0).then_some(()));
 
-    // Of the first the sender was told that it is accepted.
+    // The sender had been told that the vehicle accepted the first one.
     let notice = posthorn.sink.next();
     assert_eq!(notice.rcpt_to, [SENDER, HUMAN]);
     assert!(notice.text().contains("has now refused it: its signature"), "{}", notice.text());
 
-    // A vehicle that was given the key of another chatbot refuses, and the sender hears why.
+    // A vehicle that has the key of another chatbot refuses, and the sender hears why.
     let key = posthorn.observer.message(topics::CHATBOT_ORDER_KEY.facts, |_| true);
     assert_eq!(key["public_key"].as_str().map(str::len), Some(64));
     let other = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";

@@ -1,12 +1,12 @@
-//! Mails to be sent, as any node may publish them, and what it is told of them.
+//! Outbound mails that any node may publish, and the delivery status that it gets.
 
 use std::process::Command;
 
-use posthorn::ros::{msg, topics};
+use ros::{msg, topics};
 use serde_json::{Value, json};
+use testbed::{domain::Domain, node::Node, observer::Observer, project, smtp::Sink};
 
 use super::alone;
-use crate::testbed::{domain::Domain, node::Node, observer::Observer, project, smtp::Sink};
 
 struct Bridge {
     domain: Domain,
@@ -49,7 +49,7 @@ fn notices_without_message_id_are_sent_and_what_is_malformed_is_refused_with_the
     let _alone = alone();
     let sink = Sink::start();
     let mut bridge = Bridge::start(&sink);
-    // Before: the second had the identity of the first, and vanished without a word.
+    // This once failed: the second notice got the identity of the first and vanished silently.
     for subject in ["battery low", "truck_2 is silent"] {
         bridge.publish(&json!({
             "kind": msg::OutboundMail::KIND_NOTICE as u8, "to": ["ops@fleet.example"], "subject": subject, "text": subject,
@@ -62,7 +62,7 @@ fn notices_without_message_id_are_sent_and_what_is_malformed_is_refused_with_the
         let id = mail.header("Message-ID").unwrap().trim_matches(['<', '>']).to_owned();
         bridge.told(msg::DeliveryStatus::DELIVERED as i8, |status| status["message_id"] == id.as_str());
     }
-    // Before: a line in the log.
+    // Once, these were only a line in the log.
     for (fields, reason) in [
         (json!({"to": ["a@b.example"], "message_id": "no-kind"}), "field 'kind' = 0: must be one of KIND_*"),
         (json!({"kind": 3, "message_id": "nobody"}), "field 'to' = []: must be at least one recipient"),

@@ -1,20 +1,16 @@
-//! What the graph tells of parameters, and that nothing depends on the name that a node was given.
+//! What the graph says about parameters; also that nothing depends on the name that a node was given.
 
 use std::{collections::BTreeSet, process::Command};
 
-use posthorn::{
-    authenticator, chatbot, fleet_simulator, mail_bridge,
-    params::{Rule, Spec},
-    ros::{
-        runtime::NodeFacts,
-        topics::{GET_RAW, GET_STATE, PROVE, REGISTER_SENDER, REVOKE_SENDER, ServiceFacts},
-    },
-    vehicle_router,
+use ros::{
+    runtime::NodeFacts,
+    topics::{GET_RAW, GET_STATE, PROVE, REGISTER_SENDER, REVOKE_SENDER, ServiceFacts},
 };
 use serde_json::{Value, json};
+use settings::{Rule, Spec};
+use testbed::{domain::Domain, executable, node::Node, observer::Observer};
 
 use super::{alone, life::DIAGNOSTICS};
-use crate::testbed::{domain::Domain, executable, node::Node, observer::Observer};
 
 const NODES: [(NodeFacts, &[ServiceFacts]); 5] = [
     (mail_bridge::node::FACTS, &[GET_RAW.facts]),
@@ -24,13 +20,13 @@ const NODES: [(NodeFacts, &[ServiceFacts]); 5] = [
     (fleet_simulator::node::FACTS, &[]),
 ];
 
-/// A service of the node that is `renamed` in the namespace `node`.
+/// A service of the node `renamed` in the namespace `node`.
 fn of(node: &str, service: &str, type_name: &'static str) -> ServiceFacts {
     let service = service.rsplit('/').next().unwrap();
     ServiceFacts { name: format!("/{node}/renamed/{service}").leak(), type_name, asked_by: "", purpose: "" }
 }
 
-/// With parameters for all nodes, as a launch file's `set_parameter` and a file's `/**` give them.
+/// Starts a renamed node with parameters for all nodes, as from a launch file's `set_parameter` or a file's `/**`.
 fn start_renamed(name: &str, state: &str, domain: &Domain) -> Node {
     let mut command = Command::new(executable(name));
     command.args(["--ros-args", "-r", "__node:=renamed", "-r", &format!("__ns:=/{name}")]);

@@ -1,21 +1,19 @@
-//! A Python node, of another client library, sees the graph as it is documented.
+//! A node in Python, with another client library, sees the graph as documented.
 
 use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},
 };
 
-use posthorn::{
-    mail::MailId,
-    ros::{qos::Qos, topics::TOPICS},
-};
+use mail::MailId;
+use ros::{qos::Qos, topics::TOPICS};
 use serde_json::Value;
-
-use super::alone;
-use crate::testbed::{
+use testbed::{
     posthorn::{POSTHORN, Posthorn, SENDER},
     project,
 };
+
+use super::alone;
 
 #[test]
 fn a_python_node_sees_every_topic_with_its_type_and_qos_and_reads_a_mail() {
@@ -34,7 +32,7 @@ fn a_python_node_sees_every_topic_with_its_type_and_qos_and_reads_a_mail() {
         serde_json::from_str(&line).expect("JSON")
     };
     assert_eq!(next()["ready"], true);
-    // Until its subscription is matched a mail passes it by, so there is one more until it has seen one.
+    // It misses mails published before its subscription is matched, so send more until it has seen one.
     let (done, mut data) = (std::thread::spawn(move || look.wait().expect("wait")), Vec::new());
     while !done.is_finished() {
         let tag = format!("seen-by-python-{}", data.len());

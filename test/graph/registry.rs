@@ -1,12 +1,13 @@
-//! Who may register a sender, and as what.
+//! Who may register a sender, and with which role.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use posthorn::{mail::Role, ros::topics};
+use mail::Role;
+use ros::topics;
 use serde_json::json;
+use testbed::posthorn::{SENDER, Unready};
 
 use super::alone;
-use crate::testbed::posthorn::{SENDER, Unready};
 
 #[test]
 fn nobody_registers_or_revokes_without_the_token_and_nobody_registers_junk() {
@@ -43,7 +44,7 @@ fn nobody_registers_or_revokes_without_the_token_and_nobody_registers_junk() {
             assert!(words.contains("must be one bare address, local-part@domain"), "{words}");
         }
     }
-    // What was refused changed nothing: the sender can still be revoked, once.
+    // The refused calls changed nothing: the sender can still be revoked, once.
     let answer = posthorn.observer.call(topics::REVOKE_SENDER.facts, &request(1, SENDER, &token));
     assert_eq!(answer["success"], true, "{answer}");
     let log = posthorn.authenticator.log();

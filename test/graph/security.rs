@@ -1,4 +1,4 @@
-//! The policies in `config/security/` allow what the nodes do in the graph, and nothing else.
+//! The policies in `config/security/` allow exactly what the nodes do in the graph.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,14 +7,14 @@ use std::{
 };
 
 use roxmltree::Document;
+use testbed::{domain::Domain, project};
 
 use super::{alone, fleets::start, life::NODES};
-use crate::testbed::{domain::Domain, project};
 
-/// The second node of vehicle_router's process, which subscribes for it.
+/// The second node in vehicle_router's process, which holds its dynamic subscriptions.
 const SUBSCRIBER: &str = "_vehicle_router_subscriptions";
 
-/// What a policy allows, or a node has: full names by publish, subscribe, reply and request.
+/// What a policy allows or a node has: full names, grouped by publish, subscribe, reply and request.
 type Rules = BTreeMap<String, BTreeSet<String>>;
 
 fn allowed(node: &str) -> Rules {
@@ -28,7 +28,7 @@ fn allowed(node: &str) -> Rules {
         let [how] = list.attributes().collect::<Vec<_>>()[..] else { panic!("{list:?}") };
         assert_eq!(how.value(), "ALLOW");
         let names = list.children().filter_map(|child| child.text().filter(|_| child.is_element()));
-        // As sros2's permissions.xsl makes full names of them.
+        // Expand names the way sros2's permissions.xsl does.
         let full = names.map(|name| match name.strip_prefix('~') {
             Some(own) => format!("/fleet/{node}{own}"),
             None if name.starts_with('/') => name.to_owned(),

@@ -1,4 +1,4 @@
-//! Both kinds of chain, each test its own: the embedded one and a real anvil.
+//! Provides the embedded chain and a real anvil; every test gets its own.
 
 use std::{
     io::{BufRead, BufReader},
@@ -7,31 +7,28 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use posthorn::authenticator::ledger::{
-    Chain, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions,
-};
+use chain::{Chain, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions};
 use serde_json::json;
 use tempfile::TempDir;
 use web3::{Transport, types::Address};
 
 const ANVIL: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/contracts/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
 
-/// Which chain a test runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Embedded,
     Anvil,
 }
 
-/// An anvil process that dies with this.
+/// An anvil process; killed on drop.
 pub struct Anvil {
     child: Child,
     pub port: u16,
 }
 
 impl Anvil {
-    /// Starts one on `port` (0: a free one) and waits until it listens.
+    /// Starts anvil on `port` (0 picks a free one) and waits until it listens.
     pub fn start(port: u16) -> Self {
         assert!(
             Path::new(ANVIL).exists(),
@@ -50,7 +47,7 @@ impl Anvil {
                 break address.rsplit(':').next().unwrap().parse().unwrap();
             }
         };
-        // Nobody reads on: it must not block on a full pipe.
+        // Keep draining the pipe: a full one would block anvil.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, port }
     }
@@ -67,7 +64,7 @@ impl Drop for Anvil {
     }
 }
 
-/// A chain, an account with money, and a state directory.
+/// A chain, a funded account and a state directory.
 pub struct World {
     pub dir: TempDir,
     pub key: LedgerKey,
@@ -109,7 +106,7 @@ impl World {
     }
 }
 
-/// Gives an account of an anvil money.
+/// Funds an account on an anvil chain.
 pub async fn fund(chain: &Chain, account: Address) {
     chain.execute("anvil_setBalance", vec![json!(account), json!("0x3635c9adc5dea00000")]).await.unwrap();
 }
@@ -118,7 +115,7 @@ pub fn options() -> LedgerOptions {
     LedgerOptions { confirmations: 1, timeout: Duration::from_secs(30), contracts: None }
 }
 
-/// One test function, run on both chains.
+/// Runs each test function on both chains.
 macro_rules! on_both_chains {
     ($($test:ident),* $(,)?) => {$(
         mod $test {

@@ -1,10 +1,7 @@
-//! Forwards, and the mails that they pass on.
+//! Forwards, with the mails that they pass on.
 
-use posthorn::{
-    mail::{Action, OutboundKind},
-    mail_bridge::outbox::DeliveryState,
-    params::Value,
-};
+use mail::{Action, DeliveryState, OutboundKind};
+use settings::Value;
 
 use super::support::{
     Script, answer, deliver, disposition, free_address, soon, start_publishing, states, text,
@@ -29,7 +26,7 @@ async fn a_forward_carries_its_mail_though_that_was_settled_and_its_segment_is_g
     let handle = bridge.handle();
     handle.outbound(answer(id, OutboundKind::Forward)).await.unwrap();
     handle.disposition(disposition(id, Action::Forwarded)).await.unwrap();
-    // Enough behind it that its segment goes, twice over.
+    // Enough mails after it that its segment is retired twice over.
     for n in 0..60 {
         let id = deliver(&bridge, &format!("{n} {}\r\n", "x".repeat(1000))).await;
         assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
@@ -38,7 +35,8 @@ async fn a_forward_carries_its_mail_though_that_was_settled_and_its_segment_is_g
     assert!(bridge.drain().await);
     assert!(!dir.path().join("0000000001.log").exists());
     drop(streams);
-    // It is still settled after a restart, and still there. Before: its bytes went with its segment, and were never sent.
+    // After a restart it is still settled, and its bytes are still there. This once failed: the bytes were deleted with
+    // their segment and the forward was never sent.
     let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
     assert_eq!(bridge.handle().state().journal.unsettled, 0);
     let (_, mut taken) = Script::default().serve_at(smarthost).await;

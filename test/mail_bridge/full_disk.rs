@@ -1,32 +1,27 @@
-//! What happens when the disk has no room, and when it has room again: nothing acknowledged is lost, and what is there can
-//! be settled without a restart.
+//! A disk that fills up and is freed again: nothing acknowledged is lost, and what was stored can be settled without a
+//! restart.
 //!
-//! A limit of the process stands in for the disk, as it works everywhere. With `POSTHORN_TEST_DISK=/mnt/small`, a directory
-//! on a small file system of its own, the disk is filled instead:
-//! `unshare -Urm sh -c 'mount -t tmpfs -o size=4M none /mnt && POSTHORN_TEST_DISK=/mnt … full_disk --test-threads=1'`.
+//! A file size limit on the process stands in for a full disk, because it works everywhere. If `POSTHORN_TEST_DISK`
+//! names a directory on a small file system of its own, such as `/mnt/small`, that disk is filled instead: `unshare
+//! -Urm sh -c 'mount -t tmpfs -o size=4M none /mnt && POSTHORN_TEST_DISK=/mnt … full_disk --test-threads=1'`.
 
 use std::{fs::File, io::Write, path::PathBuf, process::Command};
 
-use posthorn::{
-    health::Level,
-    mail::{Action, OutboundKind, OutboundMail},
-    mail_bridge::{
-        bridge::{Bridge, Submitted},
-        outbox::DeliveryState,
-    },
-    params::Value,
-};
+use health::Level;
+use mail::{Action, DeliveryState, OutboundKind, OutboundMail};
+use mail_bridge::bridge::{Bridge, Submitted};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use settings::Value;
 
 use super::support::{Talk, answer, deliver, disposition, soon, start, start_publishing};
 
-/// More than any disk has.
+/// A reserve larger than any disk.
 const ALL: (&str, Value) = ("journal_reserve_bytes", Value::Int(1 << 50));
 const NOTHING: (&str, Value) = ("journal_reserve_bytes", Value::Int(0));
 const LIMITED: &str = "POSTHORN_TEST_LIMITED";
 
-/// Runs the calling test again, alone in a process in which a write beyond the limit is an error instead of a signal.
-/// True: this is that process.
+/// Runs the calling test again, alone in a process where a write beyond the limit is an error instead of a signal.
+/// Returns true in that process.
 fn limited(name: &str) -> bool {
     if std::env::var_os(LIMITED).is_some() {
         return true;
@@ -55,7 +50,8 @@ fn scratch() -> tempfile::TempDir {
     disk().map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap()
 }
 
-/// From now on no file may grow beyond so many bytes; `None`: there is room again.
+/// From now on no file may grow beyond `bytes`; `None` lifts the limit. With `POSTHORN_TEST_DISK`, fills or frees the
+/// disk.
 fn limit(bytes: Option<u64>) {
     if let Some(disk) = disk() {
         let ballast = disk.join("ballast");
@@ -85,7 +81,7 @@ async fn until(condition: impl Fn() -> bool) {
     .await;
 }
 
-/// Sends a mail that has no room: where the disk says that it is full there is not even an attempt to write.
+/// Sends a mail for which there is no room. On a disk that reports itself full, the bridge does not even try to write.
 async fn refuse(bridge: &Bridge) {
     let mut talk = Talk::connect(bridge.smtp_addr().unwrap()).await;
     talk.begin("EHLO client.test").await;
@@ -108,7 +104,7 @@ async fn a_write_that_fails_is_told_and_the_journal_goes_on_when_there_is_room()
     let long = OutboundMail { text: "x".repeat(9000), ..answer(id, OutboundKind::Answer) };
     bridge.handle().outbound(long).await.unwrap_err();
     assert!(failed(&bridge).is_some());
-    // If a settlement finds no room either, it waits for it.
+    // If there is no room for the settlement either, the settlement waits for it.
     bridge.handle().disposition(disposition(id, Action::Rejected)).await.unwrap();
     refuse(&bridge).await;
 
@@ -158,7 +154,7 @@ async fn under_the_reserve_mails_are_refused_and_those_there_are_settled() {
         let hello = if address == bridge.smtp_addr() { "EHLO c" } else { "LHLO c" };
         talk.say(hello, "250").await;
         talk.say("MAIL FROM:<ada@x.test>", "452 4.3.1").await;
-        // No error of the client's: the session goes on.
+        // The client did nothing wrong, so the session continues.
         talk.say("RSET", "250").await;
     }
     let status = handle.status();

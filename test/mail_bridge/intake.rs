@@ -1,20 +1,18 @@
-//! SMTP and LMTP over TCP, friendly and hostile.
+//! SMTP and LMTP over TCP, with friendly and hostile clients.
 
 use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
-use posthorn::{
-    health::Level,
-    mail::{MailId, Source},
-    mail_bridge::bridge::Bridge,
-    params::Value,
-};
+use health::Level;
+use mail::{MailId, Source};
+use mail_bridge::bridge::Bridge;
+use settings::Value;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::support::{Talk, deliver, params, soon, start, start_publishing, text};
 
 const MAIL: &str = "Received: from x\r\nFrom: ada@x.test\r\nSubject: where\r\n\r\nwhere is vehicle 7?\r\n";
 
-/// Ends the bridge and counts what it kept.
+/// Drains the bridge and returns how many mails it kept.
 async fn kept(bridge: Bridge) -> usize {
     let handle = bridge.handle();
     assert!(bridge.drain().await);
@@ -110,7 +108,7 @@ async fn refuses_an_oversize_mail_announced_or_not_and_goes_on() {
     talk.begin_next().await;
     talk.send("small\r\n.\r\n").await;
     talk.expect("250").await;
-    // Without end: the session ends instead.
+    // A mail that does not end: the bridge ends the session instead.
     talk.begin_next().await;
     talk.send(&"x".repeat(5000)).await;
     talk.expect("552 5.3.4").await;
@@ -127,7 +125,7 @@ async fn a_mail_cut_before_its_end_leaves_nothing() {
         talk.begin("EHLO c").await;
         talk.send(&format!("half a mail{end}")).await;
         drop(talk);
-        // The server has read what there was and has ended the session.
+        // Wait until the server has read everything and ended the session.
         soon(async {
             while bridge.handle().state().intake.smtp_connections > 0 {
                 tokio::task::yield_now().await;
@@ -193,7 +191,7 @@ async fn talk_from(local: [u8; 4], to: SocketAddr) -> Talk {
 #[tokio::test]
 async fn one_address_that_holds_all_it_gets_closes_intake_for_no_other_and_not_for_lmtp() {
     let dir = tempfile::tempdir().unwrap();
-    // Short, so that the test sees the end of them; EHLO comes ten times as often.
+    // Short, so that the test sees these sessions end; each sends EHLO every 300 ms meanwhile.
     let timeout = [("session_mail_timeout_s", Value::Double(5.0))];
     let (bridge, mut streams) = start_publishing(dir.path(), &timeout).await;
     let address = bridge.smtp_addr().unwrap();
@@ -208,7 +206,8 @@ async fn one_address_that_holds_all_it_gets_closes_intake_for_no_other_and_not_f
             refused += 1;
         }
     }
-    // Before: 64 held, and everybody else got "421 4.3.2 localhost too many connections", LMTP too.
+    // This once failed: 64 were held, and everybody else, LMTP included, got "421 4.3.2 localhost too many
+    // connections".
     assert_eq!((held.len(), refused), (32, 32));
     let mut other = talk_from([127, 0, 0, 2], address).await;
     other.expect("220").await;
@@ -220,7 +219,7 @@ async fn one_address_that_holds_all_it_gets_closes_intake_for_no_other_and_not_f
     lmtp.begin("LHLO gateway.test").await;
     lmtp.send("by LMTP\r\n.\r\n").await;
     lmtp.expect("250 2.6.0").await;
-    // EHLO does not keep a connection: before, 300 s of silence were its only bound.
+    // Sending EHLO does not keep a connection alive. Once, 300 s of silence was the only limit.
     let talkers = held.into_iter().map(|mut talk| {
         tokio::spawn(async move {
             let mut pace = tokio::time::interval(Duration::from_millis(300));
@@ -249,8 +248,8 @@ async fn a_client_delivers_to_a_thousand_recipients_in_several_transactions() {
     talk.say("EHLO c", "250").await;
     let mut left: Vec<_> = (0..1000).map(|n| format!("{n}@bridge.test")).collect();
     let mut transactions = 0;
-    // RFC 5321 section 4.5.3.1.10: the text goes to those that were taken, the rest is tried again. Before: 421 at the
-    // 110th recipient, and the first hundred got nothing.
+    // RFC 5321 section 4.5.3.1.10: the text goes to the accepted recipients, and the client retries the rest. This once
+    // failed: 421 at the 110th recipient, and the first hundred got nothing.
     while !left.is_empty() {
         talk.say("MAIL FROM:<ada@x.test>", "250").await;
         let all: String = left.iter().map(|to| format!("RCPT TO:<{to}>\r\n")).collect();
@@ -271,7 +270,7 @@ async fn a_client_delivers_to_a_thousand_recipients_in_several_transactions() {
         transactions += 1;
     }
     assert_eq!((transactions, bridge.handle().state().intake.accepted), (10, 10));
-    // The text is the same each time: one mail in the journal, with the recipients of the first transaction.
+    // Every transaction has the same text: one mail in the journal, with the recipients of the first transaction.
     assert_eq!(soon(streams.mails.recv()).await.unwrap().envelope.rcpt_to.len(), 100);
     assert_eq!(kept(bridge).await, 1);
 }
@@ -282,12 +281,12 @@ async fn ends_silent_sessions_and_those_that_dribble() {
     let (bridge, _streams) = start(dir.path(), &[("session_timeout_s", Value::Double(0.3))]).await;
     let mut silent = Talk::connect(bridge.smtp_addr().unwrap()).await;
     silent.expect("421 4.4.2").await;
-    // Longer: the greeting must be said within it, also on a loaded machine.
+    // Longer here: the dialogue up to DATA must fit in it, even on a loaded machine.
     let dir = tempfile::tempdir().unwrap();
     let (bridge, _streams) = start(dir.path(), &[("session_timeout_s", Value::Double(2.0))]).await;
     let mut dribble = Talk::connect(bridge.smtp_addr().unwrap()).await;
     dribble.begin("EHLO c").await;
-    // Bytes come often enough, the end of the mail does not.
+    // Bytes keep arriving, but the end of the mail never does.
     let mut pace = tokio::time::interval(Duration::from_millis(20));
     let reply = soon(async {
         loop {
@@ -348,7 +347,7 @@ async fn answers_451_and_reports_an_error_when_the_journal_fails() {
     let dir = tempfile::tempdir().unwrap();
     let journal = dir.path().join("journal");
     let (bridge, _streams) = start(&journal, &[("journal_segment_bytes", Value::Int(4096))]).await;
-    // The next segment cannot be made.
+    // Now the next segment cannot be created.
     std::fs::remove_dir_all(&journal).unwrap();
     let big = "x\r\n".repeat(2000);
     deliver(&bridge, &big).await;
@@ -356,7 +355,7 @@ async fn answers_451_and_reports_an_error_when_the_journal_fails() {
     talk.begin("EHLO c").await;
     talk.send("no room\r\n.\r\n").await;
     talk.expect("451 4.3.0").await;
-    // Also a repetition of what was taken: its promise stands, but nobody can check it now.
+    // The same for a repetition of an accepted mail: its 250 stands, but nobody can verify that now.
     talk.begin_next().await;
     talk.send(&format!("{big}.\r\n")).await;
     talk.expect("451 4.3.0").await;

@@ -1,13 +1,11 @@
-//! What survives restarts, kills, torn tails and rotation.
+//! The journal survives restarts, kills, torn tails and rotation.
 
 use std::{fs::OpenOptions, io::Write, os::unix::fs::PermissionsExt, path::Path};
 
-use posthorn::{
-    health::Level,
-    mail::{Action, MailId, OutboundKind, OutboundMail},
-    mail_bridge::{bridge::Bridge, bridge::Submitted, outbox::DeliveryState},
-    params::Value,
-};
+use health::Level;
+use mail::{Action, DeliveryState, MailId, OutboundKind, OutboundMail};
+use mail_bridge::bridge::{Bridge, Submitted};
+use settings::Value;
 
 use super::support::{Talk, answer, deliver, disposition, params, soon, start, start_publishing};
 
@@ -139,7 +137,7 @@ async fn settled_segments_are_deleted_and_nothing_in_them_is_forgotten() {
     let text = |n: usize| format!("{n} {}\r\n", "x".repeat(1000));
     let stuck = deliver(&bridge, "never settled\r\n").await;
     assert_eq!(soon(streams.mails.recv()).await.unwrap().id, stuck);
-    // One that stays deferred, as there is no smart host, and one that fails for good.
+    // One mail that stays deferred, because there is no smart host, and one that fails for good.
     let deferred = answer(stuck, OutboundKind::Answer);
     let failed = OutboundMail { to: Vec::new(), ..answer(stuck, OutboundKind::Forward) };
     for (mail, end) in [(&deferred, DeliveryState::Deferred), (&failed, DeliveryState::Failed)] {
@@ -160,15 +158,15 @@ async fn settled_segments_are_deleted_and_nothing_in_them_is_forgotten() {
     let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
     let mail = soon(streams.mails.recv()).await.unwrap();
     assert_eq!((mail.id, mail.data.as_slice()), (stuck, &b"never settled\r\n"[..]));
-    // The first is gone from disk, but not from memory: not published again.
+    // The first mail is gone from disk, but its identity is remembered, so it is not published again.
     assert_eq!(bridge.handle().get_raw(MailId::of(text(0).as_bytes())).await.unwrap(), None);
     deliver(&bridge, &text(0)).await;
     assert_eq!(bridge.handle().state().journal.unsettled, 1);
     assert!(bridge.handle().get_raw(MailId::of(text(59).as_bytes())).await.unwrap().is_some());
     assert_eq!(bridge.handle().outbound(deferred).await.unwrap(), Submitted::Repeated);
-    // Of what is finished and gone from disk only the identity is known.
+    // Of a mail that is finished and gone from disk, only the identity is known.
     assert_eq!(bridge.handle().outbound(failed).await.unwrap(), Submitted::Refused);
-    // The deferred one is due at once after a start, and its attempts go on counting.
+    // The deferred mail is due immediately after a start, and its attempt count continues.
     soon(async {
         loop {
             let delivery = streams.deliveries.recv().await.unwrap();
@@ -206,7 +204,7 @@ async fn settled_segments_go_at_once_and_identities_that_outgrow_a_segment_stay_
         let id = soon(streams.mails.recv()).await.unwrap().id;
         bridge.handle().disposition(disposition(id, Action::Rejected)).await.unwrap();
     }
-    // 13 kB of identities in segments of 4 kB, half of which may be of what is needed no more; no mail comes meanwhile.
+    // 13 kB of identities in segments of 4 kB, up to half of which may be obsolete; no mail arrives meanwhile.
     soon(async {
         while segments(dir.path()).len() > 12 || bridge.handle().state().journal.unsettled > 0 {
             tokio::task::yield_now().await;

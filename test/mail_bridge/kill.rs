@@ -1,4 +1,4 @@
-//! `kill -9` under load: what was answered with 250 is on disk, whole, once.
+//! `kill -9` under load: every mail that was answered with 250 is on disk, complete, and once.
 
 use std::{
     collections::BTreeSet,
@@ -11,10 +11,8 @@ use std::{
     },
 };
 
-use posthorn::{
-    mail::{Action, MailId},
-    params::Value,
-};
+use mail::{Action, MailId};
+use settings::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -23,12 +21,12 @@ use tokio::{
 use super::support::{disposition, soon, start, start_publishing};
 
 const DIRECTORY: &str = "POSTHORN_TEST_KILLED_BRIDGE";
-/// Set: the killed process settles every other mail, so that segments are retired.
+/// If set, the killed process settles about half of the mails, so that segments are retired.
 const SETTLES: &str = "POSTHORN_TEST_KILLED_BRIDGE_SETTLES";
 const KEEP: (&str, Value) = ("journal_keep_segments", Value::Int(1));
 const SEGMENT: (&str, Value) = ("journal_segment_bytes", Value::Int(16_384));
 
-/// Not a test by itself: the process that the test below kills.
+/// Not a test itself: this is the process that the tests below kill.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by bridge_killed_under_load_keeps_every_mail_it_acknowledged"]
 async fn killed_bridge() {
@@ -70,7 +68,7 @@ fn spawn(directory: &Path, settles: bool) -> (Child, u16) {
     panic!("the bridge did not start: {said:#?}");
 }
 
-/// Sends mails until the connection breaks; gives those that were acknowledged.
+/// Sends mails until the connection breaks; returns the acknowledged ones.
 async fn client(port: u16, name: String, count: Arc<AtomicUsize>) -> Vec<MailId> {
     let mut acknowledged = Vec::new();
     let Ok(stream) = TcpStream::connect(("127.0.0.1", port)).await else { return acknowledged };
@@ -96,7 +94,7 @@ async fn client(port: u16, name: String, count: Arc<AtomicUsize>) -> Vec<MailId>
     acknowledged
 }
 
-/// Loads and kills the bridge some times over; gives what it acknowledged.
+/// Five times loads and kills the bridge; returns the mails it acknowledged.
 async fn kill_under_load(directory: &Path, settles: bool) -> BTreeSet<MailId> {
     let mut acknowledged = BTreeSet::new();
     for round in 0..5 {
@@ -104,7 +102,7 @@ async fn kill_under_load(directory: &Path, settles: bool) -> BTreeSet<MailId> {
         let count = Arc::new(AtomicUsize::new(0));
         let start = |n| tokio::spawn(client(port, format!("{round} {n}"), Arc::clone(&count)));
         let clients: Vec<_> = (0..8).map(start).collect();
-        // In the middle of the load, each round elsewhere: what is under way at that moment is arbitrary.
+        // Kill it in the middle of the load, later in each round, so that arbitrary work is in progress.
         let enough = if settles { 150 } else { 20 } + round * 17;
         soon(async {
             while count.load(Ordering::Relaxed) < enough {
@@ -121,7 +119,7 @@ async fn kill_under_load(directory: &Path, settles: bool) -> BTreeSet<MailId> {
     acknowledged
 }
 
-/// Starts the bridge and gives what it publishes, each once, until that includes `expected`.
+/// Starts the bridge and returns what it publishes, each mail once, until that includes `expected`.
 async fn published(directory: &Path, expected: &BTreeSet<MailId>) -> BTreeSet<MailId> {
     let overrides =
         [SEGMENT, KEEP, ("max_in_flight", Value::Int(10_000)), ("redelivery_min_s", Value::Double(500.0))];

@@ -1,4 +1,4 @@
-//! The bridge over real sockets and real files.
+//! Tests of the bridge with real sockets and real files.
 
 mod forwards;
 mod full_disk;

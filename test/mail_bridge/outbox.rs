@@ -1,4 +1,4 @@
-//! Sending over a real connection to a smart host that obeys a script.
+//! Sends over a real connection to a smart host that follows a script.
 
 use std::{
     collections::BTreeSet,
@@ -6,19 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthorn::{
-    health::Level,
-    mail::{MailId, OutboundKind, OutboundMail},
-    mail_bridge::{
-        bridge::{Bridge, Submitted},
-        outbox::DeliveryState,
-    },
-    params::Value,
-};
+use health::Level;
+use mail::{DeliveryState, MailId, OutboundKind, OutboundMail};
+use mail_bridge::bridge::{Bridge, Submitted};
+use settings::Value;
 
 use super::support::{GONE, HELD, LATE, Script, answer, free_address, soon, start, states, text};
 
-/// Waits until the smart host was probed in vain.
+/// Waits until the bridge has failed to reach the smart host four times in a row.
 async fn away(bridge: &Bridge) {
     soon(async {
         while bridge.handle().state().outbox.failures_in_a_row < 4 {
@@ -64,7 +59,7 @@ async fn when_a_dead_host_comes_back_everything_is_out_at_once_and_attempts_are_
         assert_eq!(delivery.state, DeliveryState::Delivered);
         attempts.push(delivery.attempts);
     }
-    // Before: each was tried one after the other, and then slept for its back-off of 1000 s.
+    // This once failed: the mails were tried one after the other, and each then slept for its back-off of 1000 s.
     assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
     attempts.sort_unstable();
     assert_eq!((attempts[18], attempts[19]), (1, 2), "only the one that found out was tried twice");
@@ -106,7 +101,7 @@ async fn a_slow_recipient_holds_up_no_other() {
         if delivery.state == DeliveryState::Delivered {
             ends.push(delivery.reply);
         }
-        // Before: the others waited behind it.
+        // This once failed: the others waited behind the slow one.
         if ends.len() == 3 {
             release.notify_one();
         }
@@ -119,7 +114,8 @@ async fn notices_without_message_id_are_all_sent_with_ids_that_are_told_and_surv
     let dir = tempfile::tempdir().unwrap();
     let smarthost = free_address().await;
     let (bridge, mut streams) = start(dir.path(), &[("smarthost", text(smarthost))]).await;
-    // The second is the same to the letter: without an id nobody can know that it is not meant. Before: only the first.
+    // The first two are identical, but without an id nobody can tell that this is unintended. Once, only the first was
+    // sent.
     for words in ["battery low", "battery low", "truck_2 is silent"] {
         assert_eq!(bridge.handle().outbound(notice("", words)).await.unwrap(), Submitted::New);
     }
@@ -241,10 +237,10 @@ async fn an_answer_submitted_twice_is_sent_once_also_across_a_restart() {
     let (bridge, mut streams) = start(dir.path(), &overrides).await;
     assert_eq!(bridge.handle().outbound(mail.clone()).await.unwrap(), Submitted::New);
     states(&mut streams, 2).await;
-    // The same again, as a chatbot says it when its mail comes again: its state is told once more.
+    // The same answer again, as from a chatbot whose mail was published again: its state is reported once more.
     assert_eq!(bridge.handle().outbound(mail.clone()).await.unwrap(), Submitted::Repeated);
     assert_eq!(states(&mut streams, 1).await, [(DeliveryState::Delivered, 1)]);
-    // Another text for the same mail. Before: dropped, and nobody heard of it.
+    // Another text for the same mail. It was once dropped without telling anybody.
     assert_eq!(bridge.handle().outbound(other.clone()).await.unwrap(), Submitted::Refused);
     let refusal = soon(streams.deliveries.recv()).await.unwrap();
     assert_eq!((refusal.state, refusal.message_id.as_str()), (DeliveryState::Refused, "other@b.test"));
@@ -270,7 +266,7 @@ async fn what_was_queued_before_a_kill_is_sent_after_it_over_few_connections() {
     for question in [b"a", b"b", b"c"] {
         bridge.handle().outbound(answer(MailId::of(question), OutboundKind::Answer)).await.unwrap();
     }
-    // Nobody listens at the smart host: each is queued, the first is deferred, and then the host is probed.
+    // Nobody listens at the smart host: every mail is queued, the first is deferred, and then the host is probed.
     states(&mut streams, 4).await;
     away(&bridge).await;
     drop((bridge, streams));
@@ -285,10 +281,9 @@ async fn what_was_queued_before_a_kill_is_sent_after_it_over_few_connections() {
     for _ in 0..3 {
         soon(taken.recv()).await.unwrap();
     }
-    // The first shows that the host works, the other two go side by side.
+    // The first mail shows that the host works; then the other two are sent in parallel.
     assert_eq!(connections.load(Ordering::SeqCst), 2);
     assert!(bridge.drain().await);
-    // Nothing is left to send.
     assert_eq!(start(dir.path(), &overrides).await.0.handle().state().outbox.pending, 0);
 }
 
@@ -321,7 +316,7 @@ async fn a_connection_lost_after_the_dot_sends_nothing_again_at_once() {
     }
     states(&mut streams, 3).await;
     drop((bridge, streams));
-    // Both go over one connection, which is lost when the second was taken.
+    // Both go over one connection, which is lost after the second mail was taken.
     let (smarthost, mut taken) = Script::new(&[], &["250 ok", GONE]).serve().await;
     let (bridge, mut streams) =
         start(dir.path(), &[("smarthost", text(smarthost)), wait[0].clone(), wait[1].clone()]).await;

@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use posthorn::{
-    mail::{Action, MailId, OutboundKind},
-    mail_bridge::bridge::Submitted,
-    params::Value,
-};
+use mail::{Action, MailId, OutboundKind};
+use mail_bridge::bridge::Submitted;
+use settings::Value;
 
 use super::support::{Talk, answer, deliver, disposition, soon, start, start_publishing};
 
@@ -61,7 +59,7 @@ async fn a_promised_answer_settles_only_when_it_is_in_the_outbox() {
     assert!(bridge.drain().await);
     assert_eq!(handle.state().journal.unsettled, 1, "a forward is no answer");
 
-    // The promise was in memory only: it is published again, and the disposition has to come again.
+    // The disposition was held only in memory: the mail is published again and needs a new disposition.
     let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
     assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
     let handle = bridge.handle();
@@ -116,21 +114,21 @@ async fn mails_of_a_stranger_that_nobody_settles_do_not_hold_up_another_domain_a
         talk.send(&format!("{}.\r\n", mail(&format!("n{n}.evil.test"), n))).await;
         talk.expect("250").await;
     }
-    // A quarter of the window, for a domain with all names below it.
+    // A quarter of the window: the share of one domain with all its subdomains.
     for _ in 0..32 {
         soon(streams.mails.recv()).await.unwrap();
     }
     assert!(streams.mails.try_recv().is_err());
     let start = Instant::now();
     let good = deliver(&bridge, &mail("good.test", 0)).await;
-    // Before: the window of 32 was full, and the first place was free after redelivery_min_s, 10 s.
+    // This once failed: the window of 32 was full, and the first slot was freed only after redelivery_min_s, 10 s.
     assert_eq!(soon(streams.mails.recv()).await.unwrap().id, good);
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     let intake = bridge.handle().state().intake;
     assert_eq!(intake.in_flight, 33);
     assert!((33 * 40..33 * 80).contains(&intake.in_flight_bytes), "{}", intake.in_flight_bytes);
     drop((bridge, streams, talk));
-    // Whose mails they are is read from disk.
+    // After the restart, the bridge reads from disk whose mails these are.
     let (_bridge, mut streams) = start_publishing(dir.path(), &[]).await;
     let mut seen = Vec::new();
     for _ in 0..33 {

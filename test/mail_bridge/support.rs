@@ -1,4 +1,4 @@
-//! A bridge in a scratch directory, a client that speaks line by line, and a smart host that obeys a script.
+//! Fixtures: a bridge in a scratch directory, a line-by-line SMTP client, and a smart host that follows a script.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,23 +12,20 @@ use std::{
     time::Duration,
 };
 
-use posthorn::{
-    mail::{Action, Disposition, MailId, OutboundKind, OutboundMail},
-    mail_bridge::{
-        bridge::{Bridge, BridgeError, Streams},
-        journal::JournalError,
-        outbox::DeliveryState,
-        params::{Params, SPECS},
-    },
-    params::{Value, resolve},
+use mail::{Action, DeliveryState, Disposition, MailId, OutboundKind, OutboundMail};
+use mail_bridge::{
+    bridge::{Bridge, BridgeError, Streams},
+    journal::JournalError,
+    params::{Params, SPECS},
 };
+use settings::{Value, resolve};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     sync::{Notify, mpsc},
 };
 
-/// Nothing here takes so long; a test that waits for ever fails instead.
+/// Nothing here takes this long, so a test that would hang fails instead.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -55,7 +52,7 @@ pub fn params(directory: &Path, overrides: &[(&str, Value)]) -> Params {
     Params::load(&resolve(SPECS, values).unwrap(), Path::new("/nowhere")).unwrap()
 }
 
-/// Starts a bridge; waits while its killed predecessor still holds the journal.
+/// Starts a bridge; waits while a killed predecessor still holds the journal.
 pub async fn start(directory: &Path, overrides: &[(&str, Value)]) -> (Bridge, Streams) {
     soon(async {
         loop {
@@ -69,7 +66,7 @@ pub async fn start(directory: &Path, overrides: &[(&str, Value)]) -> (Bridge, St
     .await
 }
 
-/// A bridge that publishes.
+/// Starts a bridge that has one subscriber, so it publishes.
 pub async fn start_publishing(directory: &Path, overrides: &[(&str, Value)]) -> (Bridge, Streams) {
     let started = start(directory, overrides).await;
     started.0.handle().set_subscribers(1);
@@ -95,23 +92,22 @@ pub fn answer(answers: MailId, kind: OutboundKind) -> OutboundMail {
     }
 }
 
-/// An SMTP client that says what it is told.
+/// An SMTP client driven line by line.
 pub struct Talk(BufReader<TcpStream>);
 
 impl Talk {
-    /// Connects and reads the greeting.
     pub async fn connect(address: SocketAddr) -> Self {
         let mut talk = Self(BufReader::new(TcpStream::connect(address).await.unwrap()));
         talk.expect("220").await;
         talk
     }
 
-    /// Over a connection of which nothing was read.
+    /// Wraps a connection from which nothing has been read yet.
     pub fn over(stream: TcpStream) -> Self {
         Self(BufReader::new(stream))
     }
 
-    /// Connects and reads the first reply, whatever it is.
+    /// Connects and returns the first reply, whatever it is.
     pub async fn knock(address: SocketAddr) -> (Self, String) {
         let mut talk = Self(BufReader::new(TcpStream::connect(address).await.unwrap()));
         let reply = talk.reply().await;
@@ -122,7 +118,7 @@ impl Talk {
         self.0.get_mut().write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// The last line of the next reply; empty at the end of the connection.
+    /// The last line of the next reply; empty if the connection was closed.
     pub async fn reply(&mut self) -> String {
         loop {
             let mut line = String::new();
@@ -133,7 +129,7 @@ impl Talk {
         }
     }
 
-    /// What has arrived, without taking it.
+    /// What has arrived, without consuming it.
     pub async fn peek(&mut self) -> String {
         String::from_utf8(self.0.fill_buf().await.unwrap().to_vec()).unwrap()
     }
@@ -148,7 +144,7 @@ impl Talk {
         self.expect(code).await;
     }
 
-    /// Up to the go-ahead for DATA.
+    /// Starts a mail: everything up to the go-ahead for DATA.
     pub async fn begin(&mut self, hello: &str) {
         self.say(hello, "250").await;
         self.begin_next().await;
@@ -167,7 +163,7 @@ impl Talk {
     }
 }
 
-/// Sends one mail by SMTP; `data` is already dot-stuffed and ends with CRLF.
+/// Sends one mail by SMTP. `data` MUST already be dot-stuffed and end with CRLF.
 pub async fn deliver(bridge: &Bridge, data: &str) -> MailId {
     let mut talk = Talk::connect(bridge.smtp_addr().unwrap()).await;
     talk.begin("EHLO client.test").await;
@@ -176,12 +172,12 @@ pub async fn deliver(bridge: &Bridge, data: &str) -> MailId {
     MailId::of(data.as_bytes())
 }
 
-/// An address where nobody listens, until somebody does.
+/// An address where nobody listens yet.
 pub async fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
-/// States and attempts of the next deliveries told.
+/// States and attempts of the next `count` deliveries.
 pub async fn states(streams: &mut Streams, count: usize) -> Vec<(DeliveryState, u32)> {
     let mut states = Vec::new();
     while states.len() < count {
@@ -191,11 +187,11 @@ pub async fn states(streams: &mut Streams, count: usize) -> Vec<(DeliveryState, 
     states
 }
 
-/// Takes the mail and thinks it over.
+/// The smart host takes the mail and replies a second later.
 pub const LATE: &str = "250 2.0.0 late";
-/// Takes the mail and keeps its reply until [`Script::release`] is notified.
+/// The smart host takes the mail and withholds its reply until [`Script::release`] is notified.
 pub const HELD: &str = "250 2.0.0 held";
-/// Takes the mail and is gone.
+/// The smart host takes the mail and closes the connection without a reply.
 pub const GONE: &str = "250 2.0.0 gone";
 
 /// A mail that the smart host took.
@@ -206,8 +202,8 @@ pub struct Taken {
     pub data: String,
 }
 
-/// A smart host. Replies to RCPT and to the final dot come from the scripts, and are 250 when those are used up. The
-/// reply [`LATE`] is a 250 after a while, the reply [`GONE`] none but the end of the connection; the mail is taken.
+/// A smart host. It takes its replies to RCPT and to the final dot from the scripts, and replies 250 once they are used
+/// up. [`LATE`], [`HELD`] and [`GONE`] are special replies to the final dot; all three take the mail.
 #[derive(Clone, Default)]
 pub struct Script {
     pub rcpt: Arc<Mutex<VecDeque<&'static str>>>,
@@ -227,7 +223,7 @@ impl Script {
         self.serve_at("127.0.0.1:0".parse().unwrap()).await
     }
 
-    /// Serves at an address until the runtime ends.
+    /// Serves at `address` until the runtime ends.
     pub async fn serve_at(self, address: SocketAddr) -> (SocketAddr, mpsc::UnboundedReceiver<Taken>) {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,12 +1,12 @@
-//! Which mails say all that they say in one text: the only ones that can order.
+//! Which mails say everything in one text. Only those can give an order.
 
-use posthorn::mail::{Content, parse};
+use mail::{Content, parse};
 
 fn of(text: &str) -> Content {
     parse(text.replace('\n', "\r\n").as_bytes())
 }
 
-/// A multipart of this kind around parts that are given with their headers.
+/// A multipart of this kind; each part brings its own headers.
 fn multipart(kind: &str, parts: &[&str]) -> String {
     let parts: String = parts.iter().map(|part| format!("--b\n{part}\n")).collect();
     format!("MIME-Version: 1.0\nContent-Type: multipart/{kind}; boundary=b\n\n{parts}--b--\n")
@@ -74,7 +74,8 @@ fn html_that_says_more_or_less_is_none() {
     }
 }
 
-/// Programs that make the text of the HTML may lose what was a quote in it, and "Thanks" is all that the sender wrote.
+/// A program that derives the text from the HTML may lose the quote marks, and then "Thanks" is all that the sender
+/// wrote.
 #[test]
 fn a_quote_in_one_and_not_in_the_other_is_none() {
     let mail = |plain: &str, html: &str| {

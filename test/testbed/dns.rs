@@ -1,4 +1,4 @@
-//! A DNS server of one zone that says nothing about some of its names, as servers that are gone or blocked do.
+//! A DNS server for one zone that stays silent about some names, like a server that is down or blocked.
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -8,11 +8,11 @@ use std::{
     },
 };
 
+use authenticator::zone::Zone;
 use mail_auth::hickory_resolver::proto::{
     op::{Message, Query, ResponseCode},
     rr::{Name, RData, Record, RecordType, rdata::TXT},
 };
-use posthorn::authenticator::zone::Zone;
 
 /// Answers on a port of 127.0.0.1 until the process ends.
 pub struct NameServer {
@@ -23,7 +23,7 @@ pub struct NameServer {
 }
 
 impl NameServer {
-    /// Serves the text of a zone file; silent about names that end in one of `silent`.
+    /// Serves the text of a zone file; does not answer for names that end in one of `silent`.
     pub fn start(zone: &str, silent: &[&str]) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
         let server = Self {
@@ -53,17 +53,17 @@ impl NameServer {
         server
     }
 
-    /// From now on this is the zone.
+    /// Replaces the zone.
     pub fn serve(&self, zone: &str) {
         *self.zone.lock().expect("zone") = Zone::parse(zone, "test.zone").expect("zone");
     }
 
-    /// From now on every name is answered.
+    /// From now on, answers for every name.
     pub fn answer_all(&self) {
         self.silent.lock().expect("names").clear();
     }
 
-    /// Packets that got no answer.
+    /// Number of queries that were left unanswered.
     pub fn unanswered(&self) -> usize {
         self.unanswered.load(Ordering::Relaxed)
     }

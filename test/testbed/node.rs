@@ -1,4 +1,4 @@
-//! A node as a process.
+//! Runs a node as a process.
 
 use std::{
     io::{BufRead, BufReader},
@@ -9,17 +9,17 @@ use std::{
 
 use super::{domain::Domain, executable, project, wait_for};
 
-/// A running node; killed by pid when dropped.
+/// A running node; killed by pid on drop.
 pub struct Node {
     name: String,
     child: Child,
     log: Arc<Mutex<String>>,
-    /// Ends when all that the process wrote is in the log.
+    /// Ends when everything the process wrote is in the log.
     reader: Option<JoinHandle<()>>,
 }
 
 impl Node {
-    /// Starts `name` with its file in `config/` and `parameters` beside it, `name:=value` in YAML.
+    /// Starts `name` with its file in `config/` and with `parameters` on top, as `name:=value` in YAML.
     pub fn start(name: &str, domain: &Domain, parameters: &[(&str, &str)]) -> Self {
         let mut command = Command::new(executable(name));
         let config = project(&format!("config/{name}.yaml"));
@@ -30,7 +30,7 @@ impl Node {
         Self::run(name, domain, command)
     }
 
-    /// Starts any command as a node, and collects what it writes to standard error.
+    /// Starts any command as a node and collects its standard error.
     pub fn run(name: &str, domain: &Domain, mut command: Command) -> Self {
         command.envs(domain.environment()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -44,17 +44,16 @@ impl Node {
         Self { name: name.to_owned(), child, log, reader: Some(reader) }
     }
 
-    /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it wrote to standard error.
+    /// Everything that the node has written to standard error.
     pub fn log(&self) -> String {
         self.log.lock().expect("log").clone()
     }
 
-    /// Waits for a line with `text` on standard error, and gives what follows `text` up to the next space.
+    /// Waits for a line on standard error that contains `text`; returns what follows `text`, up to the next space.
     pub fn wait_for_log(&mut self, text: &str) -> String {
         let (name, log, child) = (self.name.clone(), Arc::clone(&self.log), &mut self.child);
         wait_for(&format!("{name} writes {text:?}"), || {
@@ -72,12 +71,12 @@ impl Node {
         })
     }
 
-    /// Ends it as an operator would, and gives its status.
+    /// Sends SIGTERM, as an operator would, and returns the exit status.
     pub fn terminate(&mut self) -> ExitStatus {
         self.end_by("TERM")
     }
 
-    /// Sends it a signal, `INT` or `TERM`, and gives its status when it has ended.
+    /// Sends a signal, `INT` or `TERM`, and returns the exit status.
     pub fn end_by(&mut self, signal: &str) -> ExitStatus {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill");
@@ -85,14 +84,14 @@ impl Node {
         self.wait()
     }
 
-    /// Ends it as a power failure would.
+    /// Kills the process, as a power failure would.
     pub fn kill(&mut self) {
         self.child.kill().expect("kill");
         self.child.wait().expect("wait");
         self.read_log_to_its_end();
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process ends by itself.
     pub fn wait(&mut self) -> ExitStatus {
         let name = self.name.clone();
         let child = &mut self.child;
@@ -107,10 +106,10 @@ impl Node {
         }
     }
 
-    /// CPU time it has used so far, user and system [clock ticks of 10 ms].
+    /// CPU time used so far, user and system [clock ticks of 10 ms].
     pub fn cpu_ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("/proc");
-        // proc(5): the name, in parentheses, may hold spaces; utime and stime are fields 14 and 15.
+        // proc(5): the name, in parentheses, can contain spaces; utime and stime are fields 14 and 15.
         let fields: Vec<_> = stat.rsplit(')').next().expect("name").split_whitespace().collect();
         fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
     }

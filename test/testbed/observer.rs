@@ -1,4 +1,4 @@
-//! The other end of `test/observer.rs`: what was published, and services to call.
+//! The test's side of `test/observer.rs`: receives what was published and calls services.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -10,22 +10,22 @@ use std::{
     time::Instant,
 };
 
-use posthorn::ros::topics::{ServiceFacts, TopicFacts};
+use ros::topics::{ServiceFacts, TopicFacts};
 use serde_json::{Value, json};
 
 use super::{PATIENCE, domain::Domain, executable};
 
-/// Sees messages of a graph and calls its services, in a process of its own.
+/// Watches a graph and calls its services, through a separate process.
 pub struct Observer {
     child: Child,
     requests: ChildStdin,
     lines: Mutex<Receiver<Value>>,
-    /// Messages that were received while something else was waited for.
+    /// Messages received while waiting for something else.
     seen: Vec<(String, Value)>,
 }
 
 impl Observer {
-    /// Subscribes to `topics`, and returns when the subscriptions are made.
+    /// Subscribes to `topics`; returns once the subscriptions exist.
     pub fn start(domain: &Domain, topics: &[TopicFacts]) -> Self {
         let mut command = Command::new(executable("observer"));
         command.arg("");
@@ -50,12 +50,12 @@ impl Observer {
         observer
     }
 
-    /// Waits until every subscription has a publisher: what is published then is received.
+    /// Waits until every subscription has a publisher. Messages published after that are received.
     pub fn wait_until_matched(&mut self) {
         self.next_line("every observed topic has a publisher", |line| line["matched"].as_bool().map(|_| ()));
     }
 
-    /// The next message on `topic` that `matches`, also one that came before; the others are kept.
+    /// Takes the next message on `topic` that `matches`, even if it arrived earlier; keeps the others.
     pub fn message(&mut self, topic: TopicFacts, matches: impl Fn(&Value) -> bool) -> Value {
         let wanted = |name: &str, message: &Value| name == topic.name && matches(message);
         if let Some(place) = self.seen.iter().position(|(name, message)| wanted(name, message)) {
@@ -67,7 +67,7 @@ impl Observer {
         })
     }
 
-    /// Messages on `topic` that were received so far and not taken.
+    /// Messages received on `topic` that have not been taken. They stay available to [`Observer::message`].
     pub fn received(&mut self, topic: TopicFacts) -> Vec<Value> {
         while let Ok(line) = self.lines.lock().expect("lines").try_recv() {
             Self::keep(&mut self.seen, line);
@@ -75,7 +75,7 @@ impl Observer {
         self.seen.iter().filter(|(name, _)| name == topic.name).map(|(_, message)| message.clone()).collect()
     }
 
-    /// Calls a service, waiting for it to be there.
+    /// Calls a service; waits until it is available.
     pub fn call(&mut self, service: ServiceFacts, request: &Value) -> Value {
         let line = json!({ "service": service.name, "type": service.type_name, "request": request });
         writeln!(self.requests, "{line}").expect("observer listens");

@@ -1,4 +1,4 @@
-//! The whole graph: the five nodes on embedded defaults, a sender's domain, a receiving server, an observer.
+//! The whole graph: the five nodes with embedded defaults, a sender's domain, a receiving mail server, an observer.
 
 use std::{
     fs,
@@ -7,10 +7,8 @@ use std::{
     time::Duration,
 };
 
-use posthorn::{
-    mail::{MailId, Role},
-    ros::topics::{self, TopicFacts},
-};
+use mail::{MailId, Role};
+use ros::topics::{self, TopicFacts};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -23,18 +21,17 @@ use super::{
     wait_for,
 };
 
-/// The registered sender's domain.
 pub const SENDER_DOMAIN: &str = "dispatch.example";
-/// The registered sender.
+/// The address that [`Posthorn::start`] registers as operator.
 pub const SENDER: &str = "dana@dispatch.example";
-/// A domain that may send from this host, and of which posthorn knows nobody.
+/// A domain whose SPF record lists this host, but where posthorn knows no sender.
 pub const STRANGER_DOMAIN: &str = "stranger.example";
-/// Where mails to posthorn go.
+/// The address that mails to posthorn are sent to.
 pub const POSTHORN: &str = "posthorn@fleet.example";
-/// Who gets what chatbot cannot interpret.
+/// The person who gets the mails that chatbot cannot interpret.
 pub const HUMAN: &str = "operator@fleet.example";
 
-/// A running graph and all around it; everything ends when it is dropped.
+/// A running graph and everything around it; all of it ends on drop.
 pub struct Posthorn {
     pub mail_bridge: Node,
     pub authenticator: Node,
@@ -50,7 +47,7 @@ pub struct Posthorn {
 }
 
 impl Posthorn {
-    /// Starts everything and registers [`SENDER`] as operator; `topics` are observed. Returns when mails are answered.
+    /// Starts everything, observes `topics`, and registers [`SENDER`] as operator. Returns once mails are answered.
     pub fn start(topics: &[TopicFacts], authenticator: &[(&str, &str)]) -> Self {
         let mut posthorn = Unready::start(topics, authenticator).0;
         posthorn.register(SENDER, Role::Operator);
@@ -58,7 +55,7 @@ impl Posthorn {
         posthorn
     }
 
-    /// Registers a sender by the authenticator's service; tries again while the chain is being opened.
+    /// Registers a sender through the authenticator's service; retries while the chain is being opened.
     pub fn register(&mut self, address: &str, role: Role) {
         let token = self.registry_token();
         let request = json!({ "address": address, "role": role as u8, "token": token });
@@ -72,7 +69,7 @@ impl Posthorn {
         });
     }
 
-    /// The token that the registry's services ask for; waits until the authenticator has made it.
+    /// The token for the registry's services; waits until the authenticator has created it.
     pub fn registry_token(&self) -> String {
         let file = self.authenticator_state().join("registry.token");
         wait_for("the registry's token", || {
@@ -80,7 +77,7 @@ impl Posthorn {
         })
     }
 
-    /// Waits until vehicle_router has heard everything of every vehicle.
+    /// Waits until vehicle_router has received every kind of reading from every vehicle.
     fn wait_for_vehicles(&mut self) {
         let stamps = ["position_stamp", "battery_stamp", "odometry_stamp"];
         wait_for("every vehicle is heard", || {
@@ -91,25 +88,25 @@ impl Posthorn {
         });
     }
 
-    /// Starts mail_bridge again, on the same journal.
+    /// Starts mail_bridge again on the same journal.
     pub fn restart_mail_bridge(&mut self) {
         let journal = self.state.path().join("mail_bridge").display().to_string();
         self.mail_bridge = start_mail_bridge(&self.domain, &journal, self.sink.address);
         self.find_smtp();
     }
 
-    /// Starts authenticator again, on the same state.
+    /// Starts authenticator again on the same state.
     pub fn restart_authenticator(&mut self, more: &[(&str, &str)]) {
         self.authenticator = start_authenticator(&self.domain, self.state.path(), more);
     }
 
-    /// Kills chatbot and starts it again, on the same state.
+    /// Kills chatbot and starts it again on the same state.
     pub fn restart_chatbot(&mut self, more: &[(&str, &str)]) {
         self.chatbot.kill();
         self.chatbot = start_chatbot(&self.domain, self.state.path(), more);
     }
 
-    /// Starts new vehicles in the place of those that there are, or were.
+    /// Starts new vehicles in place of the current ones.
     pub fn restart_fleet_simulator(&mut self, more: &[(&str, &str)]) {
         self.fleet_simulator.kill();
         self.fleet_simulator = Node::start("fleet_simulator", &self.domain, more);
@@ -120,24 +117,24 @@ impl Posthorn {
         self.smtp = address.parse().expect("address");
     }
 
-    /// Hands in a mail, which must be accepted, and gives its id.
+    /// Submits a mail, asserts that it is accepted, and returns its id.
     pub fn accept(&self, mail_from: &str, data: &[u8]) -> MailId {
         let reply = Client::connect(self.smtp).send(mail_from, POSTHORN, data);
         assert!(reply.starts_with("250"), "{reply}");
         MailId::of(data)
     }
 
-    /// A question of [`SENDER`], signed, with a Message-ID made of `tag`.
+    /// A signed question from [`SENDER`], with a Message-ID made from `tag`.
     pub fn question(&self, tag: &str, subject: &str, text: &str) -> Vec<u8> {
         self.sender.sign(&message(tag, subject, text))
     }
 
-    /// Folder of the authenticator: evidence, keys, the embedded chain.
+    /// The authenticator's state directory: evidence, keys, the embedded chain.
     pub fn authenticator_state(&self) -> PathBuf {
         self.state.path().join("authenticator")
     }
 
-    /// All nodes, by name.
+    /// All nodes, in a fixed order.
     pub fn nodes(&mut self) -> [&mut Node; 5] {
         [
             &mut self.mail_bridge,
@@ -149,11 +146,11 @@ impl Posthorn {
     }
 }
 
-/// A graph of which nothing is awaited but the port of SMTP.
+/// A graph that has its SMTP port and is connected to its observer; nothing else has been waited for.
 pub struct Unready(pub Posthorn);
 
 impl Unready {
-    /// Starts everything; `topics` are observed, the authenticator gets further parameters.
+    /// Starts everything, observes `topics`, and gives the authenticator further parameters.
     pub fn start(topics: &[TopicFacts], authenticator: &[(&str, &str)]) -> Self {
         let (domain, state, sink) = (Domain::take(), tempfile::tempdir().expect("scratch"), Sink::start());
         let sender = SignedDomain::new(SENDER_DOMAIN, "s1");
@@ -193,7 +190,7 @@ fn start_authenticator(domain: &Domain, state: &Path, more: &[(&str, &str)]) -> 
     if !more.iter().any(|(name, _)| *name == "dns_servers") {
         parameters.push(("dns_zone_file", &zone));
     }
-    // A batch a mail: what is anchored is seen at once.
+    // One batch per mail, so that each mail is anchored at once.
     if !more.iter().any(|(name, _)| *name == "batch_max_age_s") {
         parameters.push(("batch_max_age_s", "0.1"));
     }
@@ -206,7 +203,7 @@ fn start_mail_bridge(domain: &Domain, journal: &str, sink: SocketAddr) -> Node {
     let parameters = [
         ("smtp_listen", "\"127.0.0.1:0\""),
         ("lmtp_listen", "\"\""),
-        // All clients of the testbed have one address.
+        // All clients of the testbed share one address.
         ("max_connections_per_address", "64"),
         ("journal_directory", journal),
         ("smarthost", &smarthost),
@@ -214,12 +211,12 @@ fn start_mail_bridge(domain: &Domain, journal: &str, sink: SocketAddr) -> Node {
     Node::start("mail_bridge", domain, &parameters)
 }
 
-/// An unsigned mail of [`SENDER`] to posthorn.
+/// An unsigned mail from [`SENDER`] to posthorn.
 pub fn message(tag: &str, subject: &str, text: &str) -> String {
     message_of(tag, subject, text, Duration::ZERO)
 }
 
-/// The same, written so long ago.
+/// The same mail, dated `age` ago.
 pub fn message_of(tag: &str, subject: &str, text: &str, age: Duration) -> String {
     let date = mail_date(age);
     format!(
@@ -228,13 +225,13 @@ pub fn message_of(tag: &str, subject: &str, text: &str, age: Duration) -> String
     )
 }
 
-/// So long ago, as RFC 5322 section 3.3 writes it.
+/// The time `age` ago in the format of RFC 5322 section 3.3.
 fn mail_date(age: Duration) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970") - age;
     mail_builder::headers::date::Date::new(i64::try_from(now.as_secs()).expect("seconds")).to_rfc822()
 }
 
-/// The id in a message of the graph.
+/// Parses the mail id in a message of the graph.
 pub fn id_of(text: &Value) -> MailId {
     text.as_str().expect("text").parse().expect("64 hex digits")
 }

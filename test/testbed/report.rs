@@ -1,5 +1,5 @@
-//! The form of every benchmark's result: rows of ours beside a peer's, as a table, as `target/bench/<name>.json` and as
-//! a chart, `target/bench/<name>.svg`.
+//! Formats a benchmark's result: rows of our figure beside a peer's, as a table, as `target/bench/<name>.json` and as a
+//! chart in `target/bench/<name>.svg`.
 
 mod chart;
 
@@ -9,16 +9,16 @@ use serde_json::{Value, json};
 
 use super::project;
 
-/// What was promised of our figure.
+/// The target for our figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Promise {
-    /// Nothing: the peer is there to compare with.
+    /// No target: the peer is there for comparison.
     Nothing,
     AtMost(f64),
     AtLeast(f64),
 }
 
-/// One figure of ours, and the peer's.
+/// One figure of ours and the peer's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub case: String,
@@ -30,12 +30,12 @@ pub struct Row {
 }
 
 impl Row {
-    /// Ours in theirs; none when theirs is zero.
+    /// Our figure divided by theirs; none if theirs is zero.
     pub fn ratio(&self) -> Option<f64> {
         (self.theirs != 0.0).then(|| self.ours / self.theirs)
     }
 
-    /// The number that was promised.
+    /// The target as a number.
     pub fn target(&self) -> Option<f64> {
         match self.promise {
             Promise::Nothing => None,
@@ -43,7 +43,7 @@ impl Row {
         }
     }
 
-    /// Whether the promise holds; a figure that is not a number holds none.
+    /// Whether our figure meets the target; a NaN meets none.
     pub fn holds(&self) -> Option<bool> {
         match self.promise {
             Promise::Nothing => None,
@@ -53,18 +53,17 @@ impl Row {
     }
 }
 
-/// The result of one benchmark.
 pub struct Report {
-    /// As in `make bench-<name>`.
+    /// The name, as in `make bench-<name>`.
     pub name: &'static str,
-    /// One line: what was measured.
+    /// One line that says what was measured.
     pub title: &'static str,
     pub peer: &'static str,
     pub rows: Vec<Row>,
 }
 
 impl Report {
-    /// Prints the table and writes both files; creates their folder.
+    /// Prints the table and writes both files, creating their folder.
     pub fn publish(&self) {
         print!("{}", self.table());
         let directory = project("target/bench");
@@ -101,7 +100,7 @@ impl Report {
         let mut out = format!("{}\n\n", self.title);
         for (n, line) in lines.iter().enumerate() {
             for (column, (cell, width)) in line.iter().zip(widths).enumerate() {
-                // Numbers to the right.
+                // Align numbers to the right.
                 let padded = if (3..6).contains(&column) {
                     format!("{cell:>width$}")
                 } else {
@@ -134,7 +133,7 @@ fn word(holds: bool) -> &'static str {
     if holds { "holds" } else { "MISSED" }
 }
 
-/// Three digits that mean something.
+/// Formats with about three significant digits, and at most two decimals.
 fn number(value: f64) -> String {
     let decimals = match value.abs() {
         size if size >= 99.95 => 0,
@@ -144,7 +143,7 @@ fn number(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// The smallest of `sorted` that at least `percent` of them do not exceed (nearest rank).
+/// The smallest element of `sorted` that at least `percent` of the elements do not exceed (nearest rank).
 pub fn percentile(sorted: &[f64], percent: f64) -> f64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank within the slice")]
     let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;

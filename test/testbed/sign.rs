@@ -1,5 +1,5 @@
-//! A domain that signs its mail, for tests, demonstrations and benchmarks: a DKIM key made at run time, the zone file that
-//! publishes it, and the signer.
+//! A domain that signs its mail, for tests, the demo and benchmarks: a DKIM key generated at run time, the zone file
+//! that publishes it, and the signer.
 
 use std::net::Ipv4Addr;
 
@@ -12,10 +12,9 @@ use mail_auth::{
 };
 use rsa::{Pkcs1v15Sign, RsaPrivateKey, pkcs8::EncodePublicKey};
 
-/// Fields that are signed.
 const SIGNED: [&str; 6] = ["From", "To", "Subject", "Date", "Message-ID", "Reply-To"];
 
-/// A host of the Internet that a domain's SPF record names.
+/// A host on the Internet that a domain's SPF record lists.
 pub const SENDING_HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 
 /// A domain with one DKIM key. The key never leaves the process.
@@ -27,26 +26,26 @@ pub struct SignedDomain {
 }
 
 impl SignedDomain {
-    /// A domain with a new Ed25519 key.
+    /// Makes a domain with a new Ed25519 key.
     pub fn new(domain: &str, selector: &str) -> Self {
         let key = Ed25519Key::generate_pkcs8().unwrap();
         Self { domain: domain.to_owned(), selector: selector.to_owned(), key, rsa: None }
     }
 
-    /// A domain with a new RSA key; in a debug build, 2048 bits take seconds.
+    /// Makes a domain with a new RSA key. In a debug build, 2048 bits take seconds.
     pub fn rsa(domain: &str, selector: &str, bits: usize) -> Self {
         let rsa = Some(RsaPrivateKey::new(&mut rsa::rand_core::OsRng, bits).unwrap());
         Self { domain: domain.to_owned(), selector: selector.to_owned(), key: Vec::new(), rsa }
     }
 
-    /// What the domain publishes: SPF for [`SENDING_HOST`] and this host, the DKIM key, a DMARC policy.
+    /// The domain's zone: SPF for [`SENDING_HOST`] and this host, the DKIM key, a DMARC policy.
     pub fn zone(&self) -> String {
         let (kind, key) = match &self.rsa {
             Some(key) => ("rsa", key.to_public_key().to_public_key_der().unwrap().into_vec()),
             None => ("ed25519", Ed25519Key::from_pkcs8_der(&self.key).unwrap().public_key()),
         };
         let key = base64(&key);
-        // A string holds 255 bytes at most.
+        // A TXT string holds at most 255 bytes.
         let (first, second) = key.split_at(key.len().min(200));
         let Self { domain, selector, .. } = self;
         format!(
@@ -57,12 +56,12 @@ impl SignedDomain {
         )
     }
 
-    /// The message with a signature before it.
+    /// The message with a signature in front.
     pub fn sign(&self, message: &str) -> Vec<u8> {
         self.sign_with(message, |signer| signer)
     }
 
-    /// The same with a signer that was changed.
+    /// The same, with a signer adjusted by the caller.
     pub fn sign_with<'k>(
         &'k self,
         message: &str,
@@ -75,7 +74,7 @@ impl SignedDomain {
     }
 }
 
-/// The domain's key, for mail-auth's signer.
+/// The domain's key, in the form that mail-auth's signer takes.
 pub struct Key<'k>(&'k SignedDomain);
 
 impl SigningKey for Key<'_> {
@@ -98,13 +97,13 @@ impl SigningKey for Key<'_> {
     }
 }
 
-/// RSASSA-PKCS1-v1_5 with the DigestInfo of SHA-256 (RFC 8017 section 9.2).
+/// RSASSA-PKCS1-v1_5 padding with the DigestInfo of SHA-256 (RFC 8017 section 9.2).
 fn padding() -> Pkcs1v15Sign {
     let prefix = [0x30, 0x31, 0x30, 0x0d, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1, 5, 0, 4, 0x20];
     Pkcs1v15Sign { hash_len: Some(32), prefix: prefix.into() }
 }
 
-/// RFC 4648 section 4.
+/// Standard base64 (RFC 4648 section 4).
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let group = |bytes: &[u8]| {

@@ -1,4 +1,4 @@
-//! Both ends of SMTP, small and blocking: a client that hands in mails, a server that takes what posthorn sends.
+//! Both ends of SMTP, small and blocking: a client that submits mails and a server that takes what posthorn sends.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -12,7 +12,7 @@ use std::{
 
 use super::PATIENCE;
 
-/// A session with an SMTP server.
+/// A client's session with an SMTP server.
 pub struct Client(BufReader<TcpStream>);
 
 impl Client {
@@ -27,14 +27,14 @@ impl Client {
         client
     }
 
-    /// Hands in a mail, and gives the reply to the final dot.
+    /// Sends a mail and returns the reply to the final dot.
     pub fn send(&mut self, mail_from: &str, rcpt_to: &str, data: &[u8]) -> String {
         self.begin(mail_from, rcpt_to);
         self.0.get_mut().write_all(&stuffed(data)).expect("write");
         self.reply()
     }
 
-    /// Announces a mail, of which nothing comes yet.
+    /// Starts a mail, but does not send its text yet.
     pub fn begin(&mut self, mail_from: &str, rcpt_to: &str) {
         self.say(&format!("MAIL FROM:<{mail_from}>"), "250");
         self.say(&format!("RCPT TO:<{rcpt_to}>"), "250");
@@ -63,7 +63,7 @@ impl Client {
     }
 }
 
-/// Ready for DATA: dots doubled, the final dot behind.
+/// Encodes a mail for DATA: doubles leading dots and appends the final dot.
 fn stuffed(data: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(data.len() + 16);
     for line in data.split_inclusive(|&byte| byte == b'\n') {
@@ -76,7 +76,7 @@ fn stuffed(data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A mail that was delivered.
+/// A mail that the sink received.
 #[derive(Clone, Debug)]
 pub struct Delivered {
     pub mail_from: String,
@@ -94,7 +94,7 @@ impl Delivered {
         fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// What follows the header section, with quoted-printable's soft line ends and `=XX` undone.
+    /// The body, with quoted-printable's soft line ends and `=XX` decoded.
     pub fn text(&self) -> String {
         let body = self.data.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         mail_parser::MessageParser::default()
@@ -104,14 +104,14 @@ impl Delivered {
     }
 }
 
-/// A mail server that takes everything.
+/// A mail server that accepts everything.
 pub struct Sink {
     pub address: SocketAddr,
     delivered: Mutex<Receiver<Delivered>>,
     held: Arc<Held>,
 }
 
-/// Whether replies to mails wait.
+/// Whether replies to mails are being withheld.
 #[derive(Default)]
 struct Held(Mutex<bool>, Condvar);
 
@@ -132,30 +132,30 @@ impl Sink {
         Self { address, delivered: Mutex::new(delivered), held }
     }
 
-    /// From now on, while `hold`, a mail gets its reply later.
+    /// While `hold` is true, mails are received but their replies wait.
     pub fn hold(&self, hold: bool) {
         *self.held.0.lock().expect("held") = hold;
         self.held.1.notify_all();
     }
 
-    /// The next mail, or none within the time that a test has patience.
+    /// The next mail; panics if none arrives within [`PATIENCE`].
     pub fn next(&self) -> Delivered {
         let next = self.delivered.lock().expect("sink").recv_timeout(PATIENCE);
         next.unwrap_or_else(|_| panic!("no mail was delivered within {PATIENCE:?}"))
     }
 
-    /// The next mail, if it comes within `patience`.
+    /// The next mail, if one arrives within `patience`.
     pub fn wait(&self, patience: Duration) -> Option<Delivered> {
         self.delivered.lock().expect("sink").recv_timeout(patience).ok()
     }
 
-    /// What was delivered and not taken.
+    /// The mails that were received and not yet taken.
     pub fn rest(&self) -> Vec<Delivered> {
         self.delivered.lock().expect("sink").try_iter().collect()
     }
 }
 
-/// One session; a client that goes away ends it.
+/// Serves one session; it ends when the client goes away.
 fn serve(stream: TcpStream, delivered: &Sender<Delivered>, held: &Held) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     let mut lines = BufReader::new(stream);

@@ -1,14 +1,18 @@
-//! The DKIM signatures of a mail: which are accepted at all, and which of them pass.
+//! Selects the DKIM signatures of a mail that count, and verifies them.
 //!
-//! Not accepted, though mail-auth would verify them: `rsa-sha1` and RSA keys below 1024 bits (RFC 8301), `l=` (text can
-//! be added below what was signed), signatures that leave out a field that consumers act on, and those of other domains
-//! than the author's, which prove nothing and whose DNS nobody has to wait for. Expiry is judged by the caller's clock.
+//! Some signatures that mail-auth would verify are not accepted: `rsa-sha1` and RSA keys below 1024 bits (RFC 8301);
+//! `l=`, which lets text be added below what was signed; signatures that omit a field consumers act on; and those of
+//! domains other than the author's, which prove nothing, so nobody should wait for their DNS. Expiry is judged by the
+//! caller's clock.
+//!
+//! Alignment is left to DMARC in [`super`]; what an order needs beyond this, to [`order`].
 
 use std::{
     borrow::Cow,
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use mail::{AuthResult, parse::MAX_FIELDS};
 use mail_auth::{
     AuthenticatedMessage, DkimOutput, DkimResult, Error,
     common::{crypto::Algorithm, verify::VerifySignature},
@@ -16,32 +20,29 @@ use mail_auth::{
 };
 
 use super::{Policy, Section, may_align, order};
-use crate::{
-    authenticator::{dns::Dns, silence::Question},
-    mail::{AuthResult, parse::MAX_FIELDS},
-};
+use crate::{dns::Dns, silence::Question};
 
-/// Fields that a signature covers if the mail has them: who wrote, what, when, and where answers go. A signature
-/// without them could be put under another subject. What an order needs beside them: [`order`].
+/// Fields that a signature must cover if the mail has them: author, subject, date and reply address. Without that,
+/// the signature could be reused under another subject. [`order`] lists what an order needs in addition.
 const COVERED: &[&str] = &["From", "Subject", "Date", "Reply-To"];
-/// RFC 8301 section 3.2.
+/// Shortest RSA key accepted, in bits (RFC 8301 section 3.2).
 const MIN_RSA_BITS: usize = 1024;
 
-/// What became of the signatures of a mail.
+/// Results of the signatures of one mail.
 pub(super) struct Signatures<'m> {
-    /// Best result; `None` without a signature.
+    /// Best result; `None` if the mail has no signature.
     pub(super) result: AuthResult,
-    /// Of the signatures that were verified, for DMARC.
+    /// Outputs of the verified signatures, for DMARC.
     pub(super) outputs: Vec<DkimOutput<'m>>,
-    /// The DNS did not answer in time.
+    /// Whether DNS did not answer in time.
     pub(super) timed_out: bool,
-    /// Why the best one that did not pass did not.
+    /// Reason given for the best result below a pass.
     why: Cow<'static, str>,
 }
 
 impl Signatures<'_> {
     fn note(&mut self, result: AuthResult, why: impl Into<Cow<'static, str>>) {
-        // Best first; what could still pass comes next.
+        // Best result first; a signature that could still pass ranks second.
         let rank = |result| match result {
             AuthResult::Pass => 5,
             AuthResult::TempError => 4,
@@ -55,7 +56,8 @@ impl Signatures<'_> {
         }
     }
 
-    /// Those that passed, first the ones an order can rest on; and how many these are.
+    /// Keeps the signatures that passed, with those that an order can rest on first; returns how many of these there
+    /// are.
     pub(super) fn for_orders(&mut self, section: &Section) -> usize {
         self.outputs.retain(|output| *output.result() == DkimResult::Pass && output.signature().is_some());
         let suits =
@@ -64,7 +66,7 @@ impl Signatures<'_> {
         self.outputs.iter().filter(|output| suits(output)).count()
     }
 
-    /// The signature that passed, if possible one of `domain` or its organisation.
+    /// Returns a signature that passed, preferably one of `domain` or its organisation.
     fn passed(&self, domain: &str) -> Option<&Signature> {
         let distance = |signer: &str| match domain {
             _ if signer.eq_ignore_ascii_case(domain) => 0,
@@ -78,17 +80,17 @@ impl Signatures<'_> {
             .min_by_key(|signature| distance(&signature.d))
     }
 
-    /// Domain and selector of the signature that passed, if possible one of `domain` or its organisation.
+    /// Returns domain and selector of a signature that passed, preferably one of `domain` or its organisation.
     pub(super) fn proof(&self, domain: &str) -> (String, String) {
         self.passed(domain).map(|one| (one.d.clone(), one.s.clone())).unwrap_or_default()
     }
 
-    /// What an order lacks in the signature that proves `domain`.
+    /// Returns what the signature that proves `domain` lacks for an order.
     pub(super) fn gap(&self, domain: &str, section: &Section) -> Option<String> {
         self.passed(domain).and_then(|signature| order::gap(signature, section))
     }
 
-    /// For a person, in half a sentence.
+    /// Describes the result for people, in half a sentence.
     pub(super) fn summary(&self, aligned: bool) -> &str {
         match self.result {
             AuthResult::Pass if !aligned => "its DKIM signature is of another domain",
@@ -99,8 +101,8 @@ impl Signatures<'_> {
     }
 }
 
-/// Leaves in `message`, whose header section is `section` and whose author is of `domain`, the signatures that are to be
-/// verified.
+/// Drops from `message` the signatures that will not be verified. `section` is its header section, `domain` its
+/// author's.
 pub(super) fn select<'m>(
     policy: &Policy,
     section: &Section<'_>,
@@ -140,7 +142,6 @@ pub(super) fn select<'m>(
 }
 
 impl<'m> Signatures<'m> {
-    /// Verifies those that were selected.
     pub(super) async fn verify(&mut self, dns: &'m Dns, message: &'m AuthenticatedMessage<'m>) {
         let mut domains: Vec<_> =
             message.dkim_headers.iter().map(|header| header.header.d.as_str()).collect();
@@ -168,7 +169,7 @@ impl<'m> Signatures<'m> {
     }
 }
 
-/// Whether a signature is to be verified at all.
+/// Whether a signature should be verified at all.
 fn accept(
     signature: &mut Signature,
     section: &Section,
@@ -181,7 +182,7 @@ fn accept(
     if signature.x != 0 && (signature.x <= now || signature.x <= signature.t) {
         return refuse(AuthResult::Fail, "its DKIM signature has expired");
     }
-    // The list is walked for each field of the mail.
+    // Bounded because the list is searched for each field of the mail.
     if signature.h.len() > MAX_FIELDS {
         return refuse(AuthResult::Neutral, "its DKIM signature names too many fields");
     }
@@ -192,22 +193,21 @@ fn accept(
         let why = format!("its DKIM signature does not cover {}", missing.join(" and "));
         return Err((AuthResult::Neutral, why.into()));
     }
-    // Judged above; mail-auth would take the system's clock.
+    // Expiry was checked above; mail-auth would use the system clock.
     signature.x = 0;
-    // No failure reports, no signatures on behalf of others: both ask the DNS for more, and posthorn uses neither.
+    // Turn off failure reports and third-party signatures: both cause more DNS queries, and posthorn uses neither.
     signature.r = false;
     signature.atps = None;
     Ok(())
 }
 
-/// Whether a signature names a field.
 pub(super) fn covers(signature: &Signature, name: &str) -> bool {
     signature.h.iter().any(|field| field.trim().eq_ignore_ascii_case(name))
 }
 
 type Outputs<'m> = Vec<(DkimOutput<'m>, Result<(), &'static str>)>;
 
-/// Verifies, and says of each signature whether its key is strong enough.
+/// Verifies the signatures and checks for each one that passes whether its key is strong enough.
 async fn check<'m>(dns: &'m Dns, message: &'m AuthenticatedMessage<'m>) -> Outputs<'m> {
     let mut checked = Vec::new();
     for output in dns.resolver.verify_dkim(dns.dkim(message)).await {

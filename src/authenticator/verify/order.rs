@@ -1,19 +1,21 @@
-//! What an order needs of a signature beyond what proves its sender: that nothing can be added, taken away or exchanged
-//! that would make other words, or another order, of what was signed.
+//! Decides whether a DKIM signature covers enough of a mail for an order to rest on it.
 //!
-//! The fields named here occur at most once in a well-formed mail (`ONCE`), so that a signature that names one covers the
-//! one that is read, whichever instance it counts from (RFC 6376 section 5.4.2).
+//! Nothing may be added, removed or replaced that would turn the signed text into different words or a different
+//! order. The fields named here occur at most once in a well-formed mail (`ONCE`), so a signature that names one
+//! covers the one that is read, whichever instance it counts from (RFC 6376 section 5.4.2).
+//!
+//! Whether the signature passes, and whom it proves, is left to [`super`].
 
+use mail::parse::is_version_1;
 use mail_auth::dkim::Signature;
 
 use super::{Section, dkim::covers};
-use crate::mail::parse::is_version_1;
 
-/// Without these an order has no identity: who has a copy could add them.
+/// An order has no identity without these; anyone with a copy could add them.
 const REQUIRED: &[&str] = &["Date", "Message-ID"];
-/// A field, and whether its value, in lower case, says what holds without it.
+/// A field, and whether its value, in lower case, only states the default.
 type Reading = (&'static str, fn(&str) -> bool);
-/// They decide how the body is read, and so are covered unless they say what holds without them.
+/// Fields that determine how the body is read. They must be covered unless they only state the default.
 const READING: &[Reading] = &[
     ("MIME-Version", |value| is_version_1(value.as_bytes())),
     ("Content-Type", is_plain_text),
@@ -21,7 +23,7 @@ const READING: &[Reading] = &[
     ("Content-Disposition", |value| value == "inline"),
 ];
 
-/// Why an order cannot rest on this signature, which covers the whole body; `None`: it can.
+/// Returns why an order cannot rest on this signature, which covers the whole body; `None` if it can.
 pub(super) fn gap(signature: &Signature, section: &Section) -> Option<String> {
     let value = |name| {
         let field = section.named(name).next()?;
@@ -39,7 +41,8 @@ pub(super) fn gap(signature: &Signature, section: &Section) -> Option<String> {
     (!missing.is_empty()).then(|| format!("its DKIM signature does not cover {}", missing.join(" and ")))
 }
 
-/// `text/plain` in letters that are read alike with and without the field; how its lines flow is not looked at.
+/// Whether the value means `text/plain` in a charset that reads the same without the field; line flow does not
+/// matter.
 fn is_plain_text(value: &str) -> bool {
     let mut parts = value.split(';').map(str::trim);
     let harmless = |parameter: &str| {

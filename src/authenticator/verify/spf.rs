@@ -1,24 +1,25 @@
-//! SPF of the host that delivered a mail, where that host says something about the sender.
+//! Evaluates SPF for the host that delivered a mail, if that host says something about the sender.
+//!
+//! No query is made that could not prove the author.
+//!
+//! Alignment is left to DMARC in [`super`].
 
 use std::net::IpAddr;
 
+use mail::{AuthResult, Envelope, Source};
 use mail_auth::{SpfOutput, SpfResult, spf::verify::SpfParameters};
 
 use super::{Policy, may_align};
-use crate::{
-    authenticator::{dns::Dns, silence::Question},
-    mail::{AuthResult, Envelope, Source},
-};
+use crate::{dns::Dns, silence::Question};
 
 /// Name of this host in SPF macros (RFC 7208 section 7.3).
 const HOST: &str = "unknown";
 
-/// What SPF says of a mail.
 pub(super) struct Spf {
-    /// For DMARC.
+    /// Output for DMARC.
     pub(super) output: SpfOutput,
     pub(super) result: AuthResult,
-    /// Why it is not evaluated, in half a sentence; empty if it is.
+    /// Why SPF was not evaluated, in half a sentence; empty if it was.
     pub(super) why_not: &'static str,
 }
 
@@ -28,13 +29,14 @@ impl Spf {
     }
 }
 
-/// The domain that SPF is of: that of MAIL FROM, that of HELO for the null reverse-path (RFC 7208 section 2.4).
+/// Returns the domain that SPF applies to: that of MAIL FROM, or HELO for the null reverse-path (RFC 7208 section
+/// 2.4).
 pub(super) fn domain(envelope: &Envelope) -> &str {
     envelope.mail_from.rsplit_once('@').map_or(&envelope.helo, |(_, domain)| domain)
 }
 
-/// SPF of a mail whose author is of `author`. What can prove nothing is not asked for: nobody has to wait for the DNS
-/// of a domain that an envelope happens to name.
+/// Evaluates SPF for a mail whose author's domain is `author`. Skips queries that can prove nothing, so that nobody
+/// waits for the DNS of a domain that an envelope happens to name.
 pub(super) async fn verify(dns: &Dns, policy: &Policy, envelope: &Envelope, author: &str) -> Spf {
     if envelope.source == Source::Lmtp || policy.relays.contains(&envelope.peer) || is_internal(envelope.peer)
     {
@@ -55,12 +57,12 @@ pub(super) async fn verify(dns: &Dns, policy: &Policy, envelope: &Envelope, auth
     Spf { result: result(&output), output, why_not: "" }
 }
 
-/// Whether a client is on this host or in a network that the Internet does not route to: then it passes on what
-/// others wrote. Behind a gateway that the sender's SPF record names, every forged mail would pass.
+/// Whether the client is on this host or in a network that the Internet does not route to; such a client passes on
+/// what others wrote. If it is a gateway that the sender's SPF record names, every forged mail would pass.
 fn is_internal(peer: IpAddr) -> bool {
     match peer.to_canonical() {
         IpAddr::V4(v4) => {
-            // RFC 6598: shared by the customers of a provider.
+            // RFC 6598: address space shared by a provider's customers.
             let is_shared = matches!(v4.octets(), [100, 64..=127, ..]);
             v4.is_loopback() || v4.is_private() || v4.is_link_local() || v4.is_unspecified() || is_shared
         }

@@ -1,4 +1,8 @@
-//! A zone file split into entries and words: comments, parentheses, quotes and escapes (RFC 1035 section 5.1).
+//! Splits a zone file into entries and tokens: comments, parentheses, quotes and escapes (RFC 1035 section 5.1).
+//!
+//! Every entry keeps the number of the line where it starts.
+//!
+//! What the tokens mean is left to [`super`].
 
 /// A word or quoted string, unescaped.
 #[derive(Default)]
@@ -17,15 +21,15 @@ impl Token {
     }
 }
 
-/// One entry, which parentheses may spread over lines.
+/// One entry; parentheses may spread it over several lines.
 #[derive(Default)]
 pub(super) struct Entry {
-    /// It starts with white space: its owner is the one before.
+    /// The line starts with white space, so the owner is that of the previous entry.
     pub(super) continues: bool,
     pub(super) tokens: Vec<Token>,
 }
 
-/// Entries with the lines on which they start.
+/// Returns the entries and the lines on which they start; an error carries its own line.
 pub(super) fn entries(text: &str) -> Result<Vec<(usize, Entry)>, (usize, String)> {
     let mut entries = Vec::new();
     let mut entry = Entry::default();
@@ -82,7 +86,7 @@ fn tokens(line: &str, tokens: &mut Vec<Token>, depth: &mut usize) -> Result<(), 
     Ok(())
 }
 
-/// `\X` or `\DDD`.
+/// Reads the rest of an escape, `\X` or `\DDD`.
 fn escaped(bytes: &mut std::str::Bytes) -> Result<u8, String> {
     let rule = || "a backslash must be followed by a character or three decimal digits up to 255".to_owned();
     let first = bytes.next().ok_or_else(rule)?;

@@ -2,15 +2,13 @@ mod told;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, time::Duration};
 
+use mail::{Address, Attachment, AuthResult, Content, Envelope, OutboundKind, Registration, Role, Source};
 use proptest::prelude::*;
+use settings::{Value, resolve};
+use vehicle::{Battery, Position};
 
 use super::*;
-use crate::{
-    chatbot::params::SPECS,
-    mail::{Address, Attachment, AuthResult, Content, Envelope, OutboundKind, Registration, Role, Source},
-    params::{Value, resolve},
-    vehicle::{Battery, Position},
-};
+use crate::params::SPECS;
 
 fn core_with(policy: &str) -> Core {
     let policy = BTreeMap::from([("when_registry_unavailable".to_owned(), Value::Text(policy.to_owned()))]);
@@ -25,7 +23,7 @@ fn address(address: &str) -> Address {
     Address { name: "Anna".into(), address: address.into() }
 }
 
-/// Received at 0 s from an address other than that of Reply-To.
+/// A mail received at 0 s, whose From and Reply-To differ.
 fn mail(subject: &str, text: &str) -> Mail {
     let envelope = Envelope {
         source: Source::Smtp,
@@ -66,12 +64,12 @@ fn fleet() -> Fleet {
     Fleet { states: vec![known], vehicles: vec!["Truck_1".into(), "truck_2".into()] }
 }
 
-/// What is first said of a mail, at 3 s.
+/// The first step for a mail, at 3 s.
 fn interpret(core: &Core, mail: &Mail, verdict: &Verdict, automatic: Option<&str>) -> Step {
     core.interpret(mail, verdict, automatic, &mut Quota::default(), at(3))
 }
 
-/// All effects of a mail, vehicle_router answering at 3 s.
+/// All effects of a mail, with vehicle_router answering at 3 s.
 fn effects(core: &Core, mail: &Mail, verdict: &Verdict) -> Vec<Effect> {
     match interpret(core, mail, verdict, None) {
         Step::Done(effects) => effects,
@@ -239,7 +237,7 @@ fn waits_for_vehicle_router_and_gives_up_in_favour_of_a_person() {
     assert_eq!(sent_and_settled(&core.answer(&pending, Ok(&fleet()), at(901))).1, Action::Answered);
 }
 
-/// A signature does not cover every field: a copy of an order with one more has another id, and is the same order.
+/// A signature does not cover every field: a copy with one more field has another mail id, but is the same order.
 #[test]
 fn a_copy_of_an_order_is_the_same_order() {
     let core = core_with("refuse");
@@ -274,8 +272,8 @@ fn any_verdict() -> impl Strategy<Value = Verdict> {
 }
 
 proptest! {
-    /// For any words and any verdict: no order without authority, no mail to whom it is not proven that he wrote;
-    /// every mail is settled, once and last, unless it is an order.
+    /// For any words and any verdict: no order without authority, no answer to an unproven sender, and every mail that
+    /// is not an order is settled exactly once, as the last effect.
     #[test]
     fn nothing_leaves_without_authority(
         subject in "((stop|resume|status|battery|where is) [a-z_0-9]{1,9}|help|(?s).{0,40})",

@@ -1,23 +1,26 @@
-//! Mails of which it is not known who may be behind them, and automatic ones: what is sent because of them is bounded by
-//! a [`Quota`], and never goes to an address that is not proven.
+//! Decides what happens to automatic mails and to mails whose sender could not be checked.
+//!
+//! A [`Quota`] bounds what is sent on account of such mails, and only the person or a sender whom DMARC proved gets any
+//! of it.
 
 use std::time::SystemTime;
 
-use super::{
-    super::{
-        authority::Standing,
-        compose::{Copy, Origin},
-        intent::{NotTaken, Request, Seeming},
-        order,
-        quota::Quota,
-    },
-    Core, Effect, settle,
-};
-use crate::mail::Action;
+use mail::Action;
+
+use super::super::authority::Standing;
+use super::super::compose::Copy;
+use super::super::compose::Origin;
+use super::super::intent::NotTaken;
+use super::super::intent::Request;
+use super::super::intent::Seeming;
+use super::super::order;
+use super::super::quota::Quota;
+use super::Core;
+use super::Effect;
+use super::settle;
 
 type Reading = Result<Request, NotTaken>;
 
-/// Who may send how much now.
 pub(super) struct Bound<'a> {
     pub quota: &'a mut Quota,
     pub now: SystemTime,
@@ -30,7 +33,7 @@ impl Bound<'_> {
 }
 
 impl Core {
-    /// An automatic mail is never answered, but an operator's order in it is not passed over in silence either.
+    /// Never answers an automatic mail, but forwards an operator's order in it instead of dropping it silently.
     pub(super) fn automatic(
         &self,
         origin: &Origin,
@@ -50,7 +53,8 @@ impl Core {
         }
     }
 
-    /// DMARC could not be evaluated. Anybody can claim the address, so it is not answered; a person can judge.
+    /// Handles a mail whose DMARC could not be evaluated. Anybody can claim the address, so it gets no answer; a person
+    /// can judge it.
     pub(super) fn unjudged(&self, origin: &Origin, why: &str, mut bound: Bound<'_>) -> Vec<Effect> {
         if bound.allows(origin) {
             self.forward(origin, &format!("it could not be judged: {why}"), Copy::Unproven)
@@ -60,7 +64,7 @@ impl Core {
         }
     }
 
-    /// The sender is proven, but the registry cannot be asked what he may do.
+    /// Answers a proven sender whose role is unknown because the registry cannot be asked.
     pub(super) fn unchecked(&self, origin: &Origin, reading: &Reading, mut bound: Bound<'_>) -> Vec<Effect> {
         let reason = "the registry cannot be asked who may ask and order";
         if bound.allows(origin) {

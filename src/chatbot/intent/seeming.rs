@@ -1,19 +1,19 @@
-//! What reads like an order to a person, so that its sender is told when it is not carried out. Generous on purpose: a
-//! seeming order is never carried out, and a sender who is told too much has lost nothing.
+//! Finds what a person would read as an order, so that its sender can be told when it is not carried out.
+//!
+//! Generous on purpose: a seeming order is never carried out, and a sender who is told too much loses nothing.
 
 use std::fmt;
 
-use crate::{
-    chatbot::reading,
-    vehicle::{Command, is_name},
-};
+use vehicle::{Command, is_name};
 
-/// Longest line that is looked at, bytes; of a longer one, its beginning.
+use crate::reading;
+
+/// Bytes of a line that are searched; the rest of a longer line is ignored.
 const MAX_BYTES: usize = 2000;
-/// A line of so few words with a word of command in it is an order in a hurry ("STOP ALL TRUCKS NOW").
+/// A line of at most this many words with "stop" or "resume" in it is an order in a hurry ("STOP ALL TRUCKS NOW").
 const SHORT: usize = 6;
-/// What people write for it. Other words than the first of each count only in a line with something like a vehicle, and not
-/// in a question.
+/// Words that people write for each command. The first is the command itself; the others count only in a line that has
+/// something like a vehicle in it and is not a question.
 const WORDS: &[(Command, &[&str])] = &[
     (
         Command::Stop,
@@ -42,20 +42,20 @@ const WORDS: &[(Command, &[&str])] = &[
 /// An order that a mail seems to give.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seeming {
-    /// What it seems to want done.
+    /// Command that the mail seems to mean.
     pub command: Command,
-    /// Name of the vehicle as far as it can be guessed, in lower case.
+    /// Guess at the vehicle's name, in lower case; `None` if there is nothing to guess from.
     pub vehicle: Option<String>,
 }
 
-/// The order as it should have been written, `VEHICLE` standing for a name that cannot be guessed.
+/// Shows the order as it should have been written, with `VEHICLE` for a name that cannot be guessed.
 impl fmt::Display for Seeming {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{} {}", self.command.word(), self.vehicle.as_deref().unwrap_or("VEHICLE"))
     }
 }
 
-/// The first of `lines` that reads like an order.
+/// The order in the first of `lines` that reads like one.
 pub(super) fn find<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<Seeming> {
     lines.into_iter().find_map(of_line)
 }
@@ -69,7 +69,7 @@ fn of_line(line: &str) -> Option<Seeming> {
     })?;
     let (before, after) = tokens.split_at(at);
     let vehicle = vehicle(after).or_else(|| vehicle(before));
-    // "bus stop" in a long sentence is no order, "please stop sending" might be one.
+    // "bus stop" in a long sentence is not an order; "please stop sending" might be one.
     let begins =
         before.iter().all(|word| ["please", "now", "urgent", "emergency", "posthorn"].contains(word));
     let second = after.get(1).filter(|word| plain && begins && tokens.len() == at + 2 && is_name(word));
@@ -78,8 +78,8 @@ fn of_line(line: &str) -> Option<Seeming> {
         .then(|| Seeming { command, vehicle: vehicle.or_else(|| second.map(|word| (*word).to_owned())) })
 }
 
-/// Whether a line names a vehicle that is not `vehicle`, as far as that can be told: a word with an underscore, or one that
-/// differs from its name in the number only.
+/// Whether a line seems to name a vehicle other than `vehicle`: a word with an underscore, or a name that differs from
+/// `vehicle` only in its number.
 pub(super) fn names_another(line: &str, vehicle: &str) -> bool {
     let line = line.to_lowercase();
     let stem = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_').to_owned();
@@ -93,7 +93,7 @@ pub(super) fn names_another(line: &str, vehicle: &str) -> bool {
     })
 }
 
-/// The first word with a digit and a letter in it, or a word before a number ("truck 2").
+/// The first name with a digit or an underscore in it, or the first word before a number ("truck 2" gives `truck_2`).
 fn vehicle(tokens: &[&str]) -> Option<String> {
     let digit = |word: &str| word.contains(|c: char| c.is_ascii_digit());
     tokens.iter().enumerate().find_map(|(at, token)| {

@@ -1,6 +1,7 @@
-use super::*;
-use crate::mail::Address;
+use mail::Address;
 use proptest::prelude::*;
+
+use super::*;
 
 fn mail(subject: &str, text: &str) -> Content {
     let from = vec![Address { name: "Anna Schmidt".into(), address: "anna@example.org".into() }];
@@ -115,7 +116,7 @@ fn an_order_that_asks_is_inherited_or_cut_is_unclear() {
     );
 }
 
-/// What people write in a hurry, as (subject, text).
+/// Orders as people write them in a hurry, as (subject, text).
 const ORDERS: &[(&str, &str)] = &[
     ("", "Stop truck_1 immediately!!!"),
     ("", "STOP TRUCK_1\n\nSent from my iPhone"),
@@ -157,7 +158,8 @@ const ORDERS: &[(&str, &str)] = &[
     ("Problem mit truck_1", "stop truck_1"),
 ];
 
-/// What is no order, though much of it has the words of one. True: whoever wrote it might think so and must be told.
+/// Mails that are not orders, though many have the words of one. True: the writer may think it is one, and must be
+/// told.
 const NO_ORDERS: &[(&str, &str, bool)] = &[
     ("", "do not stop truck_1", true),
     ("", "Don't stop truck_1!", true),
@@ -266,7 +268,7 @@ fn says_what_should_have_been_written() {
     }
 }
 
-/// Texts that take as many looks as possible.
+/// Each of these texts makes the parser look as often as possible.
 #[test]
 fn a_long_text_is_read_in_time() {
     for unit in [
@@ -317,14 +319,13 @@ fn an_order_in_a_quote_or_signature_is_none() {
 }
 
 proptest! {
-    /// An order beside any other line is never taken.
     #[test]
     fn another_line_of_words_spoils_an_order(line in "[a-z]{1,8} (if|when|not|but) [a-z ]{1,20}") {
         prop_assert_eq!(read("", &format!("stop truck_1\n{line}")), Err(Unclear::NotAlone));
         prop_assert_eq!(read("", &format!("{line}\nstop truck_1")), Err(Unclear::NotAlone));
     }
 
-    /// Whatever is read is about a name that can be a vehicle's.
+    /// Any request that is read has a valid vehicle name.
     #[test]
     fn reads_only_names(subject in "(?s).{0,40}", text in "((?s).|\n){0,200}", line in "(stop|status|where is|battery) \\PC{1,20}") {
         for request in [read(&subject, &text), read(&line, &text), read(&subject, &line)].into_iter().flatten() {

@@ -1,19 +1,22 @@
-//! The orders that were given, by vehicle, as far as they matter: the newest, by which older ones are told, and some
-//! before it, so that a mail that comes again is told the same. Pure.
+//! Remembers the orders given to each vehicle, as far as they matter. Pure.
+//!
+//! It keeps the newest order of a vehicle, against which older ones are judged, and some before it, so that a mail that
+//! comes again is told the same. Writing it to disk is left to [`super::store`].
 
 use std::collections::BTreeMap;
 
 use super::Entry;
 
-/// Orders remembered of a vehicle. One before them that comes again is told that a newer one was given.
+/// Most orders remembered for a vehicle. If an order before them comes again, its sender hears that a newer one was
+/// given.
 const MAX_ORDERS: usize = 16;
-/// Vehicles remembered, as many as vehicle_router can know (`VehicleStates.states`).
+/// Most vehicles remembered, as many as vehicle_router can know (`VehicleStates.states`).
 const MAX_VEHICLES: usize = 10_000;
 
-/// The orders of all vehicles.
+/// The remembered orders of all vehicles.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Book {
-    /// Of each vehicle in the order of precedence, the newest last; none is empty.
+    /// Orders of each vehicle by precedence, the newest last. No list is empty.
     vehicles: BTreeMap<String, Vec<Entry>>,
 }
 
@@ -23,12 +26,12 @@ impl Book {
         self.vehicles.get(vehicle)?.last()
     }
 
-    /// The order of this identity.
+    /// The order to a vehicle with this `command_id`.
     pub fn find(&self, vehicle: &str, command_id: &[u8; 32]) -> Option<&Entry> {
         self.vehicles.get(vehicle)?.iter().find(|entry| entry.command_id == *command_id)
     }
 
-    /// Adds an order, or what is newly known of one.
+    /// Adds an order, or replaces what was known of it. Beyond the bounds, forgets the oldest.
     pub fn put(&mut self, entry: Entry) {
         let entries = self.vehicles.entry(entry.vehicle.clone()).or_default();
         entries.retain(|known| known.command_id != entry.command_id);
@@ -46,7 +49,7 @@ impl Book {
         }
     }
 
-    /// All entries; put in this order they give the same book.
+    /// All remembered orders; putting them into an empty book in this sequence gives an equal book.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.vehicles.values().flatten()
     }
@@ -57,7 +60,8 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::{super::State, *};
-    use crate::{mail::MailId, vehicle::Command};
+    use mail::MailId;
+    use vehicle::Command;
 
     fn entry(vehicle: &str, number: u8, command: Command, second: u64) -> Entry {
         Entry {

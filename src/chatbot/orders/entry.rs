@@ -1,60 +1,61 @@
-//! What is remembered of an order, and its bytes on disk. Pure.
+//! Defines what is remembered of an order, and its encoding on disk. Pure.
 //!
-//! Bytes: version 1, state, command, time (seconds and nanoseconds since 1970), command_id, mail_id, then vehicle,
-//! ordered_by, message_id and reason, each with a length of 2 bytes before it; integers big-endian.
+//! Encoding: version 1, state, command, time (seconds and nanoseconds since 1970), command_id, mail_id, then vehicle,
+//! ordered_by, message_id and reason, each after its length in 2 bytes; integers are big-endian. Every encoded order
+//! can be decoded, and texts longer than 998 bytes are cut.
+//!
+//! Reading and writing files is left to [`super::store`].
 
 use std::time::{Duration, SystemTime};
 
-use crate::{
-    mail::MailId,
-    vehicle::{Command, Precedence, VehicleCommand},
-};
+use mail::MailId;
+use vehicle::{Command, Precedence, VehicleCommand};
 
 const VERSION: u8 = 1;
-/// Larger than any entry: four texts, the longest of 998 bytes.
+/// Longer than any encoded order: four texts of at most 998 bytes each.
 pub(super) const MAX_BYTES: usize = 8192;
 
-/// How far an order came: `Sent -> Accepted -> Refused`, or from `Sent` to one of the others; `Unheard -> Accepted`.
+/// Progress of an order: from `Sent` to any other state, and then `Unheard -> Accepted` and `Accepted -> Refused`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
-    /// It may have been published; its sender was not told anything.
+    /// The order may have been published; its sender has not been told anything.
     Sent = 1,
-    /// The vehicle has accepted it.
+    /// The vehicle accepted the order.
     Accepted = 2,
-    /// The vehicle has refused it.
+    /// The vehicle refused the order.
     Refused = 3,
-    /// The vehicle did not acknowledge it in time.
+    /// The vehicle did not acknowledge the order in time.
     Unheard = 4,
-    /// Another order took its place before the vehicle acknowledged it.
+    /// Another order replaced this one before the vehicle acknowledged it.
     Overtaken = 5,
 }
 
-/// An order that was given.
+/// What is remembered of an order that was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// How far it came.
+    /// Progress of the order.
     pub state: State,
-    /// What was ordered.
+    /// Command that was given.
     pub command: Command,
-    /// `VehicleCommand.ordered_at`.
+    /// Copied from `VehicleCommand.ordered_at`.
     pub ordered_at: SystemTime,
-    /// `VehicleCommand.command_id`.
+    /// Copied from `VehicleCommand.command_id`.
     pub command_id: [u8; 32],
-    /// The mail that ordered it first.
+    /// Id of the first mail that gave the order.
     pub mail_id: MailId,
-    /// `VehicleCommand.vehicle`.
+    /// Copied from `VehicleCommand.vehicle`.
     pub vehicle: String,
-    /// Who ordered it.
+    /// Address of the operator who gave the order.
     pub ordered_by: String,
-    /// Message-ID of the mail.
+    /// Message-ID of that mail.
     pub message_id: String,
-    /// Why it was refused; empty unless it was.
+    /// Why the vehicle refused the order; empty if it did not.
     pub reason: String,
 }
 
 impl Entry {
-    /// An order that is about to be published.
+    /// Remembers an order that is about to be published.
     pub(super) fn new(order: &VehicleCommand, message_id: &str) -> Self {
         Self {
             state: State::Sent,
@@ -69,7 +70,7 @@ impl Entry {
         }
     }
 
-    /// Which of two orders holds.
+    /// Rank of this order among the orders to the same vehicle.
     pub fn precedence(&self) -> Precedence {
         Precedence { ordered_at: self.ordered_at, stop: self.command == Command::Stop }
     }
@@ -82,7 +83,7 @@ impl Entry {
         bytes.extend_from_slice(&self.command_id);
         bytes.extend_from_slice(self.mail_id.as_bytes());
         for text in [&self.vehicle, &self.ordered_by, &self.message_id, &self.reason] {
-            // All are bounded where they come from, at 998 bytes.
+            // Each text is already bounded at its source, at 998 bytes.
             let text = text.get(..text.floor_char_boundary(998)).unwrap_or_default();
             bytes.extend_from_slice(&u16::try_from(text.len()).unwrap_or_default().to_be_bytes());
             bytes.extend_from_slice(text.as_bytes());
@@ -90,7 +91,7 @@ impl Entry {
         bytes
     }
 
-    /// `None`: no entry, or one of a later version.
+    /// Decodes an order; `None` if `bytes` are not an order of this version.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes;
         let [version, state, command] = *rest.split_off(..3)? else { return None };

@@ -1,12 +1,15 @@
-//! From an order that may be given to its outcome: published until the vehicle acknowledges it or the time is over, and
-//! its sender told once, of the outcome. Pure but for [`store`].
+//! Carries an order from permission to outcome: publishes it until the vehicle acknowledges it or time runs out, then
+//! tells its sender the outcome, once. Pure except for [`store`].
 //!
-//! # What is promised
-//! - An order older than the newest that was published for its vehicle is not published, nor is one any more that was
-//!   overtaken: a resume never overrides a later stop. At the same moment a stop wins.
-//! - An order is on disk before it is published, and its outcome before its sender is told. A mail that comes again, also
-//!   after a crash, is the same order: published again while the outcome is open, told the same when it is not.
-//! - A mail is settled only with the outcome of its order. Whatever is not carried out goes to a person as well, urgent.
+//! # Guarantees
+//! - An order older than the newest one published for its vehicle is not published, and an overtaken order is not
+//!   published again: a resume never overrides a later stop. At the same moment, a stop wins.
+//! - While the disk works, an order is on disk before it is published, and its outcome before its sender is answered.
+//!   If the disk fails, stops are published all the same (see [`Orders::begin`]). A mail that comes again, even after a
+//!   crash, is the same order: it is published again while the outcome is open, and answered in the same way once it is
+//!   known.
+//! - A mail is settled only with the outcome of its order. A person gets an urgent copy of every order that is not
+//!   carried out.
 
 mod book;
 mod entry;
@@ -27,58 +30,56 @@ use super::{
     core::{Effect, settle},
     describe::span,
 };
-use crate::{
-    health::{Level, Status},
-    mail::{Action, MailId},
-    vehicle::{Acknowledgement, AcknowledgementStatus, Command, VehicleCommand},
-};
+use health::{Level, Status};
+use mail::{Action, MailId};
+use vehicle::{Acknowledgement, AcknowledgementStatus, Command, VehicleCommand};
 use wording::Outcome;
 
-/// Mails whose orders wait for a vehicle at once. Further ones stay unsettled and come again.
+/// Most mails whose orders wait for vehicles at once. Further ones stay unsettled and come again.
 const MAX_WAITING: usize = 1000;
-/// How far ahead a resume may be dated: a clock that is wrong, not an order to be kept. A stop may be dated as far
-/// ahead as back.
+/// How far ahead a resume may be dated. This allows for a wrong clock, not for scheduled orders. A stop may be dated as
+/// far ahead as it may be old.
 const MAX_AHEAD: Duration = Duration::from_secs(120);
 
-/// The time, by the clock and by one that is never set.
+/// The time on two clocks: one that can be set, and one that cannot.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// Against the dates of mails.
+    /// Wall clock, to compare with the dates of mails.
     pub clock: SystemTime,
-    /// For waiting.
+    /// Monotonic clock, for timeouts.
     pub steady: Instant,
 }
 
-/// An order that its sender may give, to a vehicle that is known.
+/// An order that its sender may give, to a known vehicle.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ordered {
     pub(super) origin: Origin,
-    /// Not signed yet.
+    /// The order, not signed yet.
     pub(super) order: VehicleCommand,
-    /// When the mail was received, or written if that is longer ago.
+    /// When the mail was received; its Date if that is earlier.
     pub(super) since: SystemTime,
-    /// Last known state of the vehicle, for the answer; may be empty.
+    /// Last known state of the vehicle, as text for the answer; may be empty.
     pub(super) state: String,
 }
 
-/// What [`Orders::consider`] says of an order.
+/// The decision of [`Orders::consider`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Consideration {
-    /// It is not to be begun; this is what to do.
+    /// Do not begin the order; carry out these effects instead.
     Done(Vec<Effect>),
     /// Write this to disk, then call [`Orders::begin`].
     Write(Entry),
 }
 
-/// An order that is being published.
+/// An order that is being published until its vehicle acknowledges it.
 #[derive(Clone, Debug)]
 struct Flight {
     order: VehicleCommand,
-    /// When it is published again.
+    /// When to publish the order again.
     next: Instant,
-    /// Somebody has subscribed to orders since it was published first.
+    /// A subscriber to orders was seen since this order, or one that it replaced, was first published.
     heard: bool,
-    /// Not empty: the mails that ordered this, or the same thing before.
+    /// Mails that wait for the outcome: that of this order, and earlier ones with the same command. Never empty.
     waiting: Vec<Waiting>,
 }
 
@@ -88,12 +89,12 @@ struct Waiting {
     until: Instant,
 }
 
-/// The orders that are under way, and what is remembered of those before.
+/// The orders in progress, and what is remembered of earlier ones.
 #[derive(Clone, Debug)]
 pub struct Orders {
     params: Params,
     book: Book,
-    /// By vehicle.
+    /// The order in progress for each vehicle.
     flights: BTreeMap<String, Flight>,
     accepted: u64,
     refused: u64,
@@ -102,7 +103,7 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Goes on from what was written before.
+    /// Continues from the orders that were read from disk.
     pub fn new(params: Params, book: Book) -> Self {
         Self {
             params,
@@ -115,12 +116,12 @@ impl Orders {
         }
     }
 
-    /// What must be kept on disk.
+    /// The orders that must be kept on disk.
     pub fn book(&self) -> &Book {
         &self.book
     }
 
-    /// Whether this mail waits for a vehicle: then there is nothing to be done with it when it comes again.
+    /// Whether this mail waits for a vehicle, so that there is nothing to do when it comes again.
     pub fn is_waiting(&self, mail: MailId) -> bool {
         self.waiting().any(|waiting| waiting.ordered.origin.id == mail)
     }
@@ -129,7 +130,7 @@ impl Orders {
         self.flights.values().flat_map(|flight| &flight.waiting)
     }
 
-    /// When [`Orders::due`] is to be called.
+    /// When to call [`Orders::due`] next; `None` if no order is in progress.
     pub fn next_due(&self) -> Option<Instant> {
         let of_flight = |flight: &Flight| {
             let until = flight.waiting.iter().map(|waiting| waiting.until);
@@ -138,7 +139,7 @@ impl Orders {
         self.flights.values().filter_map(of_flight).min()
     }
 
-    /// What becomes of an order.
+    /// Decides whether to begin an order, or with which outcome to answer it.
     pub fn consider(&mut self, ordered: &Ordered, now: Now) -> Consideration {
         let Ordered { origin, order, .. } = ordered;
         if self.is_waiting(origin.id) {
@@ -165,7 +166,7 @@ impl Orders {
         }
     }
 
-    /// Why the order is not sent, if its date says so.
+    /// The outcome if the order is too old to send, or dated too far ahead.
     fn untimely(&self, ordered: &Ordered, now: SystemTime) -> Option<Outcome> {
         let age = now.duration_since(ordered.since).unwrap_or_default();
         let ahead = ordered.order.ordered_at.duration_since(now).unwrap_or_default();
@@ -181,7 +182,7 @@ impl Orders {
         }
     }
 
-    /// The newer order, if there is one.
+    /// The outcome if a newer order was given to the vehicle.
     fn overtaker(&self, order: &VehicleCommand) -> Option<Outcome> {
         let newest = self.book.newest(&order.vehicle)?;
         (newest.precedence() > order.precedence()).then(|| {
@@ -190,7 +191,7 @@ impl Orders {
         })
     }
 
-    /// Publishes an order that [`Orders::consider`] let pass. A stop is published also if it could not be `written`:
+    /// Publishes an order that [`Orders::consider`] admitted. A stop is published even if it could not be `written`;
     /// then only the vehicle itself keeps an older resume from overriding it after a restart.
     pub fn begin(&mut self, ordered: Ordered, written: bool, now: Now) -> Vec<Effect> {
         let order = ordered.order.clone();
@@ -204,7 +205,7 @@ impl Orders {
         let heard = before.as_ref().is_some_and(|before| before.heard);
         let mut flight = Flight { order, next, heard, waiting: Vec::new() };
         for waiting in before.into_iter().flat_map(|before| before.waiting) {
-            // The same thing ordered twice waits for the newer of the two.
+            // Mails that ordered the same thing now wait for the newer order.
             if waiting.ordered.order.command == flight.order.command {
                 flight.waiting.push(waiting);
             } else {
@@ -216,7 +217,7 @@ impl Orders {
         effects
     }
 
-    /// A vehicle has spoken.
+    /// Handles a vehicle's acknowledgement.
     pub fn acknowledged(&mut self, acknowledgement: &Acknowledgement) -> Vec<Effect> {
         let Acknowledgement { command_id, vehicle, status, reason } = acknowledgement;
         let Some(entry) = self.book.find(vehicle, command_id).cloned() else { return Vec::new() };
@@ -241,7 +242,7 @@ impl Orders {
                     effects.extend(self.conclude(&waiting.ordered, state, &outcome));
                 }
             }
-            // Its sender was told something else.
+            // Its sender was told something else, so correct that.
             (State::Unheard, false) | (State::Accepted, true) => {
                 effects.push(Effect::Send(wording::notice(&self.params, &entry, &outcome)));
                 effects.push(self.note(entry, state, &outcome));
@@ -251,7 +252,8 @@ impl Orders {
         effects
     }
 
-    /// Takes those who wait for this order; the rest of a flight goes on only if it is of another order.
+    /// Takes out the mails that wait for this order. If it is the one being published, publishing ends; otherwise
+    /// publishing goes on while other mails wait.
     fn land(&mut self, vehicle: &str, command_id: &[u8; 32]) -> Vec<Waiting> {
         let Some(mut flight) = self.flights.remove(vehicle) else { return Vec::new() };
         if flight.order.command_id == *command_id {
@@ -265,7 +267,8 @@ impl Orders {
         landed
     }
 
-    /// What is to be done at this time. `listeners` is the number of those who subscribe to orders.
+    /// Publishes orders again and gives up on those whose time is over. `listeners` is the number of subscribers to
+    /// orders.
     pub fn due(&mut self, now: Now, listeners: usize) -> Vec<Effect> {
         let (mut effects, mut expired) = (Vec::new(), Vec::new());
         let (retry, bound) = (self.params.order_retry, self.params.give_up_after);
@@ -292,7 +295,7 @@ impl Orders {
         effects
     }
 
-    /// Remembers the outcome of an order, on disk too.
+    /// Remembers the outcome of an order, and has it written to disk.
     fn note(&mut self, entry: Entry, state: State, outcome: &Outcome) -> Effect {
         let reason = if let Outcome::Refused(reason) = outcome { reason.clone() } else { String::new() };
         let noted = Entry { state, reason, ..entry };
@@ -300,7 +303,7 @@ impl Orders {
         Effect::Record(noted)
     }
 
-    /// Remembers the outcome of an order, unless it is known already, and tells the sender.
+    /// Remembers the outcome of an order unless it already has one, and tells the sender.
     fn conclude(&mut self, ordered: &Ordered, state: State, outcome: &Outcome) -> Vec<Effect> {
         let known = self.book.find(&ordered.order.vehicle, &ordered.order.command_id);
         let open = known.filter(|entry| entry.state == State::Sent).cloned();
@@ -309,7 +312,7 @@ impl Orders {
         effects
     }
 
-    /// The answer, the person's copy unless it is accepted, and the end of the mail.
+    /// Answers the sender, sends the person a copy unless the order was accepted, and settles the mail.
     fn tell(&self, ordered: &Ordered, outcome: &Outcome) -> Vec<Effect> {
         let Ordered { origin, order, state, .. } = ordered;
         let name = format!("{} {}", order.command.word(), order.vehicle);
@@ -329,7 +332,7 @@ impl Orders {
         ]
     }
 
-    /// The status for `/diagnostics`. `written`: the last order could be written to disk.
+    /// The status for `/diagnostics`. `written` says whether the last order could be written to disk.
     pub fn health(&self, written: bool) -> Status {
         let (level, message) = match (written, self.last_was_heard) {
             (false, _) => (Level::Error, "orders cannot be written to disk: no resume is sent"),
@@ -344,7 +347,7 @@ impl Orders {
     }
 }
 
-/// A duration for a person, as in [`span`], from a bound.
+/// A configured duration for a person: like [`span`], but with fractions of a second below 1 s.
 fn seconds(duration: Duration) -> String {
     if duration < Duration::from_secs(1) { format!("{} s", duration.as_secs_f64()) } else { span(duration) }
 }

@@ -1,51 +1,53 @@
-//! The [`Book`] on disk: a record log of entries, the last of an order counts. What a call returned is on disk. Blocking.
+//! Keeps the [`Book`] in a record log; of several records of an order, the last one counts. Blocking.
 //!
-//! After a failure the next write makes the file anew, so that it recovers by itself when the disk does.
+//! When a call returns without an error, its record is on disk. After a failure the next write starts a new file, so
+//! that writing recovers by itself when the disk does. What goes into the book is left to [`super::Orders`].
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-use super::{Book, Entry, entry::MAX_BYTES};
-use crate::record_log::{RecordLog, RecordLogError, create_directory, sync_directory};
+use record_log::{RecordLog, RecordLogError, create_directory, sync_directory};
 
-/// A file larger than this, and than four times what it must hold, is written anew.
+use super::{Book, Entry, entry::MAX_BYTES};
+
+/// The file is rewritten when it is larger than this, and than four times its size after the last rewrite.
 const MAX_LOG_BYTES: u64 = 256 * 1024;
 
-/// Orders that cannot be kept.
+/// Why orders cannot be kept on disk.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The directory or the file in it fails.
+    /// The directory, or a file in it, failed.
     #[error("state_directory '{path}': cannot {action}", path = path.display())]
     Io {
-        /// The directory.
+        /// The state directory.
         path: PathBuf,
-        /// What failed.
+        /// Operation that failed.
         action: &'static str,
-        /// Why.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The log fails.
+    /// The record log failed.
     #[error(transparent)]
     Log(#[from] RecordLogError),
-    /// A whole record that is no order.
+    /// A complete record is not an order of this version.
     #[error("record log '{path}': holds a record that is no order of this version; move it away", path = .0.display())]
     Corrupt(PathBuf),
 }
 
-/// The open file of one directory, which belongs to one process.
+/// The open file in one directory. It belongs to this process alone.
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
-    /// `None` after a failure.
+    /// The open log; `None` after a failure.
     log: Option<RecordLog>,
-    /// Length of the log when it was made anew.
+    /// Length of the log after its last rewrite.
     compact_bytes: u64,
 }
 
 impl Store {
-    /// Opens the orders in `directory`, makes both if they are missing.
+    /// Opens the orders in `directory`, and creates the directory and the file if they are missing.
     ///
     /// # Errors
     /// If a file cannot be used, is in use, or holds something else.
@@ -61,10 +63,10 @@ impl Store {
         Ok((Self { directory: directory.to_owned(), log: Some(log), compact_bytes: 0 }, book))
     }
 
-    /// Writes an entry of an order; `book` is everything else that must be kept.
+    /// Writes the new state of an order; `book` is everything else that must be kept.
     ///
     /// # Errors
-    /// If the disk fails. The next call tries with a new file.
+    /// If the disk fails. The next call tries again with a new file.
     pub fn write(&mut self, entry: &Entry, book: &Book) -> Result<(), StoreError> {
         let bound = MAX_LOG_BYTES.max(self.compact_bytes.saturating_mul(4));
         let mut log = match self.log.take().filter(|log| log.len_bytes() < bound) {
@@ -77,7 +79,7 @@ impl Store {
         Ok(())
     }
 
-    /// The new file is whole before it takes the place of the old one, and locked before and after.
+    /// Rewrites the file. The new file is complete before it replaces the old one, and stays locked throughout.
     fn anew(&mut self, book: &Book) -> Result<RecordLog, StoreError> {
         let (path, draft) = (self.directory.join("orders.log"), self.directory.join("orders.log.new"));
         let failed = |action, source| StoreError::Io { path: self.directory.clone(), action, source };
@@ -107,7 +109,8 @@ mod tests {
     };
 
     use super::{super::State, *};
-    use crate::{mail::MailId, vehicle::Command};
+    use mail::MailId;
+    use vehicle::Command;
 
     fn entry(number: u64, state: State) -> Entry {
         let mut id = [0; 32];
@@ -155,7 +158,7 @@ mod tests {
         let directory = scratch.path().join("chatbot");
         let (mut store, mut book) = Store::open(&directory).unwrap();
         put(&mut store, &mut book, entry(1, State::Sent));
-        // As after a write that failed, while no new file can be made: its name is that of a folder.
+        // As after a failed write, while no new file can be made because a folder has its name.
         store.log = None;
         fs::create_dir(directory.join("orders.log.new")).unwrap();
         store.write(&entry(2, State::Sent), &book).unwrap_err();

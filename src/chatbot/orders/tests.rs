@@ -1,11 +1,10 @@
 use std::{collections::BTreeMap, path::Path};
 
+use mail::{Address, Content, OutboundKind, OutboundMail};
+use settings::resolve;
+
 use super::*;
-use crate::{
-    chatbot::params::SPECS,
-    mail::{Address, Content, OutboundKind, OutboundMail},
-    params::resolve,
-};
+use crate::params::SPECS;
 
 mod interleavings;
 
@@ -45,7 +44,7 @@ fn said(number: u8, status: AcknowledgementStatus) -> Acknowledgement {
     Acknowledgement { command_id: [number; 32], vehicle: "truck_2".into(), status, reason: reason.into() }
 }
 
-/// Orders with a clock, and all that they did.
+/// Orders with a clock and a disk that can fail.
 struct Desk {
     orders: Orders,
     began: Instant,
@@ -92,7 +91,7 @@ fn mails(effects: &[Effect]) -> Vec<&OutboundMail> {
     mails
 }
 
-/// What the sender is told of an order that is not carried out.
+/// Takes apart the effects of an order that is not carried out, and returns the text of the answer.
 fn not_carried_out(effects: &[Effect]) -> &str {
     let mails = mails(effects);
     let [answer, forward] = mails.as_slice() else { panic!("{effects:?}") };
@@ -126,11 +125,11 @@ fn the_sender_is_told_of_the_acceptance_and_not_before() {
     assert!(answer.text.ends_with("Last known before the order:\n\ntruck_2\n\nSpeed: 5 m/s\n"));
     assert_eq!(desk.orders.acknowledged(&said(1, AcknowledgementStatus::Done)), []);
     assert_eq!(desk.orders.next_due(), None);
-    // Another delivery of the mail, or a copy of it with another id, is told the same and orders nothing.
+    // Another delivery of the mail, or a copy with another id, gets the same answer and orders nothing.
     assert_eq!(desk.order(ordered(1, Command::Stop, 0), 3).len(), 2);
 }
 
-/// Before: the stop was published, and the resume of a minute earlier after it.
+/// Regression: a stop was published, and then a resume that had been ordered a minute earlier.
 #[test]
 fn an_order_that_was_given_earlier_is_not_sent_and_a_stop_of_the_same_second_wins() {
     let mut desk = Desk::new(Book::default());
@@ -167,7 +166,7 @@ fn the_same_thing_ordered_twice_is_answered_twice_by_the_newer_acceptance() {
     assert_eq!(answers, [MailId::from_bytes([1; 32]), MailId::from_bytes([2; 32])]);
 }
 
-/// Before: published once into the void, and "was sent" to the sender.
+/// Regression: an order was published once, with nobody listening, and its sender was told that it "was sent".
 #[test]
 fn what_nobody_acknowledges_is_published_again_and_then_its_sender_and_a_person_are_told() {
     let mut desk = Desk::new(Book::default());
@@ -182,10 +181,10 @@ fn what_nobody_acknowledges_is_published_again_and_then_its_sender_and_a_person_
     assert!(text.contains("within 20 s; nothing listens for orders at the moment"), "{text}");
     assert!(matches!(&effects[0], Effect::Record(entry) if entry.state == State::Unheard), "{effects:?}");
     assert_eq!(desk.orders.next_due(), None);
-    // Told the same if the mail comes again, because its disposition was lost.
+    // If the mail comes again because its disposition was lost, the answer is the same.
     assert!(commands(&desk.order(ordered(1, Command::Stop, 0), 30)).is_empty());
 
-    // It was heard after all, twice.
+    // The vehicle heard the order after all, and says so twice.
     let notice = desk.orders.acknowledged(&said(1, AcknowledgementStatus::Accepted));
     let [Effect::Send(mail), Effect::Record(_)] = &notice[..] else { panic!("{notice:?}") };
     assert_eq!((mail.kind, mail.to.len()), (OutboundKind::Notice, 2));
@@ -221,12 +220,12 @@ fn orders_are_sent_only_while_they_are_fresh() {
     let late = desk.order(ordered(1, Command::Stop, 0), 901);
     assert!(not_carried_out(&late).contains("the mail is 15 min old"));
     assert!(not_carried_out(&late).contains("exactly `stop truck_2` as the only line"));
-    // A clock that is ahead: a stop may be, a resume would override all stops until then.
+    // With a clock that is ahead: a stop is admitted, but a resume would override all stops until its date.
     let ahead = desk.order(ordered(2, Command::Resume, 1121), 1000);
     assert!(not_carried_out(&ahead).contains("the mail's Date is 2 min ahead of this clock"));
     assert_eq!(commands(&desk.order(ordered(3, Command::Stop, 1121), 1000)), [3]);
     assert!(!not_carried_out(&desk.order(ordered(4, Command::Stop, 3000), 1000)).is_empty());
-    // Not published again when it is too old, though its sender waits.
+    // An order that has become too old is not published again, though its sender still waits.
     let mut desk = Desk::new(Book::default());
     desk.order(ordered(5, Command::Stop, 0), 895);
     assert_eq!((commands(&desk.due(900, 1)), commands(&desk.due(901, 1))), (vec![5], vec![]));
@@ -243,7 +242,7 @@ fn after_a_crash_the_order_is_published_again_unless_it_was_overtaken_or_is_too_
     let mut again = Desk::new(book);
     again.order(ordered(2, Command::Resume, 1), 30);
     assert!(not_carried_out(&again.order(ordered(1, Command::Stop, 0), 31)).contains("another order"));
-    // Acknowledged while nobody waited: then the mail comes again.
+    // An acknowledgement while no mail waits; the mail comes later.
     let mut heard = Desk::new(desk.orders.book().clone());
     heard.orders.acknowledged(&said(1, AcknowledgementStatus::Accepted));
     assert!(mails(&heard.order(ordered(1, Command::Stop, 0), 31))[0].text.contains("has accepted"));

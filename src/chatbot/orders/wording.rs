@@ -1,47 +1,49 @@
-//! What the sender of an order and the person are told. Pure.
+//! Words what the sender of an order and the person are told. Pure.
+//!
+//! No text claims that an order was carried out, only that the vehicle accepted it. Whether and when to tell is left to
+//! [`super::Orders`].
 
 use std::time::Duration;
 
-use super::{Entry, Params, seconds};
-use crate::{
-    chatbot::{compose, describe::span},
-    mail::OutboundMail,
-    vehicle::{Command, VehicleCommand},
-};
+use mail::OutboundMail;
+use vehicle::{Command, VehicleCommand};
 
-/// What became of an order.
+use super::{Entry, Params, seconds};
+use crate::{compose, describe::span};
+
+/// The outcome of an order, as its sender is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The vehicle has accepted it.
+    /// The vehicle accepted the order.
     Accepted,
-    /// The vehicle has refused it, with its reason.
+    /// The vehicle refused the order, for this reason.
     Refused(String),
-    /// The vehicle did not acknowledge it; whether anybody listened.
+    /// The vehicle did not acknowledge the order; `heard` says whether anybody subscribed to orders.
     Unheard { heard: bool },
-    /// Another order took its place.
+    /// Another order replaced this one before the vehicle acknowledged it.
     Overtaken,
-    /// It was published before a restart, which took too long.
+    /// The order may have been published before a restart, and is now too old to be published again.
     Interrupted,
-    /// Not sent: a newer order was given.
+    /// Not sent: a newer order was given to the vehicle.
     Older { newest: Command, by: Duration },
-    /// Not sent: too old.
+    /// Not sent: the mail is too old.
     Late { age: Duration, bound: Duration },
-    /// Not sent: its date is to come.
+    /// Not sent: its date lies this far in the future.
     Ahead(Duration),
-    /// Not sent: another order had its Message-ID.
+    /// Not sent: an order with a different date or command has the same Message-ID.
     Reused,
-    /// Not sent: it could not be written down.
+    /// Not sent: it could not be written to disk.
     Unwritten,
 }
 
 impl Outcome {
-    /// It was published, so the vehicle may have heard it.
+    /// Whether the order may have been published, so that the vehicle may have heard it.
     fn was_sent(&self) -> bool {
         matches!(self, Self::Unheard { .. } | Self::Overtaken | Self::Interrupted)
     }
 }
 
-/// Why the order is not carried out, as part of a sentence.
+/// Why the order is not carried out, as a clause.
 pub(super) fn why(order: &VehicleCommand, outcome: &Outcome, params: &Params) -> String {
     let vehicle = &order.vehicle;
     match outcome {
@@ -83,7 +85,7 @@ pub(super) fn why(order: &VehicleCommand, outcome: &Outcome, params: &Params) ->
     }
 }
 
-/// The answer to the sender. `state` is the last known state of the vehicle.
+/// The text of the answer to the sender. `state` is the last known state of the vehicle.
 pub(super) fn answer(order: &VehicleCommand, outcome: &Outcome, state: &str, params: &Params) -> String {
     let (word, vehicle) = (order.command.word(), &order.vehicle);
     let known =
@@ -112,8 +114,8 @@ pub(super) fn answer(order: &VehicleCommand, outcome: &Outcome, state: &str, par
     )
 }
 
-/// When the vehicle says something else than what its sender was told. Its Message-ID is made of the order and what is
-/// said, so that it is sent once whoever composes it.
+/// Composes a correction for when a vehicle contradicts what the sender was told. Its Message-ID is made from the order
+/// and the correction, so that it is sent only once, however often it is composed.
 pub(super) fn notice(params: &Params, entry: &Entry, outcome: &Outcome) -> OutboundMail {
     let (word, vehicle) = (entry.command.word(), &entry.vehicle);
     let (verb, text) = match outcome {

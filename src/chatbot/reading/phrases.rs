@@ -1,13 +1,15 @@
-//! What people and mail programs write around a request. Only whole phrases are here: a pattern would swallow words that
-//! change an order ("sent from my desk, not before six").
+//! Lists what people and mail programs write around a request.
+//!
+//! Only whole phrases are listed: a pattern would swallow words that change an order ("sent from my desk, not before
+//! six").
 
-/// What replies and forwards put before a subject, in the languages that mail programs use most.
+/// Prefixes that replies and forwards put before a subject, in the languages that mail programs use most.
 pub(super) const PREFIXES: &[&str] =
     &["re:", "aw:", "antw:", "sv:", "rv:", "r:", "fwd:", "[fwd:", "fw:", "wg:", "tr:", "rif:"];
-/// Those of them that announce words of others.
+/// Those of the prefixes that announce somebody else's words.
 pub(super) const FORWARDS: &[&str] = &["fwd:", "[fwd:", "fw:", "wg:", "tr:", "rv:"];
 
-/// Lines without a meaning, in lower case and without punctuation at the end. The sender's name may follow.
+/// Lines without meaning, in lower case and without final punctuation. The sender's name may follow.
 pub(super) const COURTESIES: &[&str] = &[
     "hi",
     "hello",
@@ -84,7 +86,7 @@ pub(super) const COURTESIES: &[&str] = &[
     "bien à vous",
 ];
 
-/// Lines that say how urgent it is, and nothing else.
+/// Lines that say only how urgent the mail is.
 pub(super) const URGENCY: &[&str] = &[
     "urgent",
     "very urgent",
@@ -105,7 +107,8 @@ pub(super) const URGENCY: &[&str] = &[
     "urgence",
 ];
 
-/// Words at the end of a request that add only politeness or urgency; a longer one before one that it ends with.
+/// Words at the end of a request that add only politeness or urgency. A longer one comes before a shorter one that it
+/// ends with.
 pub(super) const AT_END: &[&str] = &[
     "thanks",
     "thank you",
@@ -127,7 +130,7 @@ pub(super) const AT_END: &[&str] = &[
     "quickly",
     "quick",
 ];
-/// The same at its beginning.
+/// The same at the beginning of a request.
 pub(super) const AT_BEGINNING: &[&str] = &[
     "please",
     "pls",
@@ -142,13 +145,13 @@ pub(super) const AT_BEGINNING: &[&str] = &[
     "command",
 ];
 
-/// Words of a sentence, where a mail program writes a date and a name.
+/// Words that occur in sentences, but never in the date and name that a mail program writes before a quote.
 pub(super) const NOT_IN_A_DATE: &[&str] = &[
     "not", "no", "never", "until", "unless", "before", "after", "when", "if", "only", "don", "dont", "should",
 ];
 
-/// Words that can take back an order, or put it off, or make a story of it, in a subject or below a signature. Where one is, the
-/// order is for a person: the list errs on that side.
+/// Words in a subject, a signature or the line before a quote that can take back an order, put it off, or make a story
+/// of it. An order beside one goes to a person: the list errs on that side.
 pub(super) const DOUBTS: &[&str] = &[
     "not",
     "no",

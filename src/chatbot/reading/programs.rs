@@ -1,6 +1,6 @@
-//! What phones and mail programs put below a mail.
+//! Lists the lines that phones and mail programs put below a mail.
 
-/// Whole lines, in lower case, without links and without punctuation at the end.
+/// Whole lines, in lower case, without links and without final punctuation.
 pub(super) const PROGRAMS: &[&str] = &[
     "sent from my iphone",
     "sent from my ipad",

@@ -1,19 +1,17 @@
 use std::collections::BTreeMap;
 
+use mail::MailId;
 use proptest::prelude::*;
+use settings::resolve;
+use vehicle::{Command, OrderKey};
 
 use super::{
     AcknowledgementStatus::{Accepted, Done, Refused},
     *,
 };
 use crate::{
-    fleet_simulator::{
-        params::SPECS,
-        truck::{ACCELERATION_MPS2, DECELERATION_MPS2},
-    },
-    mail::MailId,
-    params::resolve,
-    vehicle::{Command, OrderKey},
+    params::SPECS,
+    truck::{ACCELERATION_MPS2, DECELERATION_MPS2},
 };
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -150,7 +148,7 @@ fn a_process_that_slept_does_not_catch_up() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Odometry and position tell the same motion, speed changes within its bounds, and all stays where it began.
+    /// Odometry and position agree, speed changes within its limits, and every truck stays near the origin.
     #[test]
     fn speed_and_position_agree(seed in any::<u64>(), pause in 0u64..300, stop in any::<bool>(), milliseconds in 10u64..1000) {
         let mut fleet = fleet(seed);

@@ -1,35 +1,37 @@
-//! A header section split into fields, as bytes (RFC 5322 section 2.2).
+//! Splits a header section into fields, as bytes (RFC 5322 section 2.2).
+//!
+//! Any bytes give a section, in linear time. Unfolding and decoding are left to the parent module.
 
-/// One header field: its name without surrounding white space, and its value as received, folded and encoded.
+/// One header field: its name without surrounding white space, its value as received, still folded and encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Field<'x> {
-    pub(crate) name: &'x [u8],
-    pub(crate) value: &'x [u8],
+pub struct Field<'x> {
+    pub name: &'x [u8],
+    pub value: &'x [u8],
 }
 
 /// The header section of a mail or of a MIME part.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Section<'x> {
-    /// The first fields, as many as were asked for.
-    pub(crate) fields: Vec<Field<'x>>,
-    /// Number of all fields.
-    pub(crate) count: usize,
-    /// Offset of the body.
-    pub(crate) body: usize,
-    /// There are lines that are no field, and are in neither.
-    pub(crate) skipped: bool,
+pub struct Section<'x> {
+    /// The first fields, at most as many as the caller asked for.
+    pub fields: Vec<Field<'x>>,
+    /// Number of fields in the section, including those beyond the limit.
+    pub count: usize,
+    /// Offset at which the body begins.
+    pub body: usize,
+    /// Some lines were no fields; they are neither in `fields` nor counted.
+    pub skipped: bool,
 }
 
 impl<'x> Section<'x> {
-    /// The fields of this name.
-    pub(crate) fn named<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s Field<'x>> {
+    /// The fields of this name, in the order of the mail; names are compared without regard to case.
+    pub fn named<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s Field<'x>> {
         self.fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name.as_bytes()))
     }
 }
 
 /// Splits the header section at the start of `data`, which ends at the first empty line or with the data. Lines that
 /// are no field (no colon, or white space in the name) are skipped.
-pub(crate) fn section(data: &[u8], max: usize) -> Section<'_> {
+pub fn section(data: &[u8], max: usize) -> Section<'_> {
     let mut section = Section { fields: Vec::new(), count: 0, body: data.len(), skipped: false };
     // Name of the field being read, and where its value starts.
     let mut open: Option<(&[u8], usize)> = None;

@@ -1,9 +1,11 @@
-//! HTML to the text that a reader sees: blocks end lines, quotes are lines with `>`, struck words are `~~so~~`, and what is
-//! hidden is left out.
+//! Reduces HTML to the text that a reader sees: blocks end lines, quoted lines start with `>`, struck words are wrapped
+//! in `~~`, and hidden text is left out.
 //!
-//! html5gum makes the tokens. There is no tree: a tree builder takes quadratic time for elements nested deeply, and minutes
-//! for a megabyte of `<div>`. Only elements that change how text is shown are kept, in a stack with a bound, so that time is
-//! linear. A sheet of styles is not applied; orders are never taken from HTML.
+//! It takes linear time and cuts at fixed bounds. html5gum makes the tokens; no tree is built, because a tree builder
+//! takes quadratic time for deeply nested elements, and minutes for a megabyte of `<div>`. Only elements that change
+//! how text is shown go on a bounded stack.
+//!
+//! Style sheets are not applied. Orders are never taken from HTML.
 
 mod element;
 
@@ -11,29 +13,29 @@ use html5gum::{DefaultEmitter, StartTag, Token, Tokenizer};
 
 use self::element::{Break, Effect, Role};
 
-/// Elements that change how text is shown, one in another; what is deeper is left out.
+/// Deepest nesting of elements that change how text is shown; reading stops beyond it.
 const MAX_OPEN: usize = 256;
-/// Levels of quotes that are shown.
+/// Deepest quote level that is shown.
 const MAX_QUOTES: usize = 16;
 
-/// The text of an HTML document.
+/// An HTML document reduced to text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Html {
     pub(super) text: String,
-    /// A reader may see, or may be kept from seeing, other than `text`: pictures, hidden words, words that styles add.
+    /// A reader may see more or less than `text`: pictures, hidden words, or words that styles add.
     pub(super) more: bool,
-    /// Something was left out at a bound.
+    /// A bound was reached, and the rest was left out.
     pub(super) cut: bool,
 }
 
-/// The text of `html`, a little more than `max` bytes of it at most.
+/// Reduces `html` to text, and stops soon after `max` bytes.
 pub(super) fn to_text(html: &str, max: usize) -> Html {
     read(html, max, false)
 }
 
 fn read(html: &str, max: usize, conditional: bool) -> Html {
     let mut page = Page::default();
-    // What is in `<script>` and its like is no HTML.
+    // The content of `<script>` and the like is not HTML.
     let mut emitter = DefaultEmitter::default();
     emitter.naively_switch_states(true);
     for Ok(token) in Tokenizer::new_with_emitter(html, emitter) {
@@ -41,7 +43,7 @@ fn read(html: &str, max: usize, conditional: bool) -> Html {
             Token::StartTag(tag) => page.start(&tag),
             Token::EndTag(tag) => page.end(&tag.name),
             Token::String(text) => page.text(&String::from_utf8_lossy(&text)),
-            // Outlook reads what is in these, and others do not. In them is no further one.
+            // Conditional comments: Outlook shows their content, other programs do not. They do not nest.
             Token::Comment(comment) if comment.starts_with(b"[if") && !conditional => {
                 let inner = read(&String::from_utf8_lossy(&comment), max, true);
                 let words = inner.text.split_once("]>").map_or("", |(_, words)| words);
@@ -66,17 +68,16 @@ struct Open {
 #[derive(Default)]
 struct Page {
     html: Html,
-    /// Elements that change how text is shown, and those of the same names in them.
+    /// Open elements that change how text is shown, and open elements of the same names inside them.
     open: Vec<Open>,
-    /// Everything from here on is a quote.
     rest_is_quote: bool,
-    /// Something is on the current line.
+    /// The current line has text on it.
     in_line: bool,
-    /// White space that has not been written, and that comes before the next character of the line.
+    /// White space to write before the next character of the line.
     space: Option<char>,
-    /// An empty line comes before the next one.
+    /// Write an empty line before the next line.
     gap: bool,
-    /// A struck word has begun.
+    /// Inside a struck word: the opening `~~` is written, the closing one is not.
     in_struck: bool,
 }
 
@@ -100,7 +101,7 @@ impl Page {
         self.break_line(breaks);
         let Some(at) = self.open.iter().rposition(|open| open.name == name) else { return };
         if breaks == Break::None && !element::is_region(name) {
-            // An end tag of a word does not end the blocks in it.
+            // The end tag of an inline element does not close the blocks inside it.
             self.open.remove(at);
             return;
         }
@@ -109,7 +110,7 @@ impl Page {
         if quoted
             && let Some(around) = self.open.iter_mut().rfind(|open| open.effect == Effect::QuoteUntilQuote)
         {
-            // Below a quotation that is answered in pieces, the sender writes.
+            // The sender answers below each piece of a quotation.
             around.effect = Effect::None;
         }
     }
@@ -184,7 +185,7 @@ impl Page {
     }
 }
 
-/// Soft hyphen, joiners and marks without a width, which newsletters put in by the hundred.
+/// Whether `c` has no width: soft hyphens, joiners and marks, which newsletters insert by the hundred.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{34f}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
 }

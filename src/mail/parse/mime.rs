@@ -1,11 +1,11 @@
-//! The MIME tree of a mail: its text and what is attached (RFC 2045, 2046).
+//! Walks the MIME tree of a mail and collects its text and attachments (RFC 2045, 2046).
 //!
-//! A leaf is decoded once, a level of nesting is scanned once, and both are bounded. A nested message (`message/rfc822`)
-//! is an attachment and is not opened: what it says was not said by this mail's sender.
+//! Each leaf is decoded once and each level of nesting scanned once, within bounds. `text_only` holds for two shapes,
+//! and only if every reader sees the same words: one text/plain part, or a multipart/alternative of one text/plain and
+//! one text/html part with the same words. A multipart/mixed around either shape does not count, although it says the
+//! same: mail programs make it when the mail holds something else as well.
 //!
-//! `text_only` holds for two shapes, and for each only if nothing in it can be read in another way: one text/plain, or a
-//! multipart/alternative of one text/plain and one text/html of the same words. A multipart/mixed around one of these is none,
-//! although it says the same: it is what mail programs make where there is something else as well.
+//! A nested message (`message/rfc822`) is an attachment and is not opened: its words are not this sender's.
 
 use std::borrow::Cow;
 
@@ -25,31 +25,29 @@ use super::{
     html::{self, Html},
     line_of, plain,
 };
-use crate::mail::Attachment;
+use crate::Attachment;
 
-/// Levels of `multipart` that are opened; below, a multipart is an attachment.
+/// Deepest nesting of multiparts that are opened; a deeper multipart is an attachment.
 const MAX_DEPTH: usize = 16;
-/// Parts of all levels together that are looked at.
+/// Most parts read, over all levels.
 const MAX_PARTS: usize = 1000;
-/// Header fields of a part that are looked at.
 const MAX_PART_FIELDS: usize = 100;
-/// Bytes of the text.
 const TEXT_BYTES: usize = 262_144;
-/// Bytes of a text part that are converted; markup is a few times as long as what it says.
+/// Bytes of a text part that are converted; markup is a few times as long as its text.
 const RAW_TEXT_BYTES: usize = 4 * TEXT_BYTES;
-/// Bytes of a media type, two names of 127 and a slash (RFC 6838 section 4.2).
+/// Longest media type, bytes: two names of 127 and a slash (RFC 6838 section 4.2).
 const MEDIA_TYPE_BYTES: usize = 255;
 
-/// What the body of a mail holds.
+/// The body of a mail, taken apart.
 #[derive(Default)]
 pub(super) struct Body {
     pub(super) text: String,
     pub(super) attachments: Vec<Attachment>,
-    /// The sender's words are all in `text`.
+    /// `text` holds all of the sender's words.
     pub(super) text_only: bool,
 }
 
-/// Reads a body under the header fields of its mail.
+/// Reads the body of a mail that has these header fields.
 pub(super) fn read(fields: &[Field], body: &[u8], bounds: &mut Bounds) -> Body {
     let mut walk = Walk {
         parts: 0,
@@ -63,7 +61,7 @@ pub(super) fn read(fields: &[Field], body: &[u8], bounds: &mut Bounds) -> Body {
     walk.part(fields, body, 0, "text/plain");
     let text_only = walk.is_text_only() && !walk.bounds.cut;
     let html = walk.html.map(|html| html.text).unwrap_or_default();
-    // A text part of nothing stands beside HTML that says something in mails of careless programs.
+    // Some programs send an empty text part beside the HTML.
     let text = walk.plain.filter(|plain| !plain.trim().is_empty() || html.is_empty()).unwrap_or(html);
     Body { text, attachments: walk.attachments, text_only }
 }
@@ -75,7 +73,7 @@ struct Walk<'b> {
     plain: Option<String>,
     html: Option<Html>,
     attachments: Vec<Attachment>,
-    /// Everything so far is read in one way by everybody.
+    /// Every reader sees the parts read so far in the same way.
     is_certain: bool,
     bounds: &'b mut Bounds,
 }
@@ -106,10 +104,11 @@ impl Walk<'_> {
         let media_type = content_type.as_ref().map_or_else(|| default.to_owned(), media_type);
         let boundary = content_type.as_ref().and_then(|value| value.attribute("boundary"));
         if media_type.starts_with("multipart/") && !boundary.unwrap_or_default().is_empty() {
-            // Its parts have encodings of their own (RFC 2045 section 6.4).
+            // A multipart must not be encoded itself; its parts have their own encodings (RFC 2045 section 6.4).
             self.is_certain &= !matches!(encoding(fields).as_deref(), Some(b"base64" | b"quoted-printable"));
             let (parts, outside) = split(body, boundary.unwrap_or_default().as_bytes(), MAX_PARTS);
-            // A Content-Type that no signature covers can be exchanged, so that what was written stands outside.
+            // If no signature covers the Content-Type, somebody can replace it so that the sender's text falls outside
+            // the parts.
             self.bounds.cut_if(outside && !parts.is_empty());
             if depth < MAX_DEPTH && !parts.is_empty() {
                 self.is_alternative |= depth == 0 && media_type == "multipart/alternative";
@@ -117,7 +116,7 @@ impl Walk<'_> {
                 let default = if media_type == "multipart/digest" { "message/rfc822" } else { "text/plain" };
                 for part in parts {
                     let section = section(part, MAX_PART_FIELDS);
-                    // What was meant as text, without the empty line before it.
+                    // A line that is not a field was meant as text; the empty line before it is missing.
                     self.bounds.cut_if(section.skipped);
                     self.part(
                         &section.fields,
@@ -151,7 +150,7 @@ impl Walk<'_> {
             }
             _ => {
                 let attachment = Attachment {
-                    // The last component: a name is never a path.
+                    // Keep the last component, so that a name is never a path.
                     filename: self
                         .bounds
                         .line(filename.rsplit(['/', '\\']).next().unwrap_or_default(), LINE_BYTES),
@@ -173,7 +172,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The content of a leaf; as it is if its encoding is unknown or broken.
+    /// The decoded content of a leaf; the body unchanged if its encoding is unknown or broken.
     fn decode<'x>(&mut self, fields: &[Field], body: &'x [u8]) -> Cow<'x, [u8]> {
         let encoding = encoding(fields);
         let (decoded, is_encoded) = match encoding.as_deref() {
@@ -206,13 +205,14 @@ fn encoding(fields: &[Field]) -> Option<Vec<u8>> {
 fn media_type(value: &ContentType) -> String {
     match value.subtype() {
         Some(subtype) => format!("{}/{subtype}", value.ctype()).to_ascii_lowercase(),
-        // RFC 2045 section 5.2: what cannot be read is text.
+        // RFC 2045 section 5.2: an unreadable Content-Type means text/plain.
         None => "text/plain".to_owned(),
     }
 }
 
-/// The parts between the delimiter lines of a multipart body, without the line end that belongs to the delimiter. One
-/// more than `max` may come, so that the caller sees that there are too many. True: there is text before or after them.
+/// Splits a multipart body at its delimiter lines; the line end before a delimiter belongs to the delimiter. May return
+/// one part more than `max`, which tells the caller that there are too many. The flag is true if text lies outside the
+/// parts.
 fn split<'x>(body: &'x [u8], boundary: &[u8], max: usize) -> (Vec<&'x [u8]>, bool) {
     let mut parts = Vec::new();
     let (mut open, mut start) = (None, 0);
@@ -235,7 +235,7 @@ fn split<'x>(body: &'x [u8], boundary: &[u8], max: usize) -> (Vec<&'x [u8]>, boo
         }
         start += line.len();
     }
-    // The last delimiter is missing: the part ends with the mail.
+    // The last delimiter is missing, so the part ends with the mail.
     parts.extend(open.and_then(|open| body.get(open..)));
     let outside = [body.get(..first), body.get(end..)];
     let outside = outside.into_iter().flatten().any(|text| !text.trim_ascii().is_empty());

@@ -1,16 +1,16 @@
-//! What makes a text certain: whoever reads it reads the same words.
+//! Decides whether a text is certain, that is, whether every mail program shows the same words.
 //!
-//! An order rests on this, so that everything unusual counts against it.
+//! Orders rest on this, so anything unusual makes a text uncertain. What the words mean is left to the chatbot.
 
 use super::fields::Field;
 
-/// Fields that say how a part is read.
+/// Fields that determine how a part is read.
 const FIELDS: [&str; 4] =
     ["mime-version", "content-type", "content-transfer-encoding", "content-disposition"];
-/// Charsets whose letters of US-ASCII are those of US-ASCII, wherever they stand.
+/// Prefixes of charsets in which every US-ASCII byte means its US-ASCII letter, whatever comes before it.
 const PLAIN_CHARSETS: [&str; 4] = ["iso-8859-", "windows-125", "koi8-", "utf-8"];
 
-/// Whether the header fields of a part leave no choice: none twice, a type that can be read, shown where it stands.
+/// Whether the header fields of a part can be read in one way only: none repeated, a valid type, shown inline.
 pub(super) fn is_certain(fields: &[Field]) -> bool {
     let values = |name: &str| {
         let name = name.to_owned();
@@ -33,25 +33,25 @@ pub(super) fn is_certain(fields: &[Field]) -> bool {
         })
 }
 
-/// Whether a MIME-Version is the only one there is. Apple's programs add a comment: `1.0 (1.0)`.
-pub(crate) fn is_version_1(value: &[u8]) -> bool {
+/// Whether a MIME-Version is 1.0, the only one there is. Apple's programs add a comment: `1.0 (1.0)`.
+pub fn is_version_1(value: &[u8]) -> bool {
     let value = value.trim_ascii();
     let (number, comment) =
         value.split_at(value.iter().position(|&byte| byte == b'(').unwrap_or(value.len()));
     number.trim_ascii() == b"1.0" && (comment.is_empty() || comment.ends_with(b")"))
 }
 
-/// RFC 2045 section 5.1, as far as names of types use it.
+/// Whether a byte may occur in a type name (RFC 2045 section 5.1, except characters that type names do not use).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-+._".contains(&byte)
 }
 
-/// Whether `body` is what its Content-Transfer-Encoding, in lower case, says.
+/// Whether `body` is valid in its Content-Transfer-Encoding, which is in lower case.
 pub(super) fn is_encoded_well(encoding: Option<&[u8]>, body: &[u8]) -> bool {
     match encoding {
         None | Some(b"7bit" | b"8bit" | b"binary") => true,
         Some(b"quoted-printable") => {
-            // A line end is added, so that the last line may end with a soft one.
+            // Append a line end, because the last line may end in a soft line break.
             let body = [body, b"\n"].concat();
             body.split(|&byte| byte == b'=').skip(1).all(|piece| {
                 let line = piece.iter().position(|&byte| byte == b'\n').and_then(|end| piece.get(..end));
@@ -70,7 +70,7 @@ pub(super) fn is_encoded_well(encoding: Option<&[u8]>, body: &[u8]) -> bool {
     }
 }
 
-/// Whether `text` is all that `content` says in this charset, and shows its words in the order in which they stand.
+/// Whether `text` is the complete `content` in this charset and is displayed in the order in which it is stored.
 pub(super) fn is_decoded_well(charset: Option<&str>, content: &[u8], text: &str) -> bool {
     let charset = charset.map(str::to_ascii_lowercase);
     let is_plain = match charset.as_deref() {
@@ -84,8 +84,8 @@ pub(super) fn is_decoded_well(charset: Option<&str>, content: &[u8], text: &str)
         })
 }
 
-/// Whether a text and the text of HTML say the same words, emphasis and line ends aside, and the same of them as a quote: a
-/// program that makes the text of the HTML may lose what was one.
+/// Whether plain text and HTML text have the same words, apart from emphasis and line ends, and quote the same of them.
+/// A program that derives the plain text from the HTML may lose the quote marks.
 pub(super) fn same_words(plain: &str, html: &str) -> bool {
     let (plain, html) = (words(plain), words(html));
     let fits = |((one, place), (other, shown)): (&(&str, Place), &(&str, Place))| {
@@ -98,11 +98,11 @@ pub(super) fn same_words(plain: &str, html: &str) -> bool {
 enum Place {
     Own,
     Quote,
-    /// "On … wrote:", which programs count to the quote below it or do not.
+    /// "On … wrote:", which some programs count as part of the quote below it.
     BeforeQuote,
 }
 
-/// Shortest line of underscores that Outlook puts above the mail that is answered, which it does not mark.
+/// Shortest line of underscores that Outlook puts above the original mail, which it does not mark as a quote.
 const RULE: usize = 10;
 
 fn words(text: &str) -> Vec<(&str, Place)> {
@@ -122,7 +122,8 @@ fn words(text: &str) -> Vec<(&str, Place)> {
     let mut before_quote = false;
     let mut attribution = false;
     for (line, place) in places.iter_mut().rev().filter(|(line, _)| !line.is_empty()) {
-        // It is of two lines at most, and has a date.
+        // An attribution ends with "wrote:" and begins at the nearest "On " above; a line that ends a sentence stops
+        // it.
         attribution = *place == Place::Own
             && (before_quote && line.ends_with("wrote:")
                 || attribution && !line.ends_with(['.', ':', '!', '?']));

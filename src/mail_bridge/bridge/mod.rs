@@ -1,8 +1,8 @@
-//! The whole bridge without ROS: journal, window, servers and outbox, each a task; the node only translates.
+//! The whole bridge without ROS: journal, window, servers and outbox, each as a task.
 //!
-//! [`Bridge::start`] gives the bridge and two streams: mails to publish and deliveries to report. Whoever reads them
-//! slowly slows publishing, not accepting. A bridge that is dropped without [`Bridge::drain`] stops as `kill -9`
-//! would stop it: nothing promised is lost.
+//! [`Bridge::start`] returns the bridge and two streams: mails to publish and deliveries to report. A slow reader
+//! slows publishing, not accepting. Dropping a bridge without [`Bridge::drain`] stops it like `kill -9`: nothing
+//! promised is lost. Translating messages is left to the node.
 
 mod submit;
 mod window;
@@ -13,6 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use mail::Delivery;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -23,28 +24,26 @@ use super::{
     core::Core,
     health,
     journal::{Journal, JournalError, Settings},
-    outbox::{Delivery, Sender, schedule::Schedule},
+    outbox::{Sender, schedule::Schedule},
     params::Params,
     server::{self, Counters, ListenError},
 };
 pub use submit::Submitted;
 use window::{Window, publisher};
 
-use crate::{
-    health::Status,
-    mail::{AcceptedMail, Disposition, MailId, Source},
-};
+use ::health::Status;
+use mail::{AcceptedMail, Disposition, MailId, Source};
 
-/// Dispositions and deliveries that wait to be read; more wait for room.
+/// Dispositions and deliveries that may wait to be read; their senders wait beyond that.
 const QUEUE: usize = 256;
 
-/// A bridge that cannot start.
+/// The bridge cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
     /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// An address cannot be listened on.
+    /// A server cannot listen on its address.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// A listening socket does not tell its address.
@@ -52,18 +51,18 @@ pub enum BridgeError {
     Address(#[source] std::io::Error),
 }
 
-/// What the bridge gives to the graph. Both are to be read until [`Bridge::drain`] has returned, or dropped: deliveries
-/// that nobody reads stop the outbox.
+/// What the bridge sends to the graph. Read both until [`Bridge::drain`] has returned, or drop them: deliveries that
+/// nobody reads stop the outbox.
 #[derive(Debug)]
 pub struct Streams {
-    /// Mails to publish; a mail comes again until it is settled.
+    /// Mails to publish; each is repeated until it is settled.
     pub mails: mpsc::Receiver<AcceptedMail>,
-    /// Changes of deliveries.
+    /// Changes in the delivery of outbound mails.
     pub deliveries: mpsc::Receiver<Delivery>,
 }
 
-/// What the graph says to the bridge; clones speak to the same one. The journal stays locked while one lives, unless the
-/// bridge was drained.
+/// What the graph sends to the bridge; clones share one bridge. The journal stays locked while any handle lives,
+/// unless the bridge was drained.
 #[derive(Clone)]
 pub struct Handle {
     journal: Journal,
@@ -74,12 +73,12 @@ pub struct Handle {
     window: Arc<Mutex<health::Intake>>,
     outbox: Arc<Mutex<health::Outbox>>,
     deliver: mpsc::Sender<Delivery>,
-    /// As whom outbound mails are sent.
+    /// Sender identity of outbound mails.
     post: Arc<submit::Post>,
 }
 
 impl Handle {
-    /// Takes a disposition; it is decided upon later, and unknown mails are ignored.
+    /// Passes on a disposition. The window decides on it later, and ignores those for unknown mails.
     ///
     /// # Errors
     /// If the bridge has ended.
@@ -87,13 +86,13 @@ impl Handle {
         self.dispositions.send(disposition).await.map_err(|_| JournalError::Closed)
     }
 
-    /// Says how many subscribe to the mails; nothing is published while none does. When there are more than before,
-    /// everything published and not settled is published again, as it may be new to the one that came.
+    /// Sets the number of subscribers to the mails; none are published while it is 0. When it rises, everything
+    /// published and not settled is published again, because the new subscriber may not have it.
     pub fn set_subscribers(&self, count: usize) {
         self.subscribers.send_if_modified(|known| std::mem::replace(known, count) != count);
     }
 
-    /// The mail with this id, as received. `None`: unknown, or deleted since it was settled.
+    /// The mail with this id, as received; `None` if it is unknown, or was deleted after it was settled.
     ///
     /// # Errors
     /// If the journal cannot be read.
@@ -102,7 +101,7 @@ impl Handle {
         tokio::task::spawn_blocking(move || journal.read_mail(&id)).await.unwrap_or(Err(JournalError::Closed))
     }
 
-    /// One status for each thing that can fail.
+    /// One status for each part that can fail.
     pub fn status(&self) -> Vec<Status> {
         health::status(&self.state())
     }
@@ -126,7 +125,7 @@ impl Handle {
     }
 }
 
-/// A running bridge.
+/// A running bridge and its tasks.
 pub struct Bridge {
     handle: Handle,
     smtp_addr: Option<SocketAddr>,
@@ -138,12 +137,13 @@ pub struct Bridge {
     outbox: JoinSet<()>,
     window: JoinSet<()>,
     publisher: JoinSet<()>,
-    /// Whether [`Bridge::ended`] has returned.
+    /// Whether a task has ended; then [`Bridge::ended`] returns at once.
     has_ended: bool,
 }
 
 impl Bridge {
-    /// Opens the journal, listens, and starts. Nothing is published before [`Handle::set_subscribers`].
+    /// Opens the journal, starts to listen, and starts the tasks. Nothing is published before
+    /// [`Handle::set_subscribers`].
     ///
     /// # Errors
     /// If the journal cannot be used or an address cannot be listened on.
@@ -271,23 +271,23 @@ impl Bridge {
         Ok(())
     }
 
-    /// What to speak to the bridge with.
+    /// A handle for the graph's side.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Where SMTP listens, if it does; the port taken if the parameter says 0.
+    /// Address of the SMTP server, with the actual port if the parameter says 0; `None` if it is off.
     pub fn smtp_addr(&self) -> Option<SocketAddr> {
         self.smtp_addr
     }
 
-    /// Where LMTP listens, if it does.
+    /// Address of the LMTP server, with the actual port; `None` if it is off.
     pub fn lmtp_addr(&self) -> Option<SocketAddr> {
         self.lmtp_addr
     }
 
-    /// Returns when one of the bridge's tasks or the journal's thread has ended, which none does before
-    /// [`drain`](Self::drain) unless it has failed: then the bridge is to be drained. Cancel safe.
+    /// Returns when one of the bridge's tasks or the journal's thread has ended. Before [`drain`](Self::drain) that
+    /// means it failed, and the bridge should be drained. Cancel safe.
     pub async fn ended(&mut self) {
         if self.has_ended {
             return;
@@ -303,8 +303,8 @@ impl Bridge {
         self.has_ended = true;
     }
 
-    /// Stops intake, lets mails under way finish, and closes the journal, within half of `drain_timeout_s` for each of
-    /// intake and outbox. True: nothing was cut short and no task had ended before.
+    /// Stops intake, lets mails under way finish, and closes the journal. Intake and outbox each get half of
+    /// `drain_timeout_s`. Returns true if nothing was cut short and no task had ended before.
     pub async fn drain(mut self) -> bool {
         self.stop.send_replace(true);
         self.handle.journal.give_up();
@@ -312,12 +312,12 @@ impl Bridge {
         while let Some(server) = self.servers.join_next().await {
             drained &= server.unwrap_or(false);
         }
-        // A server that does not answer is cut off: its mail is sent again after the restart.
+        // An attempt with an unresponsive smart host is cut off: its mail is sent again after the restart.
         let outbox = timeout(self.drain_timeout, all_ended(&mut self.outbox)).await;
         drained &= outbox.unwrap_or(false);
         self.outbox.shutdown().await;
         self.stop_window.send_replace(true);
-        // The publisher may wait for a reader that has gone; a mail not published is published after the restart.
+        // The publisher may wait for a reader that is gone; what it did not publish is published after the restart.
         drained &= all_ended(&mut self.window).await;
         self.publisher.shutdown().await;
         self.handle.journal.close().await;
@@ -325,7 +325,7 @@ impl Bridge {
     }
 }
 
-/// Waits for all of them; false if one panicked.
+/// Waits for all tasks; false if one panicked.
 async fn all_ended(tasks: &mut JoinSet<()>) -> bool {
     let mut well = true;
     while let Some(ended) = tasks.join_next().await {
@@ -339,10 +339,8 @@ mod tests {
     use std::{collections::BTreeMap, path::Path};
 
     use super::*;
-    use crate::{
-        mail_bridge::params::SPECS,
-        params::{Value, resolve},
-    };
+    use crate::params::SPECS;
+    use settings::{Value, resolve};
 
     async fn start(directory: &Path) -> (Bridge, Streams) {
         let values =
@@ -365,7 +363,7 @@ mod tests {
             assert!(timeout(Duration::from_millis(50), bridge.ended()).await.is_err(), "nothing has ended");
             end(&mut bridge);
             timeout(Duration::from_secs(10), bridge.ended()).await.unwrap();
-            // What has ended stays so.
+            // Once ended, it stays ended.
             timeout(Duration::from_secs(10), bridge.ended()).await.unwrap();
             assert!(!bridge.drain().await);
         }

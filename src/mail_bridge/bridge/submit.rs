@@ -1,39 +1,38 @@
-//! Outbound mails as they are submitted: given a Message-ID, checked, journaled, and answered if they are not taken.
+//! Takes outbound mails from the graph: gives those without one a Message-ID, checks and journals them, and reports
+//! those it refuses.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::SystemTime,
 };
 
+use mail::{Delivery, DeliveryState, MailId, OutboundMail};
 use sha2::{Digest, Sha256};
 
 use super::Handle;
 use crate::{
-    mail::{MailId, OutboundMail},
-    mail_bridge::{
-        journal::{JournalError, OutboundKey, Queued},
-        outbox::{Delivery, DeliveryState, check, message_id},
-        params::Params,
-    },
+    journal::{JournalError, OutboundKey, Queued},
+    outbox::{check, message_id},
+    params::Params,
 };
 
-/// What became of an outbound mail that was submitted.
+/// What happened to a submitted outbound mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Submitted {
     /// It is on disk and will be sent.
     New,
-    /// The same mail was submitted before; its state is told again.
+    /// The same mail was submitted before; its state is reported again.
     Repeated,
-    /// It is not taken; why is told as [`DeliveryState::Refused`].
+    /// It was not taken; the reason is reported as [`DeliveryState::Refused`].
     Refused,
 }
 
-/// As whom outbound mails are sent.
+/// Sender identity of outbound mails.
 #[derive(Debug)]
 pub(super) struct Post {
     sender: String,
     hostname: String,
-    /// Message-IDs made so far.
+    /// Counter that keeps generated Message-IDs unique.
     made: AtomicU64,
 }
 
@@ -46,7 +45,7 @@ impl Post {
         }
     }
 
-    /// Message-ID for a mail that came without one: what answers a mail has always the same, all others a new one.
+    /// Message-ID for a mail without one: always the same for a mail that answers one, otherwise a new one each time.
     fn message_id(&self, mail: &OutboundMail, now: SystemTime) -> String {
         if mail.answers.is_some() {
             return message_id(mail, &self.hostname);
@@ -65,10 +64,10 @@ impl Post {
 }
 
 impl Handle {
-    /// Takes an outbound mail; when this returns `Ok` it is on disk, or was, or is refused.
+    /// Submits an outbound mail. When this returns `Ok`, the mail is on disk, was on disk already, or is refused.
     ///
-    /// A malformed mail that answers one is taken all the same, and fails at once: only so is the mail settled that it
-    /// answers, and does not come again for ever.
+    /// A malformed mail that answers one is taken even so, and fails at once: otherwise the mail that it answers
+    /// would never be settled and would be published for ever.
     ///
     /// # Errors
     /// If the journal has failed or the bridge has ended: submit it again.
@@ -120,7 +119,7 @@ impl Handle {
 
     async fn refuse(&self, mail: &OutboundMail, reason: String) -> Submitted {
         tracing::warn!(mail_id = ?mail.answers, kind = ?mail.kind, reason, "outbound mail refused");
-        // If nobody listens there is still the log.
+        // If nobody reads deliveries, the log still says it.
         let _ = self.deliver.send(Delivery::of(mail, DeliveryState::Refused, 0, reason)).await;
         Submitted::Refused
     }

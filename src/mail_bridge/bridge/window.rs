@@ -1,7 +1,8 @@
-//! The tasks that decide what is published and that read it from disk.
+//! The task that runs the window, and the task that reads from disk the mails to publish.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use mail::{AcceptedMail, Disposition, MailId, OutboundMail};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -9,17 +10,15 @@ use tokio::{
 };
 
 use crate::{
-    mail::{AcceptedMail, Disposition, MailId, OutboundMail},
-    mail_bridge::{
-        core::{Core, Effect, Input},
-        health,
-        journal::{Event, Journal, JournalError, OutboundKey},
-        server::stopped,
-    },
+    core::{Core, Effect, Input},
+    health,
+    journal::{Event, Journal, JournalError, OutboundKey},
+    server::stopped,
 };
 
-/// Reads mails from disk and passes them on, one at a time, until either end is gone; says when it is done with each.
-/// Both queues of ids are unbounded because the core hands over a bounded number before it is told that one is done.
+/// Reads mails from disk and passes them on, one at a time, until either end is gone; reports when it is done with
+/// each. Both queues of ids are unbounded because the core has only a bounded number of mails with the publisher at a
+/// time.
 pub(super) async fn publisher(
     journal: Journal,
     mut ids: mpsc::UnboundedReceiver<MailId>,
@@ -40,12 +39,12 @@ pub(super) async fn publisher(
                 tracing::error!(mail_id = %id, %error, "mail cannot be read, published again later")
             }
         }
-        // Without a window there is nobody to tell.
+        // If the window is gone, nobody needs to know.
         let _ = done.send(id);
     }
 }
 
-/// The task around [`Core`]; never waits for anything but inputs and time.
+/// The task around [`Core`]; it waits only for inputs and time.
 pub(super) struct Window {
     pub(super) core: Core,
     pub(super) journal: Journal,
@@ -79,7 +78,7 @@ impl Window {
             };
             self.step(input);
         }
-        // What was said before the stop still counts.
+        // Inputs from before the stop still count.
         while let Ok(event) = events.try_recv() {
             let input = self.event(event);
             self.step(input);
@@ -98,7 +97,7 @@ impl Window {
                 let kind = mail.kind;
                 let input = mail.answers.map_or(Input::Tick, |answers| Input::Stored { answers, kind });
                 if new {
-                    // The outbox has ended: the mail is on disk and sent after the restart.
+                    // If the outbox has ended: the mail is on disk and is sent after the restart.
                     let _ = self.queued.send((key, mail));
                 }
                 input
@@ -109,7 +108,7 @@ impl Window {
     fn step(&mut self, input: Input) {
         for effect in self.core.step(input, self.start.elapsed()) {
             match effect {
-                // The publisher has ended only if the bridge ends.
+                // The publisher ends only with the bridge.
                 Effect::Publish(id) => drop(self.publish.send(id)),
                 Effect::Settle(disposition) => {
                     let journal = self.journal.clone();

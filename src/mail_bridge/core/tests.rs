@@ -28,7 +28,7 @@ fn published(effects: &[Effect]) -> Vec<u8> {
         .collect()
 }
 
-/// Room for so many mails, whosever they are.
+/// Room for this many mails, of any class.
 fn room(mails: usize) -> Room {
     Room { mails, bytes: 1 << 30, share: 1_000_000 }
 }
@@ -49,7 +49,7 @@ fn window(mails: u8) -> Core {
     Core::new(room(2), BACK_OFF, (0..mails).map(unsettled).collect())
 }
 
-/// A step with a publisher that is done at once.
+/// A step with a publisher that finishes at once.
 fn step(core: &mut Core, input: Input, now: Duration) -> Vec<Effect> {
     let mut effects = core.step(input, now);
     let mut done = 0;
@@ -97,7 +97,7 @@ fn mails_that_nobody_settles_do_not_hold_up_new_ones() {
     assert_eq!(published(&step(&mut core, accepted(100), at(1))), [0u8; 0]);
     assert_eq!(core.next_wakeup(), Some(at(10)));
     assert!(published(&step(&mut core, Input::Tick, at(10))).contains(&100));
-    // From now on each is published when it comes, as long as fewer than 32 come in 10 s.
+    // From now on each mail is published on arrival, as long as fewer than 32 arrive in 10 s.
     let mut now = 10;
     for n in 101..250 {
         now += 1;
@@ -113,7 +113,7 @@ fn new_mails_and_those_that_come_again_take_turns_and_have_a_bound_each() {
     let mut core = window(6);
     assert_eq!(published(&step(&mut core, Input::Subscribers(1), at(0))), [0, 1]);
     assert_eq!(published(&step(&mut core, Input::Tick, at(1))), [0, 2, 1, 3]);
-    // Four are due, but for no more than two is there room.
+    // Four are due, but there is room for two only.
     assert_eq!(published(&step(&mut core, Input::Tick, at(3))).len(), 4);
     assert_eq!((core.first.held().mails, core.again.held().mails), (2, 2));
     assert_eq!(core.next_wakeup(), Some(at(4)));
@@ -139,7 +139,7 @@ fn each_further_listener_gets_what_is_not_settled_and_one_that_leaves_changes_no
         step(&mut core, Input::Tick, at(now));
     }
     assert_eq!(step(&mut core, Input::Subscribers(1), at(8)), []);
-    // All four are due now, and there is room for two; for the others as soon as those are settled.
+    // All four are due now, with room for two; the others follow as soon as those are settled.
     assert_eq!(published(&step(&mut core, Input::Subscribers(2), at(8))), [0, 1]);
     assert_eq!(published(&step(&mut core, says(1, Action::Ignored), at(8))), [2]);
     assert_eq!(published(&step(&mut core, says(0, Action::Ignored), at(8))), [3]);
@@ -170,7 +170,7 @@ fn an_answer_stored_before_the_restart_counts() {
 fn a_slow_publisher_costs_no_mail_its_turn() {
     let mut core = window(5);
     assert_eq!(published(&core.step(Input::Subscribers(1), at(0))), [0, 1]);
-    // Settled although not yet published, as after a restart: its place with the publisher is taken all the same.
+    // Settled before it was published, as after a restart: it still occupies its slot with the publisher.
     assert_eq!(published(&core.step(says(0, Action::Ignored), at(0))), [2]);
     assert_eq!(published(&core.step(says(1, Action::Ignored), at(0))), [3]);
     assert_eq!(
@@ -178,7 +178,7 @@ fn a_slow_publisher_costs_no_mail_its_turn() {
         [0u8; 0],
         "four wait for the publisher"
     );
-    // A minute later it has not lost what it was given, and it is given the next when it is done with one.
+    // A minute later the publisher still has its mails, and gets the next when it finishes one.
     assert_eq!(published(&core.step(Input::Tick, at(60))), [0u8; 0]);
     assert_eq!(published(&core.step(Input::Published(id(0)), at(60))), [4]);
     for n in [1, 2, 3] {
@@ -195,8 +195,8 @@ fn a_listener_that_comes_while_a_mail_is_with_the_publisher_gets_it() {
     assert_eq!(published(&core.step(Input::Published(id(0)), at(0))), [0]);
 }
 
-/// How long a good mail waits after 20 minutes of `rate` mails a second that nobody settles, each of the class that
-/// `stranger` gives; and the load then.
+/// How long a good mail waits, after 20 minutes in which `rate` mails a second of the classes given by `stranger`
+/// came in and nobody settled them.
 fn waits(rate: u32, good: Class, stranger: impl Fn(u64) -> Class) -> Duration {
     let numbered = |n: u64| {
         let mut bytes = [0; 32];
@@ -233,7 +233,7 @@ fn waits(rate: u32, good: Class, stranger: impl Fn(u64) -> Class) -> Duration {
 
 #[test]
 fn strangers_whose_mails_nobody_settles_do_not_hold_up_others() {
-    // Before there were classes: 300 s at 4 a second, 2550 s at 10, whatever the domain and the peer.
+    // Without classes it was 300 s at 4 a second and 2550 s at 10, whatever the domain and the peer.
     let good = Class { peer: 1, domain: 1 };
     for rate in [4, 10] {
         for (what, wait) in [
@@ -249,7 +249,7 @@ fn strangers_whose_mails_nobody_settles_do_not_hold_up_others() {
     }
 }
 
-/// Inputs and pauses; no input: the publisher is done with the oldest mail that it has.
+/// Inputs and pauses. `None` means that the publisher finishes its oldest mail.
 fn inputs() -> impl Strategy<Value = Vec<(Option<Input>, u64)>> {
     let input = prop_oneof![
         (0u8..9).prop_map(|n| Input::Accepted(arrival(id(n), u64::from(n % 3)))),
@@ -307,8 +307,8 @@ proptest! {
             prop_assert!(core.next_wakeup().is_none_or(|wakeup| wakeup > at(now)), "never rests");
             prop_assert_eq!(core.unsettled(), open.len());
         }
-        // Whatever happened before: with listeners and time, each open mail is published though none is settled,
-        // and can be settled.
+        // Whatever happened before: given subscribers and time, each open mail is published though none is settled,
+        // and each can be settled.
         let end = at(now + 30);
         let mut effects = step(&mut core, Input::Subscribers(3), at(now));
             for id in handed {

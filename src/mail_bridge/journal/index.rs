@@ -1,18 +1,17 @@
-//! What the journal knows without reading a file: where each mail is and how far. Pure.
+//! The journal's index in memory: where each mail is on disk, and which state it is in. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     time::SystemTime,
 };
 
-use super::record::{Attempt, OutboundKey, Record, SendState};
-use crate::{
-    mail::{MailId, OutboundKind},
-    mail_bridge::core::Arrival,
-    record_log::HEAD_BYTES,
-};
+use mail::{MailId, OutboundKind};
+use record_log::HEAD_BYTES;
 
-/// Where the bytes of a record are.
+use super::record::{Attempt, OutboundKey, Record, SendState};
+use crate::core::Arrival;
+
+/// Location of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Number of the segment.
@@ -23,7 +22,7 @@ pub struct Place {
     pub bytes: usize,
 }
 
-/// Where something is known from.
+/// The record from which a mail is known.
 #[derive(Clone, Copy, Debug)]
 enum Home {
     /// Its own record.
@@ -47,7 +46,7 @@ impl Home {
         }
     }
 
-    /// Bytes of its segment that are still needed for it.
+    /// Bytes of its segment that this mail still needs.
     fn live(self, needed: bool, identity: usize) -> Live {
         let bytes = match self {
             Self::Record(place) if needed => HEAD_BYTES.saturating_add(place.bytes as u64),
@@ -58,14 +57,14 @@ impl Home {
     }
 }
 
-/// A segment, and so many of its bytes.
+/// A segment, and a number of bytes in it.
 type Live = (u64, u64);
 
 #[derive(Clone, Copy, Debug)]
 struct Mail {
     home: Home,
     settled: bool,
-    /// A forward that is not finished passes it on: its bytes are needed though it is settled.
+    /// An unfinished forward will attach this mail, so its bytes are needed even if it is settled.
     passed_on: bool,
 }
 
@@ -79,7 +78,7 @@ impl Mail {
 struct Outbound {
     home: Home,
     queued_at: SystemTime,
-    /// Last attempt; `None`: not tried.
+    /// Last attempt; `None` if it was never tried.
     attempt: Option<Attempt>,
 }
 
@@ -95,18 +94,18 @@ impl Outbound {
     }
 }
 
-/// What the index keeps of a record.
+/// The part of a record that the index keeps.
 #[derive(Clone, Debug)]
 pub enum Note {
-    /// Of a mail.
+    /// Of a mail: when it was received, and what the window needs.
     Accepted(SystemTime, Arrival),
-    /// Of its settlement.
+    /// Of a settlement.
     Settled(MailId),
-    /// Of an outbound mail.
+    /// Of an outbound mail: when it was queued, and its key.
     Queued(SystemTime, OutboundKey),
-    /// Of an attempt to send it.
+    /// Of an attempt to send.
     Attempted(Attempt),
-    /// Of identities.
+    /// Of remembered identities.
     Remembered(Vec<MailId>, Vec<OutboundKey>),
 }
 
@@ -122,7 +121,7 @@ impl From<&Record> for Note {
     }
 }
 
-/// Whose records are, or were, in a segment.
+/// The mails and outbound mails that have, or had, records in a segment.
 #[derive(Debug, Default)]
 struct Contents {
     mails: Vec<MailId>,
@@ -131,33 +130,33 @@ struct Contents {
     live: u64,
 }
 
-/// What is to be done for one record of a segment before it may go.
+/// Step that saves one record of a segment before the file is deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Move {
-    /// Append the mail anew.
+    /// Append the mail again.
     Mail(Place),
-    /// Append the mail anew, and then that it is settled.
+    /// Append the mail again, followed by its settlement.
     PassedOn(MailId, Place),
-    /// Append the outbound mail anew, and then its last attempt.
+    /// Append the outbound mail again, followed by its last attempt.
     Outbound(Place, Option<Attempt>),
-    /// Remember the mail.
+    /// Keep only the mail's id.
     RememberMail(MailId),
-    /// Remember the outbound mail.
+    /// Keep only the outbound mail's key.
     RememberKey(OutboundKey),
 }
 
-/// An outbound mail that is not finished.
+/// An outbound mail that is neither delivered nor failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
-    /// Its key.
+    /// Identity of the outbound mail.
     pub key: OutboundKey,
     /// When it was queued.
     pub queued_at: SystemTime,
-    /// The last attempt, if any.
+    /// The last attempt; `None` if it was never tried.
     pub attempt: Option<Attempt>,
 }
 
-/// The index.
+/// All mails and outbound mails in the journal, with the bytes that each segment still needs.
 #[derive(Debug, Default)]
 pub struct Index {
     max_remembered: usize,
@@ -172,13 +171,13 @@ pub struct Index {
 }
 
 impl Index {
-    /// An empty index that remembers at most so many mails, and as many outbound mails, without a file.
+    /// An empty index that remembers at most this many mails, and as many outbound mails, whose files are gone.
     pub fn new(max_remembered: usize) -> Self {
         Self { max_remembered, ..Self::default() }
     }
 
-    /// Takes note of a record at this place. Records come in the order of the journal; one that comes again, because
-    /// it was appended anew and its old file was not deleted, changes nothing but its place.
+    /// Applies a record found or written at `place`. Records come in journal order. A record that comes twice,
+    /// because it was appended again and its old file was not deleted, changes only its place.
     pub fn apply(&mut self, note: Note, place: Place) {
         match note {
             Note::Accepted(at, arrival) => {
@@ -233,7 +232,7 @@ impl Index {
         }
     }
 
-    /// If this outbound mail is a forward, its mail is needed as long as it is open.
+    /// Marks the mail of a forward as needed while the forward is open.
     fn set_passed_on(&mut self, key: OutboundKey, open: bool) {
         if let Some(id) = key.forwarded()
             && let Some(mail) = self.mails.get(&id).copied()
@@ -264,7 +263,8 @@ impl Index {
         }
     }
 
-    /// Counts bytes as needed no longer and anew; gives the segment's contents if what was counted is new to it.
+    /// Moves needed bytes from one segment to another. Returns the contents of the new segment if the mail is new to
+    /// it.
     fn count(&mut self, old: Option<Live>, new: Option<Live>) -> Option<&mut Contents> {
         if let Some((segment, bytes)) = old
             && let Some(contents) = self.segments.get_mut(&segment)
@@ -287,37 +287,37 @@ impl Index {
         self.outbound.contains_key(key)
     }
 
-    /// Whether the mail waits for its settlement.
+    /// Whether the mail is accepted and not settled.
     pub fn is_unsettled(&self, id: &MailId) -> bool {
         self.arrivals.contains_key(id)
     }
 
-    /// What the window must know of an unsettled mail.
+    /// What the window needs to know of an unsettled mail.
     pub fn arrival(&self, id: &MailId) -> Option<Arrival> {
         self.arrivals.get(id).map(|(_, arrival)| *arrival)
     }
 
-    /// Whether the outbound mail is neither delivered nor failed.
+    /// Whether the outbound mail is known with its text, and is neither delivered nor failed.
     fn is_pending(&self, key: &OutboundKey) -> bool {
         self.outbound.get(key).is_some_and(|outbound| outbound.home.place().is_some() && !outbound.finished())
     }
 
-    /// Last attempt to send, if any.
+    /// Last attempt to send; `None` if there was none.
     pub fn attempt(&self, key: &OutboundKey) -> Option<&Attempt> {
         self.outbound.get(key)?.attempt.as_ref()
     }
 
-    /// Where the mail is, unless its file is gone.
+    /// Location of the mail; `None` once its file is deleted.
     pub fn mail(&self, id: &MailId) -> Option<Place> {
         self.mails.get(id)?.home.place()
     }
 
-    /// Where the outbound mail is, unless its file is gone.
+    /// Location of the outbound mail; `None` once its file is deleted.
     pub fn outbound(&self, key: &OutboundKey) -> Option<Place> {
         self.outbound.get(key)?.home.place()
     }
 
-    /// Unsettled mails, the oldest first, with the kinds of outbound mails on disk for each.
+    /// Unsettled mails, oldest first, each with the kinds of outbound mail on disk for it.
     pub fn unsettled(&self) -> impl Iterator<Item = (Arrival, Vec<OutboundKind>)> {
         self.unsettled.iter().filter_map(|&(_, id)| {
             let kinds = [OutboundKind::Answer, OutboundKind::Forward];
@@ -336,7 +336,7 @@ impl Index {
         self.unsettled.len()
     }
 
-    /// Outbound mails that are not finished, the oldest first.
+    /// Outbound mails that are neither delivered nor failed, oldest first.
     pub fn pending(&self) -> impl Iterator<Item = Pending> {
         self.pending.iter().map(|&(queued_at, key)| Pending {
             key,
@@ -345,13 +345,13 @@ impl Index {
         })
     }
 
-    /// Bytes in this segment that are still needed: unsettled mails, unfinished outbound mails, identities.
+    /// Bytes of this segment that are still needed: unsettled mails, unfinished outbound mails, identities.
     pub fn live_bytes(&self, segment: u64) -> u64 {
         self.segments.get(&segment).map_or(0, |contents| contents.live)
     }
 
-    /// What is to be done for the records of a segment, from its `from`th on, of at most `count` of them, each with its
-    /// number; and the number to go on from, or none at the end.
+    /// Steps for at most `count` records of a segment, beginning at record number `from`; each step comes with its
+    /// record's number. Also returns the number to continue at, `None` at the end.
     pub fn moves(&self, segment: u64, from: usize, count: usize) -> (Vec<(usize, Move)>, Option<usize>) {
         let Some(Contents { mails, keys, .. }) = self.segments.get(&segment) else {
             return (Vec::new(), None);
@@ -379,13 +379,13 @@ impl Index {
         (moves, (next < mails.len().saturating_add(keys.len())).then_some(next))
     }
 
-    /// The file of the segment goes.
+    /// Drops a segment whose file is deleted.
     pub fn forget_segment(&mut self, segment: u64) {
         self.segments.remove(&segment);
     }
 
-    /// A settled mail whose file goes: only its id is kept, in this segment, and the oldest such id is forgotten beyond
-    /// the bound.
+    /// Keeps only the id of a settled mail whose file is deleted, as a record in `segment`; beyond the bound, the
+    /// oldest id is forgotten.
     fn remember_mail(&mut self, id: MailId, segment: u64) {
         let known = self.mails.get(&id).is_some_and(|mail| mail.home.place().is_none());
         self.set_mail(id, Some(Mail { home: Home::Remembered(segment), settled: true, passed_on: false }));
@@ -400,7 +400,7 @@ impl Index {
         }
     }
 
-    /// The same for a finished outbound mail.
+    /// Keeps only the key of a finished outbound mail, in the same way.
     fn remember_key(&mut self, key: OutboundKey, segment: u64) {
         let known = self.outbound.get(&key).cloned();
         if known.as_ref().is_none_or(|outbound| outbound.home.place().is_some()) {

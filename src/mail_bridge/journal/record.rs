@@ -1,7 +1,8 @@
-//! The journal's records and their bytes. Pure.
+//! The journal's records and how they are encoded. Pure.
 //!
-//! A record is a tag byte and fields; numbers are little-endian, texts and lists are preceded by a `u32` length, times
-//! are nanoseconds since 1970 as `u64`. A tag is never used for something else; fields are never changed.
+//! A record is a tag byte and fields. Numbers are little-endian; texts and lists are preceded by a `u32` length;
+//! times are nanoseconds since 1970 as `u64`. A tag is never reused for something else, and the fields of a tag never
+//! change.
 
 use std::{
     fmt,
@@ -9,24 +10,23 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use mail::{AcceptedMail, Action, Disposition, Envelope, MailId, OutboundKind, OutboundMail, Source};
 use sha2::{Digest, Sha256};
 
-use crate::mail::{AcceptedMail, Action, Disposition, Envelope, MailId, OutboundKind, OutboundMail, Source};
-
-/// Written for the mail answered where there is none.
+/// Written in place of the mail answered if there is none.
 const NO_MAIL: [u8; 32] = [0; 32];
 
-/// What an outbound mail is unique by: the mail answered and the kind, or its Message-ID if it answers none.
+/// Identity of an outbound mail: the mail answered and the kind, or its Message-ID if it answers none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OutboundKey {
     /// The mail answered, or the SHA-256 of the Message-ID.
     id: [u8; 32],
-    /// Number of the kind; with the highest bit if it answers none.
+    /// Number of the kind; its highest bit is set if the mail answers none.
     kind: u8,
 }
 
 impl OutboundKey {
-    /// The key of this mail.
+    /// The key by which the journal knows this mail.
     pub fn of(mail: &OutboundMail) -> Self {
         match mail.answers {
             Some(id) => Self::answering(id, mail.kind),
@@ -34,14 +34,14 @@ impl OutboundKey {
         }
     }
 
-    /// The key of what answers this mail.
+    /// The key of the outbound mail of this kind that answers this mail.
     pub fn answering(id: MailId, kind: OutboundKind) -> Self {
         Self { id: *id.as_bytes(), kind: kind as u8 }
     }
 }
 
 impl OutboundKey {
-    /// The mail that is passed on, if this is a forward.
+    /// The mail that is passed on, if this is the key of a forward.
     pub fn forwarded(&self) -> Option<MailId> {
         (self.kind == OutboundKind::Forward as u8).then(|| MailId::from_bytes(self.id))
     }
@@ -53,64 +53,64 @@ impl fmt::Display for OutboundKey {
     }
 }
 
-/// How sending went so far.
+/// How far the delivery of an outbound mail has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SendState {
     /// Not tried yet.
     Queued = 1,
-    /// The receiving server has it, for every recipient.
+    /// The receiving server took it, for every recipient.
     Delivered = 2,
-    /// To be tried again.
+    /// Failed for now, to be tried again.
     Deferred = 3,
-    /// Failed for good, at least for one recipient.
+    /// Failed for good for at least one recipient.
     Failed = 4,
 }
 
-/// Result of an attempt to send. Recipients are bits, the first of `OutboundMail.to` the lowest.
+/// Result of an attempt to send. Recipient sets are bit masks; the lowest bit is the first of `OutboundMail.to`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// The outbound mail.
+    /// Identity of the outbound mail.
     pub key: OutboundKey,
-    /// Its state now.
+    /// State after this attempt.
     pub state: SendState,
-    /// Attempts so far.
+    /// Number of attempts so far.
     pub attempts: u32,
     /// Recipients still to be tried.
     pub open: u128,
     /// Recipients that failed for good.
     pub failed: u128,
-    /// Reply or error, one line.
+    /// The server's reply or an error, one line.
     pub reply: String,
 }
 
-/// A record.
+/// A change of state, as the journal writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// A mail was accepted.
     Accepted(AcceptedMail),
     /// A mail is settled.
     Settled(Disposition),
-    /// An outbound mail is to be sent, since the time given.
+    /// An outbound mail was queued at this time.
     Queued(SystemTime, OutboundMail),
-    /// It was tried.
+    /// An attempt was made to send an outbound mail.
     Attempted(Attempt),
-    /// Settled mails and finished outbound mails whose records are deleted.
+    /// Settled mails and finished outbound mails whose records were deleted.
     Remembered(Vec<MailId>, Vec<OutboundKey>),
 }
 
-/// Bytes that are no record.
+/// Bytes that are not a record of this version.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("record with tag {tag} of {bytes} bytes is malformed or of a later version")]
 pub struct RecordError {
-    /// First byte, 0 if there is none.
+    /// First byte; 0 if there is none.
     pub tag: u8,
-    /// Length.
+    /// Number of bytes.
     pub bytes: usize,
 }
 
 impl Record {
-    /// The bytes of the record.
+    /// Encodes the record; [`decode`](Self::decode) reverses it.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
@@ -167,10 +167,10 @@ impl Record {
         out
     }
 
-    /// The record that these bytes are.
+    /// Decodes a record.
     ///
     /// # Errors
-    /// If they are none that this version knows.
+    /// If this version does not know the tag, or the fields do not match it.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let error = RecordError { tag: bytes.first().copied().unwrap_or_default(), bytes: bytes.len() };
         let mut reader = Reader(bytes);
@@ -178,7 +178,7 @@ impl Record {
     }
 }
 
-/// Records cut long texts rather than fail: none is longer than a mail.
+/// Writes a length, saturated where it does not fit; no text is longer than a mail, so none gets that long.
 fn length(out: &mut Vec<u8>, length: usize) {
     out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
 }

@@ -1,4 +1,4 @@
-//! The files of the journal: opening, appending, rotating, retiring. Blocking.
+//! The journal's files: opening, appending, rotating, retiring. Blocking.
 
 use std::{
     collections::BTreeMap,
@@ -10,25 +10,23 @@ use std::{
     thread,
 };
 
+use record_log::{
+    Each, FILE_MODE, HEADER_BYTES, RecordLog, RecordLogError, create_directory, free_bytes, sync_directory,
+};
+
 use super::{
     index::{Index, Note, Place},
     record::{OutboundKey, Record},
     store::{JournalError, NoRoom, Settings},
 };
-use crate::{
-    mail_bridge::params::MESSAGE_BYTES,
-    record_log::{
-        Each, FILE_MODE, HEADER_BYTES, RecordLog, RecordLogError, create_directory, free_bytes,
-        sync_directory,
-    },
-};
+use crate::params::MESSAGE_BYTES;
 
-/// Bound of a record: a mail and its envelope.
+/// Largest record, bytes: a mail and its envelope.
 const RECORD_BYTES: usize = MESSAGE_BYTES as usize + 1024 * 1024;
-/// Identities in one `Remembered` record, at most.
+/// Largest number of identities in one `Remembered` record.
 const REMEMBERED_CHUNK: usize = 10_000;
 
-/// Free space beyond what is copied without which no segment is retired: settlements need it more.
+/// Free space that retiring a segment must leave after copying, bytes: settlements need it more.
 const RETIRE_ROOM_BYTES: u64 = 1024 * 1024;
 
 pub(super) struct Segments {
@@ -38,15 +36,15 @@ pub(super) struct Segments {
     number: u64,
     current: RecordLog,
     deleter: Deleter,
-    /// Why nothing may be appended any more.
+    /// Why nothing can be appended any more.
     broken: Option<Arc<str>>,
-    /// Held until dropped: one owner.
+    /// Exclusive lock on the directory; released on drop.
     _lock: File,
 }
 
 impl Segments {
-    /// Opens the directory and fills `index`; also gives the bytes of the torn tail that were cut. Only the last segment
-    /// may have one, as a segment is synced before the next is made.
+    /// Opens the directory and fills `index`. Also returns the bytes of torn tail that were cut. Only the last
+    /// segment can have a torn tail, because a segment is synced before the next is created.
     pub(super) fn open(settings: Settings, index: &mut Index) -> Result<(Self, u64), JournalError> {
         let directory = &settings.directory;
         let failed = |source| JournalError::Directory { path: directory.clone(), source };
@@ -85,7 +83,7 @@ impl Segments {
         Ok((Self { settings, older, number, current, deleter, broken: None, _lock: lock }, torn_bytes))
     }
 
-    /// Appends a record; where it is counts once it is synced.
+    /// Appends a record and returns its place, which is valid once it is synced.
     pub(super) fn append(&mut self, record: &Record) -> Result<Place, JournalError> {
         let bytes = record.encode();
         let offset = self.current.append(&bytes)?;
@@ -96,7 +94,7 @@ impl Segments {
         Ok(self.current.sync()?)
     }
 
-    /// After a failed write: usable again with what was synced, or an error.
+    /// After a failed write: makes the journal usable again, cut back to the last sync.
     pub(super) fn recover(&mut self) -> Result<(), JournalError> {
         match &self.broken {
             Some(reason) => Err(JournalError::Failed(Arc::clone(reason))),
@@ -116,7 +114,7 @@ impl Segments {
         self.older.values().sum::<u64>().saturating_add(self.current.len_bytes())
     }
 
-    /// Whether `bytes` more leave the reserve untouched.
+    /// Checks that `bytes` more would leave the reserve untouched.
     pub(super) fn room(&self, bytes: u64) -> Result<(), NoRoom> {
         room(&self.settings.directory, self.settings.reserve_bytes, bytes)
     }
@@ -126,7 +124,7 @@ impl Segments {
         self.settings.reserve_bytes = bytes;
     }
 
-    /// Identities that one `Remembered` record may hold: half a segment of them, so that none outgrows it.
+    /// Bound on the identities in one `Remembered` record: half a segment, so that no record outgrows its segment.
     pub(super) fn remembered_in_one(&self) -> usize {
         let half = self.settings.segment_bytes / 2 / size_of::<OutboundKey>() as u64;
         usize::try_from(half).unwrap_or(usize::MAX).clamp(1, REMEMBERED_CHUNK)
@@ -145,7 +143,7 @@ impl Segments {
                 Ok(())
             }
             Err(error) => {
-                // As long as it is there the current one counts as closed, and must not be appended to.
+                // While the new file exists, the current segment counts as closed and must not be appended to.
                 let removed = match fs::remove_file(&file) {
                     Err(source) if source.kind() != io::ErrorKind::NotFound => Err(source),
                     _ => sync_directory(&file),
@@ -160,9 +158,10 @@ impl Segments {
         }
     }
 
-    /// The oldest segment, if it is to be retired: at most half of it is still needed, or it is not more than what is not
-    /// needed of those that may go, and that is a quarter of them. So copying costs at most as much as it frees, a stuck
-    /// mail keeps nothing behind it, and what is all needed is not copied over and over.
+    /// The oldest segment, if it is worth retiring: at most half of it is still needed; or what is still needed is no
+    /// more than the waste in all segments beyond `keep_segments`, and that waste is at least a quarter of them. So
+    /// copying costs at most what it frees, one stuck mail does not keep everything behind it, and segments that are
+    /// still needed are not copied over and over.
     pub(super) fn retirable(&self, index: &Index) -> Option<u64> {
         let spare = self.older.len().saturating_sub(self.settings.keep_segments);
         let (mut dead, mut all) = (0_u64, 0_u64);
@@ -178,19 +177,19 @@ impl Segments {
         (worth && room()).then_some(oldest)
     }
 
-    /// The record at a place of this journal.
+    /// Reads the record at `place`.
     pub(super) fn read(&self, place: Place) -> Result<Option<Record>, JournalError> {
         read(&self.settings.directory, place)
     }
 
-    /// Deletes an older segment, of which nothing is needed any more.
+    /// Deletes an older segment that is no longer needed.
     pub(super) fn delete(&mut self, number: u64) {
         self.older.remove(&number);
         self.deleter.delete(path(&self.settings.directory, number));
     }
 }
 
-/// Deletes files in order, on a thread of its own: a large one takes a while. Waits for it when dropped.
+/// Deletes files in order on its own thread, because a large file takes a while. Dropping it waits for the thread.
 struct Deleter {
     files: Option<mpsc::Sender<PathBuf>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -202,7 +201,7 @@ impl Deleter {
         let work = move || {
             for file in due {
                 if let Err(error) = fs::remove_file(&file) {
-                    // A later segment must not go before an earlier one; after a restart all of them are there.
+                    // Segments must go in order; after a restart all those left are found again.
                     tracing::error!(path = %file.display(), %error, "journal: cannot delete a segment, keeping all until restart");
                     return;
                 }
@@ -224,7 +223,8 @@ impl Drop for Deleter {
     }
 }
 
-/// Whether `bytes` more leave the reserve untouched. A disk that does not tell is not refused.
+/// Checks that `bytes` more would leave the reserve untouched. Passes if the file system does not tell its free
+/// space.
 pub(super) fn room(directory: &Path, reserve: u64, bytes: u64) -> Result<(), NoRoom> {
     match free_bytes(directory) {
         Ok(free) if free < reserve.saturating_add(bytes) => Err(NoRoom { free, reserve }),
@@ -232,7 +232,7 @@ pub(super) fn room(directory: &Path, reserve: u64, bytes: u64) -> Result<(), NoR
     }
 }
 
-/// The record at a place. `None`: the segment was deleted meanwhile.
+/// Reads the record at `place`; `None` if its segment was deleted meanwhile.
 pub(super) fn read(directory: &Path, place: Place) -> Result<Option<Record>, JournalError> {
     let path = path(directory, place.segment);
     match RecordLog::read_one(&path, place.offset, RECORD_BYTES) {
@@ -249,7 +249,7 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Record, JournalError> {
     Record::decode(bytes).map_err(|source| JournalError::Record { path: path.to_owned(), source })
 }
 
-/// Fills `index` from a segment that `open` opens.
+/// Fills `index` from the segment that `open` opens.
 fn restore<T>(
     path: &Path,
     number: u64,

@@ -1,4 +1,4 @@
-//! The handle of the journal: requests to its thread, and reading back.
+//! The journal's handle: sends requests to the journal's thread, and reads records back.
 
 use std::{
     io,
@@ -8,6 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use mail::{AcceptedMail, Disposition, MailId, OutboundMail};
+use record_log::RecordLogError;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
@@ -20,34 +22,30 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    mail::{AcceptedMail, Disposition, MailId, OutboundMail},
-    mail_bridge::{
-        core::{Arrival, Unsettled},
-        health,
-    },
-    record_log::RecordLogError,
+    core::{Arrival, Unsettled},
+    health,
 };
 
-/// Time after which what could not be written is written again.
+/// Interval between attempts to write a settlement or an attempt.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// Requests that wait for the thread; more wait for room.
+/// Requests that may wait for the thread; callers wait beyond that.
 const QUEUE: usize = 1024;
 
-/// A journal that cannot be opened, read or written.
+/// The journal cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// The directory cannot be made or used.
+    /// The directory cannot be created or used.
     #[error("journal directory '{path}' (parameter 'journal_directory') cannot be used: {source}", path = path.display())]
     Directory {
-        /// The directory.
+        /// Path of the directory.
         path: PathBuf,
-        /// Why.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// Another process has it.
+    /// Another process has the directory.
     #[error("journal directory '{path}': in use by another process; set another one (journal_directory)", path = path.display())]
     Locked {
-        /// The directory.
+        /// Path of the directory.
         path: PathBuf,
     },
     /// A segment cannot be opened or written.
@@ -56,25 +54,25 @@ pub enum JournalError {
     /// A segment cannot be read or deleted.
     #[error("journal segment '{path}': cannot {action}: {source}", path = path.display())]
     Segment {
-        /// The segment.
+        /// Path of the segment.
         path: PathBuf,
-        /// What failed.
+        /// The operation that failed, as a verb phrase.
         action: &'static str,
-        /// Why.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// A record is not of this version.
+    /// A record is malformed or of a later version.
     #[error("journal segment '{path}': {source}", path = path.display())]
     Record {
-        /// The segment.
+        /// Path of its segment.
         path: PathBuf,
-        /// Which.
+        /// Tag and size of the record.
         source: RecordError,
     },
-    /// A write failed: what was asked for is not on disk. The journal goes on as soon as the disk lets it.
+    /// A write failed: the request is not on disk. The journal recovers once the disk allows it.
     #[error("journal cannot write: {0}")]
     Failed(Arc<str>),
-    /// No mail is taken, so that those that are there can be settled.
+    /// No mails are taken, so that there is room to settle those on disk.
     #[error("journal: {0}")]
     NoRoom(#[from] NoRoom),
     /// The journal was closed.
@@ -82,75 +80,75 @@ pub enum JournalError {
     Closed,
 }
 
-/// The disk is nearly full.
+/// The disk has less free space than the reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{free} bytes free on its disk, must keep {reserve} for settlements (journal_reserve_bytes); make room"
 )]
 pub struct NoRoom {
-    /// Free, bytes.
+    /// Free space, bytes.
     pub free: u64,
-    /// Kept free of mails, bytes.
+    /// Space reserved for everything but mails, bytes.
     pub reserve: u64,
 }
 
-/// How the journal is kept.
+/// Where the journal keeps its files, and how much of them.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Its directory.
+    /// Directory of the journal.
     pub directory: PathBuf,
     /// Size at which a segment is closed, bytes.
     pub segment_bytes: u64,
-    /// Segments kept before the last although all in them is settled.
+    /// Segments kept besides the last, even if everything in them is settled.
     pub keep_segments: usize,
-    /// Mails, and outbound mails, remembered without a segment.
+    /// Mails, and as many outbound mails, remembered after their segment is deleted.
     pub remembered: usize,
-    /// Free space of the disk that mails leave to settlements, outbound mails and attempts, bytes.
+    /// Free disk space reserved for settlements, outbound mails and attempts, bytes.
     pub reserve_bytes: u64,
 }
 
-/// What was in the journal.
+/// What the journal held when it was opened.
 #[derive(Debug)]
 pub struct Restored {
-    /// Unsettled mails, the oldest first.
+    /// Unsettled mails, oldest first.
     pub unsettled: Vec<Unsettled>,
-    /// Outbound mails that are not finished, the oldest first.
+    /// Outbound mails that are neither delivered nor failed, oldest first.
     pub pending: Vec<Pending>,
-    /// Bytes of torn tails that were cut; kept beside the segments as `.torn`.
+    /// Bytes of torn tails that were cut. They are kept beside the segments as `.torn`, unless the disk was full.
     pub torn_bytes: u64,
 }
 
-/// Something is on disk. Sent after the sync, whether or not the caller still waits.
+/// Something reached the disk. Sent after the sync, even if the caller no longer waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A mail.
+    /// A mail was accepted.
     Accepted(Arrival),
-    /// An outbound mail, now (`new`) or before. Without its text.
+    /// An outbound mail was queued, now (`new`) or earlier.
     Queued {
-        /// Whether it is the first of its key.
+        /// Whether it is the first with its key.
         new: bool,
-        /// Its key.
+        /// Identity of the outbound mail.
         key: OutboundKey,
-        /// The mail, its text left out.
+        /// The mail, without its text.
         mail: OutboundMail,
     },
 }
 
-/// Reply to a mail.
+/// How the journal took a mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// It is on disk now.
+    /// The mail is on disk now.
     New,
-    /// It was before.
+    /// The mail was on disk already.
     Known,
 }
 
-/// Reply to an outbound mail.
+/// How the journal took an outbound mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queued {
-    /// It is on disk now and will be sent.
+    /// The mail is on disk now and will be sent.
     New,
-    /// There was one with the same key; this one is dropped.
+    /// A mail with the same key was queued before; this one is dropped.
     Known,
 }
 
@@ -170,25 +168,26 @@ pub(super) struct Shared {
     pub(super) figures: Mutex<health::Journal>,
 }
 
-/// A handle of the journal; clones share it. The thread ends with the last handle or with [`close`](Self::close).
+/// A handle of the journal; clones share it. The thread ends when the last handle is dropped, or on
+/// [`close`](Self::close).
 #[derive(Clone)]
 pub struct Journal {
     commands: mpsc::Sender<Command>,
     shared: Arc<Shared>,
     directory: PathBuf,
     reserve_bytes: u64,
-    /// True: what cannot be written is not tried again.
+    /// Once true, failed writes are not retried.
     giving_up: Arc<watch::Sender<bool>>,
 }
 
 pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nobody panics while holding one; if somebody did, the value is still whole.
+    // No code panics while holding this lock; if some did, the value would still be intact.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Journal {
-    /// Opens the journal and starts its thread. Blocking. `events` gets everything that is new on disk; it is
-    /// unbounded because each event stands for a record that its receiver keeps in an index anyway.
+    /// Opens the journal and starts its thread. Blocking. `events` receives everything new on disk; it is unbounded
+    /// because the receiver keeps every mail in an index anyway.
     ///
     /// # Errors
     /// If the directory or a segment cannot be used.
@@ -216,24 +215,23 @@ impl Journal {
         Ok((Self { commands, shared, directory, reserve_bytes, giving_up }, restored))
     }
 
-    /// Whether the disk has room for mails.
+    /// Checks that the disk has room for mails.
     ///
     /// # Errors
-    /// If it has not: [`accept`](Self::accept) would refuse.
+    /// If it has none: [`accept`](Self::accept) would fail.
     pub fn room(&self) -> Result<(), NoRoom> {
         room(&self.directory, self.reserve_bytes, 0)
     }
 
-    /// Takes a mail. When this returns `Ok`, it is on disk and synced.
+    /// Accepts a mail. When this returns `Ok`, the mail is on disk and synced.
     ///
     /// # Errors
-    /// If there is no room for it, it cannot be written, or the journal is closed.
+    /// If there is no room for the mail, it cannot be written, or the journal is closed.
     pub async fn accept(&self, mail: AcceptedMail) -> Result<Accepted, JournalError> {
         self.ask(|reply| Command::Accept(mail, reply)).await
     }
 
-    /// Settles a mail; false if it was not unsettled. Tried again as long as it cannot be written, until
-    /// [`give_up`](Self::give_up).
+    /// Settles a mail; false if it was not unsettled. Retries a failed write until [`give_up`](Self::give_up).
     ///
     /// # Errors
     /// If it could not be written, or the journal is closed.
@@ -241,7 +239,7 @@ impl Journal {
         self.insist(|reply| Command::Settle(disposition.clone(), reply)).await
     }
 
-    /// Takes an outbound mail, unique by its key, queued at `at`.
+    /// Queues an outbound mail at time `at`, unless one with its key is known.
     ///
     /// # Errors
     /// If it cannot be written, or the journal is closed.
@@ -249,7 +247,7 @@ impl Journal {
         self.ask(|reply| Command::Queue(at, mail, reply)).await
     }
 
-    /// Writes down an attempt to send. Tried again like [`settle`](Self::settle).
+    /// Records an attempt to send. Retries like [`settle`](Self::settle).
     ///
     /// # Errors
     /// If it could not be written, or the journal is closed.
@@ -257,12 +255,12 @@ impl Journal {
         self.insist(|reply| Command::Attempted(attempt.clone(), reply)).await
     }
 
-    /// What cannot be written from now on is an error at once: the node shuts down.
+    /// From now on failed writes are errors and not retried, because the node shuts down.
     pub fn give_up(&self) {
         self.giving_up.send_replace(true);
     }
 
-    /// Ends the thread after what was asked before; the directory is free when this returns.
+    /// Ends the thread after all earlier requests. The directory is unlocked when this returns.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.commands.send(Command::Close(done)).await.is_ok() {
@@ -270,12 +268,12 @@ impl Journal {
         }
     }
 
-    /// Returns when the thread has ended, after [`close`](Self::close) or a panic.
+    /// Returns when the thread has ended, after [`close`](Self::close) or a failure.
     pub async fn ended(&self) {
         self.commands.closed().await;
     }
 
-    /// A mail, unless it is unknown or its segment was deleted. Blocking.
+    /// Reads a mail; `None` if it is unknown or its segment was deleted. Blocking.
     ///
     /// # Errors
     /// If the segment cannot be read.
@@ -286,7 +284,7 @@ impl Journal {
         }
     }
 
-    /// An outbound mail, unless it is unknown or its segment was deleted. Blocking.
+    /// Reads an outbound mail; `None` if it is unknown or its segment was deleted. Blocking.
     ///
     /// # Errors
     /// If the segment cannot be read.
@@ -297,19 +295,19 @@ impl Journal {
         }
     }
 
-    /// Last attempt to send an outbound mail, if there was one.
+    /// Last attempt to send an outbound mail; `None` if there was none.
     pub fn attempt(&self, key: &OutboundKey) -> Option<Attempt> {
         lock(&self.shared.index).attempt(key).cloned()
     }
 
-    /// Its state, for `/diagnostics`.
+    /// The journal's state for `/diagnostics`.
     pub fn figures(&self) -> health::Journal {
         let full = self.room().err().map(|no_room| no_room.to_string());
         health::Journal { full, ..lock(&self.shared.figures).clone() }
     }
 
     fn read(&self, place: impl Fn(&Index) -> Option<Place>) -> Result<Option<Record>, JournalError> {
-        // Twice, as the record may move to another segment between the look-up and the reading.
+        // Try twice: the record may move to another segment between look-up and read.
         for _ in 0..2 {
             let place = place(&lock(&self.shared.index));
             if let Some(place) = place

@@ -1,8 +1,9 @@
-//! The journal's thread: appends, syncs once for all that wait, then replies (group commit). Between requests it retires
-//! old segments, a little at a time.
+//! The journal's thread: appends, syncs once for all waiting requests, then replies (group commit). Between requests
+//! it retires old segments in small steps.
 
 use std::{collections::HashSet, sync::Arc, thread};
 
+use mail::{AcceptedMail, Action, Disposition, MailId, OutboundMail};
 use tokio::sync::{
     mpsc::{self, error::TryRecvError},
     oneshot,
@@ -14,38 +15,36 @@ use super::{
     segments::Segments,
     store::{Accepted, Command, Event, JournalError, Queued, Reply, Shared, lock},
 };
-use crate::{
-    mail::{AcceptedMail, Action, Disposition, MailId, OutboundMail},
-    mail_bridge::{core::Arrival, health},
-};
+use crate::{core::Arrival, health};
 
-/// Records looked at, and bytes of them appended anew, in one step of retiring a segment: what a request may wait for.
+/// Bounds on one step of retiring a segment, in records examined and in bytes copied: a request may have to wait for
+/// it.
 const STEP_RECORDS: usize = 2_000;
 const STEP_BYTES: usize = 1024 * 1024;
 
-/// What is told after the sync.
+/// Sends one reply, after the sync.
 type Done = Box<dyn FnOnce(Result<(), JournalError>) + Send>;
 
-/// What is appended and not yet synced.
+/// Appended but not yet synced.
 #[derive(Default)]
 struct Batch {
-    /// For the index, after the sync: what is lost with a failed sync was never known.
+    /// Applied to the index after the sync, so that the index never holds what a failed sync lost.
     notes: Vec<(Note, Place)>,
     accepted: HashSet<MailId>,
     settled: HashSet<MailId>,
     queued: HashSet<OutboundKey>,
     events: Vec<Event>,
     done: Vec<Done>,
-    /// Bytes of the mails in it.
+    /// Total size of the mails in the batch.
     mail_bytes: u64,
-    /// How far the segment that is being retired will be.
+    /// Progress of retiring a segment, valid once the batch is synced.
     retired: Option<Step>,
 }
 
 #[derive(Clone, Copy)]
 struct Step {
     segment: u64,
-    /// Its next record to look at; none: nothing of it is needed any more.
+    /// Next record to examine; `None` if nothing of the segment is needed any more.
     next: Option<usize>,
 }
 
@@ -55,11 +54,11 @@ pub(super) struct Writer {
     events: mpsc::UnboundedSender<Event>,
     batch: Batch,
     retiring: Option<Step>,
-    /// Why nothing more is retired.
+    /// Why no more segments are retired.
     stuck: Option<String>,
-    /// A write failed, and the journal has not recovered yet.
+    /// Why a write failed; cleared by recovery.
     failed: Option<Arc<str>>,
-    /// It cannot recover.
+    /// Recovery failed: the thread ends.
     dead: bool,
 }
 
@@ -72,7 +71,7 @@ impl Writer {
         writer
     }
 
-    /// Until all handles are gone, one closes, or the journal cannot recover from a failed write.
+    /// Runs until all handles are dropped, one closes the journal, or it cannot recover from a failed write.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         self.tidy();
         loop {
@@ -88,7 +87,7 @@ impl Writer {
             };
             let closing = self.turn(first, &mut commands);
             if closing.is_some() || self.dead {
-                // The directory is free before the reply.
+                // Unlock the directory before replying.
                 drop(self);
                 closing.map(|closing| closing.send(()));
                 return;
@@ -96,14 +95,15 @@ impl Writer {
         }
     }
 
-    /// One batch: appended, synced, told. Gives the reply to be made if the journal is to close.
+    /// Processes one batch: appends, syncs, replies. If the journal is to close, returns the channel to confirm it
+    /// on.
     fn turn(
         &mut self,
         first: Option<Command>,
         commands: &mut mpsc::Receiver<Command>,
     ) -> Option<oneshot::Sender<()>> {
         self.recover();
-        // Before the commands: what they change is not in the index yet.
+        // Before the commands, because their changes are not in the index yet.
         self.retire_step();
         let (mut next, mut closing) = (first, None);
         while let Some(command) = next {
@@ -113,7 +113,7 @@ impl Writer {
             }
             let done = self.append(command);
             self.batch.done.extend(done);
-            // What does not fit waits for the next segment.
+            // The remaining commands wait for the next segment.
             next = if self.segments.is_full() { None } else { commands.try_recv().ok() };
         }
         if self.failed.is_none()
@@ -125,7 +125,7 @@ impl Writer {
         if self.failed.is_none() {
             self.keep(batch.notes, batch.retired);
         }
-        // Events and figures before replies: whoever has a reply may rely on them.
+        // Events and figures go before replies, so that a caller with a reply can rely on them.
         self.note_figures();
         if self.failed.is_none() {
             batch.events.into_iter().for_each(|event| drop(self.events.send(event)));
@@ -137,7 +137,7 @@ impl Writer {
         closing
     }
 
-    /// After a failed write: cuts what was not synced and goes on, however full the disk still is.
+    /// After a failed write: cuts everything that was not synced and carries on, even if the disk is still full.
     fn recover(&mut self) {
         let Some(reason) = self.failed.clone() else { return };
         match self.segments.recover() {
@@ -153,7 +153,7 @@ impl Writer {
         }
     }
 
-    /// Appends what a command needs; its reply comes after the sync.
+    /// Appends the records of a command. Its reply is sent after the sync.
     fn append(&mut self, command: Command) -> Option<Done> {
         match command {
             Command::Accept(mail, reply) => self.accept(mail, reply),
@@ -181,12 +181,12 @@ impl Writer {
 
     fn accept(&mut self, mail: AcceptedMail, reply: Reply<Accepted>) -> Option<Done> {
         let id = mail.id;
-        // A repetition in this batch waits for the same sync.
+        // A repetition within the batch waits for the same sync.
         let known = self.batch.accepted.contains(&id) || lock(&self.shared.index).knows(&id);
         if !known {
             let bytes = self.batch.mail_bytes.saturating_add(mail.data.len() as u64);
             if let Err(no_room) = self.segments.room(bytes) {
-                // The caller may have gone.
+                // The caller may be gone.
                 let _ = reply.send(Err(no_room.into()));
                 return None;
             }
@@ -210,7 +210,7 @@ impl Writer {
         after(reply, unsettled)
     }
 
-    /// Whether it was appended.
+    /// Appends a record; false if the journal has failed.
     fn write(&mut self, record: &Record) -> bool {
         if self.failed.is_some() {
             return false;
@@ -222,7 +222,7 @@ impl Writer {
         self.failed.is_none()
     }
 
-    /// What was appended is on disk.
+    /// Applies a synced batch to the index.
     fn keep(&mut self, notes: Vec<(Note, Place)>, retired: Option<Step>) {
         let mut index = lock(&self.shared.index);
         notes.into_iter().for_each(|(note, place)| index.apply(note, place));
@@ -237,7 +237,7 @@ impl Writer {
         }
     }
 
-    /// Starts a new segment if this one is full, and retires the oldest if it is time.
+    /// Starts a new segment if the current one is full, and picks the oldest for retiring if it is worth it.
     fn tidy(&mut self) {
         if self.failed.is_some() {
             return;
@@ -254,8 +254,8 @@ impl Writer {
         self.note_figures();
     }
 
-    /// Appends anew some of what is still needed of the segment that is being retired. A crash before it is deleted leaves
-    /// both copies, which `Index::apply` allows.
+    /// Appends some of the records that are still needed from the segment being retired. A crash before the segment
+    /// is deleted leaves both copies, which `Index::apply` tolerates.
     fn retire_step(&mut self) {
         let (Some(Step { segment, next: Some(from) }), None) = (self.retiring, &self.failed) else { return };
         if let Err(error) = self.retire_some(segment, from) {
@@ -285,7 +285,7 @@ impl Writer {
                     self.move_to_end(place)?;
                 }
                 Move::PassedOn(mail_id, place) => {
-                    // Its forward is not sent yet. Settled again behind it, else it would come again after a restart.
+                    // The forward is still unsent. Settle the copy too, or it would be published after a restart.
                     let reason = "kept for its forward".to_owned();
                     bytes = bytes.saturating_add(place.bytes);
                     self.move_to_end(place)?;
@@ -316,7 +316,7 @@ impl Writer {
 
     fn fail(&mut self, error: &JournalError) {
         tracing::error!(%error, "journal: a write failed");
-        // Begun anew when there is room; what was moved has its new place.
+        // Retiring restarts when there is room; records moved so far are found at their new place.
         self.retiring = None;
         self.failed = Some(error.to_string().into());
     }
@@ -340,7 +340,7 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// After a panic nobody else tells that nothing is written any more.
+    /// Reports that nothing is written any more; after a panic nobody else would.
     fn drop(&mut self) {
         if thread::panicking() {
             lock(&self.shared.figures).failed = Some("its thread panicked".to_owned());
@@ -349,7 +349,7 @@ impl Drop for Writer {
 }
 
 fn after<T: Send + 'static>(reply: Reply<T>, value: T) -> Done {
-    // The caller may have gone; the record stays.
+    // The caller may be gone; the record stays.
     Box::new(move |result| drop(reply.send(result.map(|()| value))))
 }
 
@@ -358,10 +358,8 @@ mod tests {
     use std::{fs, path::Path, time::SystemTime};
 
     use super::*;
-    use crate::{
-        mail::{Envelope, Source},
-        mail_bridge::journal::{Settings, index::Index},
-    };
+    use crate::journal::{Settings, index::Index};
+    use mail::{Envelope, Source};
 
     fn writer(directory: &Path) -> Writer {
         let settings = Settings {
@@ -389,7 +387,7 @@ mod tests {
         AcceptedMail { id: MailId::of(&data), received_at: SystemTime::UNIX_EPOCH, envelope, data }
     }
 
-    /// One request, and what the thread does after it until it waits for the next.
+    /// Runs one request, and then the work between requests until the thread would wait for the next.
     fn take(
         writer: &mut Writer,
         command: impl FnOnce(Reply<Accepted>) -> Command,
@@ -426,12 +424,12 @@ mod tests {
         let at = bytes.windows(6).position(|window| window == b"needed").unwrap();
         bytes[at] ^= 1;
         fs::write(&first, &bytes).unwrap();
-        // Enough that is not needed behind it.
+        // Settled mails behind it, enough to make the segment worth retiring.
         for n in 0..9 {
             let mail = mail(&n.to_string());
             let (reply, _) = oneshot::channel();
             let disposition =
-                Disposition { mail_id: mail.id, action: crate::mail::Action::Ignored, reason: String::new() };
+                Disposition { mail_id: mail.id, action: mail::Action::Ignored, reason: String::new() };
             take(&mut writer, |reply| Command::Accept(mail, reply)).unwrap();
             writer.turn(Some(Command::Settle(disposition, reply)), &mut mpsc::channel(1).1);
         }

@@ -1,61 +1,59 @@
-//! One attempt to send an outbound mail: from the disk, over a connection kept or made, to an outcome.
+//! One attempt to send an outbound mail: reads it from disk, sends it over a kept or new connection, returns the
+//! outcome. When to try, and what the outcome means, is left to the schedule.
 
 use std::{sync::Arc, time::SystemTime};
 
+use mail::{OutboundKind, OutboundMail};
+use smtp::client::{Accepts, Client, ClientError, Outcome, SendError, one_line};
 use tokio::net::TcpStream;
 
 use super::{
-    client::{Client, ClientError, SendError, one_line},
-    compose::{Accepts, Invalid, Post, check, compose},
+    compose::{Invalid, Post, check, compose},
     forward::Original,
-    schedule::Outcome,
 };
 use crate::{
-    mail::{OutboundKind, OutboundMail},
-    mail_bridge::{
-        journal::{Journal, JournalError, OutboundKey},
-        params::Params,
-    },
+    journal::{Journal, JournalError, OutboundKey},
+    params::Params,
 };
 
-/// A connection to the smart host.
+/// A connection to the smart host, after EHLO.
 pub(super) type Connection = Client<TcpStream>;
 
-/// What an attempt says of the host.
+/// What an attempt reveals about the smart host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Contact {
-    /// The dialogue came to its end.
+    /// The dialogue ran to its end.
     Worked,
-    /// No connection, or lost before the whole mail was written.
+    /// No connection, or it was lost before the whole mail was written.
     Away,
-    /// Lost after the whole mail was written.
+    /// The connection was lost after the whole mail was written.
     LostAfterData,
-    /// It was not spoken to.
+    /// The smart host was not contacted.
     None,
 }
 
-/// A mail that was tried.
+/// A mail and how the attempt to send it went.
 pub(super) struct Tried {
     pub(super) mail: OutboundMail,
     pub(super) outcome: Outcome,
     pub(super) contact: Contact,
 }
 
-/// The end of an attempt.
+/// Result of an attempt.
 pub(super) struct Attempted {
     pub(super) key: OutboundKey,
-    /// Or why the mail cannot be read.
+    /// The mail that was tried, or why it cannot be read.
     pub(super) tried: Result<Tried, String>,
-    /// Of use for the next mail.
+    /// Still usable for the next mail.
     pub(super) connection: Option<Connection>,
 }
 
-/// Connects and says EHLO.
+/// Connects to the smart host and says EHLO.
 pub(super) async fn connect(params: &Params) -> Result<Connection, ClientError> {
     Client::connect(&params.smarthost, &params.hostname, params.smarthost_timeout).await
 }
 
-/// Tries the mail with this key and the recipients in `open`, over `connection` if there is one.
+/// Tries to send the mail with this key to the recipients in `open`, over `connection` if there is one.
 pub(super) async fn attempt(
     params: Arc<Params>,
     journal: Journal,
@@ -69,7 +67,7 @@ pub(super) async fn attempt(
             let (outcome, contact) = send(&params, &mail, original.as_ref(), open, &mut connection).await;
             Ok(Tried { mail, outcome, contact })
         }
-        // Not on disk although the index says so: somebody removed the file. Later, perhaps.
+        // The index knows it but the disk does not: somebody removed the file. It may come back.
         Ok(None) => Err("not in the journal".to_owned()),
         Err(error) => Err(error.to_string()),
     };
@@ -84,7 +82,7 @@ fn read(
     let original = if mail.kind == OutboundKind::Forward
         && let Some(id) = mail.answers
     {
-        // One that cannot be read must not keep its forward from a person.
+        // An original that cannot be read must not keep its forward from a person.
         let read = journal.read_mail(&id).unwrap_or_else(|error| {
             tracing::error!(mail_id = %id, %error, "mail cannot be read, forwarded without it");
             None
@@ -96,7 +94,7 @@ fn read(
     Ok(Some((mail, original)))
 }
 
-/// Why a mail can never be sent, as an outcome.
+/// The outcome of a mail that can never be sent.
 pub(super) fn invalid(error: &Invalid, open: u128) -> Outcome {
     Outcome { delivered: 0, refused: open, reply: one_line(&format!("invalid: {error}")) }
 }
@@ -121,9 +119,9 @@ async fn send(
                 *connection = Some(kept);
                 return (outcome, Contact::Worked);
             }
-            // The server may have taken it: at once would be twice.
+            // The server may have taken the mail: an immediate second attempt would send it twice.
             Err(error) if error.data_sent => return lost(error),
-            // It may have been closed by the server meanwhile: that is no attempt.
+            // The server may have closed the idle connection: this does not count as an attempt.
             Err(_) => {}
         }
     }
@@ -141,8 +139,8 @@ async fn send(
     }
 }
 
-/// Composes for this server and sends. A forward that is refused for good goes again without the mail that it passes on:
-/// what is too large or holds what the server does not take must not keep a person from hearing of it.
+/// Composes the mail for this server and sends it. If a forward is refused for good it is sent again without the mail
+/// it passes on: a person must hear of a mail that is too large, or holds what the server does not take.
 async fn talk(
     connection: &mut Connection,
     params: &Params,
@@ -162,9 +160,13 @@ async fn talk(
             Ok(composed) => composed,
             Err(error) => return Ok(invalid(&error, open)),
         };
-        let outcome = connection.send(&composed, open).await?;
+        let outcome = connection.send(&composed.message, open).await?;
         if composed.attached && outcome.delivered == 0 && outcome.refused != 0 {
-            tracing::warn!(mail_id = ?mail.answers, reply = outcome.reply, "forward refused, sent without its mail");
+            tracing::warn!(
+                mail_id = mail.answers.map(tracing::field::display),
+                reply = outcome.reply,
+                "forward refused, sent without its mail"
+            );
             accepts = Accepts { size: Some(0), ..accepts };
             continue;
         }

@@ -1,91 +1,79 @@
-//! An outbound mail as bytes and envelope. The clock and what the server takes are arguments. Pure.
+//! Composes an outbound mail: header, body and envelope. The clock and the server's abilities are arguments. Pure.
 
 use std::time::SystemTime;
 
+use mail::{OutboundKind, OutboundMail};
 use mail_builder::{
     MessageBuilder,
     headers::{content_type::ContentType, raw::Raw},
     mime::MimePart,
 };
+use smtp::client::{Accepts, Message};
 
 use super::{
     forward::{Original, Way, note},
     schedule::RECIPIENTS,
 };
-use crate::mail::{OutboundKind, OutboundMail};
-use crate::mail_bridge::journal::OutboundKey;
+use crate::journal::OutboundKey;
 
-/// Bound of a Message-ID, bytes: a header line.
+/// Largest Message-ID, bytes, so that it fits on a header line.
 const MESSAGE_ID_BYTES: usize = 900;
-/// Bound of an address, bytes (RFC 5321 section 4.5.3.1.3).
+/// Largest address, bytes (RFC 5321 section 4.5.3.1.3).
 const ADDRESS_BYTES: usize = 254;
 
-/// What the receiving server takes, by its reply to EHLO.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Accepts {
-    /// Lines of 8 bits (RFC 6152).
-    pub eight_bit: bool,
-    /// Largest mail, bytes (RFC 1870), if it says so.
-    pub size: Option<usize>,
-}
-
-/// As whom, when and for which server a mail is composed.
+/// The sender, time and server that a mail is composed for.
 #[derive(Clone, Copy, Debug)]
 pub struct Post<'a> {
-    /// Stands in for an empty From.
+    /// From address if the mail names none.
     pub sender: &'a str,
-    /// Right side of a Message-ID.
+    /// Right side of generated Message-IDs.
     pub hostname: &'a str,
-    /// For the Date.
+    /// Time for the Date field.
     pub now: SystemTime,
-    /// The server.
+    /// What the receiving server accepts.
     pub accepts: Accepts,
 }
 
 /// A mail ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Composed {
-    /// Reverse-path; empty is null.
-    pub mail_from: String,
-    /// Forward-paths.
-    pub rcpt_to: Vec<String>,
-    /// Header and body, lines ending with CRLF, not dot-stuffed.
-    pub data: Vec<u8>,
-    /// Whether the mail that it passes on goes along.
+    /// What the smart host gets.
+    pub message: Message,
+    /// Whether the mail that a forward passes on is attached.
     pub attached: bool,
 }
 
-/// An outbound mail that cannot be sent, ever.
+/// An outbound mail can never be sent.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Invalid {
-    /// Not an address that can stand in an envelope. It is not named: the text goes to `mail/deliveries` and logs.
+    /// An address cannot stand in an envelope. It is not quoted, because the text goes to `mail/deliveries` and logs.
     #[error("{0} is not an address like name@host of at most {ADDRESS_BYTES} bytes")]
     Address(&'static str),
-    /// No recipient, or too many.
+    /// There are no recipients, or too many.
     #[error("{0} recipients, must be 1 to {RECIPIENTS}")]
     Recipients(usize),
-    /// Too many addresses in Reply-To.
+    /// Reply-To has too many addresses.
     #[error("{0} addresses in reply_to, must be at most {RECIPIENTS}")]
     ReplyTo(usize),
-    /// A forward of nothing.
+    /// A forward does not name the mail that it passes on.
     #[error("answers is empty, a forward must name the mail that it passes on")]
     Forward,
-    /// Not a Message-ID.
+    /// A field is not a valid Message-ID.
     #[error(
         "{field} {value:?} is not a Message-ID: printable ASCII without spaces and angle brackets, at most {MESSAGE_ID_BYTES} bytes"
     )]
     MessageId {
-        /// Which.
+        /// Name of the field.
         field: &'static str,
-        /// As given.
+        /// Its value.
         value: String,
     },
 }
 
-/// Whether a mail can be composed. `sender` stands in for an empty From.
+/// Checks that a mail can be composed. `sender` is the From address if the mail names none.
 ///
 /// # Errors
-/// If an address or a Message-ID could not stand in a header or an envelope.
+/// The first rule of [`Invalid`] that the mail breaks.
 pub fn check(mail: &OutboundMail, sender: &str) -> Result<(), Invalid> {
     if !(1..=RECIPIENTS).contains(&mail.to.len()) {
         return Err(Invalid::Recipients(mail.to.len()));
@@ -109,21 +97,24 @@ pub fn check(mail: &OutboundMail, sender: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Message-ID of a mail that came without one: the same every time, as its identity is.
+/// Message-ID for a mail without one. It follows from the mail's key, so it is the same every time.
 pub fn message_id(mail: &OutboundMail, hostname: &str) -> String {
     format!("{}@{hostname}", OutboundKey::of(mail))
 }
 
-/// Composes a mail, with the `original` that it passes on if it is a forward. Every time the same for the same server, but
-/// for the Date.
+/// Composes a mail, with the `original` that it passes on if it is a forward. For the same server the result is
+/// always the same, except for the Date.
 ///
 /// # Errors
-/// As [`check`].
+/// Those of [`check`].
 pub fn compose(mail: &OutboundMail, original: Option<&Original>, post: &Post) -> Result<Composed, Invalid> {
     check(mail, post.sender)?;
     let from = if mail.from.is_empty() { post.sender } else { &mail.from };
     let mail_from = if mail.kind == OutboundKind::Forward { from.to_owned() } else { String::new() };
-    let composed = |data, attached| Composed { mail_from, rcpt_to: mail.to.clone(), data, attached };
+    let composed = |data, attached| Composed {
+        message: Message { mail_from, rcpt_to: mail.to.clone(), data },
+        attached,
+    };
     let (Some(original), Some(id)) = (original, mail.answers) else {
         return Ok(composed(serialize(headers(mail, from, post).text_body(mail.text.as_str())), false));
     };
@@ -131,7 +122,7 @@ pub fn compose(mail: &OutboundMail, original: Option<&Original>, post: &Post) ->
     if let Original::Kept(data) = original {
         let text = format!("{}{}", mail.text, note(original, &id, true));
         let way = Way::of(data, post.accepts.eight_bit);
-        // A mail does not hold its own digest: the boundary is not in the original.
+        // No mail contains its own digest, so the boundary does not occur in the original.
         let boundary = format!("posthorn-{}", id.get(..32).unwrap_or_default());
         let kind = ContentType::new("multipart/mixed").attribute("boundary", boundary);
         let parts = vec![MimePart::new("text/plain", text.as_str()), way.part(data)];
@@ -150,7 +141,7 @@ fn headers<'a>(mail: &'a OutboundMail, from: &'a str, post: &Post<'a>) -> Messag
     let seconds = post.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let id =
         if mail.message_id.is_empty() { message_id(mail, post.hostname) } else { mail.message_id.clone() };
-    // RFC 3834 section 5: an answer is a reply to a mail, a forward was made by a machine all the same.
+    // RFC 3834 section 5: an answer is a reply to a mail; a forward or notice is not, but a machine made it too.
     let auto_submitted = match mail.kind {
         OutboundKind::Answer => "auto-replied",
         OutboundKind::Forward | OutboundKind::Notice => "auto-generated",
@@ -169,7 +160,7 @@ fn headers<'a>(mail: &'a OutboundMail, from: &'a str, post: &Post<'a>) -> Messag
         builder = builder.in_reply_to(mail.in_reply_to.as_str()).references(mail.in_reply_to.as_str());
     }
     if mail.urgent {
-        // RFC 2156 section 5.3.4, and what mail programs show.
+        // RFC 2156 section 5.3.4, and the field that mail programs show.
         builder = builder.header("Importance", Raw::new("high")).header("X-Priority", Raw::new("1"));
     }
     builder
@@ -206,7 +197,7 @@ mod tests {
     use mail_parser::{MessageParser, MimeHeaders};
 
     use super::*;
-    use crate::mail::MailId;
+    use mail::MailId;
 
     fn mail() -> OutboundMail {
         OutboundMail {
@@ -224,7 +215,8 @@ mod tests {
     }
 
     fn composed(mail: &OutboundMail) -> Result<String, Invalid> {
-        compose(mail, None, &post(Accepts::default())).map(|mail| String::from_utf8(mail.data).unwrap())
+        compose(mail, None, &post(Accepts::default()))
+            .map(|mail| String::from_utf8(mail.message.data).unwrap())
     }
 
     fn post(accepts: Accepts) -> Post<'static> {
@@ -287,7 +279,10 @@ mod tests {
     #[test]
     fn an_answer_has_no_return_path_and_a_forward_has() {
         let from = |kind| {
-            compose(&OutboundMail { kind, ..mail() }, None, &post(Accepts::default())).unwrap().mail_from
+            compose(&OutboundMail { kind, ..mail() }, None, &post(Accepts::default()))
+                .unwrap()
+                .message
+                .mail_from
         };
         assert_eq!(from(OutboundKind::Answer), "");
         assert_eq!(from(OutboundKind::Notice), "");
@@ -296,11 +291,12 @@ mod tests {
 
     #[test]
     fn a_forward_carries_the_mail_as_received_and_says_what_is_in_it() {
-        // 8 bits where the server takes them; else a file, as message/rfc822 must not be base64 (RFC 2046 section 5.2.1).
+        // 8 bits if the server accepts them; otherwise a file, as message/rfc822 must not be base64 (RFC 2046 section
+        // 5.2.1).
         for (eight_bit, kind) in [(true, "message/rfc822"), (false, "application/octet-stream")] {
             let composed = forward(Original::Kept(PHOTO.into()), Accepts { eight_bit, size: None });
-            assert!(composed.attached && composed.data.is_ascii() != eight_bit);
-            let mail = MessageParser::default().parse(&composed.data).unwrap();
+            assert!(composed.attached && composed.message.data.is_ascii() != eight_bit);
+            let mail = MessageParser::default().parse(&composed.message.data).unwrap();
             let text = mail.body_text(0).unwrap().replace("\r\n", "\n");
             assert!(text.starts_with("Grüße\n.\nvehicle 7 is at the depot"), "{text}");
             let said =
@@ -311,7 +307,7 @@ mod tests {
             assert_eq!(format!("{}/{}", found.ctype(), found.subtype().unwrap()), kind);
             assert_eq!(part.attachment_name(), Some("original.eml"));
             let carried = if eight_bit { part.message().unwrap().raw_message() } else { part.contents() };
-            // The line end before the boundary belongs to it.
+            // The line end before the boundary is part of the boundary.
             assert_eq!(String::from_utf8_lossy(carried).trim_end(), PHOTO.trim_end());
         }
     }
@@ -326,7 +322,7 @@ mod tests {
             (gone, ["is not attached", "no longer", "journal"]),
         ] {
             assert!(!composed.attached);
-            let mail = MessageParser::default().parse(&composed.data).unwrap();
+            let mail = MessageParser::default().parse(&composed.message.data).unwrap();
             let text = mail.body_text(0).unwrap();
             assert!(said.iter().all(|said| text.contains(said)), "{text}");
             assert_eq!(mail.attachments().count(), 0);

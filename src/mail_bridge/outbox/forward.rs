@@ -1,43 +1,43 @@
-//! The mail that a forward passes on: how it goes along, and what the text says of it. Pure.
+//! How a forward attaches the mail that it passes on, and what its text says about it. Pure.
 //!
-//! RFC 2046 section 5.2.1 allows no encoding but 7bit, 8bit and binary for `message/rfc822`. A mail that cannot go so, because
-//! the server takes no 8 bits, a line is too long for SMTP, a byte is 0 or the header is not ASCII (RFC 6532), goes as a file
-//! (`application/octet-stream`, base64), which every server and mail program takes.
+//! RFC 2046 section 5.2.1 allows `message/rfc822` no encoding but 7bit, 8bit and binary. A mail that does not fit
+//! those, because the server does not accept 8 bits, a line is too long for SMTP, a byte is 0 or the header is not
+//! ASCII (RFC 6532), goes as a file (`application/octet-stream`, base64), which every server and mail program
+//! accepts.
 
+use mail::parse;
 use mail_builder::mime::MimePart;
-
-use super::client::one_line;
-use crate::mail::parse;
+use smtp::client::one_line;
 
 /// File name of the attached mail.
 const FILE: &str = "original.eml";
-/// A line of text is at most so long on the wire, bytes without its CRLF (RFC 5321 section 4.5.3.1.6).
+/// Longest line of text on the wire, bytes without its CRLF (RFC 5321 section 4.5.3.1.6).
 const LINE_BYTES: usize = 998;
-/// Attachments of the mail that are named; of more only the number is said.
+/// Number of attachments listed by name; the rest are only counted.
 const NAMED: usize = 20;
 
-/// The mail that a forward passes on.
+/// The mail that a forward passes on, if it still exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Original {
-    /// Its bytes as received.
+    /// The mail's bytes as received.
     Kept(Vec<u8>),
-    /// It is no longer in the journal.
+    /// The mail is no longer in the journal.
     Gone,
 }
 
-/// How an original goes along.
+/// How the original is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// `message/rfc822` in 7 bits.
+    /// As `message/rfc822` in 7 bits.
     SevenBit,
-    /// `message/rfc822` in 8 bits.
+    /// As `message/rfc822` in 8 bits.
     EightBit,
-    /// As a file.
+    /// As a file in base64.
     File,
 }
 
 impl Way {
-    /// The way for these bytes to a server that takes 8 bits or not.
+    /// Chooses the way for these bytes; `eight_bit` says whether the server accepts 8 bits.
     pub(super) fn of(data: &[u8], eight_bit: bool) -> Self {
         let header = data.windows(4).position(|end| end == b"\r\n\r\n").and_then(|end| data.get(..end));
         let long = data.split(|&byte| byte == b'\n').any(|line| line.len() > LINE_BYTES.saturating_add(1));
@@ -52,12 +52,12 @@ impl Way {
         }
     }
 
-    /// The encoding of the parts together (RFC 2045 section 6.4).
+    /// Transfer encoding of the whole multipart (RFC 2045 section 6.4).
     pub(super) fn encoding(self) -> &'static str {
         if self == Self::EightBit { "8bit" } else { "7bit" }
     }
 
-    /// The original as a part.
+    /// The original as a MIME part.
     pub(super) fn part(self, data: &[u8]) -> MimePart<'_> {
         match self {
             Self::File => MimePart::new("application/octet-stream", data).attachment(FILE),
@@ -68,8 +68,8 @@ impl Way {
     }
 }
 
-/// What the text of a forward says of an original that goes along, or of one that does not (`attached`). Attachments are
-/// named only where nobody can open the mail to see them.
+/// What the text of a forward says about the original, which is `attached` or not. Attachments are listed only if the
+/// reader cannot open the mail to see them.
 pub(super) fn note(original: &Original, id: &str, attached: bool) -> String {
     let Original::Kept(data) = original else {
         return format!(

@@ -1,25 +1,27 @@
-//! Whether the smart host is there, and how many mails may be tried with it at once. Pure.
+//! Tracks whether the smart host is reachable, and how many mails may be tried with it in parallel. Pure.
 //!
-//! - A host that is away costs no mail but the one that found out an attempt: the others wait until a probe, which is a connection
-//!   without a mail, has found the host again.
-//! - A host that has not taken part in a whole dialogue since it was away gets one mail at a time.
+//! - When the host is away, only the mail that found out loses an attempt: the others wait until a probe, a
+//!   connection without a mail, reaches the host again.
+//! - Until the host has completed a dialogue, at the start and after it was away, it gets one mail at a time.
+//!
+//! It leaves connecting to the attempt, and the retry times of mails to the schedule.
 
 use std::time::Duration;
 
-/// So many probes in a row must fail before a mail may fail for its age, as the clock at start may be wrong.
+/// This many probes in a row must fail before mails may fail for their age, because the clock at start may be wrong.
 const MIN_PROBES: u32 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// A dialogue came to its end.
+    /// A dialogue about a mail ran to its end.
     Proven,
     /// Not tried yet, or only greeted.
     Unproven,
-    /// Away, and to be probed at `probe`.
+    /// Away; the next probe is due at `probe`.
     Away { probe: Duration, failures: u32 },
 }
 
-/// The smart host.
+/// What is known of the smart host.
 #[derive(Clone, Copy, Debug)]
 pub struct Host {
     state: State,
@@ -28,12 +30,12 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host of which nothing is known. `connections` is how many mails it gets at once when it works.
+    /// A host not yet contacted. `connections` is the number of mails that it gets in parallel once it works.
     pub fn new(probe_every: Duration, connections: usize) -> Self {
         Self { state: State::Unproven, probe_every, connections }
     }
 
-    /// How many mails may be tried at once.
+    /// Number of mails that may be tried in parallel.
     pub fn places(&self) -> usize {
         match self.state {
             State::Proven => self.connections,
@@ -42,7 +44,7 @@ impl Host {
         }
     }
 
-    /// When the next probe is due; `None`: the host is not away.
+    /// When the next probe is due; `None` if the host is not away.
     pub fn probe_due(&self) -> Option<Duration> {
         match self.state {
             State::Away { probe, .. } => Some(probe),
@@ -50,10 +52,10 @@ impl Host {
         }
     }
 
-    /// A connection could not be made, or was lost.
+    /// Reports that a connection could not be made, or was lost.
     pub fn failed(&mut self, now: Duration) {
         let failures = match self.state {
-            // Of several mails under way each loses its connection.
+            // Several mails under way lose their connections to the same failure.
             State::Away { probe, .. } if now < probe => return,
             State::Away { failures, .. } => failures,
             State::Proven | State::Unproven => 0,
@@ -62,17 +64,17 @@ impl Host {
         self.state = State::Away { probe, failures: failures.saturating_add(1) };
     }
 
-    /// A probe was greeted.
+    /// Reports that a probe was greeted.
     pub fn greeted(&mut self) {
         self.state = State::Unproven;
     }
 
-    /// A dialogue about a mail came to its end, whatever that was.
+    /// Reports that a dialogue about a mail ran to its end, whatever its outcome.
     pub fn worked(&mut self) {
         self.state = State::Proven;
     }
 
-    /// Whether it is away for long enough, in probes, that mails may fail for their age.
+    /// Whether the host has been away for so many probes that mails may fail for their age.
     pub fn lost(&self) -> bool {
         matches!(self.state, State::Away { failures, .. } if failures > MIN_PROBES)
     }

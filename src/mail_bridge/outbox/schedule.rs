@@ -1,42 +1,31 @@
-//! Which outbound mail is sent when, and what an attempt means. Pure.
+//! Decides when each outbound mail is sent, and what the outcome of an attempt means. Pure.
 //!
-//! Time is the time since the node started, an argument everywhere; a mail's age at start is given once, so that a
-//! clock that jumps later makes no mail old.
+//! Time is an argument everywhere: the time since the node started. A mail's age is given once, when it is added, so
+//! a clock that jumps later does not make it old. Sending and journaling are left to the sender.
 
 use std::{
     collections::{BTreeSet, HashMap},
     time::Duration,
 };
 
-use crate::mail_bridge::{
-    journal::{Attempt, OutboundKey, SendState},
-    params::BackOff,
-};
+use settings::BackOff;
+use smtp::client::Outcome;
 
-/// Recipients of an outbound mail, at most: one bit each.
+use crate::journal::{Attempt, OutboundKey, SendState};
+
+/// Largest number of recipients of an outbound mail; each has a bit in the masks.
 pub const RECIPIENTS: usize = 100;
-/// A mail is tried so often before its age can make it fail, as the clock at start may be wrong (no battery).
+/// Attempts before a mail may fail for its age, because the clock at start may be wrong (no battery).
 const MIN_ATTEMPTS: u32 = 3;
-
-/// What an attempt came to. Recipients are bits, the first of `OutboundMail.to` the lowest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// Recipients whose mail the server took.
-    pub delivered: u128,
-    /// Recipients refused for good.
-    pub refused: u128,
-    /// Reply or error, one line.
-    pub reply: String,
-}
 
 #[derive(Debug)]
 struct Entry {
     attempts: u32,
-    /// When it was added, and its age then.
+    /// When the mail was added, and how old it was then.
     added: Duration,
     age: Duration,
     due: Duration,
-    /// It failed because the host was away, and is due as soon as that is back.
+    /// Failed because the host was away, so it is due as soon as the host is back.
     waits: bool,
     open: u128,
     failed: u128,
@@ -48,7 +37,7 @@ impl Entry {
     }
 }
 
-/// The schedule.
+/// Every outbound mail that is neither delivered nor failed, and when it is due.
 #[derive(Debug)]
 pub struct Schedule {
     back_off: BackOff,
@@ -58,12 +47,12 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// An empty schedule. Mails older than `give_up` fail at their next failed attempt.
+    /// An empty schedule. Mails older than `give_up` fail at their next failed attempt, but not before the third.
     pub fn new(back_off: BackOff, give_up: Duration) -> Self {
         Self { back_off, give_up, entries: HashMap::new(), due: BTreeSet::new() }
     }
 
-    /// Adds a mail that is on disk; due at once. `age` is its age now, `last` its last attempt before a restart.
+    /// Adds a mail that is on disk, due at once. `age` is its age now, `last` its last attempt before a restart.
     pub fn add(&mut self, key: OutboundKey, age: Duration, last: Option<&Attempt>, now: Duration) {
         let entry = Entry {
             attempts: last.map_or(0, |last| last.attempts),
@@ -80,24 +69,24 @@ impl Schedule {
         self.due.insert((now, key));
     }
 
-    /// The mail that is due, with the recipients to try; the one due longest.
+    /// The mail that has been due longest, with the recipients still to try.
     pub fn next(&self, now: Duration) -> Option<(OutboundKey, u128)> {
         let (_, key) = self.due.first().filter(|(due, _)| *due <= now)?;
         self.entries.get(key).map(|entry| (*key, entry.open))
     }
 
-    /// A mail is tried now: it is not due until that has come to an end.
+    /// Reports that an attempt begins; the mail is not due until the attempt has ended.
     pub fn start(&mut self, key: OutboundKey) {
         if let Some(entry) = self.entries.get(&key) {
             self.due.remove(&(entry.due, key));
         }
     }
 
-    /// The host is back: what failed because it was away is due at once.
+    /// Reports that the host is back: mails that failed because it was away are due at once.
     pub fn flush(&mut self, now: Duration) {
         for (&key, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.waits) {
             entry.waits = false;
-            // One that is tried now is not in the order of those due.
+            // A mail that is being tried is not in `due`.
             if self.due.remove(&(entry.due, key)) {
                 entry.due = now;
                 self.due.insert((now, key));
@@ -105,7 +94,7 @@ impl Schedule {
         }
     }
 
-    /// The host is away for long: what is too old fails without another attempt.
+    /// Fails all mails that are too old, without another attempt, because the host has been away for long.
     pub fn expire(&mut self, reply: &str, now: Duration) -> Vec<Attempt> {
         let old: Vec<_> = self
             .entries
@@ -140,8 +129,8 @@ impl Schedule {
         self.due.first().map(|&(due, _)| due)
     }
 
-    /// Takes the outcome of an attempt; says what is to be written down. `recipients` is how many the mail has; `away` that
-    /// the host could not be spoken to.
+    /// Applies the outcome of an attempt and returns what to write to the journal. `recipients` is the mail's number
+    /// of recipients; `away` says that the host could not be contacted.
     pub fn tried(
         &mut self,
         key: OutboundKey,
@@ -152,7 +141,7 @@ impl Schedule {
     ) -> Option<Attempt> {
         let given_up = self.given_up(&outcome.reply);
         let entry = self.entries.get_mut(&key)?;
-        // A mail without recipients cannot be delivered: it has one that fails.
+        // A mail without recipients counts as having one, which fails.
         let count = u32::try_from(recipients.max(1)).unwrap_or(u32::MAX);
         let all = 1u128.checked_shl(count).map_or(u128::MAX, |bit| bit - 1);
         entry.attempts = entry.attempts.saturating_add(1);
@@ -192,7 +181,7 @@ impl Schedule {
         }
     }
 
-    /// Mails to be sent.
+    /// Number of mails still to be sent.
     pub fn pending(&self) -> usize {
         self.entries.len()
     }
@@ -201,7 +190,7 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{MailId, OutboundKind};
+    use mail::{MailId, OutboundKind};
 
     const BACK_OFF: BackOff = BackOff { min: Duration::from_secs(1), max: Duration::from_secs(4) };
 

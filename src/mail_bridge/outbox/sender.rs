@@ -1,6 +1,7 @@
-//! The task that sends: as many mails at once as the host takes, over connections kept open while mails are due.
+//! The task that sends outbound mails, in parallel as far as the host's state allows, over connections that stay open
+//! while mails go out.
 //!
-//! While the host is away no mail is tried: a probe connects every so often, and when it is greeted everything that waits goes
+//! While the host is away no mail is tried. A probe connects at intervals; once it is greeted, the waiting mails go
 //! out, one mail first.
 
 use std::{
@@ -9,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use mail::{Delivery, DeliveryState, OutboundMail};
+use smtp::client::{ClientError, Outcome, one_line};
 use tokio::{
     sync::{mpsc, watch},
     task::{Id, JoinError, JoinSet},
@@ -16,46 +19,41 @@ use tokio::{
 };
 
 use super::{
-    Delivery, DeliveryState,
     attempt::{Attempted, Connection, Contact, attempt, connect, invalid},
-    client::{ClientError, one_line},
     compose::check,
     host::Host,
-    schedule::{Outcome, Schedule},
+    schedule::Schedule,
 };
 use crate::{
-    mail::OutboundMail,
-    mail_bridge::{
-        health,
-        journal::{Attempt, Journal, JournalError, OutboundKey, SendState},
-        params::Params,
-        server::stopped,
-    },
+    health,
+    journal::{Attempt, Journal, JournalError, OutboundKey, SendState},
+    params::Params,
+    server::stopped,
 };
 
-/// What the outbox is given.
+/// The outbox's task before it runs, with all that it needs.
 pub struct Sender {
-    /// Where to, and as whom.
+    /// Address of the smart host and identity of the sender.
     pub params: Arc<Params>,
-    /// Where mails are and states go.
+    /// Source of the mails, and where attempts are recorded.
     pub journal: Journal,
-    /// What to send when.
+    /// When each mail is due.
     pub schedule: Schedule,
-    /// Start of the schedule's time.
+    /// Zero of the schedule's time.
     pub start: Instant,
-    /// Outbound mails that are new on disk, their text left out; unbounded as the schedule keeps each anyway.
+    /// Outbound mails new on disk, without their text; unbounded because the schedule keeps each one anyway.
     pub queued: mpsc::UnboundedReceiver<(OutboundKey, OutboundMail)>,
-    /// Gets every change of a delivery.
+    /// Receives every change of a delivery.
     pub deliver: mpsc::Sender<Delivery>,
-    /// For `/diagnostics`.
+    /// The figures to update for `/diagnostics`.
     pub figures: Arc<Mutex<health::Outbox>>,
 }
 
-/// What is under way.
+/// Attempts and probes under way, and idle connections.
 struct Work {
     host: Host,
     running: JoinSet<Done>,
-    /// Mails that are tried now, by their task.
+    /// Mails being tried, by the task that tries them.
     keys: HashMap<Id, OutboundKey>,
     probing: bool,
     idle: Vec<Connection>,
@@ -67,7 +65,8 @@ enum Done {
 }
 
 impl Sender {
-    /// Runs until `shutdown` is true or the journal fails. Mails under way are finished first.
+    /// Runs until `shutdown` is true, the journal fails, or nobody can queue mails any more. Finishes the mails under
+    /// way first.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         let mut work = Work {
             host: Host::new(self.params.smarthost_probe, self.params.smarthost_connections),
@@ -118,7 +117,7 @@ impl Sender {
         }
     }
 
-    /// Starts what is due, as far as the host has places.
+    /// Starts the attempts that are due, as far as the host has free places, and a probe if one is due.
     fn begin(&mut self, work: &mut Work) {
         let now = self.start.elapsed();
         while work.running.len() < work.host.places()
@@ -142,7 +141,7 @@ impl Sender {
         }
     }
 
-    /// When something is to be started next, unless it waits for what is under way.
+    /// When to start something next; `None` if only an event can make that possible.
     fn due(&self, work: &Work) -> Option<Duration> {
         match work.host.probe_due() {
             Some(probe) => Some(probe).filter(|_| !work.probing && self.schedule.pending() > 0),
@@ -223,7 +222,7 @@ impl Sender {
         }
     }
 
-    /// Writes an attempt down, then tells of it.
+    /// Records an attempt, then reports it.
     async fn conclude(&self, attempt: Attempt, mail: Option<OutboundMail>) -> Result<(), JournalError> {
         self.journal.attempted(attempt.clone()).await?;
         self.note(|figures| match attempt.state {
@@ -247,7 +246,7 @@ impl Sender {
         let now = self.start.elapsed();
         self.schedule.add(key, Duration::ZERO, None, now);
         self.report(&mail, DeliveryState::Queued, 0, String::new()).await;
-        // What can never be sent is told at once, also while the host is away.
+        // Report at once what can never be sent, even while the host is away.
         if let Err(error) = check(&mail, &self.params.sender_address) {
             let outcome: Outcome = invalid(&error, u128::MAX);
             if let Some(attempt) = self.schedule.tried(key, mail.to.len(), outcome, false, now) {
@@ -258,7 +257,7 @@ impl Sender {
     }
 
     async fn report(&self, mail: &OutboundMail, state: DeliveryState, attempts: u32, reply: String) {
-        // If nobody listens, the state is on disk all the same.
+        // If nobody reads deliveries, the state is on disk anyway.
         let _ = self.deliver.send(Delivery::of(mail, state, attempts, reply)).await;
     }
 

@@ -1,14 +1,13 @@
-//! `Mail` and `RawMail`.
+//! Converts `Mail` and `RawMail`.
 
 use std::time::SystemTime;
 
-use super::{ConvertError, bytes_from_ros, error, id_from_ros, time_from_ros, time_to_ros};
-use crate::{
-    mail::{AcceptedMail, Address, Attachment, Content, Envelope, Header, Mail, MailId, Source},
-    ros::msg,
-};
+use mail::{AcceptedMail, Address, Attachment, Content, Envelope, Header, Mail, MailId, Source};
 
-/// A mail for the graph.
+use super::{ConvertError, bytes_from_ros, error, id_from_ros, time_from_ros, time_to_ros};
+use crate::msg;
+
+/// Converts a mail to its message.
 pub fn mail_to_ros(mail: &Mail) -> msg::Mail {
     let Mail { id, received_at, envelope, content, size } = mail;
     msg::Mail {
@@ -49,15 +48,15 @@ pub fn mail_to_ros(mail: &Mail) -> msg::Mail {
     }
 }
 
-/// A mail with its bytes for the graph.
+/// Converts a mail and its bytes to a message.
 pub fn raw_to_ros(mail: &Mail, data: Vec<u8>) -> msg::RawMail {
     msg::RawMail { mail: mail_to_ros(mail), data }
 }
 
-/// A mail from the graph.
+/// Converts a message to a mail.
 ///
 /// # Errors
-/// Naming the field that breaks `Mail.msg`.
+/// Names the field that violates `Mail.msg`.
 pub fn mail_from_ros(mail: &msg::Mail) -> Result<Mail, ConvertError> {
     let content = Content {
         message_id: mail.message_id.clone(),
@@ -87,10 +86,10 @@ pub fn mail_from_ros(mail: &msg::Mail) -> Result<Mail, ConvertError> {
     })
 }
 
-/// A mail as it was accepted, from the graph.
+/// Converts a raw mail to the mail as it was accepted; parsed fields in the message are ignored.
 ///
 /// # Errors
-/// Naming the field that breaks `RawMail.msg`, also if the bytes are not those that the id names.
+/// Names the field that violates `RawMail.msg`. The id must be the SHA-256 of the bytes.
 pub fn accepted_from_ros(raw: msg::RawMail) -> Result<AcceptedMail, ConvertError> {
     let id = id_from_ros("mail.id", &raw.mail.id)?;
     if MailId::of(&raw.data) != id {
@@ -172,14 +171,14 @@ mod tests {
     #[test]
     fn a_mail_survives_the_graph() {
         let accepted = accepted();
-        let mail = crate::mail::mail_of(&accepted);
+        let mail = mail::mail_of(&accepted);
         assert_eq!(mail_from_ros(&mail_to_ros(&mail)), Ok(mail.clone()));
         assert_eq!(accepted_from_ros(raw_to_ros(&mail, accepted.data.clone())), Ok(accepted));
     }
 
     #[test]
     fn bytes_that_are_not_those_of_the_id_are_refused() {
-        let mail = crate::mail::mail_of(&accepted());
+        let mail = mail::mail_of(&accepted());
         let error = accepted_from_ros(raw_to_ros(&mail, b"other".to_vec())).unwrap_err();
         assert!(error.to_string().ends_with("must be the SHA-256 of data"), "{error}");
     }

@@ -1,15 +1,13 @@
-//! `OutboundMail`, `Disposition` and `DeliveryStatus`.
+//! Converts `OutboundMail`, `Disposition` and `DeliveryStatus`.
 
 use std::time::SystemTime;
 
-use super::{ConvertError, error, id_from_ros, time_to_ros};
-use crate::{
-    mail::{Action, Disposition, MailId, OutboundKind, OutboundMail},
-    mail_bridge::outbox::{Delivery, DeliveryState},
-    ros::msg,
-};
+use mail::{Action, Delivery, DeliveryState, Disposition, MailId, OutboundKind, OutboundMail};
 
-/// An outbound mail for the graph.
+use super::{ConvertError, error, id_from_ros, time_to_ros};
+use crate::msg;
+
+/// Converts an outbound mail to its message.
 pub fn outbound_to_ros(mail: &OutboundMail, now: SystemTime) -> msg::OutboundMail {
     msg::OutboundMail {
         stamp: time_to_ros(now),
@@ -26,20 +24,20 @@ pub fn outbound_to_ros(mail: &OutboundMail, now: SystemTime) -> msg::OutboundMai
     }
 }
 
-/// A message that is no outbound mail, and what its sender knows it by.
+/// A message that is not a valid outbound mail, with the fields by which its sender recognizes it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct OutboundRefusal {
     answers: String,
     kind: u8,
     message_id: String,
-    /// What is wrong.
+    /// The field that is wrong.
     pub error: ConvertError,
 }
 
-/// An outbound mail from the graph.
+/// Converts a message to an outbound mail.
 ///
 /// # Errors
-/// Naming the field that breaks `OutboundMail.msg`.
+/// Names the field that violates `OutboundMail.msg`.
 pub fn outbound_from_ros(mail: msg::OutboundMail) -> Result<OutboundMail, OutboundRefusal> {
     let known = kind_and_answers(&mail);
     let (answers, kind) = known.map_err(|error| OutboundRefusal {
@@ -73,7 +71,7 @@ fn kind_and_answers(mail: &msg::OutboundMail) -> Result<(Option<MailId>, Outboun
     Ok((answers_from_ros(&mail.answers)?, kind))
 }
 
-/// The answer to a message that is no outbound mail.
+/// The delivery status that tells the sender why its message is not a valid outbound mail.
 pub fn refusal_to_ros(refusal: &OutboundRefusal, now: SystemTime) -> msg::DeliveryStatus {
     msg::DeliveryStatus {
         stamp: time_to_ros(now),
@@ -86,7 +84,7 @@ pub fn refusal_to_ros(refusal: &OutboundRefusal, now: SystemTime) -> msg::Delive
     }
 }
 
-/// The mail answered, empty for none.
+/// The id of the mail being answered; empty if there is none.
 fn answers_to_ros(answers: Option<MailId>) -> String {
     answers.map(|id| id.to_string()).unwrap_or_default()
 }
@@ -95,7 +93,7 @@ fn answers_from_ros(text: &str) -> Result<Option<MailId>, ConvertError> {
     if text.is_empty() { Ok(None) } else { id_from_ros("answers", text).map(Some) }
 }
 
-/// A disposition for the graph.
+/// Converts a disposition to its message.
 pub fn disposition_to_ros(disposition: &Disposition, now: SystemTime) -> msg::Disposition {
     msg::Disposition {
         stamp: time_to_ros(now),
@@ -105,10 +103,10 @@ pub fn disposition_to_ros(disposition: &Disposition, now: SystemTime) -> msg::Di
     }
 }
 
-/// A disposition from the graph.
+/// Converts a message to a disposition.
 ///
 /// # Errors
-/// Naming the field that breaks `Disposition.msg`.
+/// Names the field that violates `Disposition.msg`.
 pub fn disposition_from_ros(message: msg::Disposition) -> Result<Disposition, ConvertError> {
     use Action::{Answered, Forwarded, Ignored, Ordered, Rejected};
     Ok(Disposition {
@@ -121,7 +119,7 @@ pub fn disposition_from_ros(message: msg::Disposition) -> Result<Disposition, Co
     })
 }
 
-/// What became of an outbound mail, for the graph.
+/// Converts the delivery status of an outbound mail to its message.
 pub fn delivery_to_ros(delivery: &Delivery, now: SystemTime) -> msg::DeliveryStatus {
     msg::DeliveryStatus {
         stamp: time_to_ros(now),

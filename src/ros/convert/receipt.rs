@@ -1,14 +1,13 @@
-//! `LedgerReceipt`.
+//! Converts `LedgerReceipt`.
+
+use evidence::{Anchor, Evidence, Finding, Receipt};
 
 use super::{
     ConvertError, bytes_from_ros, error, hex_from_ros, id_from_ros, prefixed_hex, time_from_ros, time_to_ros,
 };
-use crate::{
-    authenticator::evidence::{Anchor, Evidence, Finding, Receipt},
-    ros::msg,
-};
+use crate::msg;
 
-/// A receipt for the graph.
+/// Converts a receipt to its message.
 pub fn receipt_to_ros(receipt: &Receipt) -> msg::LedgerReceipt {
     let Receipt { evidence: Evidence { index, finding }, leaf, anchor, inclusion_proof } = receipt;
     msg::LedgerReceipt {
@@ -31,10 +30,10 @@ pub fn receipt_to_ros(receipt: &Receipt) -> msg::LedgerReceipt {
     }
 }
 
-/// A receipt from the graph; whether it proves anything is for [`Receipt::verify_offline`] and the chain.
+/// Converts a message to a receipt. Whether it proves anything is left to [`Receipt::verify_offline`] and the chain.
 ///
 /// # Errors
-/// Naming the field that breaks `LedgerReceipt.msg`.
+/// Names the field that violates `LedgerReceipt.msg`.
 pub fn receipt_from_ros(message: &msg::LedgerReceipt) -> Result<Receipt, ConvertError> {
     let (hashes, rest) = message.inclusion_proof.as_chunks::<32>();
     if !rest.is_empty() {
@@ -72,7 +71,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::mail::MailId;
+    use mail::MailId;
 
     #[test]
     fn a_receipt_survives_the_graph() {

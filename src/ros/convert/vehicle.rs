@@ -1,19 +1,17 @@
-//! `VehicleState`, `VehicleStates`, `VehicleAlert`, `VehicleCommand` and `VehicleAcknowledgement`.
+//! Converts `VehicleState`, `VehicleStates`, `VehicleAlert`, `VehicleCommand` and `VehicleAcknowledgement`.
 
 use std::time::SystemTime;
 
 use r2r::builtin_interfaces::msg::Time;
-
-use super::{ConvertError, bytes_from_ros, error, hex_from_ros, id_from_ros, time_from_ros, time_to_ros};
-use crate::{
-    ros::msg,
-    vehicle::{
-        Acknowledgement, AcknowledgementStatus, Alert, Battery, Command, Motion, Position, VehicleCommand,
-        VehicleState,
-    },
+use vehicle::{
+    Acknowledgement, AcknowledgementStatus, Alert, Battery, Command, Motion, Position, VehicleCommand,
+    VehicleState,
 };
 
-/// A vehicle's state for the graph; what was never received is NaN with a zero stamp.
+use super::{ConvertError, bytes_from_ros, error, hex_from_ros, id_from_ros, time_from_ros, time_to_ros};
+use crate::msg;
+
+/// Converts a vehicle's state to its message; values never received become NaN with a zero stamp.
 pub fn state_to_ros(state: &VehicleState) -> msg::VehicleState {
     let VehicleState { vehicle, stamp, position, battery, motion } = state;
     let number = f64::NAN;
@@ -32,12 +30,12 @@ pub fn state_to_ros(state: &VehicleState) -> msg::VehicleState {
     }
 }
 
-/// The states of all vehicles for the graph.
+/// Converts the states of all vehicles to one message.
 pub fn states_to_ros(states: &[VehicleState], now: SystemTime) -> msg::VehicleStates {
     msg::VehicleStates { stamp: time_to_ros(now), states: states.iter().map(state_to_ros).collect() }
 }
 
-/// A vehicle's state from the graph.
+/// Converts a message to a vehicle's state; groups of values with a zero stamp become `None`.
 pub fn state_from_ros(state: &msg::VehicleState) -> VehicleState {
     let received = |stamp: &Time| Some(time_from_ros(stamp)).filter(|at| *at != SystemTime::UNIX_EPOCH);
     VehicleState {
@@ -58,7 +56,7 @@ pub fn state_from_ros(state: &msg::VehicleState) -> VehicleState {
     }
 }
 
-/// An alert for the graph.
+/// Converts an alert to its message.
 pub fn alert_to_ros(alert: &Alert) -> msg::VehicleAlert {
     msg::VehicleAlert {
         stamp: time_to_ros(alert.at),
@@ -69,7 +67,7 @@ pub fn alert_to_ros(alert: &Alert) -> msg::VehicleAlert {
     }
 }
 
-/// An order for the graph.
+/// Converts an order to its message.
 pub fn command_to_ros(command: &VehicleCommand, now: SystemTime) -> msg::VehicleCommand {
     msg::VehicleCommand {
         stamp: time_to_ros(now),
@@ -83,10 +81,10 @@ pub fn command_to_ros(command: &VehicleCommand, now: SystemTime) -> msg::Vehicle
     }
 }
 
-/// An order from the graph.
+/// Converts a message to an order. The signature is not verified here.
 ///
 /// # Errors
-/// Naming the field that breaks `VehicleCommand.msg`.
+/// Names the field that violates `VehicleCommand.msg`.
 pub fn command_from_ros(message: &msg::VehicleCommand) -> Result<VehicleCommand, ConvertError> {
     Ok(VehicleCommand {
         command_id: hex_from_ros("command_id", &message.command_id)?,
@@ -102,7 +100,7 @@ pub fn command_from_ros(message: &msg::VehicleCommand) -> Result<VehicleCommand,
     })
 }
 
-/// A vehicle's answer to an order, for the graph.
+/// Converts a vehicle's answer to an order to its message.
 pub fn acknowledgement_to_ros(
     acknowledgement: &Acknowledgement,
     now: SystemTime,
@@ -116,10 +114,10 @@ pub fn acknowledgement_to_ros(
     }
 }
 
-/// A vehicle's answer to an order, from the graph.
+/// Converts a message to a vehicle's answer to an order.
 ///
 /// # Errors
-/// Naming the field that breaks `VehicleAcknowledgement.msg`.
+/// Names the field that violates `VehicleAcknowledgement.msg`.
 pub fn acknowledgement_from_ros(
     message: &msg::VehicleAcknowledgement,
 ) -> Result<Acknowledgement, ConvertError> {

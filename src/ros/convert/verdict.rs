@@ -1,14 +1,13 @@
-//! `Verdict` and `AuthenticatedMail`.
+//! Converts `Verdict` and `AuthenticatedMail`.
 
 use std::time::SystemTime;
 
-use super::{ConvertError, error, mail_from_ros, mail_to_ros, time_to_ros};
-use crate::{
-    mail::{AuthResult, Mail, Registration, Role, Verdict},
-    ros::msg,
-};
+use mail::{AuthResult, Mail, Registration, Role, Verdict};
 
-/// A mail and its verdict for the graph.
+use super::{ConvertError, error, mail_from_ros, mail_to_ros, time_to_ros};
+use crate::msg;
+
+/// Converts a mail and its verdict to a message.
 pub fn authenticated_to_ros(mail: &Mail, verdict: &Verdict, now: SystemTime) -> msg::AuthenticatedMail {
     msg::AuthenticatedMail {
         stamp: time_to_ros(now),
@@ -29,10 +28,10 @@ pub fn authenticated_to_ros(mail: &Mail, verdict: &Verdict, now: SystemTime) -> 
     }
 }
 
-/// A mail and its verdict from the graph.
+/// Converts a message to a mail and its verdict.
 ///
 /// # Errors
-/// Naming the field that breaks its specification; a verdict that contradicts itself is one.
+/// Names the field that violates its specification. A verdict that contradicts itself is an error.
 pub fn authenticated_from_ros(message: &msg::AuthenticatedMail) -> Result<(Mail, Verdict), ConvertError> {
     let verdict = Verdict {
         spf: result_from_ros("verdict.spf", message.verdict.spf)?,
@@ -74,10 +73,10 @@ fn registration_from_ros(value: u8) -> Result<Registration, ConvertError> {
         .ok_or_else(|| error("verdict.registry", value, "one of REGISTRY_*"))
 }
 
-/// A role from the graph.
+/// Converts a number from a message to a role.
 ///
 /// # Errors
-/// Naming `field` if it is none of `Verdict.ROLE_*`.
+/// Names `field` if the value is none of `Verdict.ROLE_*`.
 pub fn role_from_ros(field: &'static str, value: u8) -> Result<Role, ConvertError> {
     [Role::None, Role::Observer, Role::Operator]
         .into_iter()

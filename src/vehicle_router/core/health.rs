@@ -1,14 +1,16 @@
-//! What vehicle_router says of itself: one status for the vehicles, one for each group of routes.
+//! Builds vehicle_router's diagnostics: one status for the vehicles, and one for each group of routes.
+//!
+//! The level is a pure function of the state; publishing is left to the node.
 
 use std::time::SystemTime;
 
-use crate::health::{Level, Status};
+use health::{Level, Status};
 
 use super::{Core, Route};
-use crate::vehicle_router::extract::Group;
+use crate::extract::Group;
 
 impl Core {
-    /// The statuses for `/diagnostics`. A group without a route has none.
+    /// The statuses for `/diagnostics`. A group without routes has none.
     pub fn health(&self, now: SystemTime) -> Vec<Status> {
         let groups = Group::ALL.into_iter().filter_map(|group| self.group(group, now));
         std::iter::once(self.fleet()).chain(groups).collect()

@@ -1,13 +1,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
+use ::health::Level;
 use proptest::prelude::*;
+use settings::resolve;
 
 use super::*;
-use crate::{
-    health::Level,
-    params::resolve,
-    vehicle_router::{extract::Group, params::SPECS},
-};
+use crate::{extract::Group, params::SPECS};
 
 fn core() -> Core {
     Core::new(&Params::load(&resolve(SPECS, BTreeMap::new()).unwrap()).unwrap(), at(0.0))
@@ -150,7 +148,7 @@ fn health_names_the_topic_that_is_rejected() {
 }
 
 proptest! {
-    /// Whatever a vehicle sends: states hold true values only, and alerts of a condition alternate.
+    /// Whatever a vehicle sends, states hold valid values only, and each condition is raised and cleared in turn.
     #[test]
     fn states_are_in_range_and_alerts_alternate(
         messages in prop::collection::vec((0usize..10, prop::collection::vec(any::<f64>(), 0..5), 0.0..1.0f64, 0.0..20.0f64), 0..100),

@@ -1,4 +1,4 @@
-//! The chart of a report: one panel a metric, one group of two bars a case, from the left, each with its number.
+//! Draws a report: one panel per metric, one group of two horizontal bars per case, each bar with its number.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use super::{Report, Row, number};
 
 const WIDTH: f64 = 880.0;
 const MARGIN: f64 = 24.0;
-/// Where bars begin and how long the longest is.
+/// Where bars start, and the length of the longest.
 const LEFT: f64 = 190.0;
 const LONGEST: f64 = 560.0;
 const BAR: f64 = 16.0;
@@ -15,7 +15,7 @@ const OURS: &str = "#1f6feb";
 const THEIRS: &str = "#b0b7c0";
 const TARGET: &str = "#d1242f";
 
-/// An SVG document.
+/// The report as an SVG document.
 pub(super) fn draw(report: &Report) -> String {
     let mut metrics: Vec<(&str, &str)> = Vec::new();
     for row in &report.rows {
@@ -62,12 +62,12 @@ fn legend(body: &mut String, y: f64, report: &Report, with_target: bool) {
     }
 }
 
-/// The groups of one metric, on one scale that begins at zero; gives whether a target is marked on it.
+/// Draws the groups of one metric on one scale that starts at zero; returns whether a target is marked on it.
 fn panel(body: &mut String, top: f64, rows: &[&Row]) -> bool {
     let mut marked = false;
     let figures = rows.iter().flat_map(|row| [row.ours, row.theirs]).filter(|value| value.is_finite());
     let largest = figures.fold(0.0, f64::max);
-    // A target far beyond all figures would flatten them: it is shown within half as much again.
+    // A target far above every figure would flatten the bars, so one above 1.5 times the largest is not drawn.
     let targets = rows.iter().filter_map(|row| row.target()).filter(|&target| target <= 1.5 * largest);
     let scale = LONGEST / targets.fold(largest, f64::max).max(f64::MIN_POSITIVE);
     for (n, row) in rows.iter().enumerate() {
@@ -104,7 +104,7 @@ fn panel(body: &mut String, top: f64, rows: &[&Row]) -> bool {
     marked
 }
 
-/// A mark at a target.
+/// Marks a target.
 fn line(body: &mut String, x: f64, top: f64, bottom: f64) {
     let _ = writeln!(
         body,

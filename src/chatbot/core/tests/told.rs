@@ -1,8 +1,8 @@
-//! Mails that have no effect: who hears of it.
+//! Tests who is told about mails that have no effect.
 
 use super::*;
 
-/// The answer and the person's copy of an order that is not carried out.
+/// Takes apart the effects of an order that is not carried out: the answer, and the person's copy.
 fn told(effects: &[Effect]) -> (&OutboundMail, &OutboundMail) {
     let [Effect::Send(answer), Effect::Send(forward), Effect::Settle(disposition)] = effects else {
         panic!("{effects:?}")
@@ -14,7 +14,7 @@ fn told(effects: &[Effect]) -> (&OutboundMail, &OutboundMail) {
     (answer, forward)
 }
 
-/// Nine of seventeen clear orders went quietly to a person (issue 5, point 23).
+/// Regression: of seventeen clear orders, nine went quietly to a person (issue 5, point 23).
 #[test]
 fn an_operator_whose_order_is_not_taken_hears_it_at_once_and_how_to_write_it() {
     let core = core_with("refuse");
@@ -69,12 +69,12 @@ fn an_order_in_an_automatic_mail_of_an_operator_goes_to_a_person_without_an_answ
     let (forward, action) = sent_and_settled(&effects);
     assert_eq!((forward.kind, forward.urgent, action), (OutboundKind::Forward, true, Action::Forwarded));
     assert_eq!(one_disposition(&run(&order, Role::Observer)).0, Action::Ignored);
-    // The person's own absence note about the forward must not become another forward.
+    // The person's own absence note about the forward must not cause another forward.
     order.content.from = vec![address("operator@localhost")];
     assert_eq!(one_disposition(&run(&order, Role::Operator)).0, Action::Ignored);
 }
 
-/// A registered sender's mail vanished while DNS or the registry was down (issue 5, point 6).
+/// Regression: a registered sender's mail vanished while DNS or the registry was down (issue 5, point 6).
 #[test]
 fn a_mail_that_cannot_be_judged_is_not_dropped_in_silence() {
     let core = core_with("refuse");
@@ -99,7 +99,7 @@ fn a_mail_that_cannot_be_judged_is_not_dropped_in_silence() {
     let unregistered = Verdict { registry: Registration::Unregistered, ..unjudged.clone() };
     assert_eq!(one_disposition(&effects(&core, &mail("status", ""), &unregistered)).0, Action::Rejected);
 
-    // Whoever knows a registered address cannot fill the mailbox with it.
+    // Somebody who knows a registered address cannot fill the person's mailbox with it.
     let mut quota = Quota::default();
     let forwards = (0..100).filter(|_| {
         let step = core.interpret(&mail("status", ""), &unjudged, None, &mut quota, at(3));

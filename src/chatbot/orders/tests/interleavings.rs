@@ -1,22 +1,22 @@
-//! Delays, duplicates, losses and crashes in any order: what holds whatever happens.
+//! Tests what holds under delays, duplicates, losses and crashes in any order.
 
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use vehicle::{OrderGate, OrderKey, Ruling};
 
 use super::*;
-use crate::vehicle::{OrderGate, OrderKey, Ruling};
 
-/// What happens next.
+/// One step of a test run.
 #[derive(Clone, Debug)]
 enum Event {
-    /// A mail comes, for the first time or again.
+    /// A mail arrives, for the first time or again.
     Mail(usize),
-    /// Seconds pass.
+    /// This many seconds pass.
     Wait(u64),
-    /// The vehicle hears what was published last, or not; its answer arrives, or not.
+    /// The vehicle hears the last order published, or misses it; its reply arrives, or is lost.
     Vehicle { hears: bool, is_heard: bool },
-    /// The chatbot is killed after so many of the next effects.
+    /// The chatbot is killed after this many more effects.
     Crash(usize),
 }
 
@@ -29,7 +29,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// The world around the orders: disk, vehicle, outbox and the mails that are not settled.
+/// The world around the orders: disk, vehicle, outbox, and which mails are settled.
 struct World {
     desk: Desk,
     second: u64,
@@ -39,7 +39,7 @@ struct World {
     gate: OrderGate,
     holds: Option<Command>,
     taken: BTreeSet<u8>,
-    /// The outbox takes one answer a mail.
+    /// The outbox takes only one answer for each mail.
     answers: BTreeMap<MailId, String>,
     notices: BTreeSet<String>,
     settled: BTreeSet<MailId>,
@@ -151,7 +151,7 @@ fn key() -> OrderKey {
 }
 
 proptest! {
-    // Signatures take long without optimisation.
+    // Signing is slow without optimisation.
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn the_newest_order_holds_and_every_sender_is_told_once_what_is_true(
@@ -177,7 +177,7 @@ proptest! {
                 Event::Crash(after) => world.crash_after = Some(after),
             }
         }
-        // mail_bridge delivers again what is not settled, until all is.
+        // mail_bridge delivers unsettled mails again until all are settled.
         world.crash_after = None;
         for mail in came.iter().chain(&came) {
             world.mail(mails[*mail].clone());
@@ -185,7 +185,7 @@ proptest! {
             world.wait(21);
         }
         let newest = came.iter().map(|mail| &mails[*mail].order).max_by_key(|order| order.precedence());
-        // What the vehicle does is what was ordered last, of all orders that came while they were fresh.
+        // The vehicle does what was ordered last, among all orders that came while they were fresh.
         prop_assert_eq!(world.holds, newest.map(|order| order.command));
         for mail in came {
             let (id, number) = (mails[mail].origin.id, mails[mail].order.command_id[0]);
@@ -198,7 +198,7 @@ proptest! {
                 prop_assert!(held, "accepted, but the vehicle never took it");
             } else {
                 prop_assert!(answer.starts_with("NOT carried out"), "{}", answer);
-                // Between disk and publication there can be a crash, so the other way round it may be.
+                // The reverse need not hold: a crash may come between writing and publishing.
                 let sent = world.published.iter().any(|order| order.command_id[0] == number);
                 prop_assert!(!sent || !answer.contains("was not sent"), "{}", answer);
             }

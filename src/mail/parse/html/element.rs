@@ -1,49 +1,52 @@
-//! What an element does to the text in it.
+//! Classifies HTML elements by their effect on the text inside them.
+//!
+//! Every element gets a role; unknown ones show their text. Tracking which elements are open is left to the parent
+//! module.
 
 use html5gum::StartTag;
 
-/// How an element separates what is before it, and after it, from what is in it.
+/// How an element separates its content from the text before and after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Break {
-    /// It stands in a line.
+    /// Inline: no separation.
     None,
-    /// A column of a table.
+    /// A table cell: a tab.
     Cell,
     /// A line of its own.
     Line,
-    /// `<br>`: ends a line, and is an empty line after that.
+    /// `<br>`: ends the line, or adds an empty one if the line is empty.
     Hard,
-    /// Lines of its own between empty ones.
+    /// Lines of its own, with an empty line before and after.
     Paragraph,
 }
 
-/// What becomes of the text in an element.
+/// How an element changes the text inside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// It is shown.
+    /// Shows the text.
     None,
-    /// It is for the program, as in `<style>`.
+    /// Contains code for the program, as in `<style>`.
     Code,
-    /// It is for nobody.
+    /// Hides the text from every reader.
     Hidden,
-    /// Somebody else's words.
+    /// Quotes somebody else's words.
     Quote,
-    /// The same, until the first quote in it has ended: Gmail puts answers between pieces of a quotation in there.
+    /// Quotes until the first quote inside it has ended: Gmail puts the answers between pieces of a quotation in there.
     QuoteUntilQuote,
-    /// Struck through.
+    /// Strikes the text through.
     Struck,
-    /// Its line ends count.
+    /// Preserves line ends.
     AsItIs,
 }
 
 pub(super) struct Role {
     pub(super) breaks: Break,
     pub(super) effect: Effect,
-    /// It has no end.
+    /// The element has no end tag.
     pub(super) is_void: bool,
-    /// The mail that is answered begins here, not marked as a quote.
+    /// The original mail begins here, without being marked as a quote.
     pub(super) rest_is_quote: bool,
-    /// It shows something that is no text.
+    /// The element shows something other than text.
     pub(super) more: bool,
 }
 
@@ -67,9 +70,9 @@ const PICTURES: &[&[u8]] = &[
     b"textarea",
     b"video",
 ];
-/// Classes of what mail programs put around the mail that is answered, beside `blockquote`.
+/// Class prefixes, beside `blockquote`, that mail programs put on the element around the original mail.
 const QUOTES: &[&str] = &["moz-cite-prefix", "yahoo_quoted", "protonmail_quote", "zmail_extra"];
-/// Ids and classes that Outlook, Exchange and Zimbra put before it.
+/// Ids and classes that Outlook, Exchange and Zimbra put before the original mail.
 const SEPARATORS: &[&str] = &[
     "divrplyfwdmsg",
     "appendonsend",
@@ -77,7 +80,7 @@ const SEPARATORS: &[&str] = &[
     "outlookmessageheader",
     "zwchr",
 ];
-/// Outlook's line above it.
+/// Styles of the line that Outlook draws above the original mail.
 const RULES: &[&str] = &["border-top:solid#e1e1e11.0pt", "border-top:solid#b5c4df1.0pt"];
 
 impl Role {
@@ -116,7 +119,7 @@ impl Role {
     }
 }
 
-/// One declaration of a `style` attribute, without white space.
+/// Whether one declaration of a `style` attribute, without white space, hides the element.
 fn hides(declaration: &str) -> bool {
     let Some((property, value)) = declaration.split_once(':') else { return false };
     let value = value.trim_end_matches("!important");
@@ -125,14 +128,14 @@ fn hides(declaration: &str) -> bool {
         "display" => value == "none",
         "visibility" => matches!(value, "hidden" | "collapse"),
         "mso-hide" => value == "all",
-        // Smaller than anybody reads.
+        // Too small to read.
         "font-size" => number.is_ok_and(|size| size == 0.0 || size <= 1.0 && value.ends_with("px")),
         "opacity" | "max-height" | "max-width" => number.is_ok_and(|size| size == 0.0),
         _ => false,
     }
 }
 
-/// Whether styles or what else is not text change which words are seen.
+/// Whether a style sheet or other code may change which words are seen.
 pub(super) fn adds_words(code: &str) -> bool {
     let code: String = code.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_ascii_lowercase();
     let code = code.replace("behavior:url(", "");
@@ -155,12 +158,12 @@ pub(super) fn breaks(name: &[u8]) -> Break {
     }
 }
 
-/// Ends what is open in it, though it stands in a line.
+/// Whether the end tag of this inline element closes the elements inside it.
 pub(super) fn is_region(name: &[u8]) -> bool {
     matches!(name, b"head" | b"style" | b"script" | b"title" | b"template" | b"noscript" | b"object" | b"svg")
 }
 
-/// Whether the start of `name` ends an element `open` that has no end tag.
+/// Whether a start tag `name` closes the element `open`, whose end tag may be omitted.
 pub(super) fn closes(name: &[u8], open: &[u8]) -> bool {
     match open {
         b"p" => !matches!(breaks(name), Break::None | Break::Hard | Break::Cell),

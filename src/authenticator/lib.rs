@@ -1,0 +1,57 @@
+//! Authenticates the sender of each mail (SPF, DKIM, DMARC, the registry contract) and anchors evidence of the
+//! result.
+//!
+//! # Guarantees
+//! - `authenticated` MUST hold only if DMARC passed for the one From mailbox and the registry lists it as active; see
+//!   [`core`].
+//! - A verdict MUST be synced to the evidence log before it is published (contract 5); see [`evidence`].
+//! - Nothing on chain reveals an address or any text: digests of addresses are keyed; see [`address`].
+//!
+//! # Layout, in reading order
+//! - [`params`]: every parameter, its default and its rules. Pure.
+//! - [`zone`]: reads DNS records from a file. Pure. `dns`: answers queries from that file or from name servers.
+//!   [`silence`]: remembers which domains did not answer. Pure.
+//! - `verify`: runs SPF, DKIM and DMARC on one mail.
+//! - [`intake`]: picks the mail to check next. Pure. [`known`]: domains with slots reserved for them. `desk`: runs
+//!   the tasks.
+//! - [`core`]: turns check results into a verdict. Pure. [`judge`]: orders the steps and decides when to stop
+//!   waiting. Pure.
+//! - [`address`]: keyed digests of addresses. [`gate`]: decides who may register which sender.
+//! - [`evidence`], [`merkle`]: leaf encoding, the log on disk, the proofs. `evidencer`: shares one sync among many
+//!   findings.
+//! - `ledger`: client of the contracts on a chain, embedded or behind JSON-RPC. `anchor`: anchors evidence in order,
+//!   exactly once. `receipts`: publishes the receipts.
+//! - `chain`: connects all of that to the node. [`health`]: what the node reports on `/diagnostics`. Pure.
+//!
+//! It does not evaluate ARC or read Authentication-Results, which anybody can write.
+
+pub mod address;
+#[cfg(feature = "net")]
+pub mod anchor;
+pub mod core;
+#[cfg(feature = "net")]
+pub mod desk;
+#[cfg(feature = "net")]
+pub mod dns;
+#[cfg(feature = "net")]
+pub mod evidencer;
+pub mod gate;
+pub mod health;
+pub mod intake;
+pub mod judge;
+pub mod known;
+#[cfg(feature = "ros")]
+pub mod node;
+#[cfg(feature = "net")]
+pub mod on_chain;
+pub mod params;
+#[cfg(feature = "net")]
+pub mod receipts;
+#[cfg(feature = "ros")]
+mod services;
+pub mod silence;
+#[cfg(feature = "net")]
+pub mod store;
+#[cfg(feature = "net")]
+pub mod verify;
+pub mod zone;

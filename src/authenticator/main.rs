@@ -1,0 +1,5 @@
+//! The node `authenticator`.
+
+fn main() -> std::process::ExitCode {
+    authenticator::node::main()
+}

@@ -1,0 +1,220 @@
+//! Runs the chain for the node: opens it, waits for it, anchors evidence, answers registry queries and reports its
+//! health.
+//!
+//! An unreachable chain stops nothing: evidence waits on disk, the registry counts as unavailable, and both resume
+//! when the chain is back.
+//!
+//! [`super::anchor`] decides what to anchor and when; [`super::ledger`] talks to the contracts.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use chain::{
+    Chain, ChainError, Contracts, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions,
+};
+use evidence::Receipt;
+use mail::{Registration, Role};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    address::AddressKey,
+    anchor::{AnchorError, AnchorPolicy, AnchorState, Anchorer},
+    health,
+    params::Params,
+    store::EvidenceStore,
+};
+
+/// Key hash of a registration that pins no DKIM key.
+const ANY_KEY: [u8; 32] = [0; 32];
+/// How long to wait for confirmations before asking the chain again where it stands.
+const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a mail waits for the registry to answer.
+const REGISTRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the chain may contradict the evidence log before the node ends.
+const CONTRADICTION_PATIENCE: Duration = Duration::from_secs(600);
+/// Maximum number of receipts queued for publishing.
+const RECEIPTS: usize = 1024;
+
+/// The chain cannot be used, and waiting will not help.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// The embedded chain's files cannot be used.
+    #[error("embedded chain: {0}")]
+    Embedded(#[from] ChainError),
+    /// The endpoint, the key or the contracts cannot be used.
+    #[error("ledger: {0}")]
+    Ledger(#[from] LedgerError),
+    /// The evidence log and the chain do not belong together.
+    #[error("ledger: {0}")]
+    Anchor(#[from] AnchorError),
+}
+
+/// Handle for registry queries and transactions; clones use the same chain.
+#[derive(Clone)]
+pub struct Registry {
+    ledger: watch::Receiver<Option<Arc<Ledger>>>,
+    key: Arc<AddressKey>,
+}
+
+impl Registry {
+    /// Returns the keyed digest of an address.
+    pub fn digest(&self, address: &str) -> [u8; 32] {
+        self.key.digest(address)
+    }
+
+    /// Waits until the chain has connected once.
+    pub async fn connected_once(mut self) {
+        // An error means that the node is shutting down.
+        let _ = self.ledger.wait_for(Option::is_some).await;
+    }
+
+    /// Looks up `address` in the registry; unavailable if the chain does not answer in time.
+    pub async fn sender(&self, address: &str) -> (Registration, Role) {
+        let unavailable = (Registration::Unavailable, Role::None);
+        let Some(ledger) = self.ledger.borrow().clone() else { return unavailable };
+        match tokio::time::timeout(REGISTRY_TIMEOUT, ledger.sender(self.digest(address))).await {
+            Ok(Ok((registration, role, pinned_key))) if pinned_key == ANY_KEY => (registration, role),
+            Ok(Ok(_)) => {
+                tracing::warn!("the registry pins a DKIM key to the sender, which this version cannot check");
+                unavailable
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "registry unavailable");
+                unavailable
+            }
+            Err(_) => {
+                tracing::warn!(timeout = ?REGISTRY_TIMEOUT, "registry unavailable");
+                unavailable
+            }
+        }
+    }
+
+    /// Registers `address` or changes its role; returns the hash of the confirmed transaction.
+    ///
+    /// # Errors
+    /// If the chain is not connected, cannot be reached, or rejects the request.
+    pub async fn register(&self, address: &str, role: Role) -> Result<String, String> {
+        let ledger = self.connected()?;
+        let mined = ledger.register(self.digest(address), role, ANY_KEY).await;
+        mined.map(|mined| format!("{:#x}", mined.transaction)).map_err(|error| error.to_string())
+    }
+
+    /// Revokes `address`; returns the hash of the confirmed transaction.
+    ///
+    /// # Errors
+    /// If the chain is not connected, cannot be reached, or rejects the request.
+    pub async fn revoke(&self, address: &str) -> Result<String, String> {
+        let mined = self.connected()?.revoke(self.digest(address)).await;
+        mined.map(|mined| format!("{:#x}", mined.transaction)).map_err(|error| error.to_string())
+    }
+
+    fn connected(&self) -> Result<Arc<Ledger>, String> {
+        self.ledger
+            .borrow()
+            .clone()
+            .ok_or_else(|| "the chain is not connected yet; see /diagnostics".to_owned())
+    }
+}
+
+/// Task that connects to the chain and anchors evidence.
+pub struct Keeper {
+    chain: Chain,
+    key: LedgerKey,
+    params: Params,
+    store: EvidenceStore,
+    connected: watch::Sender<Option<Arc<Ledger>>>,
+    receipts: mpsc::Sender<Receipt>,
+    health: watch::Sender<health::Ledger>,
+}
+
+/// Handles that connect the node to the keeper.
+pub struct Ends {
+    /// Registry queries and transactions.
+    pub registry: Registry,
+    /// Receipts to publish, in order.
+    pub receipts: mpsc::Receiver<Receipt>,
+    /// Health of the chain, for diagnostics.
+    pub health: watch::Receiver<health::Ledger>,
+}
+
+impl Keeper {
+    /// Loads the ledger key and opens the embedded chain, if that is used; does not connect yet. Blocking.
+    ///
+    /// # Errors
+    /// If a key, the endpoint or the embedded chain cannot be used.
+    pub fn open(
+        params: Params,
+        store: EvidenceStore,
+        address_key: AddressKey,
+    ) -> Result<(Self, Ends), KeeperError> {
+        let key = LedgerKey::load_or_create(&params.ledger_key_path)?;
+        let chain = match &params.ethereum_endpoint {
+            Some(url) => Chain::Http(Http::new(url)?),
+            None => {
+                let directory = params.state_directory.join("chain");
+                Chain::Embedded(EmbeddedChain::open(&directory, key.address(), SystemTime::now)?)
+            }
+        };
+        let (connected, ledger) = watch::channel(None);
+        let (receipts, receipts_out) = mpsc::channel(RECEIPTS);
+        let (health, health_out) = watch::channel(health::Ledger::default());
+        let keeper = Self { chain, key, params, store, connected, receipts, health };
+        let registry = Registry { ledger, key: Arc::new(address_key) };
+        Ok((keeper, Ends { registry, receipts: receipts_out, health: health_out }))
+    }
+
+    /// Connects, however long it takes, then anchors until dropped. Safe to drop at any time.
+    ///
+    /// # Errors
+    /// The first error that waiting will not cure.
+    pub async fn run(self) -> Result<(), KeeperError> {
+        let Self { chain, key, params, store, connected, receipts, health } = self;
+        let options = LedgerOptions {
+            confirmations: params.confirmations,
+            timeout: CONFIRMATION_TIMEOUT,
+            contracts: params.contracts.map(|(registry, ledger)| Contracts { registry, ledger }),
+        };
+        let report = |error: &LedgerError| {
+            let text = error.to_string();
+            // Log each kind of failure once, not each attempt.
+            if health.borrow().last_error.as_ref() != Some(&text) {
+                tracing::warn!(%error, "waiting for the chain");
+                health.send_modify(|health| health.last_error = Some(text));
+            }
+        };
+        let ledger = Ledger::connect_patiently(chain, key, &params.state_directory, options, report).await?;
+        let ledger = Arc::new(ledger);
+        let addresses = ledger.addresses();
+        tracing::info!(chain_id = addresses.chain_id, registry = ?addresses.sender_registry,
+            ledger = ?addresses.evidence_ledger, "connected to the chain");
+        health.send_modify(|health| (health.connected, health.last_error) = (true, None));
+        connected.send_replace(Some(Arc::clone(&ledger)));
+
+        let (state, mut states) = watch::channel(AnchorState::default());
+        let anchorer = Anchorer {
+            store,
+            ledger,
+            policy: AnchorPolicy {
+                max_batch: params.batch_max_mails,
+                max_age: params.batch_max_age,
+                patience: CONTRADICTION_PATIENCE,
+            },
+            receipts,
+            state,
+            now: SystemTime::now,
+        };
+        let follow = async {
+            while states.changed().await.is_ok() {
+                let AnchorState { reachable, anchored, last_error, .. } = states.borrow_and_update().clone();
+                health.send_replace(health::Ledger { connected: true, reachable, anchored, last_error });
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            result = anchorer.run(std::future::pending()) => Ok(result?),
+            () = follow => Ok(()),
+        }
+    }
+}

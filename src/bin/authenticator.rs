@@ -1,5 +1,0 @@
-//! The node `authenticator`.
-
-fn main() -> std::process::ExitCode {
-    posthorn::authenticator::node::main()
-}

@@ -1,5 +1,0 @@
-//! The node `chatbot`.
-
-fn main() -> std::process::ExitCode {
-    posthorn::chatbot::node::main()
-}

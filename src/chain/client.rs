@@ -1,0 +1,331 @@
+//! Calls the two contracts: queries, transactions and event look-ups.
+//!
+//! Transactions run one at a time, and each returns only once it is confirmed.
+//!
+//! [`super::submit`] signs, sends and confirms them; retrying is left to the caller.
+
+use std::{path::Path, time::Duration};
+
+use evidence::merkle::{Hash, Tree};
+use mail::{Registration, Role};
+use tokio::{sync::Mutex, time::sleep};
+use web3::{
+    Web3,
+    ethabi::Token,
+    types::{Address, BlockId, BlockNumber, Bytes, CallRequest, FilterBuilder, H256, Log, U256},
+};
+
+use crate::{
+    Addresses, Chain, LedgerError, LedgerKey, Mined,
+    contracts::Artifact,
+    submit::{RECONNECT, Submitter, in_block},
+};
+
+/// Blocks per `eth_getLogs` request; public nodes allow this many.
+const LOG_RANGE: u64 = 5_000;
+
+/// Addresses of contracts that are deployed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contracts {
+    /// The sender registry.
+    pub registry: [u8; 20],
+    /// The evidence ledger.
+    pub ledger: [u8; 20],
+}
+
+/// Settings of a [`Ledger`].
+#[derive(Clone, Debug)]
+pub struct LedgerOptions {
+    /// Blocks until a transaction is final, including its own; at least 1. On the embedded chain it is always 1.
+    pub confirmations: u64,
+    /// How long to wait for confirmations.
+    pub timeout: Duration,
+    /// Contracts that are already deployed; `None`: those in `contracts.json`, or new ones.
+    pub contracts: Option<Contracts>,
+}
+
+/// An `Anchored` event on chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnChain {
+    /// Index of the first leaf.
+    pub first: u64,
+    /// Number of leaves.
+    pub count: u32,
+    /// Merkle root of the leaves.
+    pub root: Hash,
+    /// Hash of the transaction.
+    pub transaction: H256,
+}
+
+/// The sender registry and the evidence ledger on one chain, with the account that owns them. Share it by reference:
+/// queries run concurrently, transactions one at a time.
+pub struct Ledger {
+    pub(super) web3: Web3<Chain>,
+    key: LedgerKey,
+    options: LedgerOptions,
+    pub(super) addresses: Addresses,
+    registry: Artifact,
+    pub(super) evidence: Artifact,
+    /// Held from choosing the nonce until the transaction is confirmed.
+    in_flight: Mutex<()>,
+}
+
+impl Ledger {
+    /// Connects to the chain. If no contracts are given and `state_dir` has no `contracts.json`, it deploys them;
+    /// otherwise they must exist on chain. If the process dies after deployment but before the file is written, the
+    /// contracts are deployed again.
+    ///
+    /// # Errors
+    /// Retryable if the chain cannot be reached; otherwise the chain, the file or the account must be changed.
+    pub async fn connect(
+        chain: Chain,
+        key: LedgerKey,
+        state_dir: &Path,
+        options: LedgerOptions,
+    ) -> Result<Self, LedgerError> {
+        let action = "connect to the chain";
+        let web3 = Web3::new(chain);
+        let chain_id = web3.eth().chain_id().await.map_err(|error| LedgerError::from_web3(action, error))?;
+        let (registry, evidence) = (Artifact::sender_registry()?, Artifact::evidence_ledger()?);
+        let path = state_dir.join("contracts.json");
+        let given = options.contracts.map(|Contracts { registry, ledger }| Addresses {
+            chain_id: chain_id.as_u64(),
+            sender_registry: registry.into(),
+            evidence_ledger: ledger.into(),
+            deployed_block: 0,
+        });
+        let addresses = match given.map_or_else(|| Addresses::load(&path), |given| Ok(Some(given)))? {
+            Some(addresses) => addresses,
+            None => {
+                let submitter =
+                    Submitter { web3: &web3, key: &key, chain_id: chain_id.as_u64(), options: &options };
+                let (sender_registry, _) = deploy(&submitter, "deploy SenderRegistry", &registry).await?;
+                let (evidence_ledger, deployed_block) =
+                    deploy(&submitter, "deploy EvidenceLedger", &evidence).await?;
+                let chain_id = chain_id.as_u64();
+                let addresses = Addresses { chain_id, sender_registry, evidence_ledger, deployed_block };
+                addresses.store(&path)?;
+                addresses
+            }
+        };
+        if U256::from(addresses.chain_id) != chain_id {
+            let (expected, found) = (addresses.chain_id, chain_id.as_u64());
+            return Err(LedgerError::WrongChain { path, expected, found });
+        }
+        let both =
+            [("SenderRegistry", addresses.sender_registry), ("EvidenceLedger", addresses.evidence_ledger)];
+        for (contract, address) in both {
+            let code = web3.eth().code(address, None).await;
+            if code.map_err(|error| LedgerError::from_web3(action, error))?.0.is_empty() {
+                let chain_id = addresses.chain_id;
+                return Err(LedgerError::NoCode { path, contract, address, chain_id });
+            }
+        }
+        Ok(Self { web3, key, options, addresses, registry, evidence, in_flight: Mutex::new(()) })
+    }
+
+    /// Calls [`connect`](Self::connect) until the chain can be reached, with growing pauses of at most 5 s. `report`
+    /// gets every failure on the way. Drop the future to stop.
+    ///
+    /// # Errors
+    /// The first error that waiting will not cure.
+    pub async fn connect_patiently(
+        chain: Chain,
+        key: LedgerKey,
+        state_dir: &Path,
+        options: LedgerOptions,
+        mut report: impl FnMut(&LedgerError),
+    ) -> Result<Self, LedgerError> {
+        let mut attempts = 0_u32;
+        loop {
+            match Self::connect(chain.clone(), key.clone(), state_dir, options.clone()).await {
+                Err(error) if error.is_retryable() => report(&error),
+                result => return result,
+            }
+            attempts = attempts.saturating_add(1);
+            sleep(RECONNECT.delay(attempts)).await;
+        }
+    }
+
+    /// Returns the addresses of the contracts.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Looks up a sender in the registry: registration, role (`None` unless active) and the digest of the DKIM key
+    /// that it must sign with (zeros: any key).
+    ///
+    /// # Errors
+    /// Retryable if the chain cannot be reached.
+    pub async fn sender(&self, digest: [u8; 32]) -> Result<(Registration, Role, [u8; 32]), LedgerError> {
+        let arguments = [Token::FixedBytes(digest.to_vec())];
+        let answer = self.call(self.addresses.sender_registry, &self.registry, "sender", &arguments).await?;
+        let bad = || LedgerError::Answer { action: "sender", rule: "a registration".to_owned() };
+        let [Token::Uint(role), Token::Uint(registered), Token::Uint(revoked), Token::FixedBytes(key)] =
+            answer.as_slice()
+        else {
+            return Err(bad());
+        };
+        let key_hash = key.as_slice().try_into().map_err(|_| bad())?;
+        let role = match role.as_u64() {
+            _ if registered.is_zero() => return Ok((Registration::Unregistered, Role::None, key_hash)),
+            _ if !revoked.is_zero() => return Ok((Registration::Revoked, Role::None, key_hash)),
+            1 => Role::Observer,
+            2 => Role::Operator,
+            _ => return Err(bad()),
+        };
+        Ok((Registration::Active, role, key_hash))
+    }
+
+    /// Registers a sender, or changes its role and key; also undoes a revocation. Returns once it is confirmed.
+    ///
+    /// # Errors
+    /// [`LedgerError::Reverted`] for `Role::None` or a registry owned by another account; retryable if the chain
+    /// cannot be reached.
+    pub async fn register(
+        &self,
+        digest: [u8; 32],
+        role: Role,
+        dkim_key_hash: [u8; 32],
+    ) -> Result<Mined, LedgerError> {
+        let digest = Token::FixedBytes(digest.to_vec());
+        let arguments = [digest, Token::Uint((role as u8).into()), Token::FixedBytes(dkim_key_hash.to_vec())];
+        let data = self.registry.encode("register", &arguments)?;
+        self.transact("register a sender", self.addresses.sender_registry, data).await
+    }
+
+    /// Revokes a sender. Returns once it is confirmed.
+    ///
+    /// # Errors
+    /// [`LedgerError::Reverted`] if the sender is not registered or is already revoked; retryable if the chain cannot
+    /// be reached.
+    pub async fn revoke(&self, digest: [u8; 32]) -> Result<Mined, LedgerError> {
+        let data = self.registry.encode("revoke", &[Token::FixedBytes(digest.to_vec())])?;
+        self.transact("revoke a sender", self.addresses.sender_registry, data).await
+    }
+
+    /// Returns the index of the first leaf that is not anchored.
+    ///
+    /// # Errors
+    /// Retryable if the chain cannot be reached.
+    pub async fn next_index(&self) -> Result<u64, LedgerError> {
+        let answer = self.call(self.addresses.evidence_ledger, &self.evidence, "next", &[]).await?;
+        match answer.as_slice() {
+            [Token::Uint(next)] if next.bits() <= 64 => Ok(next.as_u64()),
+            _ => Err(LedgerError::Answer { action: "next", rule: "an index".to_owned() }),
+        }
+    }
+
+    /// Anchors the root of `leaves`, the first of which has index `first`. Returns once it is confirmed. After a
+    /// retryable error it may or may not be anchored; ask [`next_index`](Self::next_index).
+    ///
+    /// # Errors
+    /// [`LedgerError::Reverted`] if `first` is not the next index or there are no leaves; retryable if the chain
+    /// cannot be reached or does not confirm in time.
+    pub async fn anchor(&self, first: u64, leaves: Vec<Hash>) -> Result<Mined, LedgerError> {
+        let root = Tree::new(leaves.clone()).root();
+        let (first, count) = (Token::Uint(first.into()), Token::Uint(leaves.len().into()));
+        let data = self.evidence.encode("anchor", &[first, count, Token::FixedBytes(root.to_vec())])?;
+        self.transact("anchor evidence", self.addresses.evidence_ledger, data).await
+    }
+
+    /// Finds the batch that starts at leaf `first`, if it is on chain, confirmed or not. Searches back from the
+    /// newest block.
+    ///
+    /// # Errors
+    /// Retryable if the chain cannot be reached.
+    pub async fn find_anchor(&self, first: u64) -> Result<Option<OnChain>, LedgerError> {
+        let action = "find an anchor";
+        let failed = |error| LedgerError::from_web3(action, error);
+        let mut topic = [0; 32];
+        U256::from(first).to_big_endian(&mut topic);
+        let mut to = self.web3.eth().block_number().await.map_err(failed)?.as_u64();
+        loop {
+            let from = to.saturating_sub(LOG_RANGE - 1).max(self.addresses.deployed_block);
+            let filter = FilterBuilder::default()
+                .address(vec![self.addresses.evidence_ledger])
+                .topics(Some(vec![self.anchored_topic()?]), Some(vec![H256(topic)]), None, None)
+                .from_block(BlockNumber::Number(from.into()))
+                .to_block(BlockNumber::Number(to.into()));
+            let logs = self.web3.eth().logs(filter.build()).await.map_err(failed)?;
+            if let Some(found) = logs.iter().find_map(parse_anchored) {
+                return Ok(Some(found));
+            }
+            if from <= self.addresses.deployed_block {
+                return Ok(None);
+            }
+            to = from - 1;
+        }
+    }
+
+    /// Waits until a transaction that was sent earlier has its confirmations.
+    ///
+    /// # Errors
+    /// Retryable if the chain cannot be reached or does not confirm in time.
+    pub async fn confirm(&self, transaction: H256) -> Result<Mined, LedgerError> {
+        self.submitter().confirm("confirm a transaction", transaction).await
+    }
+
+    pub(super) fn anchored_topic(&self) -> Result<H256, LedgerError> {
+        let event = self.evidence.abi.event("Anchored");
+        event.map(|event| event.signature()).map_err(|why| LedgerError::Artifact(why.to_string()))
+    }
+
+    async fn call(
+        &self,
+        to: Address,
+        contract: &Artifact,
+        function: &'static str,
+        arguments: &[Token],
+    ) -> Result<Vec<Token>, LedgerError> {
+        let data = Some(Bytes(contract.encode(function, arguments)?));
+        let request = CallRequest { to: Some(to), data, ..CallRequest::default() };
+        let latest = Some(BlockId::Number(BlockNumber::Latest));
+        let answer = self.web3.eth().call(request, latest).await;
+        contract.decode(function, &answer.map_err(|error| LedgerError::from_web3(function, error))?.0)
+    }
+
+    async fn transact(&self, action: &'static str, to: Address, data: Vec<u8>) -> Result<Mined, LedgerError> {
+        let _turn = self.in_flight.lock().await;
+        let transaction = self.submitter().send(action, Some(to), data).await?;
+        self.submitter().confirm(action, transaction).await
+    }
+
+    fn submitter(&self) -> Submitter<'_> {
+        let chain_id = self.addresses.chain_id;
+        Submitter { web3: &self.web3, key: &self.key, chain_id, options: &self.options }
+    }
+
+    pub(super) async fn receipt_of(
+        &self,
+        action: &'static str,
+        transaction: H256,
+    ) -> Result<Option<(web3::types::TransactionReceipt, u64, H256)>, LedgerError> {
+        let receipt = self.web3.eth().transaction_receipt(transaction).await;
+        Ok(receipt.map_err(|error| LedgerError::from_web3(action, error))?.and_then(in_block))
+    }
+}
+
+/// Parses an `Anchored` event; `None` if the log is a different event.
+pub(super) fn parse_anchored(log: &Log) -> Option<OnChain> {
+    let [_, first, root] = log.topics.as_slice() else { return None };
+    let count = U256::from_big_endian(log.data.0.get(..32)?);
+    Some(OnChain {
+        first: u64::try_from(U256::from_big_endian(first.as_bytes())).ok()?,
+        count: u32::try_from(count).ok()?,
+        root: root.0,
+        transaction: log.transaction_hash?,
+    })
+}
+
+async fn deploy(
+    submitter: &Submitter<'_>,
+    action: &'static str,
+    contract: &Artifact,
+) -> Result<(Address, u64), LedgerError> {
+    let transaction = submitter.send(action, None, contract.bytecode.0.clone()).await?;
+    let mined = submitter.confirm(action, transaction).await?;
+    let address =
+        mined.created.ok_or(LedgerError::Answer { action, rule: "the new contract's address".to_owned() })?;
+    Ok((address, mined.block_number))
+}

@@ -1,0 +1,185 @@
+//! Loads the two contracts' committed artifacts, stores their addresses, and decodes why they revert.
+//!
+//! The addresses file is always complete or absent.
+//!
+//! Calling the contracts is left to [`super::client`].
+
+use std::{
+    fmt, fs,
+    io::{self, Write},
+    path::Path,
+};
+
+use record_log::sync_directory;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use web3::{
+    ethabi::{Contract, Token},
+    types::{Address, Bytes},
+};
+
+use crate::LedgerError;
+
+const EVIDENCE_LEDGER: &str = include_str!("../../contracts/artifacts/EvidenceLedger.json");
+const SENDER_REGISTRY: &str = include_str!("../../contracts/artifacts/SenderRegistry.json");
+
+/// A compiled contract.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Artifact {
+    pub abi: Contract,
+    /// Code of the transaction that deploys it.
+    pub bytecode: Bytes,
+}
+
+impl Artifact {
+    /// Parses the artifact of `EvidenceLedger.sol`.
+    pub fn evidence_ledger() -> Result<Self, LedgerError> {
+        Self::parse(EVIDENCE_LEDGER)
+    }
+
+    /// Parses the artifact of `SenderRegistry.sol`.
+    pub fn sender_registry() -> Result<Self, LedgerError> {
+        Self::parse(SENDER_REGISTRY)
+    }
+
+    fn parse(json: &str) -> Result<Self, LedgerError> {
+        serde_json::from_str(json).map_err(|why| LedgerError::Artifact(why.to_string()))
+    }
+
+    /// Encodes a call of `function` with these arguments.
+    pub fn encode(&self, function: &str, arguments: &[Token]) -> Result<Vec<u8>, LedgerError> {
+        let encoded = self.abi.function(function).and_then(|function| function.encode_input(arguments));
+        encoded.map_err(|why| LedgerError::Artifact(why.to_string()))
+    }
+
+    /// Decodes what a call of `function` returned.
+    pub fn decode(&self, function: &'static str, data: &[u8]) -> Result<Vec<Token>, LedgerError> {
+        let function_abi =
+            self.abi.function(function).map_err(|why| LedgerError::Artifact(why.to_string()))?;
+        function_abi
+            .decode_output(data)
+            .map_err(|why| LedgerError::Answer { action: function, rule: format!("decodable: {why}") })
+    }
+}
+
+/// Why a contract reverted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revert {
+    /// The account does not own the contract.
+    NotOwner,
+    /// The batch is anchored already, or would leave a gap.
+    OutOfOrder {
+        /// Index of the first leaf that is not anchored.
+        next: u64,
+        /// Index of the batch's first leaf.
+        first: u64,
+    },
+    /// The batch has no leaves.
+    EmptyBatch,
+    /// The role does not exist.
+    BadRole(u8),
+    /// The sender is not registered, or is already revoked.
+    NotRegistered,
+    /// Any other reason, in the node's words.
+    Other(String),
+}
+
+impl fmt::Display for Revert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotOwner => write!(f, "the account is not the contract's owner"),
+            Self::OutOfOrder { next, first } => {
+                write!(f, "the batch begins at leaf {first}, must begin at {next}")
+            }
+            Self::EmptyBatch => write!(f, "the batch has no leaves, must have at least 1"),
+            Self::BadRole(role) => {
+                write!(f, "role {role} does not exist, must be 1 (observer) or 2 (operator)")
+            }
+            Self::NotRegistered => write!(f, "the sender is not registered, or revoked already"),
+            Self::Other(reason) => write!(f, "{reason}"),
+        }
+    }
+}
+
+impl Revert {
+    /// Finds the revert data in a JSON-RPC error. Nodes put it in different places, so the first hex string in `data`
+    /// is taken.
+    pub(super) fn from_rpc(message: &str, data: Option<&Value>) -> Self {
+        let hex = |value: &Value| {
+            serde_json::from_value::<Bytes>(value.clone()).ok().filter(|bytes| bytes.0.len() >= 4)
+        };
+        let bytes = data.and_then(|data| {
+            let inner = data.as_object().into_iter().flat_map(|fields| fields.values());
+            std::iter::once(data).chain(inner).find_map(hex)
+        });
+        bytes.and_then(|bytes| Self::decode(&bytes.0)).unwrap_or_else(|| Self::Other(message.to_owned()))
+    }
+
+    fn decode(data: &[u8]) -> Option<Self> {
+        let (selector, arguments) = data.split_first_chunk::<4>()?;
+        let artifacts = [Artifact::evidence_ledger().ok()?, Artifact::sender_registry().ok()?];
+        let error = artifacts
+            .iter()
+            .flat_map(|artifact| artifact.abi.errors())
+            .find(|error| error.signature().as_bytes().starts_with(selector))?;
+        let numbers: Vec<_> =
+            error.decode(arguments).ok()?.into_iter().filter_map(Token::into_uint).collect();
+        match (error.name.as_str(), numbers.as_slice()) {
+            ("NotOwner", _) => Some(Self::NotOwner),
+            ("OutOfOrder", [next, first]) => {
+                Some(Self::OutOfOrder { next: next.as_u64(), first: first.as_u64() })
+            }
+            ("EmptyBatch", _) => Some(Self::EmptyBatch),
+            ("BadRole", [role]) => Some(Self::BadRole(u8::try_from(role.as_u64()).ok()?)),
+            ("NotRegistered", _) => Some(Self::NotRegistered),
+            _ => None,
+        }
+    }
+}
+
+/// Addresses of the contracts, stored as `contracts.json` in the state directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Addresses {
+    /// Chain id (EIP-155).
+    pub chain_id: u64,
+    /// Address of `SenderRegistry`.
+    pub sender_registry: Address,
+    /// Address of `EvidenceLedger`.
+    pub evidence_ledger: Address,
+    /// Block that deployed `EvidenceLedger`, where searches for its events end; 0 if the addresses were given as
+    /// parameters.
+    pub deployed_block: u64,
+}
+
+impl Addresses {
+    /// Reads the file; `None` if there is none.
+    pub(super) fn load(path: &Path) -> Result<Option<Self>, LedgerError> {
+        let failed = |why: String| LedgerError::State { path: path.to_owned(), reason: why };
+        match fs::read(path) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map(Some).map_err(|why| failed(format!("must be JSON: {why}")))
+            }
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(why) => Err(failed(format!("cannot be read: {why}"))),
+        }
+    }
+
+    /// Replaces the file atomically.
+    pub(super) fn store(&self, path: &Path) -> Result<(), LedgerError> {
+        let store = || {
+            let draft = path.with_extension("json.tmp");
+            let mut file = fs::File::create(&draft)?;
+            file.write_all(&serde_json::to_vec_pretty(self)?)?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            fs::rename(&draft, path)?;
+            sync_directory(path)
+        };
+        let failed = |why: io::Error| LedgerError::State {
+            path: path.to_owned(),
+            reason: format!("cannot be written: {why}"),
+        };
+        store().map_err(failed)
+    }
+}

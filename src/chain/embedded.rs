@@ -1,0 +1,134 @@
+//! Runs an Ethereum chain inside the process, for development and for hosts without another one.
+//!
+//! It answers the same JSON-RPC through the same [`Transport`] as a real node, runs the same EVM with the same gas,
+//! mines one block per transaction at once, and syncs each block to disk before anybody sees it. The genesis gives
+//! all funds to one account. Block times never go back and may be equal.
+//!
+//! It lacks what makes a chain a witness: **whoever owns the disk can rewrite it.** It proves nothing against its
+//! operator.
+
+mod block;
+mod chain;
+mod evm;
+mod rpc;
+mod transaction;
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::SystemTime,
+};
+
+use jsonrpc_core::{Call, Params, Value};
+use web3::{
+    BatchTransport, RequestId, Transport, error,
+    helpers::build_request,
+    types::{Address, H256},
+};
+
+pub use chain::ChainError;
+
+use crate::Answer;
+
+/// Chain id of every embedded chain (EIP-155): "post" in ASCII. No public chain has it, so a transaction meant for
+/// one is invalid on the other.
+pub const EMBEDDED_CHAIN_ID: u64 = 0x706f_7374;
+
+/// The embedded chain; clones share it.
+#[derive(Clone)]
+pub struct EmbeddedChain {
+    chain: Arc<Mutex<chain::Chain>>,
+    now: fn() -> SystemTime,
+    requests: Arc<AtomicUsize>,
+}
+
+impl fmt::Debug for EmbeddedChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EmbeddedChain")
+    }
+}
+
+impl EmbeddedChain {
+    /// Opens the chain in `dir`, or creates one that gives `funded` all funds. `now` is the clock for its blocks.
+    /// Blocking.
+    ///
+    /// # Errors
+    /// If the files cannot be used, are in use, do not hold a chain, or hold that of another account.
+    pub fn open(dir: &Path, funded: Address, now: fn() -> SystemTime) -> Result<Self, ChainError> {
+        let genesis = block::Genesis { chain_id: EMBEDDED_CHAIN_ID, funded };
+        Ok(Self::new(chain::Chain::open(dir, &genesis)?, now))
+    }
+
+    /// Reads the chain in `dir` as it is now, for a verifier, even while another process extends it. Accepts no
+    /// transactions and sees no later blocks. Blocking.
+    ///
+    /// # Errors
+    /// If the files cannot be read or do not hold a chain.
+    pub fn open_read_only(dir: &Path) -> Result<Self, ChainError> {
+        Ok(Self::new(chain::Chain::read(dir)?, || SystemTime::UNIX_EPOCH))
+    }
+
+    /// Returns number and hash of the newest block.
+    pub fn head(&self) -> (u64, H256) {
+        let chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
+        (chain.head_number(), chain.head_hash())
+    }
+
+    fn new(chain: chain::Chain, now: fn() -> SystemTime) -> Self {
+        Self { chain: Arc::new(Mutex::new(chain)), now, requests: Arc::default() }
+    }
+
+    /// Answers one request. Blocking, because a transaction is synced to disk.
+    fn answer(&self, call: &Call) -> error::Result<Value> {
+        let Call::MethodCall(call) = call else {
+            return Err(error::Error::Rpc(rpc::error(-32600, "not a method call")));
+        };
+        let params = match &call.params {
+            Params::Array(params) => params.as_slice(),
+            Params::None => &[],
+            Params::Map(_) => {
+                return Err(error::Error::Rpc(rpc::error(-32602, "parameters must be an array")));
+            }
+        };
+        // The chain changes in memory only after its file, so a panic leaves it consistent.
+        let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
+        rpc::answer(&mut chain, &call.method, params, (self.now)()).map_err(error::Error::Rpc)
+    }
+
+    /// Runs `work` outside the runtime's workers, which must not wait for a disk.
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Answer<error::Result<T>> {
+        let this = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&this));
+        Box::pin(async move { done.await.map_err(|_| error::Error::Internal) })
+    }
+}
+
+impl Transport for EmbeddedChain {
+    type Out = Answer<error::Result<Value>>;
+
+    fn prepare(&self, method: &str, params: Vec<Value>) -> (RequestId, Call) {
+        let id = self.requests.fetch_add(1, Ordering::Relaxed);
+        (id, build_request(id, method, params))
+    }
+
+    fn send(&self, _id: RequestId, request: Call) -> Self::Out {
+        let answer = self.blocking(move |chain| chain.answer(&request));
+        Box::pin(async move { answer.await? })
+    }
+}
+
+impl BatchTransport for EmbeddedChain {
+    type Batch = Answer<error::Result<Vec<error::Result<Value>>>>;
+
+    fn send_batch<T: IntoIterator<Item = (RequestId, Call)>>(&self, requests: T) -> Self::Batch {
+        let requests: Vec<_> = requests.into_iter().map(|(_, request)| request).collect();
+        self.blocking(move |chain| requests.iter().map(|request| chain.answer(request)).collect())
+    }
+}

@@ -1,0 +1,291 @@
+//! Answers JSON-RPC requests to the embedded chain as the execution API specifies. Pure except for mining.
+//!
+//! Errors use go-ethereum's words, which clients look for.
+//!
+//! State, blocks and files are left to `evm` and `chain`.
+
+use std::time::SystemTime;
+
+use jsonrpc_core::{Error, ErrorCode, Value};
+use revm::context::result::InvalidTransaction;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use web3::types::{Address, Bytes, H256, H2048, U64, U256};
+
+use crate::embedded::{
+    block::Block,
+    chain::{Chain, MineError},
+    evm::{BASE_FEE, GAS_LIMIT, Message, Outcome},
+    transaction::Transaction,
+};
+use crate::error::STORAGE_FAILED;
+
+/// Suggested tip, which is always enough [wei].
+const TIP: u64 = 1;
+
+/// Answers one request; `now` is the time of the block that it may mine.
+pub(super) fn answer(
+    chain: &mut Chain,
+    method: &str,
+    params: &[Value],
+    now: SystemTime,
+) -> Result<Value, Error> {
+    let head = chain.head_number();
+    match method {
+        "eth_chainId" => Ok(json!(U64::from(chain.genesis.chain_id))),
+        "net_version" => Ok(json!(chain.genesis.chain_id.to_string())),
+        "eth_blockNumber" => Ok(json!(U64::from(head))),
+        "eth_gasPrice" => Ok(json!(U256::from(BASE_FEE + TIP))),
+        "eth_maxPriorityFeePerGas" => Ok(json!(U256::from(TIP))),
+        "eth_getTransactionCount" => Ok(json!(U256::from(chain.state.nonce(param(params, 0)?)))),
+        "eth_getBalance" => Ok(json!(chain.state.balance(param(params, 0)?))),
+        "eth_getCode" => Ok(json!(Bytes(chain.state.code(param(params, 0)?)))),
+        "eth_call" => call(chain, &message(params)?).map(|outcome| json!(Bytes(outcome.output))),
+        "eth_estimateGas" => estimate(chain, message(params)?),
+        "eth_sendRawTransaction" => send(chain, &param::<Bytes>(params, 0)?.0, now),
+        "eth_getTransactionReceipt" => Ok(found(chain, param(params, 0)?, receipt)),
+        "eth_getTransactionByHash" => Ok(found(chain, param(params, 0)?, transaction)),
+        "eth_getBlockByNumber" => {
+            let number = block_number(params.first(), head)?;
+            Ok(block(chain, number, param(params, 1).unwrap_or(false)))
+        }
+        "eth_getBlockByHash" => {
+            let hash: H256 = param(params, 0)?;
+            let number = (0..=head).rev().find(|&number| chain.hash_of(number) == Some(hash));
+            Ok(number.map_or(Value::Null, |number| block(chain, number, param(params, 1).unwrap_or(false))))
+        }
+        "eth_getLogs" => logs(chain, params.first().unwrap_or(&Value::Null)),
+        _ => Err(error(-32601, format!("the method {method} does not exist/is not available"))),
+    }
+}
+
+pub(super) fn error(code: i64, message: impl Into<String>) -> Error {
+    Error { code: ErrorCode::from(code), message: message.into(), data: None }
+}
+
+fn param<T: DeserializeOwned>(params: &[Value], index: usize) -> Result<T, Error> {
+    let value = params.get(index).cloned().unwrap_or(Value::Null);
+    serde_json::from_value(value).map_err(|why| error(-32602, format!("invalid argument {index}: {why}")))
+}
+
+fn message(params: &[Value]) -> Result<Message, Error> {
+    let fields: serde_json::Map<String, Value> = param(params, 0)?;
+    let field = |name: &str| fields.get(name).filter(|value| !value.is_null()).cloned().map(|value| [value]);
+    let gas = field("gas").map(|value| param::<U64>(&value, 0)).transpose()?;
+    let data = field("input").or_else(|| field("data")).map(|value| param::<Bytes>(&value, 0)).transpose()?;
+    Ok(Message {
+        from: field("from").map(|value| param(&value, 0)).transpose()?.unwrap_or_default(),
+        to: field("to").map(|value| param(&value, 0)).transpose()?,
+        gas: gas.map_or(GAS_LIMIT, |gas| gas.as_u64().min(GAS_LIMIT)),
+        value: field("value").map(|value| param(&value, 0)).transpose()?.unwrap_or_default(),
+        data: data.unwrap_or_default().0,
+    })
+}
+
+fn call(chain: &Chain, message: &Message) -> Result<Outcome, Error> {
+    let (number, timestamp) = (chain.head_number() + 1, chain.head_timestamp());
+    let outcome =
+        chain.state.call(message, number, timestamp).map_err(|invalid| error(-32000, text(&invalid)))?;
+    if outcome.success {
+        return Ok(outcome);
+    }
+    let data = Some(json!(Bytes(outcome.output)));
+    Err(Error { code: ErrorCode::from(3), message: "execution reverted".into(), data })
+}
+
+/// Finds the least gas with which the message succeeds.
+fn estimate(chain: &Chain, mut message: Message) -> Result<Value, Error> {
+    let (mut low, mut high) = (call(chain, &message)?.gas_peak.saturating_sub(1), message.gas);
+    // More than the peak is needed only if a call withholds a 64th of its gas (EIP-150).
+    message.gas = low + 1;
+    if call(chain, &message).is_ok() {
+        return Ok(json!(U256::from(message.gas)));
+    }
+    while low + 1 < high {
+        message.gas = low.midpoint(high);
+        *if call(chain, &message).is_ok() { &mut high } else { &mut low } = message.gas;
+    }
+    Ok(json!(U256::from(high)))
+}
+
+fn send(chain: &mut Chain, raw: &[u8], now: SystemTime) -> Result<Value, Error> {
+    let transaction = Transaction::decode(raw).map_err(|why| error(-32000, why.to_string()))?;
+    match chain.mine(&transaction, raw, now) {
+        Ok(()) => Ok(json!(transaction.hash)),
+        Err(MineError::Invalid(invalid)) => Err(error(-32000, text(&invalid))),
+        Err(failure @ MineError::Log(_)) => Err(error(STORAGE_FAILED, failure.to_string())),
+        Err(refusal) => Err(error(-32000, refusal.to_string())),
+    }
+}
+
+/// Describes the error in go-ethereum's words, which clients look for.
+fn text(invalid: &InvalidTransaction) -> String {
+    match invalid {
+        InvalidTransaction::NonceTooLow { tx, state } => {
+            format!("nonce too low: next nonce {state}, tx nonce {tx}")
+        }
+        InvalidTransaction::NonceTooHigh { tx, state } => {
+            format!("nonce too high: next nonce {state}, tx nonce {tx}")
+        }
+        InvalidTransaction::LackOfFundForMaxFee { fee, balance } => {
+            format!("insufficient funds for gas * price + value: balance {balance}, tx cost {fee}")
+        }
+        InvalidTransaction::InvalidChainId => "invalid chain id for signer".into(),
+        InvalidTransaction::GasPriceLessThanBasefee => {
+            format!("max fee per gas less than block base fee: baseFee {BASE_FEE}")
+        }
+        InvalidTransaction::CallGasCostMoreThanGasLimit { .. }
+        | InvalidTransaction::GasFloorMoreThanGasLimit { .. } => format!("intrinsic gas too low: {invalid}"),
+        other => other.to_string(),
+    }
+}
+
+fn found(chain: &Chain, hash: H256, show: fn(&Chain, &Block, H256) -> Value) -> Value {
+    let block = chain.by_transaction.get(&hash).and_then(|&number| chain.block(number));
+    block.map_or(Value::Null, |block| show(chain, block, hash))
+}
+
+fn receipt(chain: &Chain, block: &Block, hash: H256) -> Value {
+    json!({
+        "transactionHash": hash,
+        "transactionIndex": "0x0",
+        "blockHash": chain.hash_of(block.number),
+        "blockNumber": U64::from(block.number),
+        "from": block.from,
+        "to": block.to,
+        "cumulativeGasUsed": U256::from(block.gas_used),
+        "gasUsed": U256::from(block.gas_used),
+        "effectiveGasPrice": U256::from(block.price),
+        "contractAddress": block.created,
+        "logs": log_entries(chain, block),
+        // Not computed; clients that filter use eth_getLogs.
+        "logsBloom": H2048::zero(),
+        "status": U64::from(u8::from(block.success)),
+        "type": "0x2",
+    })
+}
+
+fn transaction(chain: &Chain, block: &Block, hash: H256) -> Value {
+    let Ok(transaction) = Transaction::decode(&block.raw) else { return Value::Null };
+    json!({
+        "hash": hash,
+        "type": "0x2",
+        "chainId": U64::from(transaction.chain_id),
+        "nonce": U256::from(transaction.nonce),
+        "blockHash": chain.hash_of(block.number),
+        "blockNumber": U64::from(block.number),
+        "transactionIndex": "0x0",
+        "from": block.from,
+        "to": block.to,
+        "value": transaction.value,
+        "gas": U256::from(transaction.gas),
+        "gasPrice": U256::from(block.price),
+        "maxFeePerGas": U256::from(transaction.max_fee),
+        "maxPriorityFeePerGas": U256::from(transaction.max_priority_fee),
+        "input": Bytes(transaction.data),
+        "v": U64::from(transaction.y_parity),
+        "yParity": U64::from(transaction.y_parity),
+        "r": transaction.r,
+        "s": transaction.s,
+    })
+}
+
+fn block(chain: &Chain, number: u64, full: bool) -> Value {
+    let Some(hash) = chain.hash_of(number) else { return Value::Null };
+    let mined = chain.block(number);
+    let transactions = mined.map(|block| {
+        let hash = super::block::hash(&block.raw);
+        vec![if full { transaction(chain, block, hash) } else { json!(hash) }]
+    });
+    json!({
+        "number": U64::from(number),
+        "hash": hash,
+        "parentHash": mined.map_or_else(H256::zero, |block| block.parent),
+        "timestamp": U256::from(mined.map_or(0, |block| block.timestamp)),
+        "gasLimit": U256::from(GAS_LIMIT),
+        "gasUsed": U256::from(mined.map_or(0, |block| block.gas_used)),
+        "baseFeePerGas": U256::from(BASE_FEE),
+        "miner": Address::zero(),
+        "transactions": transactions.unwrap_or_default(),
+        // A chain with a single node has no use for these.
+        "sha3Uncles": H256::zero(),
+        "stateRoot": H256::zero(),
+        "transactionsRoot": H256::zero(),
+        "receiptsRoot": H256::zero(),
+        "logsBloom": H2048::zero(),
+        "difficulty": "0x0",
+        "extraData": "0x",
+        "mixHash": H256::zero(),
+        "nonce": "0x0000000000000000",
+        "size": "0x0",
+        "uncles": [],
+    })
+}
+
+fn log_entries(chain: &Chain, block: &Block) -> Vec<Value> {
+    let transaction = super::block::hash(&block.raw);
+    let show = |(index, log): (u64, &super::block::LogEntry)| {
+        json!({
+            "address": log.address,
+            "topics": log.topics,
+            "data": Bytes(log.data.clone()),
+            "blockHash": chain.hash_of(block.number),
+            "blockNumber": U64::from(block.number),
+            "transactionHash": transaction,
+            "transactionIndex": "0x0",
+            "logIndex": U256::from(index),
+            "removed": false,
+        })
+    };
+    (0..).zip(&block.logs).map(show).collect()
+}
+
+fn logs(chain: &Chain, filter: &Value) -> Result<Value, Error> {
+    let head = chain.head_number();
+    let numbers = match filter.get("blockHash") {
+        Some(hash) => {
+            let hash: H256 = param(std::slice::from_ref(hash), 0)?;
+            let number = (0..=head).find(|&number| chain.hash_of(number) == Some(hash));
+            let number = number.ok_or_else(|| error(-32000, "unknown block"))?;
+            number..=number
+        }
+        None => {
+            let from = filter.get("fromBlock").map_or(Ok(head), |from| block_number(Some(from), head))?;
+            from..=block_number(filter.get("toBlock"), head)?.min(head)
+        }
+    };
+    let addresses = one_or_many(filter.get("address"))?;
+    let topics: Vec<Value> = filter.get("topics").and_then(Value::as_array).cloned().unwrap_or_default();
+    let topics =
+        topics.iter().map(|topic| one_or_many(Some(topic))).collect::<Result<Vec<Vec<H256>>, _>>()?;
+    let wanted = |log: &super::block::LogEntry| {
+        (addresses.is_empty() || addresses.contains(&log.address))
+            && (0..).zip(&topics).all(|(at, wanted)| {
+                wanted.is_empty() || log.topics.get::<usize>(at).is_some_and(|topic| wanted.contains(topic))
+            })
+    };
+    let mut entries = Vec::new();
+    for block in numbers.filter_map(|number| chain.block(number)) {
+        let shown = log_entries(chain, block);
+        entries.extend(block.logs.iter().zip(shown).filter(|(log, _)| wanted(log)).map(|(_, shown)| shown));
+    }
+    Ok(Value::Array(entries))
+}
+
+fn one_or_many<T: DeserializeOwned>(value: Option<&Value>) -> Result<Vec<T>, Error> {
+    match value {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(values)) => {
+            values.iter().map(|value| param(std::slice::from_ref(value), 0)).collect()
+        }
+        Some(value) => param(std::slice::from_ref(value), 0).map(|value| vec![value]),
+    }
+}
+
+fn block_number(tag: Option<&Value>, head: u64) -> Result<u64, Error> {
+    match tag.and_then(Value::as_str) {
+        None | Some("latest" | "pending" | "safe" | "finalized") => Ok(head),
+        Some("earliest") => Ok(0),
+        Some(_) => param::<U64>(&[tag.cloned().unwrap_or(Value::Null)], 0).map(|number| number.as_u64()),
+    }
+}

@@ -1,0 +1,72 @@
+//! Gives access to the ledger: two contracts on an Ethereum chain, behind one client.
+//!
+//! - [`Chain`]: reaches the chain, over HTTP ([`Http`]) or in this process ([`EmbeddedChain`]).
+//! - [`Ledger`]: queries the registry, registers and revokes senders, anchors roots, verifies receipts.
+//! - [`LedgerKey`]: key of the account that pays for transactions and owns the contracts.
+//! - [`LedgerError`]: tells whether to retry, reject or stop.
+//!
+//! Deciding what to anchor, and when, is left to `anchor`.
+
+mod client;
+mod contracts;
+mod embedded;
+mod error;
+mod http;
+mod key;
+mod submit;
+mod verify;
+
+use std::pin::Pin;
+
+use jsonrpc_core::{Call, Value};
+use web3::{BatchTransport, RequestId, Transport, error::Result};
+
+pub use client::{Contracts, Ledger, LedgerOptions, OnChain};
+pub use contracts::{Addresses, Revert};
+pub use embedded::{ChainError, EMBEDDED_CHAIN_ID, EmbeddedChain};
+pub use error::LedgerError;
+pub use http::Http;
+pub use key::LedgerKey;
+pub use submit::Mined;
+pub use submit::RECONNECT;
+
+/// A transport's response: a future that owns everything it needs.
+pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Connection to a chain; clones share it.
+#[derive(Clone, Debug)]
+pub enum Chain {
+    /// An Ethereum node reached over HTTP.
+    Http(Http),
+    /// A chain in this process.
+    Embedded(EmbeddedChain),
+}
+
+impl Transport for Chain {
+    type Out = Answer<Result<Value>>;
+
+    fn prepare(&self, method: &str, params: Vec<Value>) -> (RequestId, Call) {
+        match self {
+            Self::Http(http) => http.prepare(method, params),
+            Self::Embedded(chain) => chain.prepare(method, params),
+        }
+    }
+
+    fn send(&self, id: RequestId, request: Call) -> Self::Out {
+        match self {
+            Self::Http(http) => http.send(id, request),
+            Self::Embedded(chain) => chain.send(id, request),
+        }
+    }
+}
+
+impl BatchTransport for Chain {
+    type Batch = Answer<Result<Vec<Result<Value>>>>;
+
+    fn send_batch<T: IntoIterator<Item = (RequestId, Call)>>(&self, requests: T) -> Self::Batch {
+        match self {
+            Self::Http(http) => http.send_batch(requests),
+            Self::Embedded(chain) => chain.send_batch(requests),
+        }
+    }
+}

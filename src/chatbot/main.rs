@@ -1,0 +1,5 @@
+//! The node `chatbot`.
+
+fn main() -> std::process::ExitCode {
+    chatbot::node::main()
+}

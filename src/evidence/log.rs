@@ -1,0 +1,598 @@
+//! Stores evidence and anchors on disk. Blocking.
+//!
+//! `evidence.log` holds one record per piece of evidence, in order, and `anchors.log` one per batch on chain.
+//! Receipts are computed from both, so a batch has all its receipts or none. Whatever a call returned is on disk.
+//!
+//! All records of a log have the same length, so a record is located by its number. `evidence.index` locates the
+//! evidence of a mail (see [`super::index`]). Neither log is kept in memory, and everything read back is checked.
+//! Opening reads the evidence that the index does not cover yet, the newest anchors, and a sample of all evidence.
+//!
+//! Submitting batches to the chain is left to the anchorer.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use mail::MailId;
+use record_log::{HEAD_BYTES, HEADER_BYTES, RecordLog, RecordLogError, create_directory};
+
+use crate::{
+    ANCHOR_BYTES, Anchor, EVIDENCE_BYTES, Evidence, Finding, Receipt,
+    index::MailIndex,
+    merkle::{Hash, Tree},
+};
+
+/// Maximum amount of evidence that the index lacks on disk; after a crash this much is read again.
+const CHECKPOINT: u64 = 262_144;
+/// On opening, at least this much evidence, evenly spaced, is looked up in the index; if the log holds less, all of
+/// it.
+const SAMPLES: u64 = 64;
+/// Number of anchors read on opening.
+const NEWEST_ANCHORS: u64 = 1024;
+/// Maximum length of a record in either log, in bytes; both kinds are shorter.
+const MAX_RECORD_BYTES: usize = 1024;
+
+/// Evidence that cannot be stored or returned.
+#[derive(Debug, thiserror::Error)]
+pub enum EvidenceError {
+    /// A log file failed.
+    #[error(transparent)]
+    Log(#[from] RecordLogError),
+    /// The index file failed.
+    #[error("evidence index (evidence.index beside the log): {0}")]
+    Index(#[from] io::Error),
+    /// The directory cannot be created.
+    #[error("evidence directory '{path}': cannot be made", path = path.display())]
+    Directory {
+        /// Path of the directory.
+        path: PathBuf,
+        /// Cause of the failure.
+        source: std::io::Error,
+    },
+    /// A complete record does not hold what it must.
+    #[error("evidence log '{path}': record {record} is not {rule}", path = path.display())]
+    Corrupt {
+        /// Path of the log.
+        path: PathBuf,
+        /// Number of the record, counted from 0.
+        record: u64,
+        /// What the record must be.
+        rule: &'static str,
+    },
+    /// The anchor does not continue the anchors, or covers leaves that are not in the log.
+    #[error(
+        "anchor of leaves {first} to {end} (excluded): must begin at {anchored} and end at most at {evidenced}"
+    )]
+    OutOfOrder {
+        /// Index of its first leaf.
+        first: u64,
+        /// Index after its last leaf.
+        end: u64,
+        /// Number of leaves anchored.
+        anchored: u64,
+        /// Number of leaves in the log.
+        evidenced: u64,
+    },
+    /// The root on chain differs from that of the leaves in the log: one of the two was changed.
+    #[error("anchor of leaves {first} to {end} (excluded): its root is not that of the evidence log")]
+    Root {
+        /// Index of the batch's first leaf.
+        first: u64,
+        /// Index after the batch's last leaf.
+        end: u64,
+    },
+}
+
+/// A log whose records all have the same length.
+#[derive(Debug)]
+struct FixedLog {
+    log: RecordLog,
+    record_bytes: u64,
+}
+
+/// Byte offset of record `number`.
+fn place(record_bytes: u64, number: u64) -> u64 {
+    number.saturating_mul(HEAD_BYTES.saturating_add(record_bytes)).saturating_add(HEADER_BYTES)
+}
+
+/// Number of complete records in a file of this length.
+fn number(record_bytes: u64, bytes: u64) -> u64 {
+    bytes.saturating_sub(HEADER_BYTES) / HEAD_BYTES.saturating_add(record_bytes)
+}
+
+impl FixedLog {
+    fn count(&self) -> u64 {
+        number(self.record_bytes, self.log.len_bytes())
+    }
+
+    /// Reads the records from `first` up to, but not including, `end`; one that `decode` rejects is an error.
+    fn read<T>(
+        &self,
+        (first, end): (u64, u64),
+        rule: &'static str,
+        decode: impl Fn(u64, &[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, EvidenceError> {
+        let (mut read, mut bad) = (Vec::new(), None);
+        let place = |number| place(self.record_bytes, number);
+        self.log.read_range(place(first), place(end.max(first)), &mut |offset, bytes| {
+            let record = number(self.record_bytes, offset);
+            match decode(record, bytes) {
+                Some(value) => read.push(value),
+                None => bad = bad.or(Some(record)),
+            }
+        })?;
+        bad.map_or(Ok(read), |record| Err(corrupt(self.log.path(), record, rule)))
+    }
+}
+
+fn corrupt(path: &Path, record: u64, rule: &'static str) -> EvidenceError {
+    EvidenceError::Corrupt { path: path.to_owned(), record, rule }
+}
+
+const EVIDENCE_RULE: &str = "the evidence of that index";
+const ANCHOR_RULE: &str = "an anchor that continues the one before and covers evidence in the log";
+
+/// The open logs of one directory, which belongs to one process.
+#[derive(Debug)]
+pub struct EvidenceLog {
+    evidence_log: FixedLog,
+    anchor_log: FixedLog,
+    index: MailIndex,
+    last_anchor: Option<Anchor>,
+}
+
+impl EvidenceLog {
+    /// Opens the logs in `dir`, creating them if they are missing. Also returns how many bytes of torn tails were
+    /// cut: evidence or anchors whose append had not returned.
+    ///
+    /// # Errors
+    /// If a file cannot be used, is in use, or is damaged.
+    pub fn open(dir: &Path) -> Result<(Self, u64), EvidenceError> {
+        create_directory(dir).map_err(|source| EvidenceError::Directory { path: dir.to_owned(), source })?;
+        let (evidence_log, index, torn_evidence) = open_evidence(dir)?;
+        let (anchor_log, last_anchor, torn_anchors) = open_anchors(dir)?;
+        let log = Self { evidence_log, anchor_log, index, last_anchor };
+        if log.anchored() > log.evidenced() {
+            let record = log.anchor_log.count().saturating_sub(1);
+            return Err(corrupt(log.anchor_log.log.path(), record, ANCHOR_RULE));
+        }
+        Ok((log, torn_evidence.saturating_add(torn_anchors)))
+    }
+
+    /// Gives each finding its index and returns the evidence, in the order of `findings`, once all of it is on disk:
+    /// one sync for all. A mail that is already in the log keeps its index and its first finding, and nothing is
+    /// written for it.
+    ///
+    /// # Errors
+    /// If the logs cannot be read or written. If the log itself cannot be written, none of the new findings is in it,
+    /// and it rejects further appends. If only the index fails, the new findings are in the log.
+    pub fn append(&mut self, findings: &[Finding]) -> Result<Vec<Evidence>, EvidenceError> {
+        let mut fresh: Vec<Evidence> = Vec::new();
+        let mut fresh_by_mail = HashMap::new();
+        let mut evidenced = Vec::with_capacity(findings.len());
+        for finding in findings {
+            let id = &finding.mail_id;
+            if let Some(place) = fresh_by_mail.get(id).copied() {
+                evidenced.extend(fresh.get::<usize>(place).cloned());
+            } else if let Some(index) = self.index_of(id)? {
+                evidenced.extend(self.entries(index, index.saturating_add(1))?);
+            } else {
+                let index = self.evidenced().saturating_add(fresh.len() as u64);
+                let evidence = Evidence { index, finding: finding.clone() };
+                fresh_by_mail.insert(*id, fresh.len());
+                fresh.push(evidence.clone());
+                evidenced.push(evidence);
+            }
+        }
+        for entry in &fresh {
+            self.evidence_log.log.append(&entry.encode())?;
+        }
+        self.evidence_log.log.sync()?;
+        for entry in fresh {
+            self.index.insert(&entry.finding.mail_id, entry.index)?;
+        }
+        if self.index.uncovered() >= CHECKPOINT {
+            self.index.checkpoint()?;
+        }
+        Ok(evidenced)
+    }
+
+    /// Stores an anchor; once this returns, the batch has receipts.
+    ///
+    /// # Errors
+    /// If the anchor does not continue the anchors, its root is not that of the leaves, or it cannot be written.
+    pub fn append_anchor(&mut self, anchor: Anchor) -> Result<(), EvidenceError> {
+        let (anchored, evidenced) = (self.anchored(), self.evidenced());
+        let (first, end) = (anchor.first, anchor.end());
+        if first != anchored || anchor.count == 0 || end > evidenced {
+            return Err(EvidenceError::OutOfOrder { first, end, anchored, evidenced });
+        }
+        self.batch(&anchor)?;
+        self.anchor_log.log.append(&anchor.encode())?;
+        self.anchor_log.log.sync()?;
+        self.last_anchor = Some(anchor);
+        Ok(())
+    }
+
+    /// Number of leaves in the log, which is also the index of the next one.
+    pub fn evidenced(&self) -> u64 {
+        self.evidence_log.count()
+    }
+
+    /// Number of leaves that have a receipt.
+    pub fn anchored(&self) -> u64 {
+        self.last_anchor.as_ref().map_or(0, Anchor::end)
+    }
+
+    /// Returns the index of a mail's evidence, if it has any.
+    ///
+    /// # Errors
+    /// If the index or the log cannot be read or is damaged there.
+    pub fn index_of(&self, mail_id: &MailId) -> Result<Option<u64>, EvidenceError> {
+        self.index.find(mail_id, |index| {
+            // A stale slot: the evidence was lost with a torn tail, or its index was then given to another mail.
+            Ok(index < self.evidenced()
+                && self
+                    .entries(index, index.saturating_add(1))?
+                    .iter()
+                    .any(|entry| entry.finding.mail_id == *mail_id))
+        })
+    }
+
+    /// Returns `count` leaves starting at `first`, or as many as there are.
+    ///
+    /// # Errors
+    /// If the log cannot be read or is damaged there.
+    pub fn leaves(&self, first: u64, count: u32) -> Result<Vec<Hash>, EvidenceError> {
+        let end = first.saturating_add(count.into()).min(self.evidenced());
+        Ok(self.entries(first, end)?.iter().map(Evidence::leaf).collect())
+    }
+
+    /// Returns the receipt of a mail; `None` if the mail is unknown or not anchored yet.
+    ///
+    /// # Errors
+    /// [`EvidenceError::Root`] if the log was changed; also if index or logs cannot be read.
+    pub fn receipt(&self, mail_id: &MailId) -> Result<Option<Receipt>, EvidenceError> {
+        let Some(index) = self.index_of(mail_id)? else { return Ok(None) };
+        let Some(anchor) = self.anchor(|anchor| anchor.end() <= index)? else { return Ok(None) };
+        let (entries, tree) = self.batch(&anchor)?;
+        Ok(entries
+            .into_iter()
+            .find(|entry| entry.index == index)
+            .and_then(|entry| prove(entry, &anchor, &tree)))
+    }
+
+    /// Returns the receipts of the batch that starts at `first`, in order; empty if there is no such batch.
+    ///
+    /// # Errors
+    /// [`EvidenceError::Root`] if the log was changed; also if a log cannot be read.
+    pub fn receipts(&self, first: u64) -> Result<Vec<Receipt>, EvidenceError> {
+        let anchor = self.anchor(|anchor| anchor.first < first)?.filter(|anchor| anchor.first == first);
+        let Some(anchor) = anchor else { return Ok(Vec::new()) };
+        let (entries, tree) = self.batch(&anchor)?;
+        Ok(entries.into_iter().filter_map(|entry| prove(entry, &anchor, &tree)).collect())
+    }
+
+    fn entries(&self, first: u64, end: u64) -> Result<Vec<Evidence>, EvidenceError> {
+        self.evidence_log.read((first, end), EVIDENCE_RULE, decode_evidence)
+    }
+
+    /// Returns the first anchor for which `before` is false, by binary search.
+    fn anchor(&self, before: impl Fn(&Anchor) -> bool) -> Result<Option<Anchor>, EvidenceError> {
+        let read = |number: u64| {
+            let decode = |_, bytes: &[u8]| Anchor::decode(bytes);
+            let anchors = self.anchor_log.read((number, number.saturating_add(1)), ANCHOR_RULE, decode)?;
+            anchors.into_iter().next().ok_or_else(|| corrupt(self.anchor_log.log.path(), number, ANCHOR_RULE))
+        };
+        let (mut low, mut high) = (0, self.anchor_log.count());
+        while low < high {
+            let middle = low.midpoint(high);
+            if before(&read(middle)?) { low = middle.saturating_add(1) } else { high = middle }
+        }
+        (low < self.anchor_log.count()).then(|| read(low)).transpose()
+    }
+
+    /// Returns the evidence of a batch and its Merkle tree, whose root must be that of the anchor.
+    fn batch(&self, anchor: &Anchor) -> Result<(Vec<Evidence>, Tree), EvidenceError> {
+        let (first, end) = (anchor.first, anchor.end());
+        let entries = self.entries(first, end.min(self.evidenced()))?;
+        let tree = Tree::new(entries.iter().map(Evidence::leaf).collect());
+        if tree.root() == anchor.root { Ok((entries, tree)) } else { Err(EvidenceError::Root { first, end }) }
+    }
+}
+
+impl Drop for EvidenceLog {
+    /// Completes the index on disk for the next start.
+    fn drop(&mut self) {
+        if self.index.uncovered() > 0
+            && let Err(error) = self.index.checkpoint()
+        {
+            tracing::warn!(%error, "evidence index not synced, is completed at the next start");
+        }
+    }
+}
+
+fn prove(evidence: Evidence, anchor: &Anchor, tree: &Tree) -> Option<Receipt> {
+    let inclusion_proof = tree.proof(usize::try_from(evidence.index.checked_sub(anchor.first)?).ok()?)?;
+    Some(Receipt { leaf: evidence.leaf(), evidence, anchor: anchor.clone(), inclusion_proof })
+}
+
+fn decode_evidence(index: u64, bytes: &[u8]) -> Option<Evidence> {
+    Evidence::decode(bytes).filter(|entry| entry.index == index)
+}
+
+/// Opens the log and the index, and inserts the evidence that the index does not cover.
+fn open_evidence(dir: &Path) -> Result<(FixedLog, MailIndex, u64), EvidenceError> {
+    let (path, index_path) = (dir.join("evidence.log"), dir.join("evidence.index"));
+    let mut index = match RecordLog::peek(&path)? {
+        Some((nonce, length)) => MailIndex::open(&index_path, nonce, number(EVIDENCE_BYTES, length))?,
+        // The log is missing, or was torn while it was created; its nonce is known only once it exists.
+        None => MailIndex::open(&index_path, RecordLog::open(&path, MAX_RECORD_BYTES)?.0.nonce(), 0)?,
+    };
+    let from = place(EVIDENCE_BYTES, index.covered());
+    let mut failed = None;
+    let (log, torn) = RecordLog::open_after(&path, MAX_RECORD_BYTES, from, &mut |offset, bytes| {
+        let record = number(EVIDENCE_BYTES, offset);
+        let inserted = match decode_evidence(record, bytes) {
+            Some(entry) => index.insert(&entry.finding.mail_id, record).map_err(EvidenceError::Index),
+            None => Err(corrupt(&path, record, EVIDENCE_RULE)),
+        };
+        failed = failed.take().or(inserted.err());
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let log = FixedLog { log, record_bytes: EVIDENCE_BYTES };
+    let count = log.count();
+    if index.uncovered() >= CHECKPOINT {
+        index.checkpoint()?;
+    }
+    // Evenly spaced, including the newest. If the index lacks any of these, nothing in it can be trusted.
+    let step = (count / SAMPLES).max(1);
+    for at in (0..count).rev().step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
+        let entries = log.read((at, at.saturating_add(1)), EVIDENCE_RULE, decode_evidence)?;
+        let Some(entry) = entries.first() else { continue };
+        if index.find::<EvidenceError>(&entry.finding.mail_id, |index| Ok(index == at))?.is_none() {
+            tracing::warn!(mail_id = %entry.finding.mail_id, "evidence index lacks a mail, is made anew");
+            drop(log);
+            // Without a file, the index is rebuilt from all evidence, so this happens only once.
+            std::fs::remove_file(&index_path)?;
+            return open_evidence(dir);
+        }
+    }
+    Ok((log, index, torn))
+}
+
+/// Opens the anchor log and reads the newest anchors.
+fn open_anchors(dir: &Path) -> Result<(FixedLog, Option<Anchor>, u64), EvidenceError> {
+    let path = dir.join("anchors.log");
+    let count = RecordLog::peek(&path)?.map_or(0, |(_, length)| number(ANCHOR_BYTES, length));
+    let from = count.saturating_sub(NEWEST_ANCHORS);
+    let (mut last, mut bad): (Option<Anchor>, _) = (None, None);
+    let (log, torn) =
+        RecordLog::open_after(&path, MAX_RECORD_BYTES, place(ANCHOR_BYTES, from), &mut |offset, bytes| {
+            let record = number(ANCHOR_BYTES, offset);
+            let begins = last.as_ref().map(Anchor::end).or((record == 0).then_some(0));
+            let anchor = Anchor::decode(bytes)
+                .filter(|anchor| anchor.count > 0 && begins.is_none_or(|begins| anchor.first == begins));
+            bad = bad.or(anchor.is_none().then_some(record));
+            last = anchor;
+        })?;
+    match bad {
+        Some(record) => Err(corrupt(&path, record, ANCHOR_RULE)),
+        None => Ok((FixedLog { log, record_bytes: ANCHOR_BYTES }, last, torn)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::{super::tests::finding, *};
+
+    #[test]
+    fn records_have_the_length_that_finds_them() {
+        let evidence = Evidence { index: 1, finding: finding(1) };
+        assert_eq!(evidence.encode().len() as u64, EVIDENCE_BYTES);
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = EvidenceLog::open(dir.path()).unwrap();
+        assert_eq!(anchor(&log, 0, 0).encode().len() as u64, ANCHOR_BYTES);
+    }
+
+    fn anchor(log: &EvidenceLog, first: u64, count: u32) -> Anchor {
+        Anchor {
+            first,
+            count,
+            root: Tree::new(log.leaves(first, count).unwrap()).root(),
+            chain_id: 1,
+            contract: [1; 20],
+            transaction: [2; 32],
+            block_number: 3,
+            block_hash: [4; 32],
+            anchored_at: UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_mail_keeps_its_place_however_often_it_comes_and_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, torn) = EvidenceLog::open(dir.path()).unwrap();
+        assert_eq!(torn, 0);
+        let places = |evidence: Vec<Evidence>| evidence.iter().map(|entry| entry.index).collect::<Vec<_>>();
+        assert_eq!(places(log.append(&[finding(1), finding(2), finding(1)]).unwrap()), [0, 1, 0]);
+        let size = log.evidence_log.log.len_bytes();
+        let other = Finding { verdict: [9; 6], ..finding(2) };
+        assert_eq!(log.append(&[other]).unwrap(), [Evidence { index: 1, finding: finding(2) }]);
+        assert_eq!(log.evidence_log.log.len_bytes(), size);
+        drop(log);
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        assert_eq!(places(log.append(&[finding(3), finding(2)]).unwrap()), [2, 1]);
+        assert_eq!(log.evidenced(), 3);
+    }
+
+    #[test]
+    fn every_leaf_of_an_anchored_batch_has_a_receipt_that_verifies_after_a_restart_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&(0..7).map(finding).collect::<Vec<_>>()).unwrap();
+        log.append_anchor(anchor(&log, 0, 5)).unwrap();
+        log.append_anchor(anchor(&log, 5, 1)).unwrap();
+        drop(log);
+        let (log, _) = EvidenceLog::open(dir.path()).unwrap();
+        assert_eq!((log.anchored(), log.evidenced()), (6, 7));
+        for number in 0..6 {
+            let receipt = log.receipt(&finding(number).mail_id).unwrap().unwrap();
+            assert_eq!(receipt.verify_offline(), Ok(()));
+            assert_eq!(receipt.evidence.index, number);
+        }
+        assert_eq!(log.receipt(&finding(6).mail_id).unwrap(), None);
+        assert_eq!(log.receipts(0).unwrap().len(), 5);
+        assert_eq!(log.receipts(5).unwrap().len(), 1);
+        assert_eq!(log.receipts(6).unwrap(), []);
+    }
+
+    #[test]
+    fn damage_in_either_log_is_an_error_and_cuts_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&[finding(1), finding(2)]).unwrap();
+        log.append_anchor(anchor(&log, 0, 2)).unwrap();
+        drop(log);
+        for name in ["evidence.log", "anchors.log"] {
+            let path = dir.path().join(name);
+            let whole = std::fs::read(&path).unwrap();
+            for at in [60, whole.len() - 30] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1;
+                std::fs::write(&path, &bytes).unwrap();
+                let error = EvidenceLog::open(dir.path()).unwrap_err();
+                assert!(error.to_string().contains("damaged at byte"), "{error}");
+                assert_eq!(std::fs::read(&path).unwrap(), bytes);
+            }
+            std::fs::write(&path, whole).unwrap();
+        }
+        EvidenceLog::open(dir.path()).unwrap();
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        for entry in std::fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+
+    fn check(log: &mut EvidenceLog, count: u64) {
+        assert_eq!(log.evidenced(), count);
+        for number in 0..count {
+            assert_eq!(log.index_of(&finding(number).mail_id).unwrap(), Some(number));
+        }
+        assert_eq!(log.index_of(&finding(count).mail_id).unwrap(), None);
+    }
+
+    #[test]
+    fn an_index_that_is_missing_old_or_of_another_log_is_completed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&(0..100).map(finding).collect::<Vec<_>>()).unwrap();
+        drop(log);
+        let index = dir.path().join("evidence.index");
+        let old = std::fs::read(&index).unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&(100..5000).map(finding).collect::<Vec<_>>()).unwrap();
+        // The files as `kill -9` leaves them.
+        let killed = tempfile::tempdir().unwrap();
+        copy(dir.path(), killed.path());
+        check(&mut EvidenceLog::open(killed.path()).unwrap().0, 5000);
+        drop(log);
+        // The files as a power loss may leave them: the log is synced, the index is not.
+        std::fs::write(&index, &old).unwrap();
+        check(&mut EvidenceLog::open(dir.path()).unwrap().0, 5000);
+        std::fs::remove_file(&index).unwrap();
+        check(&mut EvidenceLog::open(dir.path()).unwrap().0, 5000);
+        let other = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(other.path()).unwrap();
+        log.append(&[finding(7), finding(8)]).unwrap();
+        drop(log);
+        std::fs::copy(other.path().join("evidence.index"), &index).unwrap();
+        check(&mut EvidenceLog::open(dir.path()).unwrap().0, 5000);
+    }
+
+    #[test]
+    fn an_index_that_lost_its_slots_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&(0..500).map(finding).collect::<Vec<_>>()).unwrap();
+        drop(log);
+        let index = dir.path().join("evidence.index");
+        let mut bytes = std::fs::read(&index).unwrap();
+        bytes[4096..].fill(0);
+        std::fs::write(&index, bytes).unwrap();
+        check(&mut EvidenceLog::open(dir.path()).unwrap().0, 500);
+    }
+
+    #[test]
+    fn a_log_shorter_than_its_index_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&[finding(1), finding(2), finding(3)]).unwrap();
+        drop(log);
+        let path = dir.path().join("evidence.log");
+        let bytes = std::fs::read(&path).unwrap();
+        // Cut at the end of a record, which the log alone would not notice.
+        std::fs::write(&path, &bytes[..32 + 132]).unwrap();
+        let error = EvidenceLog::open(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("damaged at byte 164,"), "{error}");
+    }
+
+    #[test]
+    fn a_place_that_a_crash_gave_to_another_mail_is_not_taken_for_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&[finding(1)]).unwrap();
+        // The index slot reached the disk, but the evidence did not.
+        log.index.insert(&finding(2).mail_id, 1).unwrap();
+        assert_eq!(log.index_of(&finding(2).mail_id).unwrap(), None);
+        let places: Vec<_> =
+            log.append(&[finding(3), finding(2)]).unwrap().iter().map(|entry| entry.index).collect();
+        assert_eq!(places, [1, 2]);
+        assert_eq!(log.index_of(&finding(2).mail_id).unwrap(), Some(2));
+        assert_eq!(log.index_of(&finding(3).mail_id).unwrap(), Some(1));
+    }
+
+    #[test]
+    fn many_anchors_are_found_by_halving() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&(0..3000).map(finding).collect::<Vec<_>>()).unwrap();
+        let mut first = 0;
+        while log.anchored() < 2900 {
+            let count = 1 + (first % 3) as u32;
+            log.append_anchor(anchor(&log, first, count)).unwrap();
+            first = log.anchored();
+        }
+        drop(log);
+        let (log, _) = EvidenceLog::open(dir.path()).unwrap();
+        assert!(log.anchor_log.count() > NEWEST_ANCHORS);
+        for number in (0..log.anchored()).step_by(37) {
+            let receipt = log.receipt(&finding(number).mail_id).unwrap().unwrap();
+            assert_eq!((receipt.verify_offline(), receipt.evidence.index), (Ok(()), number));
+            assert_eq!(log.receipts(receipt.anchor.first).unwrap().len(), receipt.anchor.count as usize);
+        }
+    }
+
+    #[test]
+    fn refuses_anchors_out_of_order_and_of_another_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+        log.append(&[finding(1), finding(2)]).unwrap();
+        for (first, count) in [(1, 1), (0, 3), (0, 0)] {
+            let error = log.append_anchor(anchor(&log, first, count)).unwrap_err();
+            assert!(matches!(error, EvidenceError::OutOfOrder { .. }));
+        }
+        let other = Anchor { root: [0; 32], ..anchor(&log, 0, 2) };
+        assert!(matches!(log.append_anchor(other).unwrap_err(), EvidenceError::Root { first: 0, end: 2 }));
+        log.append_anchor(anchor(&log, 0, 2)).unwrap();
+    }
+}

@@ -1,0 +1,34 @@
+//! The mail bridge: SMTP and LMTP in, the journal, the window of unsettled mails, the outbox.
+//!
+//! # What it guarantees
+//! - `250` to DATA MUST mean that the mail is on disk and synced (contract 2); see [`journal`].
+//! - A mail is published, again and again with back-off, until a disposition settles it (contract 3); see [`core`].
+//! - There is one outbound mail per (mail answered, kind), across restarts (contract 4); see [`journal`].
+//! - Hostile input costs bounded memory and time and gets a clear refusal (contract 7); see [`session`].
+//!
+//! # Layout, in reading order
+//! - [`params`]: every parameter, its default and its rules. Pure.
+//! - [`session`]: one SMTP or LMTP session, bytes in, replies and mails out. Pure.
+//! - `server`: sockets, timers and limits around sessions.
+//! - [`journal`]: durable states of mails and outbound mails; segmented files, group commit.
+//! - [`core`]: which mail is published when, and what settles it. Pure.
+//! - [`outbox`]: composing, the retry schedule (pure), the SMTP client, the task that sends.
+//! - [`health`]: the bridge's statuses on `/diagnostics`. Pure.
+//! - `bridge`: everything put together, without ROS.
+//!
+//! It leaves TLS and AUTH to the gateway in front, does not relay (it accepts every recipient, but only for the
+//! graph), and does not speak IMAP.
+
+#[cfg(feature = "net")]
+pub mod bridge;
+pub mod core;
+#[cfg(feature = "net")]
+mod guests;
+pub mod health;
+pub mod journal;
+#[cfg(feature = "ros")]
+pub mod node;
+pub mod outbox;
+pub mod params;
+#[cfg(feature = "net")]
+pub mod server;

@@ -1,0 +1,5 @@
+//! The node `mail_bridge`.
+
+fn main() -> std::process::ExitCode {
+    mail_bridge::node::main()
+}

@@ -1,0 +1,310 @@
+//! An SMTP client (RFC 5321) over any stream: what the outbox needs, bounded in bytes and time. Retries are left to
+//! the caller.
+
+use std::{io, time::Duration};
+
+use smtp_proto::{Response, response::parser::ResponseReceiver};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// Size of one read, bytes. A whole reply is bounded by `smtp_proto` (4 KiB of text).
+const BUFFER_BYTES: usize = 4096;
+/// How much of a reply is kept for people, characters: at most 998 bytes, the bound of `DeliveryStatus.reply`.
+const REPLY_CHARS: usize = 240;
+/// Least time to wait for the reply to the final dot (RFC 5321 section 4.5.3.2.6): a client that gives up earlier
+/// sends the mail twice.
+const DATA_REPLY: Duration = Duration::from_secs(600);
+
+/// What the server accepts, from its reply to EHLO.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accepts {
+    /// 8BITMIME (RFC 6152): lines of 8 bits.
+    pub eight_bit: bool,
+    /// SIZE (RFC 1870): largest mail, bytes; `None` if the server gives no limit.
+    pub size: Option<usize>,
+}
+
+/// A mail to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Reverse-path; empty is null.
+    pub mail_from: String,
+    /// Forward-paths, at most 128.
+    pub rcpt_to: Vec<String>,
+    /// Header and body, lines ending with CRLF, not dot-stuffed.
+    pub data: Vec<u8>,
+}
+
+/// Outcome of an attempt. Recipient sets are bit masks; the lowest bit is the first of [`Message::rcpt_to`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Recipients that the server accepted the mail for.
+    pub delivered: u128,
+    /// Recipients that the server refused for good.
+    pub refused: u128,
+    /// The server's reply or an error, one line.
+    pub reply: String,
+}
+
+/// The connection is no longer usable, and the fate of a mail under way is unknown.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Connecting, reading or writing failed.
+    #[error("smart host: {0}")]
+    Io(#[from] io::Error),
+    /// Connecting, writing or waiting for a reply took too long.
+    #[error("smart host: no reply within {0:?}")]
+    Timeout(Duration),
+    /// The server's reply is not SMTP.
+    #[error("smart host: reply is not SMTP")]
+    Reply,
+    /// The server refused to talk, with this reply.
+    #[error("smart host: {0}")]
+    Refused(String),
+}
+
+/// The connection failed while a mail was being sent.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct SendError {
+    /// The failure.
+    pub error: ClientError,
+    /// Whether the whole mail was written, including the final dot: then the server may have taken it.
+    pub data_sent: bool,
+}
+
+impl From<ClientError> for SendError {
+    fn from(error: ClientError) -> Self {
+        Self { error, data_sent: false }
+    }
+}
+
+/// A session with a server, after EHLO or HELO.
+#[derive(Debug)]
+pub struct Client<S> {
+    stream: S,
+    timeout: Duration,
+    /// Bytes that were read but not yet parsed.
+    rest: Vec<u8>,
+    utf8: bool,
+    /// Whether the server offers SIZE.
+    sizes: bool,
+    accepts: Accepts,
+}
+
+impl Client<TcpStream> {
+    /// Connects to `host` (`name:port`) and says EHLO.
+    ///
+    /// # Errors
+    /// If there is no server, it does not greet with 220, or it refuses both EHLO and HELO.
+    pub async fn connect(host: &str, hostname: &str, limit: Duration) -> Result<Self, ClientError> {
+        let stream =
+            timeout(limit, TcpStream::connect(host)).await.map_err(|_| ClientError::Timeout(limit))??;
+        // Commands are small: with Nagle's algorithm each would take another 40 ms.
+        stream.set_nodelay(true)?;
+        Self::greet(stream, hostname, limit).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Waits for the greeting on `stream` and says EHLO, or HELO if the server does not know EHLO.
+    ///
+    /// # Errors
+    /// If the server does not greet with 220 or refuses both.
+    pub async fn greet(stream: S, hostname: &str, timeout: Duration) -> Result<Self, ClientError> {
+        let accepts = Accepts::default();
+        let mut client = Self { stream, timeout, rest: Vec::new(), utf8: false, sizes: false, accepts };
+        client.expect(220).await?;
+        let ehlo = client.command(&format!("EHLO {hostname}\r\n")).await?;
+        if ehlo.code == 250 {
+            let extensions: Vec<_> =
+                ehlo.message.lines().map(|line| line.trim().to_ascii_uppercase()).collect();
+            client.utf8 = extensions.iter().any(|line| line == "SMTPUTF8");
+            client.accepts.eight_bit = extensions.iter().any(|line| line == "8BITMIME");
+            let size = extensions.iter().find_map(|line| line.strip_prefix("SIZE"));
+            client.sizes = size.is_some();
+            // 0 means no bound (RFC 1870 section 4).
+            client.accepts.size = size.and_then(|size| size.trim().parse().ok()).filter(|size| *size > 0);
+        } else {
+            client.write(format!("HELO {hostname}\r\n").as_bytes()).await?;
+            client.expect(250).await?;
+        }
+        Ok(client)
+    }
+
+    /// What the server accepts, by its reply to EHLO.
+    pub fn accepts(&self) -> Accepts {
+        self.accepts
+    }
+
+    /// Sends a mail to the recipients in the bit mask `open`. Refusals by the server are an [`Outcome`].
+    ///
+    /// # Errors
+    /// If the connection fails. All that is known then is whether the whole mail was written.
+    pub async fn send(&mut self, mail: &Message, open: u128) -> Result<Outcome, SendError> {
+        let utf8 = !mail.mail_from.is_ascii() || !mail.rcpt_to.iter().all(|to| to.is_ascii());
+        let mut parameters = String::new();
+        if utf8 && !self.utf8 {
+            let reply = "553 5.6.7 address needs SMTPUTF8, which the smart host lacks".to_owned();
+            return Ok(Outcome { delivered: 0, refused: open, reply });
+        }
+        if utf8 {
+            parameters.push_str(" SMTPUTF8");
+        }
+        if self.accepts.eight_bit && !mail.data.is_ascii() {
+            parameters.push_str(" BODY=8BITMIME");
+        }
+        if self.sizes {
+            parameters.push_str(&format!(" SIZE={}", mail.data.len()));
+        }
+        let reply = self.command(&format!("MAIL FROM:<{}>{parameters}\r\n", mail.mail_from)).await?;
+        if reply.code != 250 {
+            self.reset().await?;
+            return Ok(refusal(&reply, open, 0));
+        }
+        let (mut taken, mut refused, mut last) = (0u128, 0u128, None);
+        for (index, to) in mail.rcpt_to.iter().enumerate() {
+            let bit =
+                u32::try_from(index).ok().and_then(|index| 1u128.checked_shl(index)).unwrap_or_default();
+            if open & bit == 0 {
+                continue;
+            }
+            let reply = self.command(&format!("RCPT TO:<{to}>\r\n")).await?;
+            match reply.code {
+                250..=259 => taken |= bit,
+                code => {
+                    if code >= 500 {
+                        refused |= bit;
+                    }
+                    last = Some(reply);
+                }
+            }
+        }
+        if taken == 0 {
+            self.reset().await?;
+            let reply = last.as_ref().map(text).unwrap_or_default();
+            return Ok(Outcome { delivered: 0, refused, reply });
+        }
+        let reply = self.command("DATA\r\n").await?;
+        if reply.code != 354 {
+            self.reset().await?;
+            return Ok(refusal(&reply, taken, refused));
+        }
+        self.write(&stuffed(&mail.data)).await?;
+        let reply = self.reply_within(self.timeout.max(DATA_REPLY)).await;
+        let reply = reply.map_err(|error| SendError { error, data_sent: true })?;
+        if reply.code != 250 {
+            return Ok(refusal(&reply, taken, refused));
+        }
+        // If a recipient was refused, people want that reply rather than the one to the mail.
+        Ok(Outcome { delivered: taken, refused, reply: text(last.as_ref().unwrap_or(&reply)) })
+    }
+
+    /// Says QUIT and waits for the reply, at most for the timeout.
+    pub async fn quit(mut self) {
+        if self.write(b"QUIT\r\n").await.is_ok() {
+            let _ = self.reply().await;
+        }
+    }
+
+    async fn reset(&mut self) -> Result<(), ClientError> {
+        self.write(b"RSET\r\n").await?;
+        self.expect(250).await
+    }
+
+    async fn command(&mut self, command: &str) -> Result<Response<String>, ClientError> {
+        self.write(command.as_bytes()).await?;
+        let reply = self.reply().await?;
+        // 421 means that the server is about to close the connection, whatever was asked (RFC 5321 section 3.8).
+        if reply.code == 421 { Err(ClientError::Refused(text(&reply))) } else { Ok(reply) }
+    }
+
+    async fn expect(&mut self, code: u16) -> Result<(), ClientError> {
+        let reply = self.reply().await?;
+        if reply.code == code { Ok(()) } else { Err(ClientError::Refused(text(&reply))) }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        let written = timeout(self.timeout, self.stream.write_all(bytes)).await;
+        Ok(written.map_err(|_| ClientError::Timeout(self.timeout))??)
+    }
+
+    async fn reply(&mut self) -> Result<Response<String>, ClientError> {
+        self.reply_within(self.timeout).await
+    }
+
+    async fn reply_within(&mut self, limit: Duration) -> Result<Response<String>, ClientError> {
+        timeout(limit, self.read_reply()).await.map_err(|_| ClientError::Timeout(limit))?
+    }
+
+    async fn read_reply(&mut self) -> Result<Response<String>, ClientError> {
+        let mut receiver = ResponseReceiver::default();
+        let mut buffer = [0; BUFFER_BYTES];
+        loop {
+            let bytes = std::mem::take(&mut self.rest);
+            let mut unread = bytes.iter();
+            match receiver.parse(&mut unread) {
+                Ok(reply) => {
+                    self.rest = unread.as_slice().to_vec();
+                    return Ok(reply);
+                }
+                Err(smtp_proto::Error::NeedsMoreData { .. }) => {}
+                Err(_) => return Err(ClientError::Reply),
+            }
+            let read = self.stream.read(&mut buffer).await?;
+            if read == 0 {
+                return Err(ClientError::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.rest = buffer.get(..read).unwrap_or_default().to_vec();
+        }
+    }
+}
+
+/// A refusal of all recipients in `asked`: for good if 5xx, otherwise for now.
+fn refusal(reply: &Response<String>, asked: u128, refused: u128) -> Outcome {
+    let refused = if reply.code >= 500 { refused | asked } else { refused };
+    Outcome { delivered: 0, refused, reply: text(reply) }
+}
+
+/// The reply on one line.
+fn text(reply: &Response<String>) -> String {
+    let [class, subject, detail] = reply.esc;
+    let esc = if class == 0 { String::new() } else { format!("{class}.{subject}.{detail} ") };
+    one_line(&format!("{} {esc}{}", reply.code, reply.message))
+}
+
+/// Makes foreign text fit for people to read: one line, bounded, without control characters.
+pub fn one_line(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars().filter(|c| !c.is_control()).take(REPLY_CHARS).collect()
+}
+
+/// The mail as sent after DATA: dots at line starts doubled, then the final dot line.
+fn stuffed(data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(data.len().saturating_add(16));
+    for line in data.split_inclusive(|&byte| byte == b'\n') {
+        if line.first() == Some(&b'.') {
+            out.push(b'.');
+        }
+        out.extend_from_slice(line);
+    }
+    if !out.is_empty() && !out.ends_with(b"\r\n") {
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b".\r\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stuffs_dots_and_ends_with_a_dot_line() {
+        assert_eq!(stuffed(b".a\r\n\r\n..\r\nb"), b"..a\r\n\r\n...\r\nb\r\n.\r\n");
+        assert_eq!(stuffed(b""), b".\r\n");
+    }
+}

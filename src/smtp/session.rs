@@ -1,0 +1,310 @@
+//! One SMTP (RFC 5321) or LMTP (RFC 2033) session without IO: bytes in, replies and mails out. Pure.
+//!
+//! When a mail is complete, the session waits for [`Session::verdict`] and takes no bytes until then, so that `250`
+//! MUST follow the journal. The data of a mail are its bytes as received, after dot-unstuffing; no header is added. A
+//! mail without a header, or an empty one, is accepted: RFC 5321 does not look into the text. Sockets, timers and the
+//! journal are left to the server, which passes bytes to [`Session::receive`] and writes what
+//! [`Session::take_output`] returns.
+//!
+//! Extensions: PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES. CHUNKING is not offered: BDAT lets bare CR
+//! and LF through, and strict line ends are the point (see `docs/decisions/0021-smtp-session.md`).
+
+mod command;
+mod data;
+
+use std::{net::IpAddr, sync::Arc};
+
+use data::{DataReader, Refusal, received_fields};
+use mail::{Envelope, MailId, Source};
+
+pub use data::TEXT_LINE_BYTES;
+
+/// Longest command line, bytes with its CRLF. RFC 5321 section 4.5.3.1.4 requires 512, and extensions require more.
+pub const COMMAND_LINE_BYTES: usize = 1024;
+/// Commands that bring no mail nearer (HELO, EHLO, LHLO, NOOP, RSET, VRFY, HELP, and MAIL while there is no room),
+/// between two mails, before the session ends.
+const JUNK_COMMANDS: u32 = 100;
+/// Recipients over the bound, between two mails, before the session ends. A client that reaches the bound still sends
+/// the rest of its list (RFC 5321 section 4.5.3.1.10), so these do not count as errors.
+const RECIPIENTS_OVER: u32 = 10_000;
+
+/// Reply if the disk has no room for mails.
+const NO_ROOM: &str = "452 4.3.1 no room for mails now, try again later";
+
+/// Bounds on a session, from the parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest mail, bytes.
+    pub message_bytes: usize,
+    /// Largest number of recipients of a mail.
+    pub recipients: usize,
+    /// Largest number of `Received` fields in a mail; more are taken for a loop.
+    pub received_headers: usize,
+    /// Number of refused commands and mails at which the session ends.
+    pub errors: u32,
+    /// Largest number of mails in a session; a further MAIL ends it.
+    pub mails: u32,
+}
+
+/// A complete mail that waits for its reply, a [`Verdict`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// Who sent the mail to whom, and from where.
+    pub envelope: Envelope,
+    /// The mail as received, after dot-unstuffing.
+    pub data: Vec<u8>,
+}
+
+/// What the session needs next from the server.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More bytes from the client, once the output is written.
+    More,
+    /// The reply to this mail, by [`Session::verdict`].
+    Mail(Box<Incoming>),
+    /// The connection must be closed, once the output is written.
+    Close,
+}
+
+/// Outcome of storing a mail, from which the session makes its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The mail is on disk and synced: 250.
+    Stored(MailId),
+    /// The mail could not be stored, and the client should try again: 451.
+    TryAgain,
+    /// The disk has no room for the mail: 452.
+    NoRoom,
+}
+
+/// Why the server ends a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The client took too long.
+    Timeout,
+    /// The client talked for too long without a mail.
+    NoMail,
+    /// The node is shutting down.
+    Shutdown,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Command,
+    Data(DataReader),
+    Verdict,
+    Closed,
+}
+
+#[derive(Debug)]
+struct Transaction {
+    mail_from: String,
+    rcpt_to: Vec<String>,
+    /// Whether MAIL had the parameter SMTPUTF8.
+    utf8: bool,
+}
+
+/// A session: its state, its envelope so far, and the output not yet written.
+#[derive(Debug)]
+pub struct Session {
+    protocol: Source,
+    peer: IpAddr,
+    hostname: Arc<str>,
+    limits: Limits,
+    phase: Phase,
+    helo: Option<String>,
+    transaction: Option<Transaction>,
+    /// The command line so far; at most [`COMMAND_LINE_BYTES`].
+    line: Vec<u8>,
+    /// Whether the rest of a line that is too long is being skipped.
+    skipping: bool,
+    output: Vec<u8>,
+    errors: u32,
+    junk: u32,
+    /// Recipients over the bound since the last mail.
+    over: u32,
+    mails: u32,
+    texts: u64,
+    steps: u64,
+    /// Whether there is room for mails.
+    room: bool,
+}
+
+impl Session {
+    /// A new session, with its greeting in the output. `hostname` is the server's name in greetings and replies.
+    pub fn new(protocol: Source, peer: IpAddr, hostname: Arc<str>, limits: Limits) -> Self {
+        let mut session = Self {
+            protocol,
+            peer,
+            hostname,
+            limits,
+            phase: Phase::Command,
+            helo: None,
+            transaction: None,
+            line: Vec::new(),
+            skipping: false,
+            output: Vec::new(),
+            errors: 0,
+            junk: 0,
+            over: 0,
+            mails: 0,
+            texts: 0,
+            steps: 0,
+            room: true,
+        };
+        let name = match protocol {
+            Source::Smtp => "ESMTP",
+            Source::Lmtp => "LMTP",
+        };
+        session.say(&format!("220 {} {name} posthorn", session.hostname));
+        session
+    }
+
+    /// Takes bytes off `input`, as many as it can use now.
+    pub fn receive(&mut self, input: &mut &[u8]) -> Progress {
+        loop {
+            match &mut self.phase {
+                Phase::Closed => return Progress::Close,
+                // The caller still owes the reply to the last mail.
+                Phase::Verdict => return Progress::More,
+                Phase::Data(reader) => match reader.read(input) {
+                    None => return Progress::More,
+                    Some(result) => {
+                        if let Some(mail) = self.end_of_data(result) {
+                            return Progress::Mail(mail);
+                        }
+                    }
+                },
+                Phase::Command => {
+                    if !self.read_line(input) {
+                        return Progress::More;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Replies to the mail that [`receive`](Self::receive) returned last.
+    pub fn verdict(&mut self, verdict: Verdict) {
+        if matches!(self.phase, Phase::Verdict) {
+            self.phase = Phase::Command;
+            self.reply_to_data(&match verdict {
+                Verdict::Stored(id) => format!("250 2.6.0 journaled as {id}"),
+                Verdict::TryAgain => "451 4.3.0 cannot be journaled now, try again later".to_owned(),
+                Verdict::NoRoom => NO_ROOM.to_owned(),
+            });
+        }
+    }
+
+    /// Sets whether there is room for mails; while there is none, MAIL gets 452.
+    pub fn set_room(&mut self, room: bool) {
+        self.room = room;
+    }
+
+    /// Ends the session with 421 and the reason.
+    pub fn end(&mut self, ending: Ending) {
+        if !matches!(self.phase, Phase::Closed) {
+            self.say(match ending {
+                Ending::Timeout => "421 4.4.2 timeout, closing connection",
+                Ending::NoMail => "421 4.4.2 no mail for too long, closing connection",
+                Ending::Shutdown => "421 4.3.2 shutting down, closing connection",
+            });
+            self.phase = Phase::Closed;
+        }
+    }
+
+    /// Takes the bytes to be written to the client.
+    pub fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.output)
+    }
+
+    /// Whether a mail is being transferred: after DATA and before its reply.
+    pub fn in_mail(&self) -> bool {
+        matches!(self.phase, Phase::Data(_) | Phase::Verdict)
+    }
+
+    /// Number of complete commands and mails so far, so that a server can tell progress from dribbled bytes.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Number of mail texts begun so far, accepted or not, so that a server can tell a client that brings mails from
+    /// one that only talks.
+    pub fn texts(&self) -> u64 {
+        self.texts
+    }
+
+    fn say(&mut self, reply: &str) {
+        self.output.extend_from_slice(reply.as_bytes());
+        self.output.extend_from_slice(b"\r\n");
+    }
+
+    /// Replies to the end of DATA: once, or in LMTP once for each recipient (RFC 2033 section 4.2). Ends the
+    /// transaction.
+    fn reply_to_data(&mut self, reply: &str) {
+        let recipients = self.transaction.take().map_or(1, |transaction| transaction.rcpt_to.len());
+        let replies = if self.protocol == Source::Lmtp { recipients } else { 1 };
+        (0..replies).for_each(|_| self.say(reply));
+        self.steps = self.steps.wrapping_add(1);
+    }
+
+    fn end_of_data(&mut self, result: Result<Vec<u8>, Refusal>) -> Option<Box<Incoming>> {
+        self.phase = Phase::Command;
+        let result = match result {
+            Ok(data) if received_fields(&data) > self.limits.received_headers => {
+                Err(("554 5.4.6 too many Received fields, the mail loops".to_owned(), false))
+            }
+            Ok(data) => Ok(data),
+            Err(refusal) => Err((self.refusal_text(refusal), refusal.closes())),
+        };
+        match result {
+            Ok(data) => {
+                let (Some(transaction), Some(helo)) = (&self.transaction, &self.helo) else {
+                    self.reply_to_data("503 5.5.1 no transaction");
+                    return None;
+                };
+                let envelope = Envelope {
+                    source: self.protocol,
+                    peer: self.peer,
+                    helo: helo.clone(),
+                    mail_from: transaction.mail_from.clone(),
+                    rcpt_to: transaction.rcpt_to.clone(),
+                };
+                self.mails = self.mails.saturating_add(1);
+                (self.junk, self.over) = (0, 0);
+                self.phase = Phase::Verdict;
+                Some(Box::new(Incoming { envelope, data }))
+            }
+            Err((reply, closes)) => {
+                self.reply_to_data(&reply);
+                if closes {
+                    self.phase = Phase::Closed;
+                } else {
+                    self.count_error();
+                }
+                None
+            }
+        }
+    }
+
+    fn refusal_text(&self, refusal: Refusal) -> String {
+        match refusal {
+            Refusal::BareLineEnding => "550 5.6.11 bare CR or LF in the mail, lines end with CRLF".to_owned(),
+            Refusal::TooLarge | Refusal::Endless => {
+                format!("552 5.3.4 mail is larger than {} bytes", self.limits.message_bytes)
+            }
+            Refusal::LineTooLong => format!("554 5.6.0 line of text is longer than {TEXT_LINE_BYTES} bytes"),
+        }
+    }
+
+    fn count_error(&mut self) {
+        self.errors = self.errors.saturating_add(1);
+        if self.errors >= self.limits.errors {
+            self.say("421 4.7.0 too many errors, closing connection");
+            self.phase = Phase::Closed;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

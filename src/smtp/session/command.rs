@@ -1,0 +1,244 @@
+//! Command lines of a session: framing, grammar and order.
+//!
+//! The grammar is `smtp_proto::Request::parse`. Its `RequestReceiver` is not used, because it accepts a bare LF as
+//! the end of a line and removes a CR anywhere. Here a line ends with CRLF and holds no other control character.
+
+use mail::Source;
+use smtp_proto::{Error, MAIL_BODY_7BIT, MAIL_BODY_8BITMIME, MAIL_SMTPUTF8, MailFrom, RcptTo, Request};
+
+use crate::session::{
+    COMMAND_LINE_BYTES, DataReader, JUNK_COMMANDS, NO_ROOM, Phase, RECIPIENTS_OVER, Session, Transaction,
+};
+
+/// Largest address, bytes, as in `Mail.msg`. RFC 5321 section 4.5.3.1.3 requires 254.
+const ADDRESS_BYTES: usize = 320;
+const SIZE_MALFORMED: &str = "501 5.5.4 SIZE must be 1 to 20 digits";
+/// First words of HTTP requests, from a browser that was tricked into posting to this port. The session ends at once.
+const HTTP_METHODS: &[&str] =
+    &["CONNECT ", "DELETE ", "GET ", "HEAD ", "OPTIONS ", "PATCH ", "POST ", "PUT "];
+
+impl Session {
+    /// Takes bytes off `input` up to the end of a line and runs the command; false if the line is not complete.
+    pub(super) fn read_line(&mut self, input: &mut &[u8]) -> bool {
+        let end = input.iter().position(|&byte| byte == b'\n');
+        let (part, rest) = input.split_at(end.map_or(input.len(), |end| end.saturating_add(1)));
+        *input = rest;
+        if self.line.len().saturating_add(part.len()) > COMMAND_LINE_BYTES {
+            self.skipping = true;
+            self.line = Vec::new();
+        } else if !self.skipping {
+            self.line.extend_from_slice(part);
+        }
+        if end.is_none() {
+            return false;
+        }
+        self.steps = self.steps.wrapping_add(1);
+        let line = std::mem::take(&mut self.line);
+        if std::mem::take(&mut self.skipping) {
+            self.refuse(&format!("500 5.5.2 command line is longer than {COMMAND_LINE_BYTES} bytes"));
+        } else {
+            self.obey(&line);
+        }
+        true
+    }
+
+    fn obey(&mut self, line: &[u8]) {
+        let Some(text) = line.strip_suffix(b"\r\n") else {
+            return self.refuse("500 5.5.2 command line must end with CRLF");
+        };
+        if text.iter().any(u8::is_ascii_control) {
+            return self.refuse("500 5.5.2 control character in command line");
+        }
+        let Ok(text) = std::str::from_utf8(text) else {
+            return self.refuse("500 5.5.2 command line is not UTF-8");
+        };
+        if HTTP_METHODS.iter().any(|method| text.starts_with(method)) {
+            self.say("554 5.7.1 this is not an HTTP server, closing connection");
+            self.phase = Phase::Closed;
+            return;
+        }
+        match Request::parse(&mut line.iter()) {
+            Ok(Request::Ehlo { host }) => self.hello(Source::Smtp, "EHLO", &host),
+            Ok(Request::Helo { host }) => self.hello(Source::Smtp, "HELO", &host),
+            Ok(Request::Lhlo { host }) => self.hello(Source::Lmtp, "LHLO", &host),
+            Ok(Request::Mail { from }) => self.mail(&from, text),
+            Ok(Request::Rcpt { to }) => self.rcpt(&to, text),
+            Ok(Request::Data) => self.data(),
+            Ok(Request::Rset) => {
+                self.transaction = None;
+                self.junk("250 2.0.0 reset");
+            }
+            Ok(Request::Noop { .. }) => self.junk("250 2.0.0 ok"),
+            Ok(Request::Vrfy { .. }) => self.junk("252 2.5.0 not verified, send some mail"),
+            Ok(Request::Help { .. }) => self.junk("214 2.0.0 RFC 5321, RFC 2033"),
+            Ok(Request::Quit) => {
+                self.say(&format!("221 2.0.0 {} closing connection", self.hostname));
+                self.phase = Phase::Closed;
+            }
+            Ok(_) => self.refuse("502 5.5.1 command not implemented"),
+            Err(Error::InvalidSenderAddress) => self.refuse("501 5.1.7 sender address is malformed"),
+            Err(Error::InvalidRecipientAddress) => self.refuse("501 5.1.3 recipient address is malformed"),
+            Err(Error::SyntaxError { syntax }) => self.refuse(&format!("501 5.5.4 must be {syntax}")),
+            // The parser uses the largest number for a missing one, so it rejects that SIZE.
+            Err(Error::InvalidParameter { param: "SIZE" }) => match announced(text) {
+                None => self.refuse(SIZE_MALFORMED),
+                Some(_) => self.too_large(),
+            },
+            Err(Error::InvalidParameter { .. } | Error::UnsupportedParameter { .. }) => {
+                self.refuse("555 5.5.4 parameter not supported or malformed");
+            }
+            Err(_) => self.refuse("500 5.5.1 command unknown"),
+        }
+    }
+
+    fn hello(&mut self, protocol: Source, command: &str, host: &str) {
+        if protocol != self.protocol {
+            return self.refuse(match self.protocol {
+                Source::Smtp => "500 5.5.1 this is SMTP, say EHLO",
+                Source::Lmtp => "500 5.5.1 this is LMTP, say LHLO",
+            });
+        }
+        self.helo = Some(host.to_owned());
+        self.transaction = None;
+        if command == "HELO" {
+            return self.junk(&format!("250 {}", self.hostname));
+        }
+        self.say(&format!("250-{}", self.hostname));
+        self.say("250-PIPELINING");
+        self.say(&format!("250-SIZE {}", self.limits.message_bytes));
+        self.say("250-8BITMIME");
+        self.say("250-SMTPUTF8");
+        self.junk("250 ENHANCEDSTATUSCODES");
+    }
+
+    fn mail(&mut self, from: &MailFrom<std::borrow::Cow<'_, str>>, line: &str) {
+        const SUPPORTED: u64 = MAIL_BODY_7BIT | MAIL_BODY_8BITMIME | MAIL_SMTPUTF8;
+        let utf8 = from.flags & MAIL_SMTPUTF8 != 0;
+        let other = from.trans_id.is_some()
+            || from.env_id.is_some()
+            || from.solicit.is_some()
+            || from.mtrk.is_some()
+            || from.auth.is_some()
+            // The parser reports absent numbers as 0 and lets some wrap around, so check the names.
+            || parameters(line).any(|(name, _)| {
+                !["SIZE", "BODY", "SMTPUTF8"].iter().any(|known| name.eq_ignore_ascii_case(known))
+            });
+        let size = announced(line);
+        if self.helo.is_none() {
+            self.refuse(match self.protocol {
+                Source::Smtp => "503 5.5.1 say EHLO first",
+                Source::Lmtp => "503 5.5.1 say LHLO first",
+            });
+        } else if self.transaction.is_some() {
+            self.refuse("503 5.5.1 sender already given, say RSET first");
+        } else if self.mails >= self.limits.mails {
+            self.say("421 4.7.0 too many mails in one session, closing connection");
+            self.phase = Phase::Closed;
+        } else if other || from.flags & !SUPPORTED != 0 {
+            self.refuse("555 5.5.4 parameter not supported");
+        } else if size.is_none() {
+            self.refuse(SIZE_MALFORMED);
+        } else if size.is_some_and(|size| size > self.limits.message_bytes) {
+            self.too_large();
+        } else if !from.address.is_empty() && !plain(&from.address) {
+            self.refuse("553 5.1.7 sender address is not supported");
+        } else if !from.address.is_ascii() && !utf8 {
+            self.refuse("553 5.6.7 address needs SMTPUTF8");
+        } else if !self.room {
+            self.junk(NO_ROOM);
+        } else {
+            let mail_from = from.address.clone().into_owned();
+            self.transaction = Some(Transaction { mail_from, rcpt_to: Vec::new(), utf8 });
+            self.say("250 2.1.0 sender ok");
+        }
+    }
+
+    fn rcpt(&mut self, to: &RcptTo<std::borrow::Cow<'_, str>>, line: &str) {
+        // The parser returns the empty address both for <> and for <postmaster>, which RFC 5321 section 4.5.1
+        // requires.
+        let postmaster = to.address.is_empty() && line.to_ascii_lowercase().contains("<postmaster>");
+        let address = if postmaster { "postmaster" } else { &*to.address };
+        let Some(transaction) = &mut self.transaction else {
+            return self.refuse("503 5.5.1 say MAIL first");
+        };
+        if to.orcpt.is_some() || to.flags != 0 || to.rrvs != 0 {
+            self.refuse("555 5.5.4 parameter not supported");
+        } else if !postmaster && !plain(address) {
+            self.refuse("553 5.1.3 recipient address is not supported");
+        } else if !address.is_ascii() && !transaction.utf8 {
+            self.refuse("553 5.6.7 address needs SMTPUTF8");
+        } else if transaction.rcpt_to.len() >= self.limits.recipients {
+            self.say(&format!("452 4.5.3 more than {} recipients", self.limits.recipients));
+            self.over = self.over.saturating_add(1);
+            if self.over > RECIPIENTS_OVER {
+                self.say("421 4.7.0 too many recipients, closing connection");
+                self.phase = Phase::Closed;
+            }
+        } else {
+            transaction.rcpt_to.push(address.to_owned());
+            self.say("250 2.1.5 recipient ok");
+        }
+    }
+
+    fn data(&mut self) {
+        match &self.transaction {
+            None => self.refuse("503 5.5.1 say MAIL first"),
+            Some(transaction) if transaction.rcpt_to.is_empty() => {
+                self.refuse("503 5.5.1 no valid recipient")
+            }
+            Some(_) => {
+                self.say("354 end with a line that is a dot");
+                self.texts = self.texts.wrapping_add(1);
+                self.phase = Phase::Data(DataReader::new(self.limits.message_bytes));
+            }
+        }
+    }
+
+    fn too_large(&mut self) {
+        self.refuse(&format!("552 5.3.4 mail is larger than {} bytes", self.limits.message_bytes));
+    }
+
+    fn refuse(&mut self, reply: &str) {
+        self.say(reply);
+        self.count_error();
+    }
+
+    fn junk(&mut self, reply: &str) {
+        self.say(reply);
+        self.junk = self.junk.saturating_add(1);
+        if self.junk > JUNK_COMMANDS {
+            self.say("421 4.7.0 too many commands without a mail, closing connection");
+            self.phase = Phase::Closed;
+        }
+    }
+}
+
+/// Parameters of a MAIL command, which follow the path. A path with a `>` inside is quoted, and refused for that.
+fn parameters(line: &str) -> impl Iterator<Item = (&str, &str)> {
+    let behind = line.split_once('>').map_or("", |(_, behind)| behind);
+    behind.split_ascii_whitespace().map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
+}
+
+/// Largest SIZE of a MAIL command (RFC 1870 section 3: 1 to 20 digits); 0 if there is none, `None` if one is
+/// malformed.
+fn announced(line: &str) -> Option<usize> {
+    parameters(line).filter(|(name, _)| name.eq_ignore_ascii_case("SIZE")).try_fold(
+        0,
+        |largest, (_, value)| {
+            let digits = (1..=20).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| value.parse().unwrap_or(usize::MAX).max(largest))
+        },
+    )
+}
+
+/// Whether an address means the same with and without quotes. The parser removes the quotes of a local part, so
+/// `"a@b"@c` would turn into another address; addresses that need quotes are refused.
+fn plain(address: &str) -> bool {
+    let mut parts = address.split('@');
+    let (local, domain) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    address.len() <= ADDRESS_BYTES
+        && parts.next().is_none()
+        && !local.is_empty()
+        && !domain.is_empty()
+        && !address.chars().any(|c| c.is_whitespace() || c.is_control() || "<>()\\\",;".contains(c))
+}

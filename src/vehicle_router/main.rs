@@ -1,0 +1,5 @@
+//! The node `vehicle_router`.
+
+fn main() -> std::process::ExitCode {
+    vehicle_router::node::main()
+}

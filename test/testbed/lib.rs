@@ -1,0 +1,64 @@
+//! Runs a whole posthorn on this machine: nodes as real processes in their own ROS domain, an observer of their graph,
+//! a signed sender with its zone, and a receiving mail server. The tests, the demo and the benchmarks share it.
+//!
+//! It waits only for conditions, each with a time limit, and ends processes by pid.
+
+#![allow(
+    missing_docs,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "it is part of the tests: what fails here fails a test"
+)]
+
+pub mod dns;
+pub mod domain;
+pub mod node;
+pub mod observer;
+pub mod posthorn;
+pub mod report;
+pub mod sign;
+pub mod smtp;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// How long a condition may take, on a loaded machine, before the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Path of an executable of this build: a node or an example.
+pub fn executable(name: &str) -> PathBuf {
+    let here = std::env::current_exe().expect("own path");
+    // target/release/deps/test, target/release/examples/demo
+    let profile = here.parent().and_then(Path::parent).expect("target directory");
+    let candidates = [profile.join(name), profile.join("examples").join(name)];
+    let found = candidates.iter().find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("{name} is not built: run make test or make demo")).clone()
+}
+
+/// A port of 127.0.0.1 that is free right now.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    listener.local_addr().expect("address").port()
+}
+
+/// Path of a file of the project.
+pub fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+/// Waits until `condition` returns a value; after [`PATIENCE`], panics with `what`.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
