@@ -84,15 +84,24 @@ pub fn decide(checked: Checked, registry: Option<(Registration, Role)>) -> Verdi
 
 /// Returns the verdict to act on, given the codes `evidenced` on the ledger when the mail was first judged. Anything
 /// acted on MUST be provable, so the verdict with less authority wins. If that is the ledger's, its codes replace
-/// ours, so that a consumer that receives the mail again sees the same results as the first time; DKIM domain,
-/// selector and order coverage stay those of `verdict`. The new verdict may also be the weaker one, for example after
-/// a revocation.
-pub fn as_evidenced(verdict: Verdict, evidenced: &[u8; 6]) -> Verdict {
+/// ours, so that a consumer that receives the mail again sees the same results as the first time. The new verdict may
+/// also be the weaker one, for example after a revocation. Whichever wins, an order needs a DKIM signature that passed
+/// both times.
+pub fn as_evidenced(mut verdict: Verdict, evidenced: &[u8; 6]) -> Verdict {
     let [authenticated, spf, dkim, dmarc, registry, role] = *evidenced;
+    if verdict.order_covered && [dkim, dmarc] != [AuthResult::Pass as u8; 2] {
+        verdict.order_covered = false;
+        verdict.order_gap =
+            "on the ledger, from when it was first judged, no DKIM signature proves its sender".to_owned();
+    }
     if !verdict.authenticated || authenticated == 1 && verdict.role as u8 <= role {
         return verdict;
     }
     let result = |code: u8| RESULTS.into_iter().find(|result| *result as u8 == code).unwrap_or_default();
+    if result(dkim) != AuthResult::Pass {
+        // These name the signature that passed.
+        (verdict.dkim_domain, verdict.dkim_selector) = Default::default();
+    }
     Verdict {
         authenticated: authenticated == 1,
         spf: result(spf),
@@ -140,6 +149,8 @@ pub fn evidence_code(verdict: &Verdict) -> [u8; 6] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{prelude::*, sample::select};
+
     use super::*;
 
     use AuthResult::*;
@@ -171,6 +182,39 @@ mod tests {
         let acted_on = as_evidenced(now.clone(), &evidence_code(&observer));
         assert!(acted_on.authenticated && acted_on.role == Role::Observer, "{acted_on:?}");
         assert_eq!(as_evidenced(observer.clone(), &evidence_code(&now)), observer);
+    }
+
+    proptest! {
+        /// Whatever the two verdicts say, and whichever of them wins.
+        #[test]
+        fn an_order_rests_on_nothing_that_the_evidence_does_not_carry(now in verdict(), then in verdict()) {
+            let acted_on = as_evidenced(now.clone(), &evidence_code(&then));
+            if acted_on.order_covered {
+                prop_assert!(now.order_covered);
+                prop_assert_eq!((then.dkim, then.dmarc), (Pass, Pass));
+                prop_assert_eq!((acted_on.dkim, acted_on.dmarc), (Pass, Pass));
+            }
+            prop_assert_eq!(acted_on.order_covered, acted_on.order_gap.is_empty());
+            // `Verdict.msg`: empty if none passed.
+            prop_assert!(acted_on.dkim == Pass || acted_on.dkim_domain.is_empty() && acted_on.dkim_selector.is_empty());
+            prop_assert!(!acted_on.authenticated || now.authenticated && then.authenticated);
+        }
+    }
+
+    /// Any verdict that [`decide`] can reach.
+    fn verdict() -> impl Strategy<Value = Verdict> {
+        let results = (select(&RESULTS), select(&RESULTS), select(&RESULTS), any::<[bool; 2]>());
+        let answer = prop::option::of((select(&REGISTRATIONS), select(&ROLES)));
+        (results, answer).prop_map(|((spf, dkim, dmarc, [from, suits]), answer)| {
+            let mut checked = checked(spf, dkim, dmarc, from.then_some("alice@example.org"));
+            checked.order_covered = suits && dkim == Pass && dmarc == Pass;
+            checked.order_gap =
+                if checked.order_covered { "" } else { "its DKIM signature does not fit" }.to_owned();
+            if dkim == Pass {
+                (checked.dkim_domain, checked.dkim_selector) = ("example.org".to_owned(), "s1".to_owned());
+            }
+            decide(checked, answer)
+        })
     }
 
     fn checked(spf: AuthResult, dkim: AuthResult, dmarc: AuthResult, from: Option<&str>) -> Checked {
