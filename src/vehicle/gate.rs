@@ -2,8 +2,8 @@
 //!
 //! One gate serves one vehicle. It recognises copies, and never takes an order older than the newest it took.
 //!
-//! It forgets everything at a restart, and then takes again whatever is still fresh. A vehicle whose safety depends on
-//! that keeps [`OrderGate::newest`] on disk, and refuses older orders itself: a new gate cannot be given it.
+//! A new gate takes whatever is still fresh. A vehicle that goes on as before when it restarts keeps
+//! [`OrderGate::newest`] on disk and gives it to [`OrderGate::after_restart`]. Saving it is left to the vehicle.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +12,7 @@ use std::{
 
 use super::{OrderPublicKey, Precedence, VehicleCommand};
 
-/// Orders remembered in order to recognise their copies. A copy of an older order is refused.
+/// Orders remembered in order to recognise their copies. Whatever may be a copy of an earlier one is refused.
 const REMEMBERED: usize = 256;
 
 /// The gate's decision on an order.
@@ -55,6 +55,11 @@ pub enum Refusal {
     /// The `command_id` belongs to another order.
     #[error("its command_id is that of another order that this vehicle has taken")]
     Reused,
+    /// The gate no longer remembers every order of the same precedence, so this may be a copy of one of them.
+    #[error(
+        "it may be a copy: this vehicle no longer remembers every order of that moment that it has taken"
+    )]
+    MaybeCopy,
 }
 
 /// Admits or refuses the orders to one vehicle.
@@ -64,12 +69,20 @@ pub struct OrderGate {
     max_age: Duration,
     newest: Option<Precedence>,
     taken: VecDeque<([u8; 32], Precedence)>,
+    /// Precedence of the newest order taken that is no longer in `taken`.
+    forgotten: Option<Precedence>,
 }
 
 impl OrderGate {
     /// Creates a gate that trusts `key`, or else the first key that it [hears](Self::hear_key).
     pub fn new(key: Option<OrderPublicKey>, max_age: Duration) -> Self {
-        Self { key, max_age, newest: None, taken: VecDeque::new() }
+        Self::after_restart(key, max_age, None)
+    }
+
+    /// Creates a gate that goes on after the order that [`newest`](Self::newest) returned before a restart: it refuses
+    /// every order of the same or a lower precedence, copies included.
+    pub fn after_restart(key: Option<OrderPublicKey>, max_age: Duration, newest: Option<Precedence>) -> Self {
+        Self { key, max_age, newest, taken: VecDeque::new(), forgotten: newest }
     }
 
     /// Adopts a published key if none is trusted yet. Returns whether `key` is the trusted one.
@@ -103,9 +116,12 @@ impl OrderGate {
             let by = newest.ordered_at.duration_since(order.ordered_at).unwrap_or_default();
             return Ruling::Refuse(Refusal::Overtaken { stop: newest.stop, by });
         }
+        if self.forgotten >= Some(precedence) {
+            return Ruling::Refuse(Refusal::MaybeCopy);
+        }
         self.newest = Some(precedence);
-        if self.taken.len() == REMEMBERED {
-            self.taken.pop_front();
+        if self.taken.len() >= REMEMBERED {
+            self.forgotten = self.taken.pop_front().map(|(_, precedence)| precedence);
         }
         self.taken.push_back((order.command_id, precedence));
         Ruling::Take
@@ -151,6 +167,34 @@ mod tests {
         let mut second = gate();
         assert_eq!(second.rule(&stop, at(10)), Ruling::Take);
         assert!(matches!(second.rule(&resume, at(10)), Ruling::Refuse(Refusal::Overtaken { .. })));
+    }
+
+    #[test]
+    fn a_copy_is_not_taken_again_however_many_orders_of_the_same_moment_follow() {
+        let (mut gate, resume) = (gate(), order(Command::Resume, 10));
+        assert_eq!(gate.rule(&resume, at(10)), Ruling::Take);
+        // As if these had come too; verifying so many takes half a minute without optimisation.
+        gate.taken.resize(REMEMBERED, ([0xff; 32], resume.precedence()));
+        assert_eq!(gate.rule(&resume, at(10)), Ruling::Repeat);
+        let mut another = resume.clone();
+        another.command_id = [1; 32];
+        key().sign(&mut another);
+        assert_eq!(gate.rule(&another, at(10)), Ruling::Take);
+        assert_eq!(gate.rule(&resume, at(10)), Ruling::Refuse(Refusal::MaybeCopy));
+        assert_eq!(gate.rule(&order(Command::Stop, 10), at(10)), Ruling::Take);
+    }
+
+    #[test]
+    fn after_a_restart_only_what_is_newer_than_the_newest_is_taken() {
+        let (mut before, stop) = (gate(), order(Command::Stop, 10));
+        assert_eq!(before.rule(&stop, at(10)), Ruling::Take);
+        let mut gate =
+            OrderGate::after_restart(Some(key().public()), Duration::from_secs(900), before.newest());
+        assert_eq!(gate.newest(), before.newest());
+        assert_eq!(gate.rule(&stop, at(11)), Ruling::Refuse(Refusal::MaybeCopy));
+        let older = gate.rule(&order(Command::Resume, 10), at(11));
+        assert!(matches!(older, Ruling::Refuse(Refusal::Overtaken { .. })), "{older:?}");
+        assert_eq!(gate.rule(&order(Command::Resume, 11), at(11)), Ruling::Take);
     }
 
     #[test]

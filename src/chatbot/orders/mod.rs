@@ -244,8 +244,9 @@ impl Orders {
             }
             // Its sender was told something else, so correct that.
             (State::Unheard, false) | (State::Accepted, true) => {
-                effects.push(Effect::Send(wording::notice(&self.params, &entry, &outcome)));
+                let notice = wording::notice(&self.params, &entry, &outcome);
                 effects.push(self.note(entry, state, &outcome));
+                effects.push(Effect::Send(notice));
             }
             _ => {}
         }

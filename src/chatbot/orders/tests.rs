@@ -186,7 +186,8 @@ fn what_nobody_acknowledges_is_published_again_and_then_its_sender_and_a_person_
 
     // The vehicle heard the order after all, and says so twice.
     let notice = desk.orders.acknowledged(&said(1, AcknowledgementStatus::Accepted));
-    let [Effect::Send(mail), Effect::Record(_)] = &notice[..] else { panic!("{notice:?}") };
+    let [Effect::Record(entry), Effect::Send(mail)] = &notice[..] else { panic!("{notice:?}") };
+    assert_eq!(entry.state, State::Accepted);
     assert_eq!((mail.kind, mail.to.len()), (OutboundKind::Notice, 2));
     assert_eq!(mail.message_id, format!("{}.truck_2.accepted.notice@localhost", "01".repeat(32)));
     assert!(mail.text.contains("has accepted the order \"stop\" after all"), "{}", mail.text);
@@ -211,7 +212,9 @@ fn a_refusal_is_told_with_its_reason_also_after_an_acceptance() {
     desk.order(ordered(2, Command::Resume, 1), 1);
     desk.orders.acknowledged(&said(2, AcknowledgementStatus::Accepted));
     let effects = desk.orders.acknowledged(&said(2, AcknowledgementStatus::Refused));
-    assert!(mails(&effects)[0].text.contains("has now refused it: brakes are hot"), "{effects:?}");
+    let [Effect::Record(entry), Effect::Send(mail)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(entry.state, State::Refused);
+    assert!(mail.text.contains("has now refused it: brakes are hot"), "{}", mail.text);
 }
 
 #[test]
