@@ -52,7 +52,7 @@ fn after_a_hiccup_the_mail_is_judged_and_the_warning_ends() {
     let is_early = |message: &serde_json::Value| id_of(&message["mail"]["id"]) == early;
     let judged = posthorn.observer.message(topics::MAIL_AUTHENTICATED.facts, is_early);
     assert_eq!(judged["verdict"]["authenticated"], true, "{judged}");
-    posthorn.observer.received(super::life::DIAGNOSTICS);
+    posthorn.observer.forget(super::life::DIAGNOSTICS);
     posthorn.observer.message(super::life::DIAGNOSTICS, |message| level(message, 0));
 }
 

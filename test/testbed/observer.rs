@@ -75,6 +75,12 @@ impl Observer {
         self.seen.iter().filter(|(name, _)| name == topic.name).map(|(_, message)| message.clone()).collect()
     }
 
+    /// Drops the messages received on `topic` so far, so that [`Observer::message`] takes only what comes after.
+    pub fn forget(&mut self, topic: TopicFacts) {
+        self.received(topic);
+        self.seen.retain(|(name, _)| name != topic.name);
+    }
+
     /// Calls a service; waits until it is available.
     pub fn call(&mut self, service: ServiceFacts, request: &Value) -> Value {
         let line = json!({ "service": service.name, "type": service.type_name, "request": request });
