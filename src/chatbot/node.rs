@@ -13,8 +13,8 @@ use mail::is_automatic;
 use ros::{
     RosError,
     convert::{
-        acknowledgement_from_ros, authenticated_from_ros, command_to_ros, disposition_to_ros,
-        outbound_to_ros, state_from_ros, time_to_ros,
+        acknowledgement_from_ros, authenticated_from_ros, command_to_ros, disposition_to_ros, fleet_from_ros,
+        outbound_to_ros, time_to_ros,
     },
     diagnostics,
     graph::{Client, Graph, Publisher},
@@ -190,9 +190,15 @@ impl Worker {
             tracing::warn!(%error, "no states");
             Unavailable
         });
-        lock(&self.work).asked(&answer);
-        let answer = answer?;
-        Ok(Fleet { states: answer.states.iter().map(state_from_ros).collect(), vehicles: answer.vehicles })
+        let fleet = answer.and_then(|answer| {
+            let (states, vehicles) = fleet_from_ros(&answer).map_err(|error| {
+                tracing::warn!(%error, "an answer of get_state breaks its specification");
+                Unavailable
+            })?;
+            Ok(Fleet { states, vehicles })
+        });
+        lock(&self.work).asked(&fleet);
+        fleet
     }
 }
 

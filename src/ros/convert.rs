@@ -1,7 +1,6 @@
 //! Converts domain types to messages and back.
 //!
-//! Messages from the graph are validated here, except `VehicleState`, which is taken as it is. Every error names the
-//! field, the value and the rule.
+//! Messages from the graph are validated here. Every error names the field, the value and the rule.
 
 mod mail;
 mod outbound;
@@ -17,7 +16,7 @@ pub use outbound::{
 pub use receipt::{receipt_from_ros, receipt_to_ros};
 pub use vehicle::{
     acknowledgement_from_ros, acknowledgement_to_ros, alert_to_ros, command_from_ros, command_to_ros,
-    state_from_ros, state_to_ros, states_to_ros,
+    fleet_from_ros, state_to_ros, states_to_ros,
 };
 pub use verdict::{authenticated_from_ros, authenticated_to_ros, role_from_ros};
 

@@ -114,18 +114,35 @@ impl Drop for DynamicSubscriptions {
 
 /// Remapping rules for topics and the security enclave from the command line, which apply to this node too. Rules for
 /// the node's name and namespace, and parameters, are left out: they belong to the r2r node.
-fn remappings(arguments: impl Iterator<Item = String>) -> Vec<String> {
+fn remappings(mut arguments: impl Iterator<Item = String>) -> Vec<String> {
     let mut kept = vec!["posthorn".to_owned(), "--ros-args".to_owned()];
-    let mut arguments = arguments.skip_while(|argument| argument != "--ros-args");
+    // ROS arguments begin after `--ros-args` and end with `--`, any number of times.
+    let mut for_ros = false;
     while let Some(argument) = arguments.next() {
-        if !["-r", "--remap", "-e", "--enclave"].contains(&argument.as_str()) {
-            continue;
-        }
-        if let Some(rule) = arguments.next().filter(|rule| !rule.contains("__n")) {
-            kept.extend([argument, rule]);
+        match argument.as_str() {
+            "--ros-args" => for_ros = true,
+            "--" => for_ros = false,
+            "-r" | "--remap" if for_ros => {
+                if let Some(rule) = arguments.next().filter(|rule| !renames_node(rule)) {
+                    kept.extend([argument, rule]);
+                }
+            }
+            "-e" | "--enclave" if for_ros => {
+                if let Some(enclave) = arguments.next() {
+                    kept.extend([argument, enclave]);
+                }
+            }
+            _ => {}
         }
     }
     kept
+}
+
+/// Whether a remapping rule, such as `__ns:=/fleet` or `router:__node:=other`, sets a node's name or namespace.
+fn renames_node(rule: &str) -> bool {
+    let from = rule.split_once(":=").map_or(rule, |(from, _)| from);
+    let name = from.rsplit_once(':').map_or(from, |(_, name)| name);
+    ["__name", "__node", "__ns"].contains(&name)
 }
 
 /// The number at `path`, or `None` if there is none or a double cannot hold its type exactly.
@@ -148,5 +165,37 @@ fn number(message: &DynamicMessage, path: &str) -> Option<f64> {
         Value::Simple(SimpleValue::Int32(value)) => Some(f64::from(*value)),
         Value::Simple(SimpleValue::Uint32(value)) => Some(f64::from(*value)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(arguments: &str) -> String {
+        let kept = remappings(arguments.split_whitespace().map(str::to_owned));
+        assert_eq!(kept[..2], ["posthorn", "--ros-args"]);
+        kept[2..].join(" ")
+    }
+
+    #[test]
+    fn topics_and_the_enclave_are_remapped_and_the_node_is_not() {
+        let rules = "--ros-args -r a:=b --remap /c:=d -e /fleet/router -r router:e:=f";
+        assert_eq!(kept(&format!("router {rules}")), rules.trim_start_matches("--ros-args "));
+        assert_eq!(kept("router --ros-args -r __ns:=/x -r __node:=y -r router:__name:=z -p a:=1"), "");
+    }
+
+    #[test]
+    fn a_name_that_only_looks_like_a_rule_for_the_node_is_kept() {
+        let rules = "-r fix:=/a__nb/fix --enclave /posthorn__new -r a:=__nothing";
+        assert_eq!(kept(&format!("router --ros-args {rules}")), rules);
+    }
+
+    #[test]
+    fn what_follows_the_end_of_the_ros_arguments_is_not_for_ros() {
+        assert_eq!(
+            kept("router -r a:=b --ros-args -r c:=d -- -r e:=f -e g --ros-args -r h:=i"),
+            "-r c:=d -r h:=i"
+        );
     }
 }
