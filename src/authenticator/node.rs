@@ -22,7 +22,6 @@ use ros::{
     runtime::{self, NodeError, NodeFacts, Shutdown},
     topics,
 };
-use tokio::task::JoinSet;
 
 use super::{
     address::AddressKey,
@@ -80,27 +79,25 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     });
     let mut raw = graph.subscribe(&topics::MAIL_RAW)?;
     let published = graph.publisher(&topics::MAIL_RECEIPTS)?;
-    services::serve(&mut graph, &registry, &store, gate)?;
-    let (counted, told) = (store.clone(), Arc::clone(&mails));
-    diagnostics::publish(&mut graph, move || {
-        let (evidenced, _) = counted.counts();
-        health::statuses(&lock(&told), evidenced, &chain_health.borrow())
-    })?;
-    let mut spinning = graph.spin()?;
-    // Both keepers run until they are stopped; if one returns, it has failed.
-    let mut keepers = JoinSet::<Result<(), NodeError>>::new();
-    keepers.spawn(async { Ok(keeper.run().await?) });
-    keepers.spawn(async { Ok(evidence_keeper.run().await?) });
-    keepers.spawn(async move {
+    graph.watch("evidence", evidence_keeper.run());
+    graph.watch("chain", keeper.run());
+    graph.watch("receipts", async move {
         receipts::publish(receipts, |receipt| {
             if let Err(error) = published.publish(&receipt_to_ros(&receipt)) {
                 tracing::warn!(%error, "a receipt was not published; authenticator/prove has it");
             }
         })
         .await;
-        // The channel closes only when the chain keeper ends, and that task reports why.
-        std::future::pending().await
+        // The channel closes only when the chain's task ends, and that one says why.
+        std::future::pending::<()>().await
     });
+    services::serve(&mut graph, &registry, &store, gate)?;
+    let (counted, told) = (store.clone(), Arc::clone(&mails));
+    diagnostics::publish(&mut graph, move || {
+        let (evidenced, _) = counted.counts();
+        health::statuses(&lock(&told), evidenced, &chain_health.borrow())
+    })?;
+    let mut running = graph.spin()?;
     tracing::info!("verifying");
 
     // Hold mails back until the chain connects, so that a backlog is not rejected because the chain starts a little
@@ -115,11 +112,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         lock(&mails).load(desk.load());
         tokio::select! {
             () = shutdown.requested() => break,
-            error = spinning.ended() => return Err(error.into()),
-            Some(ended) = keepers.join_next() => {
-                ended??;
-                return Err("a task that works until the end has ended".into());
-            }
+            error = running.ended() => return Err(error.into()),
             () = desk.turn() => {}
             _ = &mut connection, if !takes_mails => takes_mails = true,
             Some(mail) = raw.recv(), if takes_mails => match accepted_from_ros(mail) {
@@ -138,8 +131,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     }
     // Finish the mails in flight. Evidence not anchored yet is on disk and is anchored after the next start.
     desk.drain().await;
-    keepers.shutdown().await;
-    Ok(())
+    Ok(running.shutdown().await?)
 }
 
 type Opened = (Keeper, Ends, EvidenceStore, Gate, KnownDomains);

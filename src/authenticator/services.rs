@@ -21,7 +21,7 @@ use crate::{on_chain::Registry, store::EvidenceStore};
 /// Delay before answering a request with a wrong token; requests behind it wait too.
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(250);
 
-/// Starts the services, which run until the node ends.
+/// Starts the services.
 pub(super) fn serve(
     graph: &mut Graph,
     registry: &Registry,
@@ -29,9 +29,12 @@ pub(super) fn serve(
     gate: Gate,
 ) -> Result<(), RosError> {
     let gate = Arc::new(gate);
-    tokio::spawn(serve_register(graph.serve(&topics::REGISTER_SENDER)?, registry.clone(), Arc::clone(&gate)));
-    tokio::spawn(serve_revoke(graph.serve(&topics::REVOKE_SENDER)?, registry.clone(), gate));
-    tokio::spawn(serve_prove(graph.serve(&topics::PROVE)?, store.clone()));
+    let register = graph.serve(&topics::REGISTER_SENDER)?;
+    graph.watch("register_sender", serve_register(register, registry.clone(), Arc::clone(&gate)));
+    let revoke = graph.serve(&topics::REVOKE_SENDER)?;
+    graph.watch("revoke_sender", serve_revoke(revoke, registry.clone(), gate));
+    let prove = graph.serve(&topics::PROVE)?;
+    graph.watch("prove", serve_prove(prove, store.clone()));
     Ok(())
 }
 

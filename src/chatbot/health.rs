@@ -2,15 +2,24 @@
 //!
 //! It never admits more mails than its capacity. Publishing the statuses is left to the node.
 
+use std::sync::Arc;
+
 use health::{Level, Status};
 use mail::Action;
 
 use super::core::{Effect, Unavailable};
 
+/// Room for one mail. Dropping it gives the room back, so that work which panics gives it back too.
+#[derive(Debug)]
+pub struct Slot {
+    _held: Arc<()>,
+}
+
 /// The work of one replica since it started.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Work {
-    in_flight: u32,
+    /// Each [`Slot`] holds one more reference.
+    slots: Arc<()>,
     capacity: u32,
     settled: [u64; ACTIONS.len()],
     retried: u64,
@@ -31,7 +40,7 @@ impl Work {
     /// Starts with no work done.
     pub fn new(capacity: u32) -> Self {
         Self {
-            in_flight: 0,
+            slots: Arc::default(),
             capacity,
             settled: [0; ACTIONS.len()],
             retried: 0,
@@ -40,17 +49,10 @@ impl Work {
         }
     }
 
-    /// Admits a mail if there is room. If it returns false, leave the mail; it will be delivered again.
-    #[must_use]
-    pub fn begin(&mut self) -> bool {
-        let room = self.in_flight < self.capacity;
-        self.in_flight += u32::from(room);
-        room
-    }
-
-    /// Releases the room of a mail that was admitted.
-    pub fn end(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    /// Admits a mail if there is room; hold the slot as long as the work on it lasts. Leave a mail without a slot: it
+    /// will be delivered again.
+    pub fn begin(&mut self) -> Option<Slot> {
+        (self.in_flight() < self.capacity).then(|| Slot { _held: Arc::clone(&self.slots) })
     }
 
     /// Counts an effect that the node is about to carry out.
@@ -80,7 +82,7 @@ impl Work {
 
     /// Mails in progress.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight
+        u32::try_from(Arc::strong_count(&self.slots) - 1).unwrap_or(u32::MAX)
     }
 
     /// Most mails in progress at once.
@@ -90,13 +92,14 @@ impl Work {
 
     /// The statuses for `/diagnostics`.
     pub fn health(&self) -> Vec<Status> {
-        let (level, message) = if self.in_flight < self.capacity {
+        let in_flight = self.in_flight();
+        let (level, message) = if in_flight < self.capacity {
             (Level::Ok, "takes mails")
         } else {
             (Level::Warn, "at capacity: mails wait for their next delivery")
         };
         let mails = Status::new("mails", level, message)
-            .with("in_flight", self.in_flight)
+            .with("in_flight", in_flight)
             .with("capacity", self.capacity)
             .with("retried", self.retried);
         let counts = self.settled.iter().zip(ACTIONS);
@@ -120,9 +123,10 @@ mod tests {
     #[test]
     fn takes_no_more_than_its_capacity_and_says_so() {
         let mut work = Work::new(1);
-        assert!(work.begin() && !work.begin());
-        assert_eq!(work.health()[0].level, Level::Warn);
-        work.end();
+        let slot = work.begin();
+        assert!(slot.is_some() && work.begin().is_none());
+        assert_eq!((work.in_flight(), work.health()[0].level), (1, Level::Warn));
+        drop(slot);
         assert_eq!((work.in_flight(), work.health()[0].level), (0, Level::Ok));
     }
 

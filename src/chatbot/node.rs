@@ -4,6 +4,7 @@
 //! [`Orders`](super::orders::Orders).
 
 use std::{
+    future::Future,
     process::ExitCode,
     sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime},
@@ -22,13 +23,16 @@ use ros::{
     runtime::{self, NodeError, NodeFacts, Shutdown},
     srv, topics,
 };
-use tokio::{task::JoinSet, time::MissedTickBehavior};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::MissedTickBehavior,
+};
 use vehicle::OrderKey;
 
 use super::{
     Core, Params, Quota,
     core::{Effect, Fleet, Pending, Step, Unavailable},
-    health::Work,
+    health::{Slot, Work},
     orders::{Consideration, Entry, Now, Ordered, Orders, store::Store},
     params::SPECS,
 };
@@ -76,7 +80,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let id = format!("{}/{}", graph.name(), std::process::id());
     let of_health = Arc::clone(&work);
     diagnostics::publish(&mut graph, move || lock(&of_health).health())?;
-    let mut spinning = graph.spin()?;
+    let mut running = graph.spin()?;
     keys.publish(&msg::OrderKey {
         stamp: time_to_ros(SystemTime::now()),
         public_key: public_key.to_string(),
@@ -90,26 +94,39 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         let due = desk.orders.next_due();
         tokio::select! {
             () = shutdown.requested() => break,
-            error = spinning.ended() => return Err(error.into()),
+            error = running.ended() => return Err(error.into()),
             _ = ticks.tick() => desk.heartbeat(&id, &heartbeats),
-            Some(effects) = tasks.join_next(), if !tasks.is_empty() => desk.carry_out(effects.unwrap_or_default()),
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => desk.carry_out(effects_of(ended)),
             Some(acknowledgement) = acknowledgements.recv() => desk.hear(&acknowledgement),
             () = until(due) => desk.keep_on(),
             Some(mail) = mails.recv() => {
                 // Without room, the mail stays unsettled, so mail_bridge delivers it again.
-                if !desk.is_waiting(&mail) && lock(&work).begin() {
+                if !desk.is_waiting(&mail) && let Some(slot) = lock(&work).begin() {
                     let worker = Arc::clone(&worker);
-                    tasks.spawn(async move { worker.handle(&mail).await });
+                    tasks.spawn(holding(slot, async move { worker.handle(&mail).await }));
                 }
             }
         }
     }
     // Finish the mails in progress; the runtime bounds how long that may take. A mail whose order waits for a vehicle
     // stays unsettled and comes again.
-    while let Some(effects) = tasks.join_next().await {
-        desk.carry_out(effects.unwrap_or_default());
+    while let Some(ended) = tasks.join_next().await {
+        desk.carry_out(effects_of(ended));
     }
-    Ok(())
+    Ok(running.shutdown().await?)
+}
+
+/// Does the work on a mail while holding its slot, which is free again when the work ends or panics.
+async fn holding<T>(_slot: Slot, work: impl Future<Output = T>) -> T {
+    work.await
+}
+
+/// A mail whose work panicked has no effects, so it stays unsettled.
+fn effects_of(ended: Result<Vec<Effect>, JoinError>) -> Vec<Effect> {
+    ended.unwrap_or_else(|error| {
+        tracing::error!(%error, "the work on a mail panicked; the mail comes again");
+        Vec::new()
+    })
 }
 
 async fn until(due: Option<Instant>) {
@@ -147,7 +164,7 @@ struct Desk {
 
 impl Worker {
     async fn handle(&self, message: &msg::AuthenticatedMail) -> Vec<Effect> {
-        let effects = match authenticated_from_ros(message) {
+        match authenticated_from_ros(message) {
             Ok((mail, verdict)) => {
                 let automatic = is_automatic(&mail.content, &mail.envelope);
                 let step = {
@@ -166,9 +183,7 @@ impl Worker {
                 tracing::warn!(%error, "a message on mail/authenticated breaks its specification");
                 Vec::new()
             }
-        };
-        lock(&self.work).end();
-        effects
+        }
     }
 
     /// Gets the states for a request. A question is asked once and can wait for its next delivery. The sender of an
@@ -295,5 +310,21 @@ impl Desk {
         if let Err(error) = heartbeats.publish(&status) {
             tracing::warn!(%error, "a heartbeat is lost");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_mail_whose_work_panics_gives_its_slot_back() {
+        let mut work = Work::new(1);
+        let slot = work.begin().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(holding(slot, async { panic!("on purpose") }));
+        assert!(work.begin().is_none());
+        assert!(effects_of(tasks.join_next().await.unwrap()).is_empty());
+        assert!(work.begin().is_some());
     }
 }

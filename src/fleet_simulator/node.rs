@@ -1,6 +1,6 @@
 //! Runs the node: publishes the simulated fleet on the topics that real vehicles would have, and passes orders to it.
 //!
-//! It stops at a shutdown request, or with an error if spinning ends. Which orders are carried out is left to [`Core`].
+//! It stops at a shutdown request, or with an error if one of its tasks ends. Which orders are carried out is left to [`Core`].
 
 use std::{
     process::ExitCode,
@@ -49,7 +49,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let core = Arc::new(Mutex::new(core));
     let of_health = Arc::clone(&core);
     diagnostics::publish(&mut graph, move || lock(&of_health).health())?;
-    let mut spinning = graph.spin()?;
+    let mut running = graph.spin()?;
     tracing::info!(vehicles = names.len(), "driving");
 
     let mut ticks = tokio::time::interval(params.period);
@@ -58,7 +58,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     loop {
         tokio::select! {
             () = shutdown.requested() => return Ok(()),
-            error = spinning.ended() => return Err(error.into()),
+            error = running.ended() => return Err(error.into()),
             Some(key) = keys.recv() => hear_key(&mut lock(&core), &key),
             Some(command) = commands.recv() => {
                 acknowledge(&acknowledgements, obey(&mut lock(&core), &command));

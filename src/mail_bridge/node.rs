@@ -54,38 +54,38 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let handle = bridge.handle();
     let of_health = handle.clone();
     diagnostics::publish(&mut graph, move || of_health.status())?;
-    tokio::spawn(take_dispositions(dispositions, handle.clone()));
+    graph.watch("dispositions", take_dispositions(dispositions, handle.clone()));
     let (refuse, mut refused) = mpsc::channel(REFUSED);
-    tokio::spawn(take_outbound(outbound, handle.clone(), refuse));
-    tokio::spawn(serve_raw(requests, handle.clone()));
-    let mut spinning = graph.spin()?;
+    graph.watch("outbound", take_outbound(outbound, handle.clone(), refuse));
+    graph.watch("get_raw", serve_raw(requests, handle.clone()));
+    let mut running = graph.spin()?;
 
     let mut looks = tokio::time::interval(LOOK_FOR_SUBSCRIBERS);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-                () = shutdown.requested() => break,
-        error = spinning.ended() => return Err(error.into()),
-        () = bridge.ended() => return Err("a task that works until the end has ended".into()),
-        _ = looks.tick() => handle.set_subscribers(raw.subscribers()),
-                Some(mail) = mails.recv() => {
-                    if let Err(error) = publish(&raw, &inbound, mail) {
-                        tracing::warn!(%error, "a mail was not published; it comes again");
-                    }
+            () = shutdown.requested() => break,
+            error = running.ended() => return Err(error.into()),
+            error = bridge.ended() => return Err(error.into()),
+            _ = looks.tick() => handle.set_subscribers(raw.subscribers()),
+            Some(mail) = mails.recv() => {
+                if let Err(error) = publish(&raw, &inbound, mail) {
+                    tracing::warn!(%error, "a mail was not published; it comes again");
                 }
-                Some(delivery) = deliveries.recv() => {
-                    tell(&delivered, &delivery_to_ros(&delivery, SystemTime::now()));
-                }
-                Some(status) = refused.recv() => tell(&delivered, &status),
             }
+            Some(delivery) = deliveries.recv() => {
+                tell(&delivered, &delivery_to_ros(&delivery, SystemTime::now()));
+            }
+            Some(status) = refused.recv() => tell(&delivered, &status),
+        }
     }
     // Both are journaled: after the restart, mails are published again and a delivery's state is on disk.
     drop((mails, deliveries));
-    if bridge.drain().await {
-        Ok(())
-    } else {
-        Err("cut short: what was under way goes on after the restart".into())
+    if !bridge.drain().await {
+        return Err("cut short: what was under way goes on after the restart".into());
     }
+    // They served the bridge until it had drained.
+    Ok(running.shutdown().await?)
 }
 
 fn publish(

@@ -76,6 +76,24 @@ impl Counters {
             Source::Lmtp => &self.lmtp_connections,
         }
     }
+
+    /// Counts a connection for as long as the returned value lives.
+    fn open(self: &Arc<Self>, protocol: Source) -> Open {
+        self.connections(protocol).fetch_add(1, Ordering::Relaxed);
+        Open { counters: Arc::clone(self), protocol }
+    }
+}
+
+/// An open connection; dropping it ends its count, also if the session panics.
+struct Open {
+    counters: Arc<Counters>,
+    protocol: Source,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.counters.connections(self.protocol).fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Settings that the SMTP and LMTP servers share.
@@ -134,13 +152,10 @@ pub async fn run(
                             shutdown: session_shutdown.clone(),
                         };
                         sessions.spawn(async move {
-                            let counters = Arc::clone(&connection.settings.counters);
-                            counters.connections(protocol).fetch_add(1, Ordering::Relaxed);
+                            let _open = connection.settings.counters.open(protocol);
                             if let Err(error) = connection.serve(protocol, guest.address).await {
                                 tracing::debug!(%error, ?protocol, "connection lost");
                             }
-                            counters.connections(protocol).fetch_sub(1, Ordering::Relaxed);
-                            drop(guest);
                         });
                     }
                     Err(reason) => refuse(&stream, &settings, reason),
@@ -294,4 +309,22 @@ impl Connection {
 enum Interruption {
     Lost(io::Error),
     End(Ending),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_that_panics_is_no_longer_counted_as_open() {
+        let counters = Arc::new(Counters::default());
+        let open = counters.open(Source::Smtp);
+        assert_eq!(counters.smtp_connections.load(Ordering::Relaxed), 1);
+        let session = tokio::spawn(async move {
+            let _open = open;
+            panic!("on purpose");
+        });
+        assert!(session.await.unwrap_err().is_panic());
+        assert_eq!(counters.smtp_connections.load(Ordering::Relaxed), 0);
+    }
 }

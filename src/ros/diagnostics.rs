@@ -8,34 +8,46 @@ use health::Status;
 use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
 use tokio::time::MissedTickBehavior;
 
-use super::{RosError, convert::time_to_ros, graph::Graph, topics::DIAGNOSTICS};
+use super::{
+    RosError,
+    convert::time_to_ros,
+    graph::{Graph, Publisher},
+    topics::DIAGNOSTICS,
+};
 
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Calls `statuses` once a second and publishes the result, for as long as the tokio runtime lives.
+/// Calls `statuses` once a second and publishes the result, for as long as the node runs. Call it inside a tokio
+/// runtime.
 ///
 /// # Errors
 /// If the middleware rejects the publisher.
 pub fn publish(
     graph: &mut Graph,
-    mut statuses: impl FnMut() -> Vec<Status> + Send + 'static,
+    statuses: impl FnMut() -> Vec<Status> + Send + 'static,
 ) -> Result<(), RosError> {
     let publisher = graph.publisher(&DIAGNOSTICS)?;
-    let (node, host) = (graph.path(), host());
-    tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(PERIOD);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let mut message = DiagnosticArray::default();
-            message.header.stamp = time_to_ros(SystemTime::now());
-            message.status = statuses().into_iter().map(|status| to_ros(&node, &host, status)).collect();
-            if let Err(error) = publisher.publish(&message) {
-                tracing::warn!(%error, "diagnostics are lost");
-            }
-        }
-    });
+    graph.watch("diagnostics", repeat(publisher, graph.path(), statuses));
     Ok(())
+}
+
+async fn repeat(
+    publisher: Publisher<DiagnosticArray>,
+    node: String,
+    mut statuses: impl FnMut() -> Vec<Status>,
+) {
+    let host = host();
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let mut message = DiagnosticArray::default();
+        message.header.stamp = time_to_ros(SystemTime::now());
+        message.status = statuses().into_iter().map(|status| to_ros(&node, &host, status)).collect();
+        if let Err(error) = publisher.publish(&message) {
+            tracing::warn!(%error, "diagnostics are lost");
+        }
+    }
 }
 
 /// The host name, which stands in for the hardware id that a diagnostic status requires.

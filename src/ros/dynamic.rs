@@ -5,15 +5,18 @@
 //! underscore) and named after the r2r node: `_vehicle_router_subscriptions`. Only number fields are read, by their
 //! path.
 
-use std::{sync::Arc, thread::JoinHandle};
+use std::{future::Future, io, sync::Arc, thread::JoinHandle};
 
 use rclrs::{
-    Context, CreateBasicExecutor, DynamicMessage, ExecutorCommands, InitOptions, IntoNodeOptions,
+    Context, CreateBasicExecutor, DynamicMessage, Executor, ExecutorCommands, InitOptions, IntoNodeOptions,
     MessageInfo, MessageTypeName, QoSProfile, RclrsError, SimpleValue, SpinOptions, SubscriptionOptions,
     Value,
 };
 
-use super::RosError;
+use super::{RosError, graph::Graph, runtime::NodeError, supervisor::watched_thread};
+
+/// The executor's thread and task.
+const SPIN: &str = "rclrs spin";
 
 /// One subscription: the topic, its type and the number fields to read.
 #[derive(Clone, Debug)]
@@ -37,25 +40,24 @@ pub struct DynamicSubscriptions {
 
 /// Subscribes, and calls `receive` on a separate thread with the subscription's index in the list and the numbers in
 /// the order of its fields. A field that is missing, or is neither a double nor a number of at most 32 bits, fails
-/// here, not when the first message arrives.
+/// here, not when the first message arrives. The executor is one of the tasks of `graph`'s node.
 ///
 /// # Errors
 /// [`RosError::Dynamic`], which names the topic and what is wrong with it.
 pub fn subscribe(
-    node: &str,
-    namespace: &str,
+    graph: &mut Graph,
     subscriptions: &[NumberSubscription],
     receive: impl Fn(usize, Vec<f64>) + Clone + Send + Sync + 'static,
 ) -> Result<DynamicSubscriptions, RosError> {
-    let name = format!("_{node}_subscriptions");
+    let name = format!("_{}_subscriptions", graph.name());
     let of_node = |error: RclrsError| RosError::Dynamic {
         topic: name.clone(),
         type_name: "node".to_owned(),
         reason: error.to_string(),
     };
     let context = Context::new(remappings(std::env::args()), InitOptions::default()).map_err(of_node)?;
-    let mut executor = context.create_basic_executor();
-    let node = executor.create_node(name.as_str().namespace(namespace)).map_err(of_node)?;
+    let executor = context.create_basic_executor();
+    let node = executor.create_node(name.as_str().namespace(&graph.namespace())).map_err(of_node)?;
 
     let mut handles = Vec::with_capacity(subscriptions.len());
     for (place, subscription) in subscriptions.iter().enumerate() {
@@ -87,26 +89,30 @@ pub fn subscribe(
     }
 
     let commands = Arc::clone(executor.commands());
-    let thread = std::thread::Builder::new()
-        .name("rclrs spin".to_owned())
-        .spawn(move || {
-            for error in executor.spin(SpinOptions::default()) {
-                tracing::error!(%error, "dynamic subscriptions ended");
-            }
-        })
-        .map_err(|error| RosError::Dynamic {
-            topic: name,
-            type_name: "thread".to_owned(),
-            reason: error.to_string(),
-        })?;
+    let (thread, ended) = spin(executor).map_err(|error| RosError::Dynamic {
+        topic: name,
+        type_name: "thread".to_owned(),
+        reason: error.to_string(),
+    })?;
+    graph.watch(SPIN, ended);
     Ok(DynamicSubscriptions { commands, thread: Some(thread), _subscriptions: handles })
+}
+
+/// Spins `executor` on its own thread; the returned future ends as the thread does.
+fn spin(
+    mut executor: Executor,
+) -> io::Result<(JoinHandle<()>, impl Future<Output = Result<(), NodeError>> + Send + 'static)> {
+    watched_thread(SPIN, move || match executor.spin(SpinOptions::default()).into_iter().next() {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    })
 }
 
 impl Drop for DynamicSubscriptions {
     fn drop(&mut self) {
         self.commands.halt_spinning();
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has already reported it.
+            // The thread catches its panics.
             let _ = thread.join();
         }
     }
@@ -170,7 +176,12 @@ fn number(message: &DynamicMessage, path: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
+    use crate::supervisor::Supervisor;
 
     fn kept(arguments: &str) -> String {
         let kept = remappings(arguments.split_whitespace().map(str::to_owned));
@@ -197,5 +208,30 @@ mod tests {
             kept("router -r a:=b --ros-args -r c:=d -- -r e:=f -e g --ros-args -r h:=i"),
             "-r c:=d -r h:=i"
         );
+    }
+
+    /// Runs `work` on the thread of an executor, and returns the reason with which a node would end.
+    async fn reason(work: impl FnOnce(&ExecutorCommands) + Send + 'static) -> String {
+        let executor = Context::default().create_basic_executor();
+        let commands = Arc::clone(executor.commands());
+        let on_thread = Arc::clone(&commands);
+        // Nobody waits for what the task returns.
+        drop(commands.run(async move { work(&on_thread) }));
+        let (_, ended) = spin(executor).unwrap();
+        let mut supervisor = Supervisor::default();
+        supervisor.watch(SPIN, ended);
+        let ended = timeout(Duration::from_secs(10), supervisor.ended()).await.expect("it has not ended");
+        commands.halt_spinning();
+        ended.to_string()
+    }
+
+    #[tokio::test]
+    async fn an_executor_that_ends_is_noticed() {
+        assert_eq!(reason(ExecutorCommands::halt_spinning).await, "task 'rclrs spin' ended before its node");
+    }
+
+    #[tokio::test]
+    async fn a_callback_that_panics_ends_the_executor_and_is_noticed() {
+        assert_eq!(reason(|_| panic!("on purpose")).await, "task 'rclrs spin' panicked: on purpose");
     }
 }

@@ -6,7 +6,7 @@
 //! them to are as deep as the topic's QoS, and log a warning when they overflow.
 
 use std::{
-    convert::Infallible,
+    future::Future,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -17,13 +17,11 @@ use std::{
 
 use futures::{FutureExt, Stream, StreamExt};
 use r2r::{QosProfile, WrappedServiceTypeSupport, WrappedTypesupport};
-use tokio::sync::{
-    mpsc::{self, error::TrySendError},
-    oneshot,
-};
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{
     RosError,
+    supervisor::{Outcome, Supervisor, TaskError, watched_thread},
     topics::{Service, Topic, TopicFacts},
 };
 
@@ -32,16 +30,17 @@ const SPIN_TIMEOUT: Duration = Duration::from_millis(200);
 /// Depth of the queues for requests to a service and answers to a client. The default of ten loses messages in a burst.
 const SERVICE_DEPTH: usize = 1000;
 
-/// A node under construction: add publishers, subscriptions, services and clients, then [`Graph::spin`].
+/// A node under construction: add publishers, subscriptions, services, clients and tasks, then [`Graph::spin`].
 pub struct Graph {
     node: r2r::Node,
     /// One per subscription and service: each moves what r2r received to its queue.
     pumps: Vec<Box<dyn FnMut() + Send>>,
+    tasks: Supervisor,
 }
 
 impl Graph {
     pub(super) fn new(node: r2r::Node) -> Self {
-        Self { node, pumps: Vec::new() }
+        Self { node, pumps: Vec::new(), tasks: Supervisor::default() }
     }
 
     pub(super) fn node(&mut self) -> &mut r2r::Node {
@@ -161,6 +160,12 @@ impl Graph {
         Ok(Client { service: name, inner })
     }
 
+    /// Starts a task that must run as long as the node: [`Running::ended`] tells when it does not. Call it inside a tokio
+    /// runtime, and start a task before those that need it: at shutdown, the last one started ends first.
+    pub fn watch(&mut self, name: &'static str, task: impl Future<Output: Outcome> + Send + 'static) {
+        self.tasks.watch(name, task);
+    }
+
     fn pump<T: Send + 'static>(
         &mut self,
         name: &'static str,
@@ -178,25 +183,23 @@ impl Graph {
         receiver
     }
 
-    /// Spins the node on its own thread until the returned handle is dropped.
+    /// Spins the node on its own thread until the returned handle is dropped. Call it inside a tokio runtime.
     ///
     /// # Errors
     /// If the operating system cannot start the thread.
-    pub fn spin(mut self) -> std::io::Result<Spinning> {
+    pub fn spin(self) -> std::io::Result<Running> {
+        let Self { mut node, mut pumps, mut tasks } = self;
         let run = Arc::new(AtomicBool::new(true));
-        let (alive, ended) = oneshot::channel::<Infallible>();
-        let thread = {
-            let run = Arc::clone(&run);
-            std::thread::Builder::new().name("ros spin".to_owned()).spawn(move || {
-                // Dropped when the thread ends, also by a panic.
-                let _alive = alive;
-                while run.load(Ordering::Relaxed) {
-                    self.node.spin_once(SPIN_TIMEOUT);
-                    self.pumps.iter_mut().for_each(|pump| pump());
-                }
-            })?
-        };
-        Ok(Spinning { run, thread: Some(thread), ended })
+        let spins = Arc::clone(&run);
+        let (thread, ended) = watched_thread("ros spin", move || {
+            while spins.load(Ordering::Relaxed) {
+                node.spin_once(SPIN_TIMEOUT);
+                pumps.iter_mut().for_each(|pump| pump());
+            }
+            Ok(())
+        })?;
+        tasks.watch("ros spin", ended);
+        Ok(Running { run, thread: Some(thread), tasks })
     }
 }
 
@@ -210,27 +213,35 @@ fn service_qos() -> QosProfile {
     QosProfile::services_default().keep_last(SERVICE_DEPTH)
 }
 
-/// Handle to the spinning thread. Dropping it stops the thread, waits for it and destroys the node.
-pub struct Spinning {
+/// A node's spinning thread and its tasks. Dropping it stops the thread, waits for it, destroys the node and ends the
+/// tasks.
+pub struct Running {
     run: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    ended: oneshot::Receiver<Infallible>,
+    tasks: Supervisor,
 }
 
-impl Spinning {
-    /// Returns when the thread has ended. Before the handle is dropped that happens only after a panic, and the node
-    /// then receives nothing more.
-    pub async fn ended(&mut self) -> RosError {
-        let Err(_) = (&mut self.ended).await;
-        RosError::SpinEnded
+impl Running {
+    /// Waits until a task or the spinning thread has ended. Before the shutdown that is a failure, and the error says
+    /// which and why. Cancel-safe.
+    pub async fn ended(&mut self) -> TaskError {
+        self.tasks.ended().await
+    }
+
+    /// Ends the tasks one after the other, the last one started first, and then the node.
+    ///
+    /// # Errors
+    /// The first failure or panic of a task since the node stopped watching.
+    pub async fn shutdown(mut self) -> Result<(), TaskError> {
+        self.tasks.shutdown().await
     }
 }
 
-impl Drop for Spinning {
+impl Drop for Running {
     fn drop(&mut self) {
         self.run.store(false, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has already reported it.
+            // The thread catches its panics.
             let _ = thread.join();
         }
     }

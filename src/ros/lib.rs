@@ -3,6 +3,7 @@
 //! - [`topics`]: every topic and service as one constant; [`qos`]: the named QoS profiles.
 //! - [`graph`]: one node's publishers, subscriptions, services and clients.
 //! - [`runtime`]: a node's `main`: arguments, parameters, logs, drain, exit code; `signals`: what starts the drain.
+//! - [`supervisor`]: a node's tasks, none of which ends unnoticed.
 //! - [`diagnostics`], [`logging`], [`params`]: `/diagnostics`, `/rosout` and the parameter services.
 //! - [`dynamic`]: subscriptions by name to any installed message type, through rclrs.
 //! - [`convert`]: conversion between domain types and messages; [`msg`] and [`srv`] re-export the message types.
@@ -16,6 +17,7 @@ pub mod params;
 pub mod qos;
 pub mod runtime;
 mod signals;
+pub mod supervisor;
 pub mod topics;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -67,9 +69,6 @@ pub enum RosError {
         /// r2r's error.
         source: r2r::Error,
     },
-    /// The thread that takes messages from the middleware has ended.
-    #[error("the spinning thread ended: the node hears nothing more")]
-    SpinEnded,
     /// A service did not answer in time, or the request failed.
     #[error("service '{service}' did not answer: {reason}")]
     Service {

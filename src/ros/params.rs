@@ -124,7 +124,7 @@ where
 {
     let mut requests = graph.serve_named::<T>(name, name)?;
     let table = Arc::clone(table);
-    tokio::spawn(async move {
+    graph.watch(name, async move {
         while let Some(request) = requests.recv().await {
             let response = answer(&table, &request.message);
             if let Err(error) = request.respond(response) {

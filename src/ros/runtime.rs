@@ -3,7 +3,7 @@
 //! | exit code | meaning |
 //! |---|---|
 //! | 0 | drained after SIGINT or SIGTERM, or printed `--help` or `--version` |
-//! | 1 | the node failed, or did not drain in time; the last line on stderr says why |
+//! | 1 | the node or one of its tasks failed, or it did not drain in time; the last line on stderr says why |
 //! | 2 | invalid arguments or parameters; stderr names the argument, or the parameter, its value and the rule |
 
 use std::{

@@ -1,6 +1,6 @@
 //! Runs the node: feeds messages of any routed type to [`Core`], publishes its effects, and serves its states.
 //!
-//! It stops at a shutdown request, or with an error if spinning ends. All decisions are left to [`Core`].
+//! It stops at a shutdown request, or with an error if one of its tasks ends. All decisions are left to [`Core`].
 
 use std::{
     process::ExitCode,
@@ -59,16 +59,15 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         })
         .collect();
     let (of_updates, on_update) = (Arc::clone(&core), Arc::clone(&outputs));
-    let _subscribed =
-        dynamic::subscribe(&graph.name(), &graph.namespace(), &subscriptions, move |route, values| {
-            let now = SystemTime::now();
-            match lock(&of_updates).update(route, &values, now) {
-                Ok(effects) => on_update.carry_out(effects),
-                // Only counted and shown in diagnostics, because a vehicle may send thousands.
-                Err(reject) => tracing::debug!(%reject, "message rejected"),
-            }
-        })?;
-    let mut spinning = graph.spin()?;
+    let _subscribed = dynamic::subscribe(&mut graph, &subscriptions, move |route, values| {
+        let now = SystemTime::now();
+        match lock(&of_updates).update(route, &values, now) {
+            Ok(effects) => on_update.carry_out(effects),
+            // Only counted and shown in diagnostics, because a vehicle may send thousands.
+            Err(reject) => tracing::debug!(%reject, "message rejected"),
+        }
+    })?;
+    let mut running = graph.spin()?;
     tracing::info!(topics = subscriptions.len(), "listening");
 
     let mut ticks = tokio::time::interval(params.publish_period);
@@ -76,7 +75,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     loop {
         tokio::select! {
             () = shutdown.requested() => return Ok(()),
-            error = spinning.ended() => return Err(error.into()),
+            error = running.ended() => return Err(error.into()),
             _ = ticks.tick() => {
                 let effects = lock(&core).tick(SystemTime::now());
                 outputs.carry_out(effects);
@@ -111,7 +110,7 @@ impl Outputs {
 
 fn serve_states(graph: &mut Graph, core: Arc<Mutex<Core>>) -> Result<(), RosError> {
     let mut requests = graph.serve(&topics::GET_STATE)?;
-    tokio::spawn(async move {
+    graph.watch("get_state", async move {
         while let Some(request) = requests.recv().await {
             let response = {
                 let core = lock(&core);

@@ -51,6 +51,15 @@ pub enum BridgeError {
     Address(#[source] std::io::Error),
 }
 
+/// A task of the bridge, or its journal's thread, has ended before the bridge was drained.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("task '{task}' {end}")]
+pub struct TaskEnded {
+    task: &'static str,
+    /// How it ended, with its panic if there was one.
+    end: String,
+}
+
 /// What the bridge sends to the graph. Read both until [`Bridge::drain`] has returned, or drop them: deliveries that
 /// nobody reads stop the outbox.
 #[derive(Debug)]
@@ -137,8 +146,8 @@ pub struct Bridge {
     outbox: JoinSet<()>,
     window: JoinSet<()>,
     publisher: JoinSet<()>,
-    /// Whether a task has ended; then [`Bridge::ended`] returns at once.
-    has_ended: bool,
+    /// The task that has ended; then [`Bridge::ended`] returns at once.
+    ended: Option<TaskEnded>,
 }
 
 impl Bridge {
@@ -207,7 +216,7 @@ impl Bridge {
             outbox: JoinSet::new(),
             window: JoinSet::new(),
             publisher: JoinSet::new(),
-            has_ended: false,
+            ended: None,
         };
         bridge.listen(&params, &journal, &stop_out).await?;
         let sender = Sender {
@@ -288,9 +297,9 @@ impl Bridge {
 
     /// Returns when one of the bridge's tasks or the journal's thread has ended. Before [`drain`](Self::drain) that
     /// means it failed, and the bridge should be drained. Cancel safe.
-    pub async fn ended(&mut self) {
-        if self.has_ended {
-            return;
+    pub async fn ended(&mut self) -> TaskEnded {
+        if let Some(ended) = &self.ended {
+            return ended.clone();
         }
         let (task, panic) = tokio::select! {
             Some(ended) = self.servers.join_next() => ("server", ended.err()),
@@ -299,8 +308,8 @@ impl Bridge {
             Some(ended) = self.publisher.join_next() => ("publisher", ended.err()),
             () = self.handle.journal.ended() => ("journal", None),
         };
-        tracing::error!(task, ?panic, "a task of the bridge has ended");
-        self.has_ended = true;
+        let end = panic.map_or("ended before the bridge".to_owned(), |panic| format!("ended: {panic}"));
+        self.ended.insert(TaskEnded { task, end }).clone()
     }
 
     /// Stops intake, lets mails under way finish, and closes the journal. Intake and outbox each get half of
@@ -308,7 +317,7 @@ impl Bridge {
     pub async fn drain(mut self) -> bool {
         self.stop.send_replace(true);
         self.handle.journal.give_up();
-        let mut drained = !self.has_ended;
+        let mut drained = self.ended.is_none();
         while let Some(server) = self.servers.join_next().await {
             drained &= server.unwrap_or(false);
         }
@@ -357,12 +366,14 @@ mod tests {
             |bridge| drop(bridge.window.spawn(async { panic!("on purpose") })),
             |bridge| bridge.publisher.abort_all(),
         ];
-        for end in tasks {
+        for (end, name) in tasks.into_iter().zip(["server", "outbox", "window", "publisher"]) {
             let dir = tempfile::tempdir().unwrap();
             let (mut bridge, _streams) = start(dir.path()).await;
             assert!(timeout(Duration::from_millis(50), bridge.ended()).await.is_err(), "nothing has ended");
             end(&mut bridge);
-            timeout(Duration::from_secs(10), bridge.ended()).await.unwrap();
+            let reason = timeout(Duration::from_secs(10), bridge.ended()).await.unwrap().to_string();
+            assert!(reason.starts_with(&format!("task '{name}' ended")), "{reason}");
+            assert_eq!(reason.contains("on purpose"), name == "window", "{reason}");
             // Once ended, it stays ended.
             timeout(Duration::from_secs(10), bridge.ended()).await.unwrap();
             assert!(!bridge.drain().await);
