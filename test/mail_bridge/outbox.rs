@@ -247,6 +247,10 @@ async fn an_answer_submitted_twice_is_sent_once_also_across_a_restart() {
     assert!(refusal.reply.contains("with other content was taken before"), "{}", refusal.reply);
     drop((bridge, streams));
     let (bridge, mut streams) = start(dir.path(), &overrides).await;
+    assert_eq!(bridge.handle().outbound(mail.clone()).await.unwrap(), Submitted::Repeated);
+    let repeated = soon(streams.deliveries.recv()).await.unwrap();
+    assert_eq!((repeated.state, repeated.attempts), (DeliveryState::Delivered, 1));
+    assert!(repeated.reply.starts_with("250 "), "{}", repeated.reply);
     assert_eq!(bridge.handle().outbound(other).await.unwrap(), Submitted::Refused);
     assert_eq!(states(&mut streams, 1).await, [(DeliveryState::Refused, 0)]);
     let forward = answer(MailId::of(b"q"), OutboundKind::Forward);

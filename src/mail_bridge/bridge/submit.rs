@@ -90,13 +90,17 @@ impl Handle {
     async fn repeated(&self, mail: OutboundMail) -> Submitted {
         let key = OutboundKey::of(&mail);
         let journal = self.journal.clone();
-        let first = tokio::task::spawn_blocking(move || journal.read_outbound(&key)).await;
-        match first.unwrap_or(Err(JournalError::Closed)) {
-            Ok(Some(first))
+        let read = move || {
+            // In this order: as long as the mail is on disk, so is its attempt.
+            let last = journal.read_attempt(&key)?;
+            Ok(journal.read_outbound(&key)?.map(|first| (first, last)))
+        };
+        match tokio::task::spawn_blocking(read).await.unwrap_or(Err(JournalError::Closed)) {
+            Ok(Some((first, last)))
                 if (OutboundMail { message_id: mail.message_id.clone(), ..first.clone() }) == mail =>
             {
                 tracing::debug!(mail_id = ?mail.answers, kind = ?mail.kind, "outbound mail submitted again");
-                let delivery = match self.journal.attempt(&key) {
+                let delivery = match last {
                     None => Delivery::of(&first, DeliveryState::Queued, 0, String::new()),
                     Some(last) => Delivery::of(&first, last.state.into(), last.attempts, last.reply),
                 };

@@ -1,7 +1,13 @@
 //! The journal's index in memory: where each mail is on disk, and which state it is in. Pure.
+//!
+//! Most of what it holds is finished, so that is kept small: each identity once and its places, in B-trees, which
+//! grow a few entries at a time where a hash table doubles. A mail that was received, answered and settled takes less
+//! than 200 bytes. What only unfinished mails need is in maps of its own; the rest is read from disk.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    num::NonZeroU32,
+    ops::RangeInclusive,
     time::SystemTime,
 };
 
@@ -14,12 +20,36 @@ use crate::core::Arrival;
 /// Location of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
+    segment: u32,
+    /// Not zero, because a segment begins with a header.
+    offset: NonZeroU32,
+    bytes: u32,
+}
+
+impl Place {
+    /// The place of a record of so many bytes, at this offset of the segment with this number.
+    ///
+    /// A segment ends soon after 1 GiB (`journal_segment_bytes`). If an offset did not fit, it would saturate, and
+    /// reading there would find damage.
+    pub fn new(segment: u32, offset: u64, bytes: usize) -> Self {
+        let offset = u32::try_from(offset).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
+        Self { segment, offset, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) }
+    }
+
     /// Number of the segment.
-    pub segment: u64,
-    /// Offset of the record in it, bytes.
-    pub offset: u64,
+    pub fn segment(self) -> u32 {
+        self.segment
+    }
+
+    /// Offset of the record in its segment, bytes.
+    pub fn offset(self) -> u64 {
+        self.offset.get().into()
+    }
+
     /// Length of the record, bytes.
-    pub bytes: usize,
+    pub fn bytes(self) -> u64 {
+        self.bytes.into()
+    }
 }
 
 /// The record from which a mail is known.
@@ -28,11 +58,11 @@ enum Home {
     /// Its own record.
     Record(Place),
     /// A `Remembered` record in this segment.
-    Remembered(u64),
+    Remembered(u32),
 }
 
 impl Home {
-    fn segment(self) -> u64 {
+    fn segment(self) -> u32 {
         match self {
             Self::Record(place) => place.segment,
             Self::Remembered(segment) => segment,
@@ -49,7 +79,7 @@ impl Home {
     /// Bytes of its segment that this mail still needs.
     fn live(self, needed: bool, identity: usize) -> Live {
         let bytes = match self {
-            Self::Record(place) if needed => HEAD_BYTES.saturating_add(place.bytes as u64),
+            Self::Record(place) if needed => HEAD_BYTES.saturating_add(place.bytes()),
             Self::Record(_) => 0,
             Self::Remembered(_) => identity as u64,
         };
@@ -58,7 +88,7 @@ impl Home {
 }
 
 /// A segment, and a number of bytes in it.
-type Live = (u64, u64);
+type Live = (u32, u64);
 
 #[derive(Clone, Copy, Debug)]
 struct Mail {
@@ -74,19 +104,16 @@ impl Mail {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Outbound {
     home: Home,
-    queued_at: SystemTime,
-    /// Last attempt; `None` if it was never tried.
-    attempt: Option<Attempt>,
+    /// The attempt that delivered it or failed for good; `None` until then.
+    last: Option<Place>,
 }
 
 impl Outbound {
     fn finished(&self) -> bool {
-        self.attempt
-            .as_ref()
-            .is_some_and(|last| matches!(last.state, SendState::Delivered | SendState::Failed))
+        self.last.is_some()
     }
 
     fn live(&self) -> Live {
@@ -121,13 +148,60 @@ impl From<&Record> for Note {
     }
 }
 
-/// The mails and outbound mails that have, or had, records in a segment.
+/// What is known of an outbound mail until it is finished.
+#[derive(Clone, Debug)]
+struct Open {
+    queued_at: SystemTime,
+    /// Last attempt; `None` if it was never tried.
+    attempt: Option<Attempt>,
+}
+
+/// The first bytes of an identity, a quarter of its size: enough for a list whose entries are looked up in the index.
+/// Few identities begin alike, since they are digests; those that do are found together, so whoever looks one up MUST
+/// cope with the others.
+#[derive(Clone, Copy, Debug)]
+struct Prefix([u8; 8]);
+
+impl Prefix {
+    fn of([a, b, c, d, e, f, g, h, ..]: &[u8; 32]) -> Self {
+        Self([*a, *b, *c, *d, *e, *f, *g, *h])
+    }
+
+    /// The lowest and the highest digest that begin like this.
+    fn bounds(self) -> [[u8; 32]; 2] {
+        [u8::MIN, u8::MAX].map(|rest| {
+            let mut digest = [rest; 32];
+            digest.iter_mut().zip(self.0).for_each(|(to, from)| *to = from);
+            digest
+        })
+    }
+
+    fn mails(self) -> RangeInclusive<MailId> {
+        let [lowest, highest] = self.bounds().map(MailId::from_bytes);
+        lowest..=highest
+    }
+
+    fn keys(self) -> RangeInclusive<OutboundKey> {
+        let [lowest, highest] = self.bounds();
+        OutboundKey::between(lowest, highest)
+    }
+}
+
+/// The mails and outbound mails that have, or had, records in a segment, in the order of their records.
 #[derive(Debug, Default)]
 struct Contents {
-    mails: Vec<MailId>,
-    keys: Vec<OutboundKey>,
+    mails: Vec<Prefix>,
+    keys: Vec<Prefix>,
     /// Bytes still needed.
     live: u64,
+}
+
+impl Contents {
+    /// Gives back spare room: hardly anything is added to a segment that is not the last.
+    fn no_longer_last(&mut self) {
+        self.mails.shrink_to_fit();
+        self.keys.shrink_to_fit();
+    }
 }
 
 /// Step that saves one record of a segment before the file is deleted.
@@ -160,14 +234,17 @@ pub struct Pending {
 #[derive(Debug, Default)]
 pub struct Index {
     max_remembered: usize,
-    mails: HashMap<MailId, Mail>,
-    outbound: HashMap<OutboundKey, Outbound>,
+    mails: BTreeMap<MailId, Mail>,
+    outbound: BTreeMap<OutboundKey, Outbound>,
     unsettled: BTreeSet<(SystemTime, MailId)>,
+    arrivals: BTreeMap<MailId, (SystemTime, Arrival)>,
     pending: BTreeSet<(SystemTime, OutboundKey)>,
-    arrivals: HashMap<MailId, (SystemTime, Arrival)>,
-    segments: BTreeMap<u64, Contents>,
-    remembered_mails: VecDeque<MailId>,
-    remembered_keys: VecDeque<OutboundKey>,
+    /// Of each pending outbound mail.
+    open: BTreeMap<OutboundKey, Open>,
+    segments: BTreeMap<u32, Contents>,
+    /// What to forget first, oldest first.
+    remembered_mails: VecDeque<Prefix>,
+    remembered_keys: VecDeque<Prefix>,
 }
 
 impl Index {
@@ -183,7 +260,7 @@ impl Index {
             Note::Accepted(at, arrival) => {
                 let id = arrival.id;
                 let settled = self.mails.get(&id).is_some_and(|known| known.settled);
-                let passed_on = self.is_pending(&OutboundKey::answering(id, OutboundKind::Forward));
+                let passed_on = self.open.contains_key(&OutboundKey::answering(id, OutboundKind::Forward));
                 self.set_mail(id, Some(Mail { home: Home::Record(place), settled, passed_on }));
                 if !settled && !self.arrivals.contains_key(&id) {
                     self.arrivals.insert(id, (at, arrival));
@@ -197,26 +274,22 @@ impl Index {
                 self.no_longer_unsettled(&id);
             }
             Note::Queued(at, key) => {
-                let known = self.outbound.get(&key).cloned();
-                let known =
-                    known.unwrap_or(Outbound { home: Home::Record(place), queued_at: at, attempt: None });
-                let open = !known.finished();
-                if open {
-                    self.pending.insert((known.queued_at, key));
+                let last = self.outbound.get(&key).and_then(|known| known.last);
+                if last.is_none() {
+                    let open = self.open.entry(key).or_insert(Open { queued_at: at, attempt: None });
+                    self.pending.insert((open.queued_at, key));
                 }
-                self.set_outbound(key, Some(Outbound { home: Home::Record(place), ..known }));
-                self.set_passed_on(key, open);
+                self.set_outbound(key, Some(Outbound { home: Home::Record(place), last }));
+                self.set_passed_on(key, last.is_none());
             }
             Note::Attempted(attempt) => {
                 let key = attempt.key;
-                if let Some(known) = self.outbound.get(&key).cloned() {
-                    let tried = Outbound { attempt: Some(attempt), ..known };
-                    let open = !tried.finished();
-                    if !open {
-                        self.pending.remove(&(tried.queued_at, key));
-                    }
-                    self.set_outbound(key, Some(tried));
-                    self.set_passed_on(key, open);
+                if !matches!(attempt.state, SendState::Delivered | SendState::Failed) {
+                    self.open.entry(key).and_modify(|open| open.attempt = Some(attempt));
+                } else if let Some(known) = self.outbound.get(&key).copied() {
+                    self.no_longer_pending(&key);
+                    self.set_outbound(key, Some(Outbound { last: Some(place), ..known }));
+                    self.set_passed_on(key, false);
                 }
             }
             Note::Remembered(mails, keys) => {
@@ -229,6 +302,12 @@ impl Index {
     fn no_longer_unsettled(&mut self, id: &MailId) {
         if let Some((at, _)) = self.arrivals.remove(id) {
             self.unsettled.remove(&(at, *id));
+        }
+    }
+
+    fn no_longer_pending(&mut self, key: &OutboundKey) {
+        if let Some(open) = self.open.remove(key) {
+            self.pending.remove(&(open.queued_at, *key));
         }
     }
 
@@ -248,7 +327,7 @@ impl Index {
             None => self.mails.remove(&id),
         };
         if let Some(contents) = self.count(old.map(|old| old.live()), new) {
-            contents.mails.push(id);
+            contents.mails.push(Prefix::of(id.as_bytes()));
         }
     }
 
@@ -259,7 +338,7 @@ impl Index {
             None => self.outbound.remove(&key),
         };
         if let Some(contents) = self.count(old.map(|old| old.live()), new) {
-            contents.keys.push(key);
+            contents.keys.push(Prefix::of(key.digest()));
         }
     }
 
@@ -272,6 +351,9 @@ impl Index {
             contents.live = contents.live.saturating_sub(bytes);
         }
         let (segment, bytes) = new?;
+        if !self.segments.contains_key(&segment) {
+            self.segments.values_mut().next_back().into_iter().for_each(Contents::no_longer_last);
+        }
         let contents = self.segments.entry(segment).or_default();
         contents.live = contents.live.saturating_add(bytes);
         (old.map(|(segment, _)| segment) != Some(segment)).then_some(contents)
@@ -297,14 +379,14 @@ impl Index {
         self.arrivals.get(id).map(|(_, arrival)| *arrival)
     }
 
-    /// Whether the outbound mail is known with its text, and is neither delivered nor failed.
-    fn is_pending(&self, key: &OutboundKey) -> bool {
-        self.outbound.get(key).is_some_and(|outbound| outbound.home.place().is_some() && !outbound.finished())
+    /// Last attempt to send an outbound mail that is not finished; `None` if there was none.
+    pub fn attempt(&self, key: &OutboundKey) -> Option<&Attempt> {
+        self.open.get(key)?.attempt.as_ref()
     }
 
-    /// Last attempt to send; `None` if there was none.
-    pub fn attempt(&self, key: &OutboundKey) -> Option<&Attempt> {
-        self.outbound.get(key)?.attempt.as_ref()
+    /// Location of the attempt that finished an outbound mail; `None` if it is not finished or only remembered.
+    pub fn last_attempt(&self, key: &OutboundKey) -> Option<Place> {
+        self.outbound.get(key).filter(|outbound| outbound.home.place().is_some())?.last
     }
 
     /// Location of the mail; `None` once its file is deleted.
@@ -346,74 +428,83 @@ impl Index {
     }
 
     /// Bytes of this segment that are still needed: unsettled mails, unfinished outbound mails, identities.
-    pub fn live_bytes(&self, segment: u64) -> u64 {
+    pub fn live_bytes(&self, segment: u32) -> u64 {
         self.segments.get(&segment).map_or(0, |contents| contents.live)
     }
 
     /// Steps for at most `count` records of a segment, beginning at record number `from`; each step comes with its
     /// record's number. Also returns the number to continue at, `None` at the end.
-    pub fn moves(&self, segment: u64, from: usize, count: usize) -> (Vec<(usize, Move)>, Option<usize>) {
+    pub fn moves(&self, segment: u32, from: usize, count: usize) -> (Vec<(usize, Move)>, Option<usize>) {
         let Some(Contents { mails, keys, .. }) = self.segments.get(&segment) else {
             return (Vec::new(), None);
         };
         let there = |home: &Home| home.segment() == segment;
-        let of_mails = mails.iter().enumerate().skip(from).map(|(number, id)| {
-            let mail = self.mails.get(id).filter(|mail| there(&mail.home))?;
-            Some(match mail.home.place() {
-                Some(place) if !mail.settled => (number, Move::Mail(place)),
-                Some(place) if mail.passed_on => (number, Move::PassedOn(*id, place)),
-                _ => (number, Move::RememberMail(*id)),
-            })
-        });
-        let skipped = from.saturating_sub(mails.len());
-        let of_keys = keys.iter().enumerate().skip(skipped).map(|(number, key)| {
-            let number = mails.len().saturating_add(number);
-            let outbound = self.outbound.get(key).filter(|outbound| there(&outbound.home))?;
-            Some(match outbound.home.place().filter(|_| !outbound.finished()) {
-                Some(place) => (number, Move::Outbound(place, outbound.attempt.clone())),
-                None => (number, Move::RememberKey(*key)),
-            })
-        });
-        let moves = of_mails.chain(of_keys).take(count).flatten().collect();
+        let of_mail = |(id, mail): (&MailId, &Mail)| match mail.home.place() {
+            Some(place) if !mail.settled => Move::Mail(place),
+            Some(place) if mail.passed_on => Move::PassedOn(*id, place),
+            _ => Move::RememberMail(*id),
+        };
+        let of_key = |(key, outbound): (&OutboundKey, &Outbound)| match outbound.home.place() {
+            Some(place) if !outbound.finished() => Move::Outbound(place, self.attempt(key).cloned()),
+            _ => Move::RememberKey(*key),
+        };
+        let listed = mails.iter().map(|mail| (Some(mail), None));
+        let listed = listed.chain(keys.iter().map(|key| (None, Some(key))));
+        let mut moves = Vec::new();
+        for (number, (mail, key)) in listed.enumerate().skip(from).take(count) {
+            let alike = mail.into_iter().flat_map(|mail| self.mails.range(mail.mails()));
+            let here = alike.filter(|(_, mail)| there(&mail.home));
+            moves.extend(here.map(|entry| (number, of_mail(entry))));
+            let alike = key.into_iter().flat_map(|key| self.outbound.range(key.keys()));
+            let here = alike.filter(|(_, outbound)| there(&outbound.home));
+            moves.extend(here.map(|entry| (number, of_key(entry))));
+        }
         let next = from.saturating_add(count);
         (moves, (next < mails.len().saturating_add(keys.len())).then_some(next))
     }
 
     /// Drops a segment whose file is deleted.
-    pub fn forget_segment(&mut self, segment: u64) {
+    pub fn forget_segment(&mut self, segment: u32) {
         self.segments.remove(&segment);
     }
 
     /// Keeps only the id of a settled mail whose file is deleted, as a record in `segment`; beyond the bound, the
     /// oldest id is forgotten.
-    fn remember_mail(&mut self, id: MailId, segment: u64) {
+    fn remember_mail(&mut self, id: MailId, segment: u32) {
         let known = self.mails.get(&id).is_some_and(|mail| mail.home.place().is_none());
         self.set_mail(id, Some(Mail { home: Home::Remembered(segment), settled: true, passed_on: false }));
         self.no_longer_unsettled(&id);
         if !known {
-            self.remembered_mails.push_back(id);
+            self.remembered_mails.push_back(Prefix::of(id.as_bytes()));
         }
         while self.remembered_mails.len() > self.max_remembered
-            && let Some(id) = self.remembered_mails.pop_front()
+            && let Some(oldest) = self.remembered_mails.pop_front()
         {
-            self.set_mail(id, None);
+            let mut alike = self.mails.range(oldest.mails());
+            if let Some((&id, _)) = alike.find(|(_, mail)| mail.home.place().is_none()) {
+                self.set_mail(id, None);
+            }
         }
     }
 
     /// Keeps only the key of a finished outbound mail, in the same way.
-    fn remember_key(&mut self, key: OutboundKey, segment: u64) {
-        let known = self.outbound.get(&key).cloned();
-        if known.as_ref().is_none_or(|outbound| outbound.home.place().is_some()) {
-            self.remembered_keys.push_back(key);
+    fn remember_key(&mut self, key: OutboundKey, segment: u32) {
+        let known = self.outbound.get(&key).is_some_and(|outbound| outbound.home.place().is_none());
+        self.no_longer_pending(&key);
+        self.set_outbound(key, Some(Outbound { home: Home::Remembered(segment), last: None }));
+        if !known {
+            self.remembered_keys.push_back(Prefix::of(key.digest()));
         }
-        let (queued_at, attempt) =
-            known.map_or((SystemTime::UNIX_EPOCH, None), |outbound| (outbound.queued_at, outbound.attempt));
-        self.pending.remove(&(queued_at, key));
-        self.set_outbound(key, Some(Outbound { home: Home::Remembered(segment), queued_at, attempt }));
         while self.remembered_keys.len() > self.max_remembered
-            && let Some(key) = self.remembered_keys.pop_front()
+            && let Some(oldest) = self.remembered_keys.pop_front()
         {
-            self.set_outbound(key, None);
+            let mut alike = self.outbound.range(oldest.keys());
+            if let Some((&key, _)) = alike.find(|(_, outbound)| outbound.home.place().is_none()) {
+                self.set_outbound(key, None);
+            }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 use std::{
     fmt,
     net::IpAddr,
+    ops::RangeInclusive,
     time::{Duration, SystemTime},
 };
 
@@ -41,6 +42,16 @@ impl OutboundKey {
 }
 
 impl OutboundKey {
+    /// The id of the mail answered, or the digest of the Message-ID.
+    pub(super) fn digest(&self) -> &[u8; 32] {
+        &self.id
+    }
+
+    /// All keys whose digests are from `lowest` to `highest`.
+    pub(super) fn between(lowest: [u8; 32], highest: [u8; 32]) -> RangeInclusive<Self> {
+        Self { id: lowest, kind: u8::MIN }..=Self { id: highest, kind: u8::MAX }
+    }
+
     /// The mail that is passed on, if this is the key of a forward.
     pub fn forwarded(&self) -> Option<MailId> {
         (self.kind == OutboundKind::Forward as u8).then(|| MailId::from_bytes(self.id))

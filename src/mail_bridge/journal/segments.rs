@@ -32,8 +32,8 @@ const RETIRE_ROOM_BYTES: u64 = 1024 * 1024;
 pub(super) struct Segments {
     settings: Settings,
     /// Older segments and their sizes, bytes.
-    older: BTreeMap<u64, u64>,
-    number: u64,
+    older: BTreeMap<u32, u64>,
+    number: u32,
     current: RecordLog,
     deleter: Deleter,
     /// Why nothing can be appended any more.
@@ -64,7 +64,7 @@ impl Segments {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(directory).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<u64>().ok());
+            let number = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<u32>().ok());
             numbers.extend(number);
         }
         numbers.sort_unstable();
@@ -87,7 +87,7 @@ impl Segments {
     pub(super) fn append(&mut self, record: &Record) -> Result<Place, JournalError> {
         let bytes = record.encode();
         let offset = self.current.append(&bytes)?;
-        Ok(Place { segment: self.number, offset, bytes: bytes.len() })
+        Ok(Place::new(self.number, offset, bytes.len()))
     }
 
     pub(super) fn sync(&mut self) -> Result<(), JournalError> {
@@ -162,7 +162,7 @@ impl Segments {
     /// more than the waste in all segments beyond `keep_segments`, and that waste is at least a quarter of them. So
     /// copying costs at most what it frees, one stuck mail does not keep everything behind it, and segments that are
     /// still needed are not copied over and over.
-    pub(super) fn retirable(&self, index: &Index) -> Option<u64> {
+    pub(super) fn retirable(&self, index: &Index) -> Option<u32> {
         let spare = self.older.len().saturating_sub(self.settings.keep_segments);
         let (mut dead, mut all) = (0_u64, 0_u64);
         let (&oldest, &bytes) = self.older.first_key_value().filter(|_| spare > 0)?;
@@ -183,7 +183,7 @@ impl Segments {
     }
 
     /// Deletes an older segment that is no longer needed.
-    pub(super) fn delete(&mut self, number: u64) {
+    pub(super) fn delete(&mut self, number: u32) {
         self.older.remove(&number);
         self.deleter.delete(path(&self.settings.directory, number));
     }
@@ -234,14 +234,14 @@ pub(super) fn room(directory: &Path, reserve: u64, bytes: u64) -> Result<(), NoR
 
 /// Reads the record at `place`; `None` if its segment was deleted meanwhile.
 pub(super) fn read(directory: &Path, place: Place) -> Result<Option<Record>, JournalError> {
-    let path = path(directory, place.segment);
-    match RecordLog::read_one(&path, place.offset, RECORD_BYTES) {
+    let path = path(directory, place.segment());
+    match RecordLog::read_one(&path, place.offset(), RECORD_BYTES) {
         Err(RecordLogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         bytes => decode(&path, &bytes?).map(Some),
     }
 }
 
-fn path(directory: &Path, number: u64) -> PathBuf {
+fn path(directory: &Path, number: u32) -> PathBuf {
     directory.join(format!("{number:010}.log"))
 }
 
@@ -252,13 +252,13 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Record, JournalError> {
 /// Fills `index` from the segment that `open` opens.
 fn restore<T>(
     path: &Path,
-    number: u64,
+    number: u32,
     index: &mut Index,
     open: impl FnOnce(Each<'_>) -> Result<T, RecordLogError>,
 ) -> Result<T, JournalError> {
     let mut failed = None;
     let opened = open(&mut |offset, bytes| match decode(path, bytes) {
-        Ok(record) => index.apply(Note::from(&record), Place { segment: number, offset, bytes: bytes.len() }),
+        Ok(record) => index.apply(Note::from(&record), Place::new(number, offset, bytes.len())),
         Err(error) => failed = failed.take().or(Some(error)),
     })?;
     failed.map_or(Ok(opened), Err)

@@ -295,9 +295,19 @@ impl Journal {
         }
     }
 
-    /// Last attempt to send an outbound mail; `None` if there was none.
-    pub fn attempt(&self, key: &OutboundKey) -> Option<Attempt> {
-        lock(&self.shared.index).attempt(key).cloned()
+    /// Last attempt to send an outbound mail; `None` if there was none, or the mail's segment was deleted. Blocking.
+    ///
+    /// # Errors
+    /// If the segment cannot be read.
+    pub fn read_attempt(&self, key: &OutboundKey) -> Result<Option<Attempt>, JournalError> {
+        let open = lock(&self.shared.index).attempt(key).cloned();
+        if open.is_some() {
+            return Ok(open);
+        }
+        match self.read(|index| index.last_attempt(key))? {
+            Some(Record::Attempted(attempt)) => Ok(Some(attempt)),
+            _ => Ok(None),
+        }
     }
 
     /// The journal's state for `/diagnostics`.

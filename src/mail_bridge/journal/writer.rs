@@ -20,7 +20,7 @@ use crate::{core::Arrival, health};
 /// Bounds on one step of retiring a segment, in records examined and in bytes copied: a request may have to wait for
 /// it.
 const STEP_RECORDS: usize = 2_000;
-const STEP_BYTES: usize = 1024 * 1024;
+const STEP_BYTES: u64 = 1024 * 1024;
 
 /// Sends one reply, after the sync.
 type Done = Box<dyn FnOnce(Result<(), JournalError>) + Send>;
@@ -43,7 +43,7 @@ struct Batch {
 
 #[derive(Clone, Copy)]
 struct Step {
-    segment: u64,
+    segment: u32,
     /// Next record to examine; `None` if nothing of the segment is needed any more.
     next: Option<usize>,
 }
@@ -268,10 +268,10 @@ impl Writer {
         }
     }
 
-    fn retire_some(&mut self, segment: u64, from: usize) -> Result<(), JournalError> {
+    fn retire_some(&mut self, segment: u32, from: usize) -> Result<(), JournalError> {
         let count = STEP_RECORDS.min(self.segments.remembered_in_one());
         let (moves, mut next) = lock(&self.shared.index).moves(segment, from, count);
-        let (mut mails, mut keys, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
+        let (mut mails, mut keys, mut bytes) = (Vec::new(), Vec::new(), 0_u64);
         for (number, what) in moves {
             match what {
                 Move::RememberMail(id) => mails.push(id),
@@ -281,18 +281,18 @@ impl Writer {
                     break;
                 }
                 Move::Mail(place) => {
-                    bytes = bytes.saturating_add(place.bytes);
+                    bytes = bytes.saturating_add(place.bytes());
                     self.move_to_end(place)?;
                 }
                 Move::PassedOn(mail_id, place) => {
                     // The forward is still unsent. Settle the copy too, or it would be published after a restart.
                     let reason = "kept for its forward".to_owned();
-                    bytes = bytes.saturating_add(place.bytes);
+                    bytes = bytes.saturating_add(place.bytes());
                     self.move_to_end(place)?;
                     self.write(&Record::Settled(Disposition { mail_id, action: Action::Forwarded, reason }));
                 }
                 Move::Outbound(place, attempt) => {
-                    bytes = bytes.saturating_add(place.bytes);
+                    bytes = bytes.saturating_add(place.bytes());
                     self.move_to_end(place)?;
                     if let Some(attempt) = attempt {
                         self.write(&Record::Attempted(attempt));
