@@ -35,7 +35,7 @@ pub struct Intake {
     pub max_connections: usize,
     /// Mails answered with 250 since start.
     pub accepted: u64,
-    /// Mails that were received whole and answered with 451 or 452, since start.
+    /// Mails answered with 451 or 452 since start, at their end or, with 452, at MAIL already.
     pub deferred: u64,
     /// Connections refused since start.
     pub refused_connections: u64,
@@ -83,9 +83,10 @@ fn journal(state: &Journal) -> Status {
         None if let Some(reason) = &state.stuck => {
             (Level::Warn, format!("keeps old segments until restart: {reason}"))
         }
-        None if state.torn_bytes > 0 => {
-            (Level::Warn, "a torn tail was cut at start, see the .torn file".to_owned())
-        }
+        None if state.torn_bytes > 0 => (
+            Level::Warn,
+            "a torn tail was cut at start; it is in the .torn file, unless the disk was full".to_owned(),
+        ),
         None => (Level::Ok, "durable".to_owned()),
     };
     Status::new("journal", level, message)

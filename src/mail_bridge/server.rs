@@ -63,7 +63,7 @@ pub struct Counters {
     pub lmtp_connections: AtomicUsize,
     /// Mails answered with 250, including repetitions of mails on disk.
     pub accepted: AtomicU64,
-    /// Mails that were received whole and answered with 451 or 452.
+    /// Mails answered with 451 or 452, at their end or, with 452, at MAIL already.
     pub deferred: AtomicU64,
     /// Connections refused with 421.
     pub refused_connections: AtomicU64,
@@ -260,6 +260,8 @@ impl Connection {
     }
 
     async fn write(&mut self, session: &mut Session) -> io::Result<()> {
+        // Figures go before replies, so that a client with a reply can rely on them.
+        self.settings.counters.deferred.fetch_add(session.take_turned_away(), Ordering::Relaxed);
         let output = session.take_output();
         if output.is_empty() {
             return Ok(());

@@ -17,6 +17,8 @@ const REPLY_CHARS: usize = 240;
 /// Least time to wait for the reply to the final dot (RFC 5321 section 4.5.3.2.6): a client that gives up earlier
 /// sends the mail twice.
 const DATA_REPLY: Duration = Duration::from_secs(600);
+/// Time for QUIT and its reply, which change nothing any more.
+const QUIT: Duration = Duration::from_secs(2);
 
 /// What the server accepts, from its reply to EHLO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -203,11 +205,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Ok(Outcome { delivered: taken, refused, reply: text(last.as_ref().unwrap_or(&reply)) })
     }
 
-    /// Says QUIT and waits for the reply, at most for the timeout.
+    /// Says QUIT and waits for the reply, for two seconds at most.
     pub async fn quit(mut self) {
-        if self.write(b"QUIT\r\n").await.is_ok() {
-            let _ = self.reply().await;
-        }
+        // Whether the server says goodbye or not, the connection ends.
+        let _ = timeout(QUIT, self.command("QUIT\r\n")).await;
     }
 
     async fn reset(&mut self) -> Result<(), ClientError> {
@@ -301,6 +302,14 @@ fn stuffed(data: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_quit_is_left_soon() {
+        let (near, mut far) = tokio::io::duplex(1024);
+        far.write_all(b"220 there\r\n250 there\r\n").await.unwrap();
+        let client = Client::greet(near, "here", Duration::from_secs(60)).await.unwrap();
+        assert!(timeout(QUIT.saturating_mul(2), client.quit()).await.is_ok());
+    }
 
     #[test]
     fn stuffs_dots_and_ends_with_a_dot_line() {

@@ -128,6 +128,8 @@ pub struct Session {
     steps: u64,
     /// Whether there is room for mails.
     room: bool,
+    /// MAIL commands refused for lack of room, and not taken note of by the server yet.
+    turned_away: u64,
 }
 
 impl Session {
@@ -151,6 +153,7 @@ impl Session {
             texts: 0,
             steps: 0,
             room: true,
+            turned_away: 0,
         };
         let name = match protocol {
             Source::Smtp => "ESMTP",
@@ -199,6 +202,11 @@ impl Session {
     /// Sets whether there is room for mails; while there is none, MAIL gets 452.
     pub fn set_room(&mut self, room: bool) {
         self.room = room;
+    }
+
+    /// Takes the number of MAIL commands that got 452 for lack of room since the last call.
+    pub fn take_turned_away(&mut self) -> u64 {
+        std::mem::take(&mut self.turned_away)
     }
 
     /// Ends the session with 421 and the reason.

@@ -157,6 +157,7 @@ async fn under_the_reserve_mails_are_refused_and_those_there_are_settled() {
         // The client did nothing wrong, so the session continues.
         talk.say("RSET", "250").await;
     }
+    assert_eq!(handle.state().intake.deferred, 2);
     let status = handle.status();
     assert_eq!((status[0].level, status[1].level), (Level::Error, Level::Error));
     assert!(status[0].message.contains("(journal_reserve_bytes); make room"), "{}", status[0].message);

@@ -43,6 +43,7 @@ async fn a_torn_tail_is_cut_and_reported_and_the_rest_kept() {
     assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
     let status = bridge.handle().status().remove(0);
     assert_eq!((status.name, status.level), ("journal", Level::Warn));
+    assert!(status.message.contains("unless the disk was full"), "{}", status.message);
     deliver(&bridge, "after\r\n").await;
     assert!(bridge.drain().await);
     assert_eq!(start(dir.path(), &[]).await.0.handle().state().journal.unsettled, 2);

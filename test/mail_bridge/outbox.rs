@@ -184,6 +184,22 @@ async fn an_answer_is_delivered_and_reported() {
 }
 
 #[tokio::test]
+async fn a_smart_host_that_ignores_quit_does_not_hold_up_the_next_mail() {
+    let dir = tempfile::tempdir().unwrap();
+    let (smarthost, mut taken) = Script { ignores_quit: true, ..Script::default() }.serve().await;
+    let (bridge, mut streams) = start(dir.path(), &[("smarthost", text(smarthost))]).await;
+    for n in [1, 2] {
+        bridge.handle().outbound(answer(MailId::of(&[n]), OutboundKind::Answer)).await.unwrap();
+        soon(taken.recv()).await.unwrap();
+        assert_eq!(
+            states(&mut streams, 2).await,
+            [(DeliveryState::Queued, 0), (DeliveryState::Delivered, 1)]
+        );
+    }
+    assert!(soon(bridge.drain()).await);
+}
+
+#[tokio::test]
 async fn a_refusal_for_now_is_tried_again_and_one_for_good_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let script = Script::new(

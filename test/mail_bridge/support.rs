@@ -210,12 +210,13 @@ pub struct Script {
     pub data: Arc<Mutex<VecDeque<&'static str>>>,
     pub connections: Arc<AtomicUsize>,
     pub release: Arc<Notify>,
+    pub ignores_quit: bool,
 }
 
 impl Script {
     pub fn new(rcpt: &[&'static str], data: &[&'static str]) -> Self {
         let script = |replies: &[&'static str]| Arc::new(Mutex::new(replies.iter().copied().collect()));
-        Self { rcpt: script(rcpt), data: script(data), connections: Arc::default(), release: Arc::default() }
+        Self { rcpt: script(rcpt), data: script(data), ..Self::default() }
     }
 
     /// Serves on a free port until the runtime ends.
@@ -289,6 +290,7 @@ async fn session(stream: TcpStream, script: Script, taken: mpsc::UnboundedSender
                 }
                 reply
             }
+            "QUIT" if script.ignores_quit => std::future::pending().await,
             "QUIT" => "221 bye",
             _ => "250 ok",
         };

@@ -169,7 +169,10 @@ impl Bridge {
         let opened = tokio::task::spawn_blocking(move || Journal::open(settings, events_in)).await;
         let (journal, restored) = opened.unwrap_or(Err(JournalError::Closed))?;
         if restored.torn_bytes > 0 {
-            tracing::warn!(bytes = restored.torn_bytes, "journal: cut a torn tail, kept beside it as .torn");
+            tracing::warn!(
+                bytes = restored.torn_bytes,
+                "journal: cut a torn tail; it is beside the segment as .torn, unless the disk was full"
+            );
         }
         tracing::info!(
             unsettled = restored.unsettled.len(),

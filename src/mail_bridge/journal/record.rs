@@ -189,7 +189,8 @@ impl Record {
     }
 }
 
-/// Writes a length, saturated where it does not fit; no text is longer than a mail, so none gets that long.
+/// Writes a length, saturated where it does not fit. Such a record is larger than any log takes, so appending it is an
+/// error.
 fn length(out: &mut Vec<u8>, length: usize) {
     out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
 }

@@ -57,6 +57,18 @@ struct Work {
     keys: HashMap<Id, OutboundKey>,
     probing: bool,
     idle: Vec<Connection>,
+    /// Idle connections that are saying QUIT, which nobody waits for.
+    parting: JoinSet<()>,
+}
+
+impl Work {
+    /// Closes the idle connections.
+    fn part(&mut self) {
+        for connection in self.idle.drain(..) {
+            self.parting.spawn(connection.quit());
+        }
+        while self.parting.try_join_next().is_some() {}
+    }
 }
 
 enum Done {
@@ -74,6 +86,7 @@ impl Sender {
             keys: HashMap::new(),
             probing: false,
             idle: Vec::new(),
+            parting: JoinSet::new(),
         };
         let ended = self.work(&mut work, &mut shutdown).await;
         if let Err(error) = ended {
@@ -84,7 +97,8 @@ impl Sender {
                 tracing::error!(%error, "outbox: an attempt is not written down");
             }
         }
-        quit(&mut work.idle).await;
+        work.part();
+        while work.parting.join_next().await.is_some() {}
     }
 
     async fn work(
@@ -99,7 +113,7 @@ impl Sender {
             }
             self.begin(work);
             if work.running.is_empty() {
-                quit(&mut work.idle).await;
+                work.part();
             }
             let due = self.due(work).and_then(|due| self.start.checked_add(due));
             tokio::select! {
@@ -265,11 +279,5 @@ impl Sender {
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         figures.pending = self.schedule.pending();
         change(&mut figures);
-    }
-}
-
-async fn quit(idle: &mut Vec<Connection>) {
-    for connection in idle.drain(..) {
-        connection.quit().await;
     }
 }

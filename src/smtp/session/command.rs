@@ -145,6 +145,7 @@ impl Session {
         } else if !from.address.is_ascii() && !utf8 {
             self.refuse("553 5.6.7 address needs SMTPUTF8");
         } else if !self.room {
+            self.turned_away = self.turned_away.saturating_add(1);
             self.junk(NO_ROOM);
         } else {
             let mail_from = from.address.clone().into_owned();

@@ -4,7 +4,7 @@
 //! those for line ends, it reads one mail as two ("SMTP smuggling"). And it misses the end of an empty mail, whose
 //! dot is the first line after DATA.
 
-/// Longest line of text that is taken, bytes with its CRLF. RFC 5322 allows 998; real mails go far beyond, parsers
+/// Longest line of text that is taken, bytes without its CRLF. RFC 5322 allows 998; real mails go far beyond, parsers
 /// must not.
 pub const TEXT_LINE_BYTES: usize = 256 * 1024;
 
@@ -16,7 +16,7 @@ pub(super) enum Refusal {
     BareLineEnding,
     /// The mail is larger than the limit. Reported at its end.
     TooLarge,
-    /// The mail is more than twice the limit. Noticed at its next line with text, which ends the session.
+    /// The mail is more than twice the limit. Reported at once; the session ends.
     Endless,
     /// A line is longer than [`TEXT_LINE_BYTES`]. Reported at the end of the mail.
     LineTooLong,
@@ -60,7 +60,7 @@ impl DataReader {
 
     /// Takes bytes off `input`, up to and including the final dot line; `None` if it needs more.
     pub(super) fn read(&mut self, input: &mut &[u8]) -> Option<Result<Vec<u8>, Refusal>> {
-        while let Some((&byte, rest)) = input.split_first() {
+        while let Some((&byte, mut rest)) = input.split_first() {
             match (self.state, byte) {
                 (State::LineStart | State::Text, b'\r') => self.state = State::Cr,
                 (State::Cr, b'\n') => {
@@ -78,24 +78,23 @@ impl DataReader {
                 (State::LineStart | State::Text | State::Dot, _) => {
                     let end =
                         input.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(input.len());
-                    let (text, rest) = input.split_at(end);
+                    let (text, after) = input.split_at(end);
+                    self.line_bytes = self.line_bytes.saturating_add(text.len());
                     self.push(text);
                     self.state = State::Text;
-                    *input = rest;
-                    if self.bytes > self.max_bytes.saturating_mul(2) {
-                        return Some(Err(Refusal::Endless));
-                    }
-                    continue;
+                    rest = after;
                 }
             }
             *input = rest;
+            if self.bytes > self.max_bytes.saturating_mul(2) {
+                return Some(Err(Refusal::Endless));
+            }
         }
         None
     }
 
     fn push(&mut self, bytes: &[u8]) {
         self.bytes = self.bytes.saturating_add(bytes.len());
-        self.line_bytes = self.line_bytes.saturating_add(bytes.len());
         if self.bytes > self.max_bytes {
             self.refuse(Refusal::TooLarge);
         } else if self.line_bytes > TEXT_LINE_BYTES {
@@ -168,8 +167,17 @@ mod tests {
     }
 
     #[test]
-    fn bounds_a_line() {
-        let text = [&b"a".repeat(TEXT_LINE_BYTES)[..], b"\r\n.\r\n"].concat();
+    fn empty_lines_are_no_way_to_go_on_for_ever() {
+        assert_eq!(read(4, &b"\r\n".repeat(5)), (Some(Err(Refusal::Endless)), 0));
+        assert_eq!(read(4, &[&b"\r\n".repeat(4)[..], b".\r\n"].concat()).0, Some(Err(Refusal::TooLarge)));
+    }
+
+    #[test]
+    fn bounds_a_line_without_its_end() {
+        let longest = b"a".repeat(TEXT_LINE_BYTES);
+        let mail = [&longest[..], b"\r\n", &longest, b"\r\n"].concat();
+        assert_eq!(read(1 << 20, &[&mail[..], b".\r\n"].concat()).0, Some(Ok(mail)));
+        let text = [&longest[..], b"a\r\n.\r\n"].concat();
         assert_eq!(read(1 << 20, &text).0, Some(Err(Refusal::LineTooLong)));
     }
 

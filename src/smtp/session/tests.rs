@@ -222,6 +222,7 @@ fn without_room_mail_and_data_get_452_and_the_session_goes_on() {
     let mut session = session(Source::Smtp);
     session.set_room(false);
     assert_eq!(codes(&mut session, "EHLO c\r\nMAIL FROM:<>\r\nMAIL FROM:<>\r\nNOOP\r\n"), "250 452 452 250");
+    assert_eq!((session.take_turned_away(), session.take_turned_away()), (2, 0));
     session.set_room(true);
     assert_eq!(codes(&mut session, "MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n"), "250 250 354");
     let mut input = &b"hi\r\n.\r\n"[..];
