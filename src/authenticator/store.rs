@@ -1,11 +1,13 @@
 //! Shares the evidence log among the tasks of a node: those that add evidence, anchor it and request receipts.
 //!
-//! Files are read and written on threads that may block. Only [`EvidenceStore::counts`] takes the lock on the
-//! caller's thread.
+//! Files are read and written on threads that may block, and only those take the lock.
 //!
 //! The log itself is [`super::log`].
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use evidence::{
     Evidence, Finding, Receipt,
@@ -18,14 +20,32 @@ use tokio::sync::Notify;
 #[derive(Clone, Debug)]
 pub struct EvidenceStore {
     log: Arc<Mutex<EvidenceLog>>,
+    counts: Arc<Counts>,
     /// Wakes the anchorer when there is new evidence.
     pub(crate) grown: Arc<Notify>,
+}
+
+/// Copies of the log's counts, to be read while the log is locked for a sync.
+#[derive(Debug, Default)]
+struct Counts {
+    evidenced: AtomicU64,
+    anchored: AtomicU64,
+}
+
+impl Counts {
+    /// Copies the counts; `evidenced` first, so that a reader never sees more anchored than evidenced.
+    fn copy(&self, log: &EvidenceLog) {
+        self.evidenced.store(log.evidenced(), Ordering::Release);
+        self.anchored.store(log.anchored(), Ordering::Release);
+    }
 }
 
 impl EvidenceStore {
     /// Wraps a log for sharing.
     pub fn new(log: EvidenceLog) -> Self {
-        Self { log: Arc::new(Mutex::new(log)), grown: Arc::new(Notify::new()) }
+        let counts = Counts::default();
+        counts.copy(&log);
+        Self { log: Arc::new(Mutex::new(log)), counts: Arc::new(counts), grown: Arc::new(Notify::new()) }
     }
 
     /// Calls [`EvidenceLog::append`] on a thread that may block, then wakes the anchorer.
@@ -46,10 +66,10 @@ impl EvidenceStore {
         self.blocking(move |log| log.receipt(&mail_id)).await
     }
 
-    /// Returns the number of leaves in the log and the number with a receipt.
+    /// Returns the number of leaves in the log and the number with a receipt, without waiting for the log.
     pub fn counts(&self) -> (u64, u64) {
-        let log = self.lock();
-        (log.evidenced(), log.anchored())
+        let anchored = self.counts.anchored.load(Ordering::Acquire);
+        (self.counts.evidenced.load(Ordering::Acquire), anchored)
     }
 
     /// Runs `work` on the log without blocking the runtime's tasks.
@@ -58,7 +78,13 @@ impl EvidenceStore {
         work: impl FnOnce(&mut EvidenceLog) -> T + Send + 'static,
     ) -> T {
         let store = self.clone();
-        let done = tokio::task::spawn_blocking(move || work(&mut store.lock())).await;
+        let work = move || {
+            let mut log = store.lock();
+            let done = work(&mut log);
+            store.counts.copy(&log);
+            done
+        };
+        let done = tokio::task::spawn_blocking(work).await;
         // The runtime never cancels a running blocking task, so this can only be a panic in `work`; pass it on.
         done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
@@ -66,5 +92,35 @@ impl EvidenceStore {
     fn lock(&self) -> MutexGuard<'_, EvidenceLog> {
         // The log changes in memory only after its file, so a panic leaves it consistent.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc::channel, thread, time::Duration};
+
+    use super::*;
+
+    /// A log on a slow disk is locked for as long as its sync takes.
+    #[tokio::test]
+    async fn the_counts_do_not_wait_for_the_disk_and_are_those_of_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let finding = Finding {
+            mail_id: MailId::of(b"mail"),
+            received_at: std::time::UNIX_EPOCH,
+            sender_digest: [0; 32],
+            verdict: [0; 6],
+        };
+        let store = EvidenceStore::new(EvidenceLog::open(dir.path()).unwrap().0);
+        store.append(vec![finding]).await.unwrap();
+        let (tell, told) = channel();
+        let busy = store.lock();
+        let asking = store.clone();
+        thread::spawn(move || tell.send(asking.counts()));
+        assert_eq!(told.recv_timeout(Duration::from_secs(5)), Ok((1, 0)));
+        drop(busy);
+        drop(store);
+        let opened = EvidenceStore::new(EvidenceLog::open(dir.path()).unwrap().0);
+        assert_eq!(opened.counts(), (1, 0));
     }
 }

@@ -18,6 +18,9 @@ use super::{RosError, graph::Graph, runtime::NodeError, supervisor::watched_thre
 /// The executor's thread and task.
 const SPIN: &str = "rclrs spin";
 
+/// Longest name of a topic with its namespace, bytes (`RMW_TOPIC_MAX_NAME_LENGTH`): the 255 of DDS less prefixes.
+const MAX_FULL_NAME_BYTES: usize = 247;
+
 /// One subscription: the topic, its type and the number fields to read.
 #[derive(Clone, Debug)]
 pub struct NumberSubscription {
@@ -66,6 +69,7 @@ pub fn subscribe(
             type_name: subscription.type_name.clone(),
             reason,
         };
+        check_length(&graph.namespace(), &subscription.topic).map_err(error)?;
         let type_name =
             MessageTypeName::try_from(subscription.type_name.as_str()).map_err(|e| error(e.to_string()))?;
         let empty = DynamicMessage::new(type_name.clone()).map_err(|e| error(e.to_string()))?;
@@ -115,6 +119,22 @@ impl Drop for DynamicSubscriptions {
             // The thread catches its panics.
             let _ = thread.join();
         }
+    }
+}
+
+/// Checks that a topic still has a name that DDS allows when it is in this namespace.
+fn check_length(namespace: &str, topic: &str) -> Result<(), String> {
+    let name = if topic.starts_with('/') {
+        topic.to_owned()
+    } else {
+        format!("{}/{topic}", namespace.trim_end_matches('/'))
+    };
+    match name.len() {
+        ..=MAX_FULL_NAME_BYTES => Ok(()),
+        bytes => Err(format!(
+            "its full name '{name}' has {bytes} bytes, at most {MAX_FULL_NAME_BYTES} are possible; shorten the \
+             namespace or the topic"
+        )),
     }
 }
 
@@ -233,5 +253,16 @@ mod tests {
     #[tokio::test]
     async fn a_callback_that_panics_ends_the_executor_and_is_noticed() {
         assert_eq!(reason(|_| panic!("on purpose")).await, "task 'rclrs spin' panicked: on purpose");
+    }
+
+    #[test]
+    fn a_topic_is_as_long_as_its_full_name() {
+        let (topic, full) = ("t".repeat(240), "t".repeat(246));
+        assert_eq!(check_length("/", &full), Ok(()));
+        assert_eq!(check_length("/fleet", &topic), Ok(()));
+        assert_eq!(check_length("/a/long/namespace", &format!("/{full}")), Ok(()));
+        let error = check_length("/fleet1", &topic).unwrap_err();
+        assert!(error.contains(&format!("'/fleet1/{topic}' has 248 bytes, at most 247")), "{error}");
+        assert!(check_length("/", &format!("/{full}t")).is_err());
     }
 }

@@ -6,7 +6,7 @@ use super::extract::{EXTRACTORS, Extractor, extractor};
 
 /// Placeholder for the vehicle's name in a topic template.
 const PLACEHOLDER: &str = "{vehicle}";
-/// Longest topic, bytes: the 255 of DDS less the prefix that ROS adds.
+/// Longest topic, bytes. What the namespace adds to it is checked when it is subscribed to.
 const MAX_TOPIC_BYTES: usize = 240;
 
 /// One entry of the parameter `routes`: `<topic template> <type>`.
