@@ -152,6 +152,8 @@ pub async fn run(
                             shutdown: session_shutdown.clone(),
                         };
                         sessions.spawn(async move {
+                            // All of the guest moves in here, not only its address: its place is taken until the end.
+                            let guest = guest;
                             let _open = connection.settings.counters.open(protocol);
                             if let Err(error) = connection.serve(protocol, guest.address).await {
                                 tracing::debug!(%error, ?protocol, "connection lost");
