@@ -13,7 +13,7 @@ use authenticator::{
     anchor::{AnchorError, AnchorPolicy, AnchorState, Anchorer},
     store::EvidenceStore,
 };
-use chain::{Chain, EmbeddedChain, Ledger, LedgerError, LedgerKey, LedgerOptions};
+use chain::{Chain, Contracts, EmbeddedChain, Ledger, LedgerError, LedgerKey, LedgerOptions};
 use evidence::{Finding, Receipt, log::EvidenceLog};
 use fixture::{Anvil, Kind, World, fund, on_both_chains, options};
 use jsonrpc_core::Value;
@@ -245,7 +245,16 @@ async fn names_file_and_chain_if_the_contracts_are_elsewhere(world: World) {
     edit("evidence_ledger", json!(world.key.address()));
     let error = world.connect(world.key.clone()).await.err().unwrap();
     assert!(matches!(error, LedgerError::NoCode { contract: "EvidenceLedger", .. }), "{error}");
+    assert!(error.to_string().contains("contracts.json"), "{error}");
     assert!(!error.is_retryable());
+    let (registry, ledger) = (addresses.sender_registry.into(), world.key.address().into());
+    let options = LedgerOptions { contracts: Some(Contracts { registry, ledger }), ..options() };
+    let error = Ledger::connect(world.chain.clone(), world.key.clone(), world.dir.path(), options).await;
+    let error = error.err().unwrap().to_string();
+    assert!(
+        error.starts_with("contract EvidenceLedger of parameter 'ledger_address': no code at"),
+        "{error}"
+    );
     fs::write(&path, "{}").unwrap();
     let error = world.connect(world.key.clone()).await.err().unwrap();
     assert!(matches!(error, LedgerError::State { .. }), "{error}");

@@ -94,6 +94,7 @@ impl Ledger {
             evidence_ledger: ledger.into(),
             deployed_block: 0,
         });
+        let is_given = given.is_some();
         let addresses = match given.map_or_else(|| Addresses::load(&path), |given| Ok(Some(given)))? {
             Some(addresses) => addresses,
             None => {
@@ -112,13 +113,19 @@ impl Ledger {
             let (expected, found) = (addresses.chain_id, chain_id.as_u64());
             return Err(LedgerError::WrongChain { path, expected, found });
         }
-        let both =
-            [("SenderRegistry", addresses.sender_registry), ("EvidenceLedger", addresses.evidence_ledger)];
-        for (contract, address) in both {
+        let both = [
+            ("SenderRegistry", addresses.sender_registry, "registry_address"),
+            ("EvidenceLedger", addresses.evidence_ledger, "ledger_address"),
+        ];
+        for (contract, address, parameter) in both {
             let code = web3.eth().code(address, None).await;
             if code.map_err(|error| LedgerError::from_web3(action, error))?.0.is_empty() {
                 let chain_id = addresses.chain_id;
-                return Err(LedgerError::NoCode { path, contract, address, chain_id });
+                let place = match is_given {
+                    true => format!("parameter '{parameter}'"),
+                    false => format!("'{}'", path.display()),
+                };
+                return Err(LedgerError::NoCode { place, contract, address, chain_id });
             }
         }
         Ok(Self { web3, key, options, addresses, registry, evidence, in_flight: Mutex::new(()) })

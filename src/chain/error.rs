@@ -96,12 +96,11 @@ pub enum LedgerError {
     },
     /// There is no contract at the expected address, for example because the chain was reset.
     #[error(
-        "contract {contract} of '{path}': no code at {address:?} on chain {chain_id}; the chain was reset or is another one",
-        path = path.display()
+        "contract {contract} of {place}: no code at {address:?} on chain {chain_id}; the chain was reset or is another one"
     )]
     NoCode {
-        /// Path of `contracts.json`, also when the addresses were given as parameters.
-        path: PathBuf,
+        /// Where the address is from: `contracts.json` with its path, or the parameter.
+        place: String,
         /// Name of the contract.
         contract: &'static str,
         /// Address where it must be.
