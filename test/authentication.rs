@@ -5,7 +5,7 @@ mod dns;
 mod load;
 mod orders;
 mod properties;
-mod scene;
+pub mod scene;
 
 use std::{
     fs,

@@ -9,6 +9,7 @@
     clippy::print_stdout
 )]
 
+mod addresses;
 mod authentication;
 mod contracts;
 mod documents;

@@ -5,7 +5,7 @@
 //!
 //! `verify` runs the checks; [`super::judge`] decides when to ask the registry.
 
-use mail::{AuthResult, Registration, Role, Verdict};
+use mail::{AuthResult, EmailAddress, Registration, Role, Verdict};
 
 /// Results of verifying one mail, before the registry is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Checked {
     pub order_gap: String,
     /// The one mailbox of the one From field: local part as written, domain in lower case. `None` if there is not
     /// exactly one.
-    pub from: Option<String>,
+    pub from: Option<EmailAddress>,
     /// One sentence that sums up these results; contains no address.
     pub reason: String,
 }
@@ -219,7 +219,14 @@ mod tests {
 
     fn checked(spf: AuthResult, dkim: AuthResult, dmarc: AuthResult, from: Option<&str>) -> Checked {
         let reason = "example.org sent it.".to_owned();
-        Checked { spf, dkim, dmarc, from: from.map(str::to_owned), reason, ..Checked::default() }
+        Checked {
+            spf,
+            dkim,
+            dmarc,
+            from: from.map(|from| EmailAddress::parse(from).unwrap()),
+            reason,
+            ..Checked::default()
+        }
     }
 
     /// Calls `check` with every combination of results and registry answers.

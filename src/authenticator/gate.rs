@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mail::is_address;
+use mail::{AddressError, EmailAddress};
 use record_log::secret::{self, SecretError};
 
 /// Number of characters of a rejected address to show.
@@ -21,13 +21,12 @@ pub enum Refusal {
     #[error("token: must be what the file {} holds (parameter registry_token_path)", .0.display())]
     Token(PathBuf),
     /// The address cannot be the author of a mail.
-    #[error(
-        "address {shown}: must be one bare address, local-part@domain, at most 254 ASCII characters without spaces, \
-         quotes or angle brackets"
-    )]
+    #[error("address {shown}: must be one bare address, local-part@domain: {error}")]
     Address {
         /// Beginning of the address, escaped.
         shown: String,
+        /// The rule that it breaks.
+        error: AddressError,
     },
 }
 
@@ -51,23 +50,23 @@ impl Gate {
         Ok(Self { token: path.map(read).transpose()? })
     }
 
-    /// Checks whether a request with `token` may change the registration of `address`. The token is checked first, so
-    /// that a caller without it learns nothing else.
+    /// Checks whether a request with `token` may change the registration of `address`, and returns the address. The
+    /// token is checked first, so that a caller without it learns nothing else.
     ///
     /// # Errors
     /// The first rule that the request breaks.
-    pub fn admit(&self, token: &str, address: &str) -> Result<(), Refusal> {
+    pub fn admit(&self, token: &str, address: &str) -> Result<EmailAddress, Refusal> {
         if let Some((expected, path)) = &self.token
             && !is_same(expected, token.trim())
         {
             return Err(Refusal::Token(path.clone()));
         }
-        if !is_address(address) {
+        // ASCII only, in which one sender has one spelling.
+        EmailAddress::parse_ascii(address).map_err(|error| {
             let start: String = address.chars().take(SHOWN).collect();
             let more = if start.len() < address.len() { "…" } else { "" };
-            return Err(Refusal::Address { shown: format!("{start:?}{more}") });
-        }
-        Ok(())
+            Refusal::Address { shown: format!("{start:?}{more}"), error }
+        })
     }
 }
 
@@ -92,8 +91,12 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let file = fs::read_to_string(&path).unwrap();
         let token = file.trim();
-        assert_eq!(gate.admit(token, "dana@dispatch.example"), Ok(()));
-        assert_eq!(gate.admit(&file, "dana@dispatch.example"), Ok(()), "with the file's line end");
+        assert_eq!(gate.admit(token, "dana@dispatch.example").as_deref(), Ok("dana@dispatch.example"));
+        assert_eq!(
+            gate.admit(&file, "dana@dispatch.example").as_deref(),
+            Ok("dana@dispatch.example"),
+            "with the file's line end"
+        );
         let longer = format!("{token}0");
         for wrong in ["", &token[1..], &longer, &"0".repeat(64), "hunter2"] {
             let refusal = gate.admit(wrong, "dana").unwrap_err();
@@ -103,13 +106,13 @@ mod tests {
             assert!(!words.contains(token) && !words.contains("hunter2"), "{words}");
         }
         // The token is the same after a restart.
-        assert_eq!(Gate::open(Some(&path)).unwrap().admit(token, "a@b"), Ok(()));
+        assert_eq!(Gate::open(Some(&path)).unwrap().admit(token, "a@b").as_deref(), Ok("a@b"));
     }
 
     #[test]
     fn only_an_address_that_a_mail_can_have_is_admitted_and_the_refusal_shows_it_escaped() {
         let gate = Gate::open(None).unwrap();
-        assert_eq!(gate.admit("", "dana+x@dispatch.example"), Ok(()));
+        assert_eq!(gate.admit("", "dana+x@dispatch.example").as_deref(), Ok("dana+x@dispatch.example"));
         let long = format!("{}@dispatch.example", "a".repeat(300));
         let junk = [
             "",

@@ -117,6 +117,8 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
+    use mail::EmailAddress;
+
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(900);
@@ -127,7 +129,7 @@ mod tests {
     }
 
     fn checked(dmarc: AuthResult) -> Checked {
-        Checked { dmarc, from: Some("dana@dispatch.example".to_owned()), ..Checked::default() }
+        Checked { dmarc, from: EmailAddress::parse("dana@dispatch.example").ok(), ..Checked::default() }
     }
 
     fn id(number: u32) -> MailId {

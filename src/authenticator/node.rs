@@ -186,7 +186,7 @@ impl Work for Verifier {
         {
             return self.leave(mail.id, "the registry cannot be asked");
         }
-        let sender_digest = self.registry.digest(checked.from.as_deref().unwrap_or_default());
+        let sender_digest = self.registry.digest(checked.from.as_ref());
         let verdict = decide(checked, registered);
         let finding = Finding {
             mail_id: mail.id,

@@ -15,7 +15,7 @@ use chain::{
     Chain, ChainError, Contracts, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions,
 };
 use evidence::Receipt;
-use mail::{Registration, Role};
+use mail::{EmailAddress, Registration, Role};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -59,8 +59,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Returns the keyed digest of an address.
-    pub fn digest(&self, address: &str) -> [u8; 32] {
+    /// Returns the keyed digest of an address, or of `None` for a mail without an author.
+    pub fn digest(&self, address: Option<&EmailAddress>) -> [u8; 32] {
         self.key.digest(address)
     }
 
@@ -71,10 +71,10 @@ impl Registry {
     }
 
     /// Looks up `address` in the registry; unavailable if the chain does not answer in time.
-    pub async fn sender(&self, address: &str) -> (Registration, Role) {
+    pub async fn sender(&self, address: &EmailAddress) -> (Registration, Role) {
         let unavailable = (Registration::Unavailable, Role::None);
         let Some(ledger) = self.ledger.borrow().clone() else { return unavailable };
-        match tokio::time::timeout(REGISTRY_TIMEOUT, ledger.sender(self.digest(address))).await {
+        match tokio::time::timeout(REGISTRY_TIMEOUT, ledger.sender(self.digest(Some(address)))).await {
             Ok(Ok((registration, role, pinned_key))) if pinned_key == ANY_KEY => (registration, role),
             Ok(Ok(_)) => {
                 tracing::warn!("the registry pins a DKIM key to the sender, which this version cannot check");
@@ -95,9 +95,9 @@ impl Registry {
     ///
     /// # Errors
     /// If the chain is not connected, cannot be reached, or rejects the request.
-    pub async fn register(&self, address: &str, role: Role) -> Result<String, String> {
+    pub async fn register(&self, address: &EmailAddress, role: Role) -> Result<String, String> {
         let ledger = self.connected()?;
-        let mined = ledger.register(self.digest(address), role, ANY_KEY).await;
+        let mined = ledger.register(self.digest(Some(address)), role, ANY_KEY).await;
         mined.map(|mined| format!("{:#x}", mined.transaction)).map_err(|error| error.to_string())
     }
 
@@ -105,8 +105,8 @@ impl Registry {
     ///
     /// # Errors
     /// If the chain is not connected, cannot be reached, or rejects the request.
-    pub async fn revoke(&self, address: &str) -> Result<String, String> {
-        let mined = self.connected()?.revoke(self.digest(address)).await;
+    pub async fn revoke(&self, address: &EmailAddress) -> Result<String, String> {
+        let mined = self.connected()?.revoke(self.digest(Some(address))).await;
         mined.map(|mined| format!("{:#x}", mined.transaction)).map_err(|error| error.to_string())
     }
 

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mail::{MailId, Role};
+use mail::{EmailAddress, MailId, Role};
 use ros::{
     RosError,
     convert::{receipt_to_ros, role_from_ros},
@@ -47,9 +47,9 @@ async fn serve_register(
         let srv::RegisterSender::Request { address, role, token } = &request.message;
         let result = match admit(&gate, token, address).await {
             Err(refusal) => Err(refusal),
-            Ok(()) => match role_from_ros("role", *role) {
+            Ok(address) => match role_from_ros("role", *role) {
                 Ok(Role::None) => Err("field 'role' = 0: must be ROLE_OBSERVER or ROLE_OPERATOR".to_owned()),
-                Ok(role) => outcome("sender registered", registry.register(address, role).await),
+                Ok(role) => outcome("sender registered", registry.register(&address, role).await),
                 Err(error) => Err(error.to_string()),
             },
         };
@@ -67,7 +67,7 @@ async fn serve_revoke(
         let srv::RevokeSender::Request { address, token } = &request.message;
         let result = match admit(&gate, token, address).await {
             Err(refusal) => Err(refusal),
-            Ok(()) => outcome("sender revoked", registry.revoke(address).await),
+            Ok(address) => outcome("sender revoked", registry.revoke(&address).await),
         };
         let (success, message) = answer(result);
         respond(request, srv::RevokeSender::Response { success, message });
@@ -75,9 +75,9 @@ async fn serve_revoke(
 }
 
 /// Asks the gate. Each service handles one request at a time, so the pause limits how fast tokens can be tried.
-async fn admit(gate: &Gate, token: &str, address: &str) -> Result<(), String> {
+async fn admit(gate: &Gate, token: &str, address: &str) -> Result<EmailAddress, String> {
     let refusal = match gate.admit(token, address) {
-        Ok(()) => return Ok(()),
+        Ok(address) => return Ok(address),
         Err(refusal) => refusal,
     };
     // Log the refusal without the address, which belongs only in the request.

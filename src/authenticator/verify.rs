@@ -13,7 +13,7 @@ mod spf;
 use std::{net::IpAddr, time::SystemTime};
 
 use mail::{
-    AuthResult, Envelope,
+    AuthResult, EmailAddress, Envelope,
     parse::{MAX_FIELDS, Section, authors, section},
 };
 use mail_auth::{
@@ -82,7 +82,7 @@ pub async fn verify(
         Ok(from) => from,
         Err(why) => return malformed(Checked::default(), &why),
     };
-    let domain = from.rsplit_once('@').map_or("", |(_, domain)| domain).to_owned();
+    let domain = from.domain().to_owned();
     let mut signatures = dkim::select(policy, &section, &mut message, &domain, now);
     let message = message;
     let (spf, ()) =
@@ -130,7 +130,7 @@ fn may_align(domain: &str, author: &str) -> bool {
 }
 
 /// Returns the one mailbox of the one From field, if both parsers read the mail alike; otherwise why there is none.
-fn the_author(section: &Section, message: &AuthenticatedMessage) -> Result<String, String> {
+fn the_author(section: &Section, message: &AuthenticatedMessage) -> Result<EmailAddress, String> {
     if section.count != message.headers.len() || section.body != message.body_offset() {
         return Err("its header section can be read in two ways".to_owned());
     }
@@ -157,13 +157,7 @@ fn the_author(section: &Section, message: &AuthenticatedMessage) -> Result<Strin
     if message.from.len() != 1 || message.from() != from.to_lowercase() {
         return Err("its From field can be read in two ways".to_owned());
     }
-    let is_word = |part: &str| {
-        !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || "<>(),;:\\\"".contains(c))
-    };
-    match from.split_once('@') {
-        Some((local, domain)) if is_word(local) && is_word(domain) && !domain.contains('@') => Ok(from),
-        _ => Err("its From mailbox has no usual form".to_owned()),
-    }
+    EmailAddress::parse(&from).map_err(|error| format!("its From mailbox is not an address, as {error}"))
 }
 
 /// Whether one of the signatures that an order can rest on is aligned without help from others.
@@ -231,11 +225,12 @@ async fn ask_dmarc(
     envelope: &Envelope,
     domain: &str,
 ) -> Option<DmarcOutput> {
+    let mail_from_domain = spf::domain(envelope);
     let params = DmarcParameters {
         message,
         dkim_output: signatures,
         dkim2_output: None,
-        rfc5321_mail_from_domain: spf::domain(envelope),
+        rfc5321_mail_from_domain: &mail_from_domain,
         spf_output: spf,
     };
     let is_answer = |output: &DmarcOutput| {

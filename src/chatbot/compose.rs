@@ -3,7 +3,7 @@
 //! Every mail keeps within the bounds of `OutboundMail.msg`, and answers and forwards get the same Message-ID whenever
 //! they are composed again. What is said, and to whom it may be said, is decided elsewhere.
 
-use mail::{Attachment, Content, MailId, OutboundKind, OutboundMail, is_address};
+use mail::{Attachment, Content, EmailAddress, MailId, OutboundKind, OutboundMail};
 
 use super::{orders::Entry, params::Params, reading};
 
@@ -35,7 +35,7 @@ pub(super) enum Copy {
 pub(super) struct Origin {
     pub id: MailId,
     /// The one From address; proven only if DMARC passed.
-    pub from: String,
+    pub from: EmailAddress,
     name: String,
     subject: String,
     message_id: String,
@@ -46,13 +46,14 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// Keeps the parts of a mail. `None` unless From is exactly one address that can be written to: DMARC speaks for
-    /// one.
+    /// Keeps the parts of a mail. `None` unless From is exactly one address, as DMARC speaks for one, and in ASCII, so that
+    /// it can be written to through a smart host without SMTPUTF8.
     pub fn of(id: MailId, content: &Content) -> Option<Self> {
         let [from] = content.from.as_slice() else { return None };
-        is_address(&from.address).then(|| Self {
+        let address = EmailAddress::parse_ascii(&from.address).ok()?;
+        Some(Self {
             id,
-            from: from.address.clone(),
+            from: address,
             name: one_line(&from.name),
             subject: one_line(&content.subject),
             message_id: message_id(&content.message_id),
@@ -73,7 +74,7 @@ impl Origin {
             "" => "Re: your mail to posthorn".to_owned(),
             words => format!("Re: {words}"),
         };
-        self.compose(params, OutboundKind::Answer, self.from.clone(), subject, text.to_owned())
+        self.compose(params, OutboundKind::Answer, self.from.to_string(), subject, text.to_owned())
     }
 
     /// Composes a forward to the person, with the reason. A reply goes directly to the sender; mail_bridge attaches the
@@ -107,11 +108,11 @@ impl Origin {
         let mail = self.compose(
             params,
             OutboundKind::Forward,
-            params.human_mailbox.clone(),
+            params.human_mailbox.to_string(),
             format!("{prefix}: {title}"),
             text,
         );
-        OutboundMail { reply_to: vec![from.clone()], urgent, ..mail }
+        OutboundMail { reply_to: vec![from.to_string()], urgent, ..mail }
     }
 
     fn compose(
@@ -126,7 +127,7 @@ impl Origin {
             answers: Some(self.id),
             kind,
             message_id: outbound_id(self.id, kind, &params.from_address),
-            from: params.from_address.clone(),
+            from: params.from_address.to_string(),
             to: vec![to],
             reply_to: Vec::new(),
             urgent: false,
@@ -148,13 +149,13 @@ pub(super) fn notice(
 ) -> OutboundMail {
     let mut to = vec![order.ordered_by.clone()];
     if !order.ordered_by.eq_ignore_ascii_case(&params.human_mailbox) {
-        to.push(params.human_mailbox.clone());
+        to.push(params.human_mailbox.to_string());
     }
     bounded(OutboundMail {
         answers: None,
         kind: OutboundKind::Notice,
-        message_id: format!("{id}.notice@{}", domain(&params.from_address)),
-        from: params.from_address.clone(),
+        message_id: format!("{id}.notice@{}", params.from_address.domain()),
+        from: params.from_address.to_string(),
         to,
         reply_to: Vec::new(),
         urgent: true,
@@ -184,18 +185,14 @@ fn listed(attachments: &[Attachment]) -> Vec<String> {
     lines
 }
 
-fn domain(address: &str) -> &str {
-    address.rsplit_once('@').map_or("localhost", |(_, domain)| domain)
-}
-
 /// The Message-ID of the answer or forward for a mail, the same whenever it is composed again.
-fn outbound_id(id: MailId, kind: OutboundKind, from_address: &str) -> String {
+fn outbound_id(id: MailId, kind: OutboundKind, from_address: &EmailAddress) -> String {
     let word = match kind {
         OutboundKind::Answer => "answer",
         OutboundKind::Forward => "forward",
         OutboundKind::Notice => "notice",
     };
-    let domain = domain(from_address);
+    let domain = from_address.domain();
     let id = id.to_string();
     let prefix = id.get(..32).unwrap_or(&id);
     format!("{prefix}.{word}@{domain}")

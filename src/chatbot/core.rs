@@ -201,7 +201,7 @@ impl Core {
     }
 
     fn is_own(&self, origin: &Origin) -> bool {
-        origin.from.eq_ignore_ascii_case(&self.params.from_address)
+        origin.from.is_same(&self.params.from_address)
     }
 
     /// Completes a request that [`Core::interpret`] began, with vehicle_router's answer.
@@ -250,7 +250,7 @@ impl Core {
                     mail_id: origin.id,
                     vehicle: vehicle.to_owned(),
                     command: *command,
-                    ordered_by: origin.from.clone(),
+                    ordered_by: origin.from.to_string(),
                     ordered_at: identity.date,
                     signature: [0; 64],
                 };

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use mail::is_address;
+use mail::EmailAddress;
 use settings::{Default, ParamError, Rule, Spec, Values, drain_timeout};
 
 /// All parameters, and the only place where their defaults are written.
@@ -96,9 +96,9 @@ pub const SPECS: &[Spec] = &[
 #[derive(Clone, Debug, PartialEq)]
 pub struct Params {
     /// Address of the person who gets the mails that are not understood, and the orders that are not carried out.
-    pub human_mailbox: String,
+    pub human_mailbox: EmailAddress,
     /// Sender address of answers and forwards; mail from it is ignored.
-    pub from_address: String,
+    pub from_address: EmailAddress,
     /// Whether to answer questions of senders who passed DMARC while the registry cannot be asked.
     pub answers_without_registry: bool,
     /// Age above which a value is answered with a warning.
@@ -144,7 +144,7 @@ impl Params {
             order_key_path: path("order_key_path", state_directory.join("order.key"))?,
             state_directory,
         };
-        if params.human_mailbox.eq_ignore_ascii_case(&params.from_address) {
+        if params.human_mailbox.is_same(&params.from_address) {
             let rule = "another address than from_address: a forward would come back";
             return Err(ParamError::rule("human_mailbox", format!("{:?}", params.human_mailbox), rule));
         }
@@ -152,13 +152,13 @@ impl Params {
     }
 }
 
-fn address(values: &Values, name: &'static str) -> Result<String, ParamError> {
-    let address = values.text(name)?;
-    if is_address(&address) {
-        Ok(address)
-    } else {
-        Err(ParamError::rule(name, format!("{address:?}"), "an address, local-part@domain"))
-    }
+/// ASCII only, so that mails to and from it go through a smart host without SMTPUTF8.
+fn address(values: &Values, name: &'static str) -> Result<EmailAddress, ParamError> {
+    let text = values.text(name)?;
+    EmailAddress::parse_ascii(&text).map_err(|error| {
+        let rule = format!("an address, local-part@domain: {error}");
+        ParamError::rule(name, format!("{text:?}"), rule)
+    })
 }
 
 #[cfg(test)]
@@ -179,9 +179,10 @@ mod tests {
 
     #[test]
     fn addresses_must_look_like_one() {
-        for bad in ["operator", "@localhost", "a@", "a b@c", "A <a@b>", "a@b,c@d", "a@b\r\nBcc: c@d"] {
+        for bad in ["operator", "@localhost", "a@", "ü@b", "a b@c", "A <a@b>", "a@b,c@d", "a@b\r\nBcc: c@d"]
+        {
             let error = load(&[("human_mailbox", bad)]).unwrap_err().to_string();
-            assert!(error.ends_with("must be an address, local-part@domain"), "{error}");
+            assert!(error.contains("must be an address, local-part@domain: "), "{error}");
         }
     }
 

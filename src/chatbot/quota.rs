@@ -9,6 +9,7 @@ use std::{
 };
 
 use fair_queue::registered;
+use mail::EmailAddress;
 
 /// Length of a counting period; then the counts start again from zero.
 const WINDOW: Duration = Duration::from_secs(3600);
@@ -32,7 +33,7 @@ impl Default for Quota {
 
 impl Quota {
     /// Whether one more mail may be sent on account of `address`. If so, counts it.
-    pub(super) fn take(&mut self, address: &str, now: SystemTime) -> bool {
+    pub(super) fn take(&mut self, address: &EmailAddress, now: SystemTime) -> bool {
         if now.duration_since(self.since).is_ok_and(|age| age < WINDOW) {
             if self.in_all >= IN_ALL {
                 return false;
@@ -41,9 +42,8 @@ impl Quota {
             *self = Self { since: now, ..Self::default() };
         }
         // Anybody can make subdomains for nothing, so count the registered domain.
-        let address = address.to_ascii_lowercase();
-        let domain = address.rsplit_once('@').map_or("", |(_, domain)| registered(domain));
-        let count = self.by_domain.entry(domain.to_owned()).or_default();
+        let domain = address.domain().to_lowercase();
+        let count = self.by_domain.entry(registered(&domain).to_owned()).or_default();
         let may = *count < PER_DOMAIN;
         if may {
             *count += 1;
@@ -61,10 +61,11 @@ mod tests {
     fn one_domain_does_not_use_up_what_others_may_and_an_hour_later_all_may_again() {
         let now = SystemTime::UNIX_EPOCH + WINDOW * 2;
         let mut quota = Quota::default();
-        let flood = (0..1000).filter(|n| quota.take(&format!("{n}@{n}.Example.org"), now)).count();
-        assert_eq!((flood, quota.take("a@example.org", now)), (20, false));
-        let others = (0..1000).filter(|n| quota.take(&format!("a@{n}.org"), now)).count();
+        let address = |text: &str| EmailAddress::parse(text).unwrap();
+        let flood = (0..1000).filter(|n| quota.take(&address(&format!("{n}@{n}.Example.org")), now)).count();
+        assert_eq!((flood, quota.take(&address("a@example.org"), now)), (20, false));
+        let others = (0..1000).filter(|n| quota.take(&address(&format!("a@{n}.org")), now)).count();
         assert_eq!((others, quota.by_domain.len()), (180, 181));
-        assert!(quota.take("a@example.org", now + WINDOW));
+        assert!(quota.take(&address("a@example.org"), now + WINDOW));
     }
 }

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use mail::{
-    AcceptedMail,
+    AcceptedMail, EmailAddress,
     parse::{MAX_FIELDS, authors, section},
 };
 use sha2::{Digest, Sha256};
@@ -30,8 +30,8 @@ pub struct Class {
 impl Class {
     /// The class of this mail. A mail without exactly one author counts for the domain of its envelope sender.
     pub fn of(mail: &AcceptedMail) -> Self {
-        let envelope = || mail.envelope.mail_from.rsplit_once('@').map(|(_, domain)| domain.to_lowercase());
-        let domain = author_domain(&mail.data).or_else(envelope).unwrap_or_default();
+        let domain =
+            author_domain(&mail.data).or_else(|| domain(&mail.envelope.mail_from)).unwrap_or_default();
         Self::new(mail.envelope.peer, &domain)
     }
 
@@ -60,9 +60,13 @@ fn digest(bytes: &[u8]) -> u64 {
 pub fn author_domain(data: &[u8]) -> Option<String> {
     let header = data.get(..HEADER_BYTES).unwrap_or(data);
     match authors(&section(header, MAX_FIELDS)).as_slice() {
-        [one] => one.address.rsplit_once('@').map(|(_, domain)| domain.to_lowercase()),
+        [one] => domain(&one.address),
         _ => None,
     }
+}
+
+fn domain(address: &str) -> Option<String> {
+    EmailAddress::parse(address).ok().map(|address| address.domain().to_lowercase())
 }
 
 /// The registered part of a domain, as far as its labels tell: whoever registered it owns all names below it.

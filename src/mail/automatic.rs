@@ -48,6 +48,7 @@ pub fn is_automatic(content: &Content, envelope: &Envelope) -> Option<&'static s
     })
 }
 
+/// Also for texts that are no address, as a bare `MAILER-DAEMON`.
 fn is_robot(address: &str) -> bool {
     let local = address.rsplit_once('@').map_or(address, |(local, _)| local).to_ascii_lowercase();
     ROBOTS.contains(&local.as_str())

@@ -9,7 +9,7 @@ mod delivery;
 mod id;
 pub mod parse;
 
-pub use address::is_address;
+pub use address::{AddressError, EmailAddress, Part};
 pub use automatic::is_automatic;
 pub use delivery::{Delivery, DeliveryState};
 pub use id::{MailId, MailIdError};
@@ -57,10 +57,10 @@ pub struct AcceptedMail {
 
 /// One mailbox of an address header (RFC 5322 section 3.4).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Address {
+pub struct Mailbox {
     /// Display name, decoded; empty if none.
     pub name: String,
-    /// addr-spec, the domain in lower case.
+    /// addr-spec as the sender wrote it, the domain in lower case; often, but not always, an [`EmailAddress`].
     pub address: String,
 }
 
@@ -96,13 +96,13 @@ pub struct Content {
     /// Subject, decoded.
     pub subject: String,
     /// Mailboxes of From; exactly one in a well-formed mail.
-    pub from: Vec<Address>,
+    pub from: Vec<Mailbox>,
     /// Mailboxes of Reply-To.
-    pub reply_to: Vec<Address>,
+    pub reply_to: Vec<Mailbox>,
     /// Mailboxes of To.
-    pub to: Vec<Address>,
+    pub to: Vec<Mailbox>,
     /// Mailboxes of Cc.
-    pub cc: Vec<Address>,
+    pub cc: Vec<Mailbox>,
     /// Date header; `None` if it is missing or cannot be read.
     pub date: Option<SystemTime>,
     /// All header fields in the order received.

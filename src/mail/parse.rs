@@ -26,7 +26,7 @@ use std::{
 use mail_parser::{Address as Parsed, HeaderValue, parsers::MessageStream};
 
 use self::{bounds::Bounds, fields::Field, mime::Body};
-use super::{Address, Content, Header};
+use super::{Content, Header, Mailbox};
 
 /// Most header fields kept, and most mailboxes of To and of Cc.
 pub const MAX_FIELDS: usize = 1000;
@@ -34,7 +34,7 @@ pub const MAX_FIELDS: usize = 1000;
 const MAX_AUTHORS: usize = 100;
 /// Longest name, subject or message id, bytes: the longest line of RFC 5322 section 2.1.1.
 const LINE_BYTES: usize = 998;
-/// Longest addr-spec, bytes: 64 for the local part, "@", 255 for the domain (RFC 5321 section 4.5.3.1).
+/// Longest addr-spec kept, bytes, as in `Address.msg`; it may be longer than an [`EmailAddress`](super::EmailAddress).
 const ADDRESS_BYTES: usize = 320;
 /// Longest decoded field value, bytes.
 const VALUE_BYTES: usize = 8192;
@@ -94,7 +94,7 @@ fn unstructured(field: &Field, max: usize, bounds: &mut Bounds) -> String {
     }
 }
 
-fn addresses(list: &mut Vec<Address>, field: &Field, max: usize, bounds: &mut Bounds) {
+fn addresses(list: &mut Vec<Mailbox>, field: &Field, max: usize, bounds: &mut Bounds) {
     let value = line_of(field, RAW_ADDRESSES_BYTES, bounds);
     let parsed = match MessageStream::new(&value).parse_address() {
         HeaderValue::Address(Parsed::List(list)) => list,
@@ -113,19 +113,20 @@ fn addresses(list: &mut Vec<Address>, field: &Field, max: usize, bounds: &mut Bo
         if fits {
             let name = bounds.line(one.name.as_deref().unwrap_or_default().trim(), LINE_BYTES);
             let address = bounds.line(&with_lower_domain(&address), ADDRESS_BYTES);
-            list.push(Address { name, address });
+            list.push(Mailbox { name, address });
         }
     }
 }
 
 /// The mailboxes of every From field, as in [`Content::from`].
-pub fn authors(section: &Section) -> Vec<Address> {
+pub fn authors(section: &Section) -> Vec<Mailbox> {
     let mut list = Vec::new();
     let mut bounds = Bounds::default();
     section.named("from").for_each(|field| addresses(&mut list, field, MAX_AUTHORS, &mut bounds));
     list
 }
 
+/// For whatever the sender wrote: a quoted local part may have an `@` of its own.
 fn with_lower_domain(address: &str) -> String {
     match address.rsplit_once('@') {
         Some((local, domain)) => format!("{local}@{}", domain.to_lowercase()),

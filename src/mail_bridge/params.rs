@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use mail::is_address;
+use mail::EmailAddress;
 use settings::{
     BackOff, DRAIN_TIMEOUT,
     Default::{Double, Int, Text},
@@ -110,7 +110,7 @@ pub struct Params {
     /// Interval between probes while the smart host is away.
     pub smarthost_probe: Duration,
     /// From address of outbound mails that name none.
-    pub sender_address: String,
+    pub sender_address: EmailAddress,
     /// Delays before an outbound mail is tried again.
     pub retry: BackOff,
     /// Age from which an outbound mail fails for good at its next failed attempt.
@@ -124,8 +124,7 @@ impl Params {
     /// The first broken rule, with parameter and value.
     pub fn load(values: &Values, state_directory: &Path) -> Result<Self, ParamError> {
         let directory = values.text("journal_directory")?;
-        let hostname = values.text("hostname")?;
-        let sender = values.text("sender_address")?;
+        let hostname = hostname(values)?;
         let params = Self {
             smtp_listen: listen(values, "smtp_listen")?,
             lmtp_listen: listen(values, "lmtp_listen")?,
@@ -163,7 +162,7 @@ impl Params {
             smarthost_timeout: values.seconds("smarthost_timeout_s")?,
             smarthost_connections: values.count("smarthost_connections")?,
             smarthost_probe: values.seconds("smarthost_probe_s")?,
-            sender_address: if sender.is_empty() { format!("posthorn@{hostname}") } else { sender },
+            sender_address: sender_address(values, &hostname)?,
             retry: BackOff { min: values.seconds("retry_min_s")?, max: values.seconds("retry_max_s")? },
             retry_give_up: Duration::from_secs_f64(
                 values.double("retry_give_up_h")?.clamp(0.0, 8760.0) * 3600.0,
@@ -175,19 +174,7 @@ impl Params {
     }
 
     fn validate(&self) -> Result<(), ParamError> {
-        let graphic = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if !graphic(&self.hostname) || self.hostname.len() > 255 {
-            return Err(ParamError::rule(
-                "hostname",
-                &self.hostname,
-                "a host name of at most 255 bytes, ASCII",
-            ));
-        }
-        if !is_address(&self.sender_address) {
-            let value = format!("{:?}", self.sender_address);
-            return Err(ParamError::rule("sender_address", value, "an address, local-part@domain"));
-        }
-        let port = self.smarthost.rsplit_once(':').filter(|(host, _)| graphic(host));
+        let port = self.smarthost.rsplit_once(':').filter(|(host, _)| is_graphic(host));
         if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 0)) {
             return Err(ParamError::rule("smarthost", &self.smarthost, "host:port"));
         }
@@ -213,6 +200,29 @@ impl Params {
         }
         Ok(())
     }
+}
+
+fn is_graphic(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn hostname(values: &Values) -> Result<String, ParamError> {
+    let hostname = values.text("hostname")?;
+    if is_graphic(&hostname) && hostname.len() <= 255 {
+        Ok(hostname)
+    } else {
+        Err(ParamError::rule("hostname", hostname, "a host name of at most 255 bytes, ASCII"))
+    }
+}
+
+/// The From of mails that name none. ASCII only, so that it goes through a smart host without SMTPUTF8.
+fn sender_address(values: &Values, hostname: &str) -> Result<EmailAddress, ParamError> {
+    let text = values.text("sender_address")?;
+    let text = if text.is_empty() { format!("posthorn@{hostname}") } else { text };
+    EmailAddress::parse_ascii(&text).map_err(|error| {
+        let rule = format!("an address, local-part@domain: {error}");
+        ParamError::rule("sender_address", format!("{text:?}"), rule)
+    })
 }
 
 /// Converts a share to the millionths that the core counts in.
@@ -255,7 +265,7 @@ mod tests {
         let params = load(&[]).unwrap();
         assert!(params.smtp_listen.unwrap().ip().is_loopback());
         assert_eq!(params.journal_directory, Path::new("/state"));
-        assert_eq!(params.sender_address, "posthorn@localhost");
+        assert_eq!(&*params.sender_address, "posthorn@localhost");
         for spec in SPECS {
             let value = BTreeMap::from([(spec.name.to_owned(), spec.default.value())]);
             assert!(resolve(SPECS, value).is_ok(), "{}", spec.name);
@@ -288,7 +298,7 @@ mod tests {
             ),
             (
                 &[("sender_address", "robot")],
-                "parameter 'sender_address' = \"robot\": must be an address, local-part@domain",
+                "parameter 'sender_address' = \"robot\": must be an address, local-part@domain: it needs exactly one at sign",
             ),
         ] {
             assert_eq!(load(overrides).unwrap_err().to_string(), error);

@@ -32,7 +32,7 @@ fn given(mail: &[u8]) -> Option<Given> {
     let content = parse(mail);
     let request = intent::read(&content).ok().filter(Request::is_order)?;
     let checked = MAILS.scene.check_with(&MAILS.dns, mail);
-    let from = checked.from.clone()?;
+    let from = checked.from.clone()?.to_string();
     let verdict = decide(checked, Some((Registration::Active, Role::Operator)));
     let may = verdict.authenticated && verdict.dmarc == Pass && intent::may_order(&content, &verdict).is_ok();
     may.then_some((request, from, content.message_id, content.date))

@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use mail::{Address, Content, Envelope, Source, is_automatic, parse};
+use mail::{Content, Envelope, Mailbox, Source, is_automatic, parse};
 use proptest::prelude::*;
 
 #[test]
@@ -114,7 +114,7 @@ proptest! {
     fn reads_back_a_mailbox(local in "[a-z0-9]{1,20}", domain in "[a-zA-Z0-9]{1,20}\\.example", name in "[a-zA-Z]{0,20}") {
         let content = parse(format!("From: {name} <{local}@{domain}>\r\n\r\n").as_bytes());
         let address = format!("{local}@{}", domain.to_lowercase());
-        prop_assert_eq!(content.from, vec![Address { name, address }]);
+        prop_assert_eq!(content.from, vec![Mailbox { name, address }]);
     }
 }
 
@@ -203,7 +203,7 @@ fn assert_bounds(content: &Content) {
 }
 
 fn show(content: &Content) -> String {
-    let addresses = |list: &[Address]| {
+    let addresses = |list: &[Mailbox]| {
         list.iter().map(|one| format!("{:?} <{}>", one.name, one.address)).collect::<Vec<_>>().join(", ")
     };
     let date = content.date.map(|date| date.duration_since(UNIX_EPOCH).unwrap().as_secs());

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use mail::{AuthResult, Envelope, Source};
+use mail::{AuthResult, EmailAddress, Envelope, Source};
 use mail_auth::{SpfOutput, SpfResult, spf::verify::SpfParameters};
 
 use super::{Policy, may_align};
@@ -31,8 +31,9 @@ impl Spf {
 
 /// Returns the domain that SPF applies to: that of MAIL FROM, or HELO for the null reverse-path (RFC 7208 section
 /// 2.4).
-pub(super) fn domain(envelope: &Envelope) -> &str {
-    envelope.mail_from.rsplit_once('@').map_or(&envelope.helo, |(_, domain)| domain)
+pub(super) fn domain(envelope: &Envelope) -> String {
+    EmailAddress::parse(&envelope.mail_from)
+        .map_or_else(|_| envelope.helo.clone(), |address| address.domain().to_owned())
 }
 
 /// Evaluates SPF for a mail whose author's domain is `author`. Skips queries that can prove nothing, so that nobody
@@ -42,8 +43,11 @@ pub(super) async fn verify(dns: &Dns, policy: &Policy, envelope: &Envelope, auth
     {
         return Spf::unknown("SPF says nothing of mail that an own host passed on");
     }
+    if !envelope.mail_from.is_empty() && EmailAddress::parse(&envelope.mail_from).is_err() {
+        return Spf::unknown("its envelope sender is not an address");
+    }
     let domain = domain(envelope);
-    if !may_align(domain, author) {
+    if !may_align(&domain, author) {
         return Spf::unknown("its envelope sender is of another domain");
     }
     let params = if envelope.mail_from.is_empty() {
@@ -52,7 +56,7 @@ pub(super) async fn verify(dns: &Dns, policy: &Policy, envelope: &Envelope, auth
         SpfParameters::verify_mail_from(envelope.peer, &envelope.helo, HOST, &envelope.mail_from)
     };
     let is_answer = |output: &SpfOutput| output.result() != SpfResult::TempError;
-    let asked = dns.ask(Question::Spf, domain, dns.resolver.verify_spf(dns.spf(params)), is_answer).await;
+    let asked = dns.ask(Question::Spf, &domain, dns.resolver.verify_spf(dns.spf(params)), is_answer).await;
     let output = asked.unwrap_or_else(|| SpfOutput::default().with_result(SpfResult::TempError));
     Spf { result: result(&output), output, why_not: "" }
 }

@@ -2,7 +2,7 @@ mod told;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, time::Duration};
 
-use mail::{Address, Attachment, AuthResult, Content, Envelope, OutboundKind, Registration, Role, Source};
+use mail::{Attachment, AuthResult, Content, Envelope, Mailbox, OutboundKind, Registration, Role, Source};
 use proptest::prelude::*;
 use settings::{Value, resolve};
 use vehicle::{Battery, Position};
@@ -19,8 +19,8 @@ fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
 }
 
-fn address(address: &str) -> Address {
-    Address { name: "Anna".into(), address: address.into() }
+fn address(address: &str) -> Mailbox {
+    Mailbox { name: "Anna".into(), address: address.into() }
 }
 
 /// A mail received at 0 s, whose From and Reply-To differ.

@@ -44,7 +44,7 @@ impl Core {
     ) -> Vec<Effect> {
         let orders = standing == Standing::Operator && ordered(reading).is_some();
         // The person's own absence note about a forward would become another forward.
-        let from_person = origin.from.eq_ignore_ascii_case(&self.params.human_mailbox);
+        let from_person = origin.from.is_same(&self.params.human_mailbox);
         if orders && !from_person && !self.is_own(origin) && bound.allows(origin) {
             let reason = format!("it reads like an order, which is NOT carried out, as {why}");
             self.forward(origin, &reason, Copy::Automatic)

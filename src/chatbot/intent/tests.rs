@@ -1,10 +1,10 @@
-use mail::Address;
+use mail::Mailbox;
 use proptest::prelude::*;
 
 use super::*;
 
 fn mail(subject: &str, text: &str) -> Content {
-    let from = vec![Address { name: "Anna Schmidt".into(), address: "anna@example.org".into() }];
+    let from = vec![Mailbox { name: "Anna Schmidt".into(), address: "anna@example.org".into() }];
     Content { subject: subject.into(), text: text.into(), from, ..Content::default() }
 }
 
@@ -283,7 +283,7 @@ fn a_long_text_is_read_in_time() {
         "Hi: stop truck_1! ",
     ] {
         let mut mail = mail("stop truck_1", &unit.repeat(262_144 / unit.len()));
-        mail.from = vec![Address { name: "b ".repeat(499), address: "anna@example.org".into() }];
+        mail.from = vec![Mailbox { name: "b ".repeat(499), address: "anna@example.org".into() }];
         let start = std::time::Instant::now();
         let read = super::read(&mail);
         // A debug build on a busy machine takes a tenth of that.

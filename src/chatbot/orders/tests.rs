@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, path::Path};
 
-use mail::{Address, Content, OutboundKind, OutboundMail};
+use mail::{Content, Mailbox, OutboundKind, OutboundMail};
 use settings::resolve;
 
 use super::*;
@@ -18,7 +18,7 @@ fn at(second: u64) -> SystemTime {
 
 /// An order to truck_2 by mail `number`, dated at `second`.
 fn ordered(number: u8, command: Command, second: u64) -> Ordered {
-    let from = Address { name: String::new(), address: "dana@example.org".into() };
+    let from = Mailbox { name: String::new(), address: "dana@example.org".into() };
     let content = Content {
         message_id: format!("{number}@example.org"),
         subject: command.word().into(),

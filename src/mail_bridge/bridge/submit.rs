@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use mail::{Delivery, DeliveryState, MailId, OutboundMail};
+use mail::{Delivery, DeliveryState, EmailAddress, MailId, OutboundMail};
 use sha2::{Digest, Sha256};
 
 use super::Handle;
@@ -30,7 +30,7 @@ pub enum Submitted {
 /// Sender identity of outbound mails.
 #[derive(Debug)]
 pub(super) struct Post {
-    sender: String,
+    sender: EmailAddress,
     hostname: String,
     /// Counter that keeps generated Message-IDs unique.
     made: AtomicU64,

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use mail::{OutboundKind, OutboundMail};
+use mail::{AddressError, EmailAddress, OutboundKind, OutboundMail};
 use mail_builder::{
     MessageBuilder,
     headers::{content_type::ContentType, raw::Raw},
@@ -18,8 +18,6 @@ use crate::journal::OutboundKey;
 
 /// Largest Message-ID, bytes, so that it fits on a header line.
 const MESSAGE_ID_BYTES: usize = 900;
-/// Largest address, bytes (RFC 5321 section 4.5.3.1.3).
-const ADDRESS_BYTES: usize = 254;
 
 /// The sender, time and server that a mail is composed for.
 #[derive(Clone, Copy, Debug)]
@@ -47,8 +45,8 @@ pub struct Composed {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Invalid {
     /// An address cannot stand in an envelope. It is not quoted, because the text goes to `mail/deliveries` and logs.
-    #[error("{0} is not an address like name@host of at most {ADDRESS_BYTES} bytes")]
-    Address(&'static str),
+    #[error("{0} is not an address like name@host: {1}")]
+    Address(&'static str, AddressError),
     /// There are no recipients, or too many.
     #[error("{0} recipients, must be 1 to {RECIPIENTS}")]
     Recipients(usize),
@@ -87,8 +85,8 @@ pub fn check(mail: &OutboundMail, sender: &str) -> Result<(), Invalid> {
     let from = std::slice::from_ref(&mail.from);
     let from = if mail.from.is_empty() { &[sender.to_owned()] } else { from };
     for (field, addresses) in [("from", from), ("to", &mail.to), ("reply_to", &mail.reply_to)] {
-        if !addresses.iter().all(|address| is_address(address)) {
-            return Err(Invalid::Address(field));
+        for address in addresses {
+            EmailAddress::parse(address).map_err(|error| Invalid::Address(field, error))?;
         }
     }
     for (field, value) in [("message_id", &mail.message_id), ("in_reply_to", &mail.in_reply_to)] {
@@ -170,15 +168,6 @@ fn serialize(builder: MessageBuilder) -> Vec<u8> {
     let mut data = Vec::new();
     builder.serialize(&mut data);
     data
-}
-
-fn is_address(text: &str) -> bool {
-    let plain = !text.chars().any(|c| c.is_control() || c.is_whitespace() || "<>()[]\\\",;:".contains(c));
-    let parts = text.split_once('@');
-    plain
-        && text.len() <= ADDRESS_BYTES
-        && parts
-            .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty() && !domain.contains('@'))
 }
 
 fn check_message_id(field: &'static str, value: &str) -> Result<(), Invalid> {
@@ -344,7 +333,7 @@ mod tests {
         );
         for bad in ["", "a@b>\r\nBcc: <c@d", "a b@c"] {
             let mail = OutboundMail { reply_to: vec![bad.to_owned()], ..mail() };
-            assert_eq!(composed(&mail), Err(Invalid::Address("reply_to")), "{bad:?}");
+            assert!(matches!(composed(&mail), Err(Invalid::Address("reply_to", _))), "{bad:?}");
         }
         let many = OutboundMail { reply_to: vec!["a@b".to_owned(); 101], ..mail() };
         assert_eq!(composed(&many), Err(Invalid::ReplyTo(101)));

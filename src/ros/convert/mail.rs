@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use mail::{AcceptedMail, Address, Attachment, Content, Envelope, Header, Mail, MailId, Source};
+use mail::{AcceptedMail, Attachment, Content, Envelope, Header, Mail, MailId, Mailbox, Source};
 
 use super::{ConvertError, bytes_from_ros, error, id_from_ros, time_from_ros, time_to_ros};
 use crate::msg;
@@ -128,17 +128,17 @@ fn attachment_from_ros(attachment: &msg::Attachment) -> Result<Attachment, Conve
     })
 }
 
-fn addresses_to_ros(addresses: &[Address]) -> Vec<msg::Address> {
+fn addresses_to_ros(addresses: &[Mailbox]) -> Vec<msg::Address> {
     addresses
         .iter()
-        .map(|Address { name, address }| msg::Address { name: name.clone(), address: address.clone() })
+        .map(|Mailbox { name, address }| msg::Address { name: name.clone(), address: address.clone() })
         .collect()
 }
 
-fn addresses_from_ros(addresses: &[msg::Address]) -> Vec<Address> {
+fn addresses_from_ros(addresses: &[msg::Address]) -> Vec<Mailbox> {
     addresses
         .iter()
-        .map(|address| Address { name: address.name.clone(), address: address.address.clone() })
+        .map(|address| Mailbox { name: address.name.clone(), address: address.address.clone() })
         .collect()
 }
 

@@ -1,17 +1,16 @@
 //! Command lines of a session: framing, grammar and order.
 //!
 //! The grammar is `smtp_proto::Request::parse`. Its `RequestReceiver` is not used, because it accepts a bare LF as
-//! the end of a line and removes a CR anywhere. Here a line ends with CRLF and holds no other control character.
+//! the end of a line and removes a CR anywhere. It removes the quotes of a local part, so `"a@b"@c` reaches us as another
+//! text, which [`EmailAddress`] refuses; `"ab"@c` is `ab@c` (RFC 5321 section 4.1.2). Here a line ends with CRLF and holds no other control character.
 
-use mail::Source;
+use mail::{EmailAddress, Source};
 use smtp_proto::{Error, MAIL_BODY_7BIT, MAIL_BODY_8BITMIME, MAIL_SMTPUTF8, MailFrom, RcptTo, Request};
 
 use crate::session::{
     COMMAND_LINE_BYTES, DataReader, JUNK_COMMANDS, NO_ROOM, Phase, RECIPIENTS_OVER, Session, Transaction,
 };
 
-/// Largest address, bytes, as in `Mail.msg`. RFC 5321 section 4.5.3.1.3 requires 254.
-const ADDRESS_BYTES: usize = 320;
 const SIZE_MALFORMED: &str = "501 5.5.4 SIZE must be 1 to 20 digits";
 /// First words of HTTP requests, from a browser that was tricked into posting to this port. The session ends at once.
 const HTTP_METHODS: &[&str] =
@@ -140,8 +139,8 @@ impl Session {
             self.refuse(SIZE_MALFORMED);
         } else if size.is_some_and(|size| size > self.limits.message_bytes) {
             self.too_large();
-        } else if !from.address.is_empty() && !plain(&from.address) {
-            self.refuse("553 5.1.7 sender address is not supported");
+        } else if let (false, Err(error)) = (from.address.is_empty(), EmailAddress::parse(&from.address)) {
+            self.refuse(&format!("553 5.1.7 sender address is not supported: {error}"));
         } else if !from.address.is_ascii() && !utf8 {
             self.refuse("553 5.6.7 address needs SMTPUTF8");
         } else if !self.room {
@@ -164,8 +163,8 @@ impl Session {
         };
         if to.orcpt.is_some() || to.flags != 0 || to.rrvs != 0 {
             self.refuse("555 5.5.4 parameter not supported");
-        } else if !postmaster && !plain(address) {
-            self.refuse("553 5.1.3 recipient address is not supported");
+        } else if let (false, Err(error)) = (postmaster, EmailAddress::parse(address)) {
+            self.refuse(&format!("553 5.1.3 recipient address is not supported: {error}"));
         } else if !address.is_ascii() && !transaction.utf8 {
             self.refuse("553 5.6.7 address needs SMTPUTF8");
         } else if transaction.rcpt_to.len() >= self.limits.recipients {
@@ -230,16 +229,4 @@ fn announced(line: &str) -> Option<usize> {
             digits.then(|| value.parse().unwrap_or(usize::MAX).max(largest))
         },
     )
-}
-
-/// Whether an address means the same with and without quotes. The parser removes the quotes of a local part, so
-/// `"a@b"@c` would turn into another address; addresses that need quotes are refused.
-fn plain(address: &str) -> bool {
-    let mut parts = address.split('@');
-    let (local, domain) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    address.len() <= ADDRESS_BYTES
-        && parts.next().is_none()
-        && !local.is_empty()
-        && !domain.is_empty()
-        && !address.chars().any(|c| c.is_whitespace() || c.is_control() || "<>()\\\",;".contains(c))
 }
