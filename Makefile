@@ -10,7 +10,7 @@ cargo := $(env) build/posthorn/cargo
 pure := mail settings health record_log vehicle fair_queue smtp evidence \
   mail_bridge authenticator chatbot vehicle_router fleet_simulator
 
-.PHONY: help bootstrap build demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-soak bench-evidence shell lock clean
+.PHONY: help bootstrap build demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-evidence shell lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ docs: build ## write docs/interfaces.md and the README's tables anew
 
 bench-path: build ## mails a second and latency over the whole graph, beside a plain Python pipeline
 	@scripts/bench-path
+
+bench-build: build ## how long a changed line takes to be tested and built
+	@scripts/bench-build
 
 bench-soak: build ## memory of each node under 100 mails a second; SOAK_MINUTES=N for so long instead of 25
 	@$(cargo) build --quiet --locked --release --bins --example observer

@@ -3,7 +3,7 @@
 //! Anybody with a list of addresses can try them all against a plain hash; against an HMAC they need the key. If the
 //! key is lost, the senders on chain can no longer be recognised and must be registered again.
 //!
-//! [`crate::secret`] reads and creates the key file.
+//! [`record_log::secret`] reads and creates the key file.
 
 use std::path::Path;
 

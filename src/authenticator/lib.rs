@@ -4,7 +4,7 @@
 //! # Guarantees
 //! - `authenticated` MUST hold only if DMARC passed for the one From mailbox and the registry lists it as active; see
 //!   [`core`].
-//! - A verdict MUST be synced to the evidence log before it is published (contract 5); see [`evidence`].
+//! - A verdict MUST be synced to the evidence log before it is published; see [`mod@evidence::log`].
 //! - Nothing on chain reveals an address or any text: digests of addresses are keyed; see [`address`].
 //!
 //! # Layout, in reading order
@@ -17,11 +17,10 @@
 //! - [`core`]: turns check results into a verdict. Pure. [`judge`]: orders the steps and decides when to stop
 //!   waiting. Pure.
 //! - [`address`]: keyed digests of addresses. [`gate`]: decides who may register which sender.
-//! - [`evidence`], [`merkle`]: leaf encoding, the log on disk, the proofs. `evidencer`: shares one sync among many
+//! - `store`: the log of the crate [`evidence`], shared by the node's tasks. `evidencer`: shares one sync among many
 //!   findings.
-//! - `ledger`: client of the contracts on a chain, embedded or behind JSON-RPC. `anchor`: anchors evidence in order,
-//!   exactly once. `receipts`: publishes the receipts.
-//! - `chain`: connects all of that to the node. [`health`]: what the node reports on `/diagnostics`. Pure.
+//! - `anchor`: anchors evidence through the crate `chain`, in order, exactly once. `receipts`: publishes the receipts.
+//! - `on_chain`: connects the chain to the node. [`health`]: what the node reports on `/diagnostics`. Pure.
 //!
 //! It does not evaluate ARC or read Authentication-Results, which anybody can write.
 

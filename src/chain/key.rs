@@ -2,7 +2,7 @@
 //!
 //! The key is never logged or shown.
 //!
-//! [`crate::secret`] reads and creates the file.
+//! [`record_log::secret`] reads and creates the file.
 
 use std::path::Path;
 

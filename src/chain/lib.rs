@@ -5,7 +5,7 @@
 //! - [`LedgerKey`]: key of the account that pays for transactions and owns the contracts.
 //! - [`LedgerError`]: tells whether to retry, reject or stop.
 //!
-//! Deciding what to anchor, and when, is left to `anchor`.
+//! What to anchor, and when, is left to the authenticator.
 
 mod client;
 mod contracts;

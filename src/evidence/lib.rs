@@ -4,7 +4,7 @@
 //! [`Anchor`] covers that index: `Evidenced -> Anchored`, both on disk. Evidence survives a crash between the two
 //! states, and the anchorer resumes from there.
 //!
-//! [`log`] stores evidence and anchors on disk; checking a receipt against the chain is left to `Ledger::verify`.
+//! [`log`] stores evidence and anchors on disk; checking a receipt against the chain is left to `chain::Ledger::verify`.
 
 mod index;
 pub mod log;

@@ -1,18 +1,17 @@
 //! The mail bridge: SMTP and LMTP in, the journal, the window of unsettled mails, the outbox.
 //!
 //! # What it guarantees
-//! - `250` to DATA MUST mean that the mail is on disk and synced (contract 2); see [`journal`].
-//! - A mail is published, again and again with back-off, until a disposition settles it (contract 3); see [`core`].
-//! - There is one outbound mail per (mail answered, kind), across restarts (contract 4); see [`journal`].
-//! - Hostile input costs bounded memory and time and gets a clear refusal (contract 7); see [`session`].
+//! - `250` to DATA MUST mean that the mail is on disk and synced; see [`journal`].
+//! - A mail is published, again and again with back-off, until a disposition settles it; see [`core`].
+//! - There is one outbound mail per (mail answered, kind), across restarts; see [`journal`].
+//! - Hostile input costs bounded memory and time and gets a clear refusal; see [`smtp::session`].
 //!
 //! # Layout, in reading order
 //! - [`params`]: every parameter, its default and its rules. Pure.
-//! - [`session`]: one SMTP or LMTP session, bytes in, replies and mails out. Pure.
-//! - `server`: sockets, timers and limits around sessions.
+//! - `server`: sockets, timers and limits around the sessions of [`smtp`].
 //! - [`journal`]: durable states of mails and outbound mails; segmented files, group commit.
 //! - [`core`]: which mail is published when, and what settles it. Pure.
-//! - [`outbox`]: composing, the retry schedule (pure), the SMTP client, the task that sends.
+//! - [`outbox`]: composing, the retry schedule (pure), the task that sends.
 //! - [`health`]: the bridge's statuses on `/diagnostics`. Pure.
 //! - `bridge`: everything put together, without ROS.
 //!

@@ -2,6 +2,7 @@
 //! rewrites them instead.
 
 mod architecture;
+mod demo;
 mod help;
 mod interfaces;
 mod one_home;

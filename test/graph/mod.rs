@@ -20,6 +20,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Only one graph runs at a time: each has five processes, and timing means nothing on a loaded machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
+pub fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
