@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # posthorn's entry points; `make help` lists them. The scripts they call are in scripts/.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -53,7 +54,7 @@ contracts/node_modules/.package-lock.json: contracts/package-lock.json
 lint: build ## formatting, and clippy with warnings denied, of every feature set
 	cargo fmt --check
 	$(cargo) clippy --locked --release --workspace --all-targets -- -D warnings
-	$(cargo) clippy --locked --release --all-targets --no-default-features $(addprefix -p ,$(pure)) -- -D warnings
+	$(cargo) clippy --locked --release --all-targets --no-default-features $(addprefix -p ,$(pure) chain) -- -D warnings
 
 docs: build ## write docs/interfaces.md and the README's tables anew
 	POSTHORN_REGENERATE=1 $(cargo) test --locked --release -p suites --test posthorn documents::

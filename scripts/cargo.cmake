@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Stops with instructions if neither PATH nor rustup's folder has a cargo that is new enough. Sets `path_of_cargo` to
 # what must be prepended to PATH to find it. Also stops if bindgen will not find libclang, which would otherwise show
 # minutes later.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs `cargo test` for CTest: writes what came of each test as JUnit XML, where `colcon test-result` reads it.
 
 Arguments: the cargo command, the XML file.

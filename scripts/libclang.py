@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fails, with the reason on standard output, unless bindgen will find a libclang that can read a C header.
 
 bindgen loads the library that clang-sys finds; this looks for the same files in the same places (clang-sys 1.9,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! SMTP, composing, verification, the registry and the parameters agree on what an address is.
 
 use std::path::Path;

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # What scripts/bootstrap says on a machine where one thing is missing, too old or broken. Stand-in programs come first
 # in PATH, and nothing is installed. `make fresh` tries the same on whole machines.
 set -euo pipefail

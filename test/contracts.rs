@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Checks that the committed contract artifacts are current, and what the contracts accept and reject on both chains.
 
 use std::{path::Path, process::Command};

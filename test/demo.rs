@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `make demo`: sends three mails through the whole graph and prints what happened to each. Exits 0 only if everything
 //! it claims did happen.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! From evidence to receipt on both chains, through restarts and faults.
 
 pub mod fixture;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The integration tests, all in one binary so that the crate is linked only once.
 
 #![allow(

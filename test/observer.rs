@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Watches a graph for tests and the demo, in a separate process and therefore in its own ROS domain. It prints every
 //! message as a line of JSON and calls services. It knows types only by name; the command line says what to subscribe
 //! to.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Repairs a ROS 2 prefix of PyPI wheels so that C, C++ and Rust programs can be built and run with it.
 
 Every repair is idempotent: bootstrap runs this again after an interruption.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Computes keyed digests of addresses, the only form in which a sender appears on chain.
 //!
 //! Anybody with a list of addresses can try them all against a plain hash; against an HMAC they need the key. If the

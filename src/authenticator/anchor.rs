@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Anchors evidence on the chain, in order and exactly once, and produces a receipt for every leaf.
 //!
 //! A leaf goes `Evidenced` (in the log) `-> Submitted -> Anchored` (in the contract) `-> Receipted` (confirmed, and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Turns check results and the registry's answer into a verdict. Pure: no IO, no clock.
 //!
 //! `authenticated` MUST hold only if DMARC passed for exactly one From mailbox and the registry lists that mailbox as

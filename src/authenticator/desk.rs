@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Runs the work on delivered mails in the order that [`Intake`] sets: first a check, which queries DNS, then the
 //! rest.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Answers the DNS queries of verification, either from a zone file alone or from name servers.
 //!
 //! With a zone file, mail-auth finds every answer, including that a name does not exist, in what it takes for its

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Commits evidence in groups: findings that arrive while the disk syncs share the next sync.
 //!
 //! A finding is on disk before [`Evidencer::evidence`] returns.

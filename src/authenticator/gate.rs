@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Decides which requests to register or revoke a sender reach the chain. Pure, except that opening it reads or
 //! creates the token file.
 //!

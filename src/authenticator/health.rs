@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Turns counters into the statuses that the authenticator reports on `/diagnostics`. Pure.
 
 use health::{Level, Status};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Decides which delivered mails are checked now, which wait, and which are left to be delivered again. Pure.
 //!
 //! # Invariants

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Orders the steps from a delivered mail to its verdict and decides when to stop waiting for DNS or the registry.
 //! Pure: the caller carries out each [`Step`] and passes in the time.
 //!

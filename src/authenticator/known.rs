@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Keeps the domains whose senders were authenticated in a file, one per line, so that they are still known after a
 //! restart, when their mails may queue behind those of many silent domains.
 //!

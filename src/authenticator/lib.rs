@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Authenticates the sender of each mail (SPF, DKIM, DMARC, the registry contract) and anchors evidence of the
 //! result.
 //!

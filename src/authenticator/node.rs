@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The authenticator node: verifies mails from `mail/raw`, publishes their verdicts, anchors evidence and serves the
 //! registry.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Runs the chain for the node: opens it, waits for it, anchors evidence, answers registry queries and reports its
 //! health.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Defines the authenticator's parameters; the only home of their defaults. Pure.
 //!
 //! A loaded [`Params`] satisfies the rule of every parameter and the rules between them.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Publishes the receipts of a batch in portions.
 //!
 //! A subscriber with the topic's queue depth misses none, provided that it reads a full queue within a second.

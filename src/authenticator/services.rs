@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Serves the node's services: the registry, behind its gate, and receipts.
 //!
 //! No request reaches the registry unless the gate admits it. Refusals are logged without token or address.

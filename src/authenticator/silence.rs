@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Remembers which domains' DNS did not answer lately, so that mails do not wait for them again and again. Pure.
 //!
 //! While it is remembered, a silent domain costs one wait per kind of question, and no other domain is affected. DKIM is

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Shares the evidence log among the tasks of a node: those that add evidence, anchor it and request receipts.
 //!
 //! Files are read and written on threads that may block, and only those take the lock.

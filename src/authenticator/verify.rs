@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Verifies SPF, DKIM and DMARC of one mail from its bytes and envelope. Queries DNS and nothing else; has no clock.
 //!
 //! What the mail says about itself (`Authentication-Results`, `Received-SPF`, ARC) is ignored. Two parsers read the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Parses a DNS zone file as the only source of answers, for hosts without DNS, demonstrations and tests. Pure,
 //! except that [`Zone::read`] reads the file.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Calls the two contracts: queries, transactions and event look-ups.
 //!
 //! Transactions run one at a time, and each returns only once it is confirmed.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Loads the two contracts' committed artifacts, stores their addresses, and decodes why they revert.
 //!
 //! The addresses file is always complete or absent.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Runs an Ethereum chain inside the process, for development and for hosts without another one.
 //!
 //! It answers the same JSON-RPC through the same [`Transport`] as a real node, runs the same EVM with the same gas,

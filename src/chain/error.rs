@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Classifies what can go wrong with a chain.
 //!
 //! Every error tells whether a retry may succeed, and no error shows the endpoint's URL.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Carries JSON-RPC over HTTP: web3's transport traits on reqwest, with a time limit and a maximum response size.
 //!
 //! The URL may contain a provider's key, so no error and no log shows it. Proxies from the environment are not used,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Holds the key of the account that pays for transactions and owns the contracts.
 //!
 //! The key is never logged or shown.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Gives access to the ledger: two contracts on an Ethereum chain, behind one client.
 //!
 //! - [`Chain`]: reaches the chain, over HTTP ([`Http`]) or in this process ([`EmbeddedChain`]).
@@ -9,6 +10,7 @@
 
 mod client;
 mod contracts;
+#[cfg(feature = "embedded")]
 mod embedded;
 mod error;
 mod http;
@@ -23,6 +25,7 @@ use web3::{BatchTransport, RequestId, Transport, error::Result};
 
 pub use client::{Contracts, Ledger, LedgerOptions, OnChain};
 pub use contracts::{Addresses, Revert};
+#[cfg(feature = "embedded")]
 pub use embedded::{ChainError, EMBEDDED_CHAIN_ID, EmbeddedChain};
 pub use error::LedgerError;
 pub use http::Http;
@@ -39,6 +42,7 @@ pub enum Chain {
     /// An Ethereum node reached over HTTP.
     Http(Http),
     /// A chain in this process.
+    #[cfg(feature = "embedded")]
     Embedded(EmbeddedChain),
 }
 
@@ -48,6 +52,7 @@ impl Transport for Chain {
     fn prepare(&self, method: &str, params: Vec<Value>) -> (RequestId, Call) {
         match self {
             Self::Http(http) => http.prepare(method, params),
+            #[cfg(feature = "embedded")]
             Self::Embedded(chain) => chain.prepare(method, params),
         }
     }
@@ -55,6 +60,7 @@ impl Transport for Chain {
     fn send(&self, id: RequestId, request: Call) -> Self::Out {
         match self {
             Self::Http(http) => http.send(id, request),
+            #[cfg(feature = "embedded")]
             Self::Embedded(chain) => chain.send(id, request),
         }
     }
@@ -66,6 +72,7 @@ impl BatchTransport for Chain {
     fn send_batch<T: IntoIterator<Item = (RequestId, Call)>>(&self, requests: T) -> Self::Batch {
         match self {
             Self::Http(http) => http.send_batch(requests),
+            #[cfg(feature = "embedded")]
             Self::Embedded(chain) => chain.send_batch(requests),
         }
     }

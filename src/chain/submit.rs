@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Takes one transaction from nonce to confirmation.
 //!
 //! If an earlier process left a transaction in the pool, this waits for it. If it does not move, the next transaction
@@ -131,6 +132,7 @@ impl Submitter<'_> {
     /// The embedded chain mines only what is sent and never reorganises, so one confirmation is enough.
     fn confirmations(&self) -> u64 {
         match self.web3.transport() {
+            #[cfg(feature = "embedded")]
             Chain::Embedded(_) => 1,
             Chain::Http(_) => self.options.confirmations.max(1),
         }

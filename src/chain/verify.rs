@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Verifies a receipt against the chain.
 //!
 //! A receipt is accepted only if chain id, contract, block, transaction and anchor all match.

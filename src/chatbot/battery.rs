@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Answers `battery <vehicle>` with the charge and voltage of one vehicle.
 
 use vehicle::VehicleState;

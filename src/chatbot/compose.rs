@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Composes answers, forwards and notices as mails.
 //!
 //! Every mail keeps within the bounds of `OutboundMail.msg`, and answers and forwards get the same Message-ID whenever

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Decides what happens to each mail.
 //!
 //! [`Core`] keeps no state: the same mail, verdict, vehicle states, quota and time give the same effects. A mail that

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Writes values as text for busy people: figure, unit, age, and a warning if the value is old.
 //!
 //! A value that was never received is said to be so. Which values an answer shows is left to the intents.

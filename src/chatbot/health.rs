@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Counts chatbot's work, and builds its diagnostics: mails in flight, vehicle_router's answers, and orders.
 //!
 //! It never admits more mails than its capacity. Publishing the statuses is left to the node.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Answers `help` with the requests that posthorn understands.
 
 use super::intent::Request;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Reads one [`Request`] from a mail, or gives the reason why there is none.
 //!
 //! The rules; the tests list the cases:

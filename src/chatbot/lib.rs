@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Reads what a mail asks for, and answers it from live vehicle data.
 //!
 //! - An answer goes only to the From address, and only if DMARC passed for it.

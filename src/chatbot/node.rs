@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Runs the node: feeds authenticated mails to [`Core`], asks vehicle_router for states, and carries out the effects.
 //!
 //! At shutdown it finishes the mails in progress. What happens to a mail is left to [`Core`] and
@@ -78,8 +79,8 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let keys = graph.publisher(&topics::CHATBOT_ORDER_KEY)?;
     let heartbeats = graph.publisher(&topics::CHATBOT_WORKERS)?;
     let id = format!("{}/{}", graph.name(), std::process::id());
-    let of_health = Arc::clone(&work);
-    diagnostics::publish(&mut graph, move || lock(&of_health).health())?;
+    let health_work = Arc::clone(&work);
+    diagnostics::publish(&mut graph, move || lock(&health_work).health())?;
     let mut running = graph.spin()?;
     keys.publish(&msg::OrderKey {
         stamp: time_to_ros(SystemTime::now()),

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Reads `stop <vehicle>` and `resume <vehicle>`, and words the answers to orders that are not taken.
 //!
 //! A copy of a mail has the identity of the original. Who may order, and publishing orders, is left to

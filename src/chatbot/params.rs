@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Defines and validates the parameters of chatbot.
 //!
 //! [`Params`] holds only values that are valid together; reading them from ROS is left to the runtime.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Answers `where is <vehicle>` with the position and speed of one vehicle.
 
 use vehicle::VehicleState;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Bounds what is sent on account of mails whose sender could not be checked. Pure.
 //!
 //! Without it, anybody who can send a mail could fill a mailbox while DNS or the registry is down. Which mails count is

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Separates the sender's own words from subject prefixes, quotes, signatures, greetings and courtesies.
 //!
 //! A line is dropped only if it certainly says nothing. What is not recognised stays, so that an order next to it is

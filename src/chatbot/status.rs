@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Answers `status` and `status <vehicle>` with everything known about all vehicles or one.
 
 use vehicle::VehicleState;

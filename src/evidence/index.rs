@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Finds the evidence of a mail: a hash table in a file, built from the evidence log and checked against it.
 //! Blocking.
 //!

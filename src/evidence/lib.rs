@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Defines the evidence of a mail and the receipt that proves it. Pure.
 //!
 //! A [`Finding`] becomes [`Evidence`] when it gets its index in the sequence. A [`Receipt`] proves it once an

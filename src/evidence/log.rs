@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Stores evidence and anchors on disk. Blocking.
 //!
 //! `evidence.log` holds one record per piece of evidence, in order, and `anchors.log` one per batch on chain.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Builds and verifies the Merkle tree of RFC 6962 section 2.1 (RFC 9162 section 2.1) over SHA-256. Pure.
 //!
 //! Leaves and inner nodes are hashed with different prefixes, so neither can be passed off as the other. A node

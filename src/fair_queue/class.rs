@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Classes of mails that share a part of the window: one From domain from one peer. Pure.
 //!
 //! Nothing here is authenticated: a class only decides who waits behind whom. A sender who forges a From joins the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A fair queue: picks the next mail, and shares the room for mails in flight among classes and peers. Pure.
 //! Which mails wait, and when one gives its room back, is up to the caller.
 //!

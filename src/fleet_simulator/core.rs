@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Simulates the fleet: moves the trucks by the time it is given, and carries out the orders that their gates admit.
 //!
 //! It never reads a clock, and a long pause is not made up beyond a minute. Publishing is left to the node.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Converts metres east and north of an origin to WGS 84, by the radii of curvature at the origin.
 //!
 //! Longitudes stay from -180 up to 180. The tangent plane is exact near the origin only.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Simulates a few vehicles with plausible motion and batteries, for demos and tests.
 //!
 //! Deterministic: the same seed, steps and orders give the same states, bit for bit, on one machine. Positions are

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The node `fleet_simulator`.
 
 fn main() -> std::process::ExitCode {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Converts a sample to the messages that a real vehicle's sensors publish.
 //!
 //! Frames and units follow REP-103 and REP-105. The receiver's noise is not simulated.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Runs the node: publishes the simulated fleet on the topics that real vehicles would have, and passes orders to it.
 //!
 //! It stops at a shutdown request, or with an error if one of its tasks ends. Which orders are carried out is left to [`Core`].
@@ -47,8 +48,8 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let mut keys = graph.subscribe(&topics::CHATBOT_ORDER_KEY)?;
     let acknowledgements = graph.publisher(&topics::VEHICLES_ACKNOWLEDGEMENTS)?;
     let core = Arc::new(Mutex::new(core));
-    let of_health = Arc::clone(&core);
-    diagnostics::publish(&mut graph, move || lock(&of_health).health())?;
+    let health_core = Arc::clone(&core);
+    diagnostics::publish(&mut graph, move || lock(&health_core).health())?;
     let mut running = graph.spin()?;
     tracing::info!(vehicles = names.len(), "driving");
 
@@ -61,7 +62,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             error = running.ended() => return Err(error.into()),
             Some(key) = keys.recv() => hear_key(&mut lock(&core), &key),
             Some(command) = commands.recv() => {
-                acknowledge(&acknowledgements, obey(&mut lock(&core), &command));
+                acknowledge(&acknowledgements, run_command(&mut lock(&core), &command));
             }
             _ = ticks.tick() => {
                 let now = Instant::now();
@@ -98,7 +99,7 @@ fn hear_key(core: &mut Core, message: &msg::OrderKey) {
     }
 }
 
-fn obey(core: &mut Core, message: &msg::VehicleCommand) -> Option<Acknowledgement> {
+fn run_command(core: &mut Core, message: &msg::VehicleCommand) -> Option<Acknowledgement> {
     let command = match command_from_ros(message) {
         Ok(command) => command,
         Err(error) => {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Defines and validates the parameters of fleet_simulator.
 //!
 //! [`Params`] holds valid values only; reading them from ROS is left to the runtime.

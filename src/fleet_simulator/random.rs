@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Generates random numbers from a seed, by splitmix64 (Steele, Lea, Flood 2014).
 //!
 //! The sequence never changes. That is why these ten lines are here: a dependency may change its generator with a

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Describes a closed, smooth course on the tangent plane: an ellipse with a second harmonic.
 //!
 //! A course has no corners. How fast a vehicle follows it is left to [`super::truck`].

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Simulates one vehicle: it follows its course at a varying speed, halts when ordered or to charge, and drives on.
 //!
 //! Speed changes stay within the acceleration limits, and the charge within 0 to 1. Which orders reach it is left to

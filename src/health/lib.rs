@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The statuses that a node reports on `/diagnostics`. Pure; `ros::diagnostics` publishes them at 1 Hz.
 
 /// Severity of a status; the numbers are those of `diagnostic_msgs/DiagnosticStatus`.

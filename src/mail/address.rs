@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Defines what an address is, once for SMTP, composing, verification and the registry.
 //!
 //! No [`EmailAddress`] can break out of an SMTP command or a header: it has no space, control character, bracket,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Recognises automatic mail, which is never answered (RFC 3834 section 2). Pure.
 //!
 //! It errs on the side of silence, because an answer to automatic mail can start a loop. Callers decide what else to do

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! How an outbound mail is doing, as `mail/deliveries` reports it.
 
 use super::{MailId, OutboundKind, OutboundMail};

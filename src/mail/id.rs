@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Identifies a mail by the digest of its bytes.
 //!
 //! Two mails have the same id only if they are the same bytes; a copy with one more header field is another mail.

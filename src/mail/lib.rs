@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Defines the domain types that more than one node shares: mail, verdict, outbound mail and disposition. Pure.
 //!
 //! The messages in `msg/` carry the same facts on the wire, and the enum numbers are theirs; converting is left to

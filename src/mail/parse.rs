@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Parses the bytes of a mail into a [`Content`].
 //!
 //! [`parse`] is total: any bytes give a `Content` within the bounds of `Mail.msg`, in time linear in their length.

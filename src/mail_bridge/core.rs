@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The window of unsettled mails: decides when each mail is published and what settles it. Pure.
 //!
 //! # Invariants

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Admits connections to a server: bounded in total and per address, and shared so that few addresses cannot shut out
 //! others.
 //!

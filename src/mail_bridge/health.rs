@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The bridge's statuses on `/diagnostics`. Pure.
 
 use health::{Level, Status};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The mail bridge: SMTP and LMTP in, the journal, the window of unsettled mails, the outbox.
 //!
 //! # What it guarantees

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The node: mails from the bridge go to topics, dispositions and outbound mails go from topics to the bridge.
 
 use std::{
@@ -32,7 +33,7 @@ pub const FACTS: NodeFacts = NodeFacts {
 };
 
 /// Interval between checks for subscribers to mail/raw.
-const LOOK_FOR_SUBSCRIBERS: Duration = Duration::from_millis(200);
+const SUBSCRIBER_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Refusals of malformed messages that may wait to be published; beyond that the reader of mail/outbound waits.
 const REFUSED: usize = 16;
@@ -52,22 +53,22 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
 
     let (mut bridge, Streams { mut mails, mut deliveries }) = Bridge::start(params).await?;
     let handle = bridge.handle();
-    let of_health = handle.clone();
-    diagnostics::publish(&mut graph, move || of_health.status())?;
+    let health_handle = handle.clone();
+    diagnostics::publish(&mut graph, move || health_handle.status())?;
     graph.watch("dispositions", take_dispositions(dispositions, handle.clone()));
     let (refuse, mut refused) = mpsc::channel(REFUSED);
     graph.watch("outbound", take_outbound(outbound, handle.clone(), refuse));
     graph.watch("get_raw", serve_raw(requests, handle.clone()));
     let mut running = graph.spin()?;
 
-    let mut looks = tokio::time::interval(LOOK_FOR_SUBSCRIBERS);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut subscriber_checks = tokio::time::interval(SUBSCRIBER_CHECK_INTERVAL);
+    subscriber_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = shutdown.requested() => break,
             error = running.ended() => return Err(error.into()),
             error = bridge.ended() => return Err(error.into()),
-            _ = looks.tick() => handle.set_subscribers(raw.subscribers()),
+            _ = subscriber_checks.tick() => handle.set_subscribers(raw.subscribers()),
             Some(mail) = mails.recv() => {
                 if let Err(error) = publish(&raw, &inbound, mail) {
                     tracing::warn!(%error, "a mail was not published; it comes again");

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The parameters of the mail bridge: the only home of their defaults, and the rules between them. Pure.
 
 use std::{

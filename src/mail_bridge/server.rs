@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The SMTP and LMTP servers: sockets, timers and limits around [`Session`]s.
 //!
 //! SMTP and LMTP each bound their open connections, in total and per address (421 beyond). Silence, dribbled bytes
@@ -17,7 +18,7 @@ use std::{
 };
 
 use mail::{AcceptedMail, MailId, Source};
-use smtp::session::{Ending, Incoming, Limits, Progress, Session, Verdict};
+use smtp::session::{Ending, Incoming, Limits, Outcome, Progress, Session};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -225,7 +226,7 @@ impl Connection {
                     Progress::Close => return self.close(&mut session).await,
                     Progress::Mail(mail) => {
                         self.write(&mut session).await?;
-                        session.verdict(self.take(*mail).await);
+                        session.conclude(self.take(*mail).await);
                     }
                 }
             }
@@ -273,7 +274,7 @@ impl Connection {
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
-    async fn take(&self, mail: Incoming) -> Verdict {
+    async fn take(&self, mail: Incoming) -> Outcome {
         let id = MailId::of(&mail.data);
         let counters = &self.settings.counters;
         let mail =
@@ -282,12 +283,12 @@ impl Connection {
             Ok(accepted) => {
                 counters.accepted.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(mail_id = %id, known = accepted == Accepted::Known, "mail journaled");
-                Verdict::Stored(id)
+                Outcome::Stored(id)
             }
             Err(error) => {
                 counters.deferred.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(mail_id = %id, %error, "mail not journaled");
-                if matches!(error, JournalError::NoRoom(_)) { Verdict::NoRoom } else { Verdict::TryAgain }
+                if matches!(error, JournalError::NoRoom(_)) { Outcome::NoRoom } else { Outcome::TryAgain }
             }
         }
     }

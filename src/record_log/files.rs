@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Creates files and directories so that they survive a power loss, and measures the free space of their disk.
 
 use std::{

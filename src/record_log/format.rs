@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The bytes of a record log: header, record heads, checksums, and the scan that tells a torn tail from damage.
 
 use std::{

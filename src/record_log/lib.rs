@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! An append-only file of records that survives `kill -9` and power loss. Blocking.
 //!
 //! # What survives

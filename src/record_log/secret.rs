@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Loads a 32-byte secret from a file, or creates the file on first use.
 //!
 //! The file holds 64 hex digits and a line end. A file with any permission for group or others is rejected.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Converts domain types to messages and back.
 //!
 //! Messages from the graph are validated here. Every error names the field, the value and the rule.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Publishes a node's statuses on `/diagnostics` at 1 Hz.
 //!
 //! There is one status for each thing that can fail, named by namespace, node and thing: `fleet/mail_bridge: intake`.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Subscribes to any installed message type by name, through rclrs's dynamic messages; r2r knows only the types that
 //! were installed when it was built.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A node's publishers, subscriptions, services and clients.
 //!
 //! Everything is created before [`Graph::spin`] moves the r2r node to its own OS thread; in a tokio worker, its

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The ROS layer, the only importer of r2r and rclrs: moving to another client library changes only this folder.
 //!
 //! - [`topics`]: every topic and service as one constant; [`qos`]: the named QoS profiles.

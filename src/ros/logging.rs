@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Sends `tracing` events to stderr and to `/rosout`.
 //!
 //! rcl writes to stderr in ROS's format, at the level set by `--log-level`; `/rosout` gets INFO and above. rcl leaves

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Connects a node's parameter table to ROS: reads overrides, declares values and descriptors, rejects every change.
 //!
 //! posthorn serves the parameter services itself because r2r's descriptors have neither read-only nor ranges.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The named QoS profiles of posthorn's topics.
 
 use r2r::QosProfile;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A node's `main`: arguments, parameters, logs, signals, drain, exit code.
 //!
 //! | exit code | meaning |

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Handles SIGINT and SIGTERM: the first asks the node to drain, a second one 500 ms or more later ends the process.
 //!
 //! A separate thread receives them, so they are handled before the tokio runtime exists and while its workers are

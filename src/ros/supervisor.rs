@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Owns the long-lived tasks of a node, so that none ends unnoticed.
 //!
 //! Each has a name. A task that ends, fails or panics before the node does is an error that names it, and the node ends

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Defines every topic and service as one constant: name, type, QoS, publisher and subscribers.
 //!
 //! `docs/interfaces.md` is generated from these. Names are relative, because launch chooses the namespace (REP-135);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The one rule for how long to wait before trying again.
 
 use std::time::Duration;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Describes, defaults and validates a node's parameters. Pure.
 //!
 //! Each node has one table of [`Spec`]s. It is the only home of its defaults; the README's tables and the ROS parameter

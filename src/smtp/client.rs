@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! An SMTP client (RFC 5321) over any stream: what the outbox needs, bounded in bytes and time. Retries are left to
 //! the caller.
 

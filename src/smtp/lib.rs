@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! SMTP (RFC 5321) and LMTP (RFC 2033), both sides of it.
 //!
 //! - [`session`]: the server's side of one connection, without IO: bytes in, replies and mails out.

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One SMTP (RFC 5321) or LMTP (RFC 2033) session without IO: bytes in, replies and mails out. Pure.
 //!
-//! When a mail is complete, the session waits for [`Session::verdict`] and takes no bytes until then, so that `250`
+//! When a mail is complete, the session waits for [`Session::conclude`] and takes no bytes until then, so that `250`
 //! MUST follow the journal. The data of a mail are its bytes as received, after dot-unstuffing; no header is added. A
 //! mail without a header, or an empty one, is accepted: RFC 5321 does not look into the text. Sockets, timers and the
 //! journal are left to the server, which passes bytes to [`Session::receive`] and writes what
@@ -46,7 +47,7 @@ pub struct Limits {
     pub mails: u32,
 }
 
-/// A complete mail that waits for its reply, a [`Verdict`].
+/// A complete mail that waits for its [`Outcome`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incoming {
     /// Who sent the mail to whom, and from where.
@@ -60,7 +61,7 @@ pub struct Incoming {
 pub enum Progress {
     /// More bytes from the client, once the output is written.
     More,
-    /// The reply to this mail, by [`Session::verdict`].
+    /// The reply to this mail, by [`Session::conclude`].
     Mail(Box<Incoming>),
     /// The connection must be closed, once the output is written.
     Close,
@@ -68,7 +69,7 @@ pub enum Progress {
 
 /// Outcome of storing a mail, from which the session makes its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Outcome {
     /// The mail is on disk and synced: 250.
     Stored(MailId),
     /// The mail could not be stored, and the client should try again: 451.
@@ -92,7 +93,7 @@ pub enum Ending {
 enum Phase {
     Command,
     Data(DataReader),
-    Verdict,
+    Storing,
     Closed,
 }
 
@@ -169,7 +170,7 @@ impl Session {
             match &mut self.phase {
                 Phase::Closed => return Progress::Close,
                 // The caller still owes the reply to the last mail.
-                Phase::Verdict => return Progress::More,
+                Phase::Storing => return Progress::More,
                 Phase::Data(reader) => match reader.read(input) {
                     None => return Progress::More,
                     Some(result) => {
@@ -188,13 +189,13 @@ impl Session {
     }
 
     /// Replies to the mail that [`receive`](Self::receive) returned last.
-    pub fn verdict(&mut self, verdict: Verdict) {
-        if matches!(self.phase, Phase::Verdict) {
+    pub fn conclude(&mut self, outcome: Outcome) {
+        if matches!(self.phase, Phase::Storing) {
             self.phase = Phase::Command;
-            self.reply_to_data(&match verdict {
-                Verdict::Stored(id) => format!("250 2.6.0 journaled as {id}"),
-                Verdict::TryAgain => "451 4.3.0 cannot be journaled now, try again later".to_owned(),
-                Verdict::NoRoom => NO_ROOM.to_owned(),
+            self.reply_to_data(&match outcome {
+                Outcome::Stored(id) => format!("250 2.6.0 journaled as {id}"),
+                Outcome::TryAgain => "451 4.3.0 cannot be journaled now, try again later".to_owned(),
+                Outcome::NoRoom => NO_ROOM.to_owned(),
             });
         }
     }
@@ -228,7 +229,7 @@ impl Session {
 
     /// Whether a mail is being transferred: after DATA and before its reply.
     pub fn in_mail(&self) -> bool {
-        matches!(self.phase, Phase::Data(_) | Phase::Verdict)
+        matches!(self.phase, Phase::Data(_) | Phase::Storing)
     }
 
     /// Number of complete commands and mails so far, so that a server can tell progress from dribbled bytes.
@@ -280,7 +281,7 @@ impl Session {
                 };
                 self.mails = self.mails.saturating_add(1);
                 (self.junk, self.over) = (0, 0);
-                self.phase = Phase::Verdict;
+                self.phase = Phase::Storing;
                 Some(Box::new(Incoming { envelope, data }))
             }
             Err((reply, closes)) => {

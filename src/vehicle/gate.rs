@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Decides what a vehicle must do with the orders it hears, by the rules of `VehicleCommand.msg`. Pure.
 //!
 //! One gate serves one vehicle. It recognises copies, and never takes an order older than the newest it took.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Defines the domain types that vehicle_router, chatbot and fleet_simulator share: the state of a vehicle, orders to
 //! it, its acknowledgements and alerts. Pure.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Signs orders and verifies them: Ed25519 (RFC 8032) over the bytes that `VehicleCommand.msg` describes.
 //!
 //! A signature covers every field of an order, and nothing but orders of this version. Whether an order is fresh or a

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Keeps the latest state of each vehicle, and decides which alerts to raise or clear.
 //!
 //! Bounded by the configuration: it stores nothing for a vehicle or topic that is not routed. When two routes report

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Extracts facts from messages: lists the numeric fields to read of each message type, and checks their values.
 //!
 //! No fact holds a value out of its range. The fields may have any numeric ROS type that an `f64` holds exactly: floats,

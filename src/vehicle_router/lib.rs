@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Turns any vehicle topics into the latest state of each vehicle, with alerts.
 //!
 //! A value out of its range never reaches a state, and an alert is raised once and cleared once. The configuration

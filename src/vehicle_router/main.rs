@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The node `vehicle_router`.
 
 fn main() -> std::process::ExitCode {

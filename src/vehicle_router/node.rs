@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Runs the node: feeds messages of any routed type to [`Core`], publishes its effects, and serves its states.
 //!
 //! It stops at a shutdown request, or with an error if one of its tasks ends. All decisions are left to [`Core`].
@@ -46,8 +47,8 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         alerts: graph.publisher(&topics::VEHICLES_ALERTS)?,
     });
     serve_states(&mut graph, Arc::clone(&core))?;
-    let of_health = Arc::clone(&core);
-    diagnostics::publish(&mut graph, move || lock(&of_health).health(SystemTime::now()))?;
+    let health_core = Arc::clone(&core);
+    diagnostics::publish(&mut graph, move || lock(&health_core).health(SystemTime::now()))?;
 
     let subscriptions: Vec<_> = lock(&core)
         .routes()

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Turns an entry of the parameter `routes` into the topic of each vehicle.
 //!
 //! A [`Template`] always holds a placeholder, a valid topic and a known message type; subscribing is left to the node.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Somebody who copies a signed mail and changes it cannot make it give an order that its sender did not give.
 
 use std::sync::LazyLock;

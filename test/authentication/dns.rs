@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which DNS is asked: the configured servers, or only a zone file.
 
 use std::{fs, net::UdpSocket, time::Duration};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Domains whose DNS does not answer, and how long they delay a registered sender.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What a signature must cover for an order: everything that decides what is read, who wrote it and when.
 
 use std::fs;

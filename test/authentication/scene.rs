@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The fixture for authentication tests: a mail, its sender, and what its domain publishes.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Curves over time: as a table, as lines of text, and as `target/bench/<name>.svg`.
 
 use std::{fmt::Write, fs, path::PathBuf};

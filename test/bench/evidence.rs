@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Measures what the evidence of many mails costs: memory, disk, look-ups, start. `EVIDENCE=10000000` sets how many.
 
 #![allow(missing_docs, clippy::indexing_slicing, clippy::unwrap_used)]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Generates load and checks the answers: submits questions by SMTP, on a schedule or in a closed loop, and waits for
 //! the answers at the sink. Count and time are bounded.
 

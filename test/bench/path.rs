@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `make bench-path`: throughput and latency of mails over the whole graph, compared with a plain Python pipeline
 //! (`test/bench/peer.py`). Fails if either side loses a mail, answers it twice or answers it wrongly.
 //!

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The peer of `make bench-path`: the same service as a plain Python pipeline.
 
 SMTP in by aiosmtpd, DKIM by dkimpy with the DNS answered from a zone file by a function, registered senders and the

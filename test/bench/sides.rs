@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The two sides of the comparison: the whole posthorn, and the peer. Each listens for SMTP and answers to its own
 //! sink.
 

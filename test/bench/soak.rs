@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `make bench-soak`: 100 signed questions a second over the whole graph for a long time, recording each node's memory.
 //! `SOAK_MINUTES=25` sets how long, `SOAK_RATE=100` how many. Fails if a mail is lost or answered twice, or a node's
 //! memory reaches its limit.

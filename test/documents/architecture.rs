@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! docs/architecture.md against `cargo metadata`: the picture is made from it, and no arrow runs up.
 
 use std::{collections::BTreeMap, process::Command};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! README.md shows what `make demo` prints: the first two scenes and the last lines.
 
 use std::process::Command;

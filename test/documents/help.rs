@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Compares each executable's `--help` with the committed golden text.
 
 use std::process::Command;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Generates `docs/interfaces.md` from the topic constants, the QoS profiles and the `.msg` and `.srv` files.
 
 use std::{

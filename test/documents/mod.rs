@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Generates documents and other second copies of facts, and compares them with the committed files. `make docs`
 //! rewrites them instead.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Checks facts that several files have to repeat, and that every decision is in the index.
 
 use roxmltree::Document;
@@ -92,4 +93,26 @@ fn every_interface_package_is_a_dependency() {
     for package in packages {
         assert!(manifest.contains(&format!("<depend>{package}</depend>")), "package.xml lacks {package}");
     }
+}
+
+#[test]
+fn every_source_file_names_its_license() {
+    let mut folders = vec!["src".to_owned(), "test".to_owned()];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for name in list(&folder) {
+            let path = format!("{folder}/{name}");
+            if project(&path).is_dir() {
+                folders.extend((path != "test/data").then_some(path));
+            } else if [".rs", ".py", ".sh", "Cargo.toml"].iter().any(|end| name.ends_with(end)) {
+                files += 1;
+                let named = read(&path)
+                    .lines()
+                    .take(2)
+                    .any(|line| line.ends_with("SPDX-License-Identifier: Apache-2.0"));
+                assert!(named, "{path}: no SPDX-License-Identifier in the first two lines");
+            }
+        }
+    }
+    assert!(files > 200, "{files} files");
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Checks that the program in `docs/orders.md`, for vehicles in Python, rules as `OrderGate` does.
 
 use std::{

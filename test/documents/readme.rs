@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Generates the tables of `README.md` and checks that what it mentions exists.
 
 use ros::runtime::NodeFacts;

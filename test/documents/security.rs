@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Generates `config/security/*.policy.xml` in sros2's format: what each node may do in a graph with DDS security.
 
 use ros::topics::{READINGS, SERVICES, TOPICS, TopicFacts, VEHICLE};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Checks that parameter files and launch files set only what belongs to a site and repeat no default.
 
 use std::{collections::BTreeMap, time::Duration};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Bad input produces a clear error that names the thing, the value and the rule; nothing is lost.
 
 use std::{net::TcpListener, process::Command};

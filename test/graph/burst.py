@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Publishes as many messages as its argument says on `burst` as fast as it can, once somebody has subscribed.
 
 Prints a line when all of them are acknowledged.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The chain cannot be reached when the node starts.
 
 use chain::LedgerKey;

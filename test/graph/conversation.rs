@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What senders get: answers, orders carried out, or nothing.
 
 use mail::{MailId, Role};

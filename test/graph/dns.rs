@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! DNS servers that do not answer.
 
 use std::time::{Duration, Instant};

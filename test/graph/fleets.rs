@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Two fleets on one host, each in its own namespace and otherwise with defaults.
 
 use std::{path::Path, process::Command};

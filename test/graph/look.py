@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Looks at the graph as any ROS 2 user's Python node would: which topics, of which type and QoS; and reads one Mail.
 
 Prints one line of JSON when it has seen every topic named on the command line and a mail on mail/inbound.

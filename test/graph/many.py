@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A fleet of many vehicles, and any ROS 2 user's Python node that looks at it with rclpy's default QoS.
 
 Arguments: the number of vehicles, v0 and so on. Each publishes a fix until its state was seen, on its own topic and in

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! More vehicles than any queue is deep.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The whole graph: real processes and real DDS, with a separate ROS domain for each test.
 
 mod bad_input;

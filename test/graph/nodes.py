@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prints what each named node publishes, subscribes to, serves and asks, as one line of JSON, when all of them are known.
 
 Arguments: full names of nodes, such as /fleet/chatbot.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `make observe`, and with it every test that uses an observer, sees everything that is published.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Orders from the mail to the vehicle and back: delayed, unheard, forged, interrupted.
 
 use std::{process::Command, time::Duration};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Outbound mails that any node may publish, and the delivery status that it gets.
 
 use std::process::Command;

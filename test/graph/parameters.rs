@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the graph says about parameters; also that nothing depends on the name that a node was given.
 
 use std::{collections::BTreeSet, process::Command};

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Publishes one message as any ROS 2 user's Python node could: TOPIC, TYPE (of posthorn.msg), its fields as JSON,
 and how many SUBSCRIBERS there are.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A node in Python, with another client library, sees the graph as documented.
 
 use std::{

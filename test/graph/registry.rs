@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Who may register a sender, and with which role.
 
 use std::{fs, os::unix::fs::PermissionsExt};

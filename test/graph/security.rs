@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The policies in `config/security/` allow exactly what the nodes do in the graph.
 
 use std::{

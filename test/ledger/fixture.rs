@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Provides the embedded chain and a real anvil; every test gets its own.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Forwards, with the mails that they pass on.
 
 use mail::{Action, DeliveryState, OutboundKind};

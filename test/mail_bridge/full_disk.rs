@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A disk that fills up and is freed again: nothing acknowledged is lost, and what was stored can be settled without a
 //! restart.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! SMTP and LMTP over TCP, with friendly and hostile clients.
 
 use std::{net::SocketAddr, path::Path, process::Command, time::Duration};

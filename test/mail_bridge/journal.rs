@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The journal survives restarts, kills, torn tails and rotation.
 
 use std::{fs::OpenOptions, io::Write, os::unix::fs::PermissionsExt, path::Path};

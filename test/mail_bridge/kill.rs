@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `kill -9` under load: every mail that was answered with 250 is on disk, complete, and once.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Tests of the bridge with real sockets and real files.
 
 mod forwards;

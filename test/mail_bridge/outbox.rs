@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Sends over a real connection to a smart host that follows a script.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What settles a mail, what does not, and who waits meanwhile.
 
 use std::time::{Duration, Instant};

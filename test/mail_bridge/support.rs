@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Fixtures: a bridge in a scratch directory, a line-by-line SMTP client, and a smart host that follows a script.
 
 use std::{

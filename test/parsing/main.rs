@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Parses every `test/data/mail/*.eml` and compares the result with the golden `.expected` beside it; also parses
 //! random and hostile bytes.
 //!

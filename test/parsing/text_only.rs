@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which mails say everything in one text. Only those can give an order.
 
 use mail::{Content, parse};

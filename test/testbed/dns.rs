@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A DNS server for one zone that stays silent about some names, like a server that is down or blocked.
 
 use std::{

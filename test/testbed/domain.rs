@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Reserves a ROS domain that no other test on this machine uses.
 
 use std::fs::{File, TryLockError};

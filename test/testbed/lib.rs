@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Runs a whole posthorn on this machine: nodes as real processes in their own ROS domain, an observer of their graph,
 //! a signed sender with its zone, and a receiving mail server. The tests, the demo and the benchmarks share it.
 //!

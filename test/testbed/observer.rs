@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The test's side of `test/observer.rs`: receives what was published and calls services.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The whole graph: the five nodes with embedded defaults, a sender's domain, a receiving mail server, an observer.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Formats a benchmark's result: rows of our figure beside a peer's, as a table, as `target/bench/<name>.json` and as a
 //! chart in `target/bench/<name>.svg`.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A domain that signs its mail, for tests, the demo and benchmarks: a DKIM key generated at run time, the zone file
 //! that publishes it, and the signer.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Both ends of SMTP, small and blocking: a client that submits mails and a server that takes what posthorn sends.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Selects the DKIM signatures of a mail that count, and verifies them.
 //!
 //! Some signatures that mail-auth would verify are not accepted: `rsa-sha1` and RSA keys below 1024 bits (RFC 8301);

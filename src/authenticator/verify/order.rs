@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Decides whether a DKIM signature covers enough of a mail for an order to rest on it.
 //!
 //! Nothing may be added, removed or replaced that would turn the signed text into different words or a different

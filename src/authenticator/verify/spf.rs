@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Evaluates SPF for the host that delivered a mail, if that host says something about the sender.
 //!
 //! No query is made that could not prove the author.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Splits a zone file into entries and tokens: comments, parentheses, quotes and escapes (RFC 1035 section 5.1).
 //!
 //! Every entry keeps the number of the line where it starts.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Defines a block of the embedded chain: one transaction and its result. Pure.
 //!
 //! A block's hash is the Keccak-256 of its encoding, which contains the parent's hash. So blocks are chained over

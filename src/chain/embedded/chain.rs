@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Stores the embedded chain on disk. Blocking.
 //!
 //! `chain.log` is the source of truth: the genesis, then one record per block with the result of its transaction,

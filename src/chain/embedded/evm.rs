@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Holds the state of the embedded chain and runs the EVM that changes it. Pure.
 //!
 //! Running a transaction changes nothing until its outcome is committed.

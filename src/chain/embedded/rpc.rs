@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Answers JSON-RPC requests to the embedded chain as the execution API specifies. Pure except for mining.
 //!
 //! Errors use go-ethereum's words, which clients look for.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Decodes raw EIP-1559 transactions and recovers their sender. Pure.
 //!
 //! A transaction decodes only with a valid signature whose `s` is in the lower half (EIP-2).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 mod told;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, time::Duration};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Decides what happens to automatic mails and to mails whose sender could not be checked.
 //!
 //! A [`Quota`] bounds what is sent on account of such mails, and only the person or a sender whom DMARC proved gets any

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Finds what a person would read as an order, so that its sender can be told when it is not carried out.
 //!
 //! Generous on purpose: a seeming order is never carried out, and a sender who is told too much loses nothing.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Remembers the orders given to each vehicle, as far as they matter. Pure.
 //!
 //! It keeps the newest order of a vehicle, against which older ones are judged, and some before it, so that a mail that

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Defines what is remembered of an order, and its encoding on disk. Pure.
 //!
 //! Encoding: version 1, state, command, time (seconds and nanoseconds since 1970), command_id, mail_id, then vehicle,

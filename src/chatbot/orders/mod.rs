@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Carries an order from permission to outcome: publishes it until the vehicle acknowledges it or time runs out, then
 //! tells its sender the outcome, once. Pure except for [`store`].
 //!

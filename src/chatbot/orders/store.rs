@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Keeps the [`Book`] in a record log; of several records of an order, the last one counts. Blocking.
 //!
 //! When a call returns without an error, its record is on disk. After a failure the next write starts a new file, so

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 use std::{collections::BTreeMap, path::Path};
 
 use mail::{Content, Mailbox, OutboundKind, OutboundMail};

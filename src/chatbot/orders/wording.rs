@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Words what the sender of an order and the person are told. Pure.
 //!
 //! No text claims that an order was carried out, only that the vehicle accepted it. Whether and when to tell is left to

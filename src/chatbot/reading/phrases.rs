@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Lists what people and mail programs write around a request.
 //!
 //! Only whole phrases are listed: a pattern would swallow words that change an order ("sent from my desk, not before

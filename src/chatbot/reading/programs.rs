@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Lists the lines that phones and mail programs put below a mail.
 
 /// Whole lines, in lower case, without links and without final punctuation.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 use super::*;
 
 fn own_lines<'a>(text: &'a str, sender: &str) -> Option<Vec<&'a str>> {

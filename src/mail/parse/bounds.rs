@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Cuts strings and lists to the bounds of `Mail.msg` and remembers whether it cut anything.
 //!
 //! Every string it returns fits its bound and holds no NUL; the caller decides which bound applies.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Splits a header section into fields, as bytes (RFC 5322 section 2.2).
 //!
 //! Any bytes give a section, in linear time. Unfolding and decoding are left to the parent module.

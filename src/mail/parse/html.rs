@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Reduces HTML to the text that a reader sees: blocks end lines, quoted lines start with `>`, struck words are wrapped
 //! in `~~`, and hidden text is left out.
 //!

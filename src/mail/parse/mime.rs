@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Walks the MIME tree of a mail and collects its text and attachments (RFC 2045, 2046).
 //!
 //! Each leaf is decoded once and each level of nesting scanned once, within bounds. `text_only` holds for two shapes,

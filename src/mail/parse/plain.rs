@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Decides whether a text is certain, that is, whether every mail program shows the same words.
 //!
 //! Orders rest on this, so anything unusual makes a text uncertain. What the words mean is left to the chatbot.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The whole bridge without ROS: journal, window, servers and outbox, each as a task.
 //!
 //! [`Bridge::start`] returns the bridge and two streams: mails to publish and deliveries to report. A slow reader

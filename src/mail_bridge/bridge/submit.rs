@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Takes outbound mails from the graph: gives those without one a Message-ID, checks and journals them, and reports
 //! those it refuses.
 

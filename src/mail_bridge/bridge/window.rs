@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The task that runs the window, and the task that reads from disk the mails to publish.
 
 use std::sync::{Arc, Mutex, PoisonError};

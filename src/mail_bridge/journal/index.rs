@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The journal's index in memory: where each mail is on disk, and which state it is in. Pure.
 //!
 //! Most of what it holds is finished, so that is kept small: each identity once and its places, in B-trees, which

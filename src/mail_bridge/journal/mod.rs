@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The durable store: accepted mails and their settlement, outbound mails and their delivery.
 //!
 //! # What survives `kill -9` and power loss

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The journal's records and how they are encoded. Pure.
 //!
 //! A record is a tag byte and fields. Numbers are little-endian; texts and lists are preceded by a `u32` length;

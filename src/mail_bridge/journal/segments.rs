@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The journal's files: opening, appending, rotating, retiring. Blocking.
 
 use std::{

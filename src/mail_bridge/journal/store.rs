@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The journal's handle: sends requests to the journal's thread, and reads records back.
 
 use std::{

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The journal's thread: appends, syncs once for all waiting requests, then replies (group commit). Between requests
 //! it retires old segments in small steps.
 

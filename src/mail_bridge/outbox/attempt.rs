@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One attempt to send an outbound mail: reads it from disk, sends it over a kept or new connection, returns the
 //! outcome. When to try, and what the outcome means, is left to the schedule.
 

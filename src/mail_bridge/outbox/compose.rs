@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Composes an outbound mail: header, body and envelope. The clock and the server's abilities are arguments. Pure.
 
 use std::time::SystemTime;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! How a forward attaches the mail that it passes on, and what its text says about it. Pure.
 //!
 //! RFC 2046 section 5.2.1 allows `message/rfc822` no encoding but 7bit, 8bit and binary. A mail that does not fit

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Tracks whether the smart host is reachable, and how many mails may be tried with it in parallel. Pure.
 //!
 //! - When the host is away, only the mail that found out loses an attempt: the others wait until a probe, a

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The outbox: composes outbound mails, hands them to the smart host, retries, and reports what became of them.
 //!
 //! # What it guarantees

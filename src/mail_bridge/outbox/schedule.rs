@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Decides when each outbound mail is sent, and what the outcome of an attempt means. Pure.
 //!
 //! Time is an argument everywhere: the time since the node started. A mail's age is given once, when it is added, so

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The task that sends outbound mails, in parallel as far as the host's state allows, over connections that stay open
 //! while mails go out.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Converts `Mail` and `RawMail`.
 
 use std::time::SystemTime;

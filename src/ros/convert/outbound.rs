@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Converts `OutboundMail`, `Disposition` and `DeliveryStatus`.
 
 use std::time::SystemTime;

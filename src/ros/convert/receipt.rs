@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Converts `LedgerReceipt`.
 
 use evidence::{Anchor, Evidence, Finding, Receipt};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Converts `VehicleState`, `VehicleStates`, `VehicleAlert`, `VehicleCommand` and `VehicleAcknowledgement`.
 
 use std::{ops::RangeInclusive, time::SystemTime};

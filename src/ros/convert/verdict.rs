@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Converts `Verdict` and `AuthenticatedMail`.
 
 use std::time::SystemTime;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Command lines of a session: framing, grammar and order.
 //!
 //! The grammar is `smtp_proto::Request::parse`. Its `RequestReceiver` is not used, because it accepts a bare LF as
@@ -36,12 +37,12 @@ impl Session {
         if std::mem::take(&mut self.skipping) {
             self.refuse(&format!("500 5.5.2 command line is longer than {COMMAND_LINE_BYTES} bytes"));
         } else {
-            self.obey(&line);
+            self.run_command(&line);
         }
         true
     }
 
-    fn obey(&mut self, line: &[u8]) {
+    fn run_command(&mut self, line: &[u8]) {
         let Some(text) = line.strip_suffix(b"\r\n") else {
             return self.refuse("500 5.5.2 command line must end with CRLF");
         };

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The text of a mail after DATA: finds its end, undoes dot-stuffing, refuses all but strict CRLF line ends. Pure.
 //!
 //! `smtp_proto::DataReceiver` is not used, for two reasons. It passes on bare LF and bare CR; if the next hop takes

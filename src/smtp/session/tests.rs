@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 use proptest::prelude::*;
 
 use crate::session::*;
@@ -17,7 +18,7 @@ fn talk(session: &mut Session, input: &str) -> (Vec<String>, Vec<Incoming>) {
     let mut input = input.as_bytes();
     let mut mails = Vec::new();
     while let Progress::Mail(mail) = session.receive(&mut input) {
-        session.verdict(Verdict::Stored(MailId::of(&mail.data)));
+        session.conclude(Outcome::Stored(MailId::of(&mail.data)));
         mails.push(*mail);
     }
     let output = String::from_utf8(session.take_output()).unwrap();
@@ -54,14 +55,14 @@ fn lmtp_replies_once_for_each_recipient() {
 }
 
 #[test]
-fn waits_for_the_verdict_and_passes_it_on() {
+fn waits_for_the_outcome_and_passes_it_on() {
     let mut session = session(Source::Smtp);
     let mut input = &b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<postmaster>\r\nDATA\r\nhi\r\n.\r\nQUIT\r\n"[..];
     assert!(matches!(session.receive(&mut input), Progress::Mail(_)));
     assert!(session.in_mail());
     assert_eq!(session.receive(&mut input), Progress::More);
     assert_eq!(input, b"QUIT\r\n");
-    session.verdict(Verdict::TryAgain);
+    session.conclude(Outcome::TryAgain);
     assert_eq!(session.receive(&mut input), Progress::Close);
     assert!(String::from_utf8(session.take_output()).unwrap().contains("\r\n451 4.3.0 "));
 }
@@ -227,7 +228,7 @@ fn without_room_mail_and_data_get_452_and_the_session_goes_on() {
     assert_eq!(codes(&mut session, "MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n"), "250 250 354");
     let mut input = &b"hi\r\n.\r\n"[..];
     assert!(matches!(session.receive(&mut input), Progress::Mail(_)));
-    session.verdict(Verdict::NoRoom);
+    session.conclude(Outcome::NoRoom);
     assert!(session.take_output().starts_with(b"452 4.3.1 "));
     assert_eq!(codes(&mut session, "NOOP\r\n"), "250");
 }

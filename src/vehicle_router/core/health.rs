@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Builds vehicle_router's diagnostics: one status for the vehicles, and one for each group of routes.
 //!
 //! The level is a pure function of the state; publishing is left to the node.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Draws a report: one panel per metric, one group of two horizontal bars per case, each bar with its number.
 
 use std::fmt::Write;

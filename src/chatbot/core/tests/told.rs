@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Tests who is told about mails that have no effect.
 
 use super::*;

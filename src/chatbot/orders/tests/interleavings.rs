@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Tests what holds under delays, duplicates, losses and crashes in any order.
 
 use std::collections::BTreeSet;

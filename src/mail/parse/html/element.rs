@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Classifies HTML elements by their effect on the text inside them.
 //!
 //! Every element gets a role; unknown ones show their text. Tracking which elements are open is left to the parent

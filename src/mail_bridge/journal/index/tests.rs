@@ -1,4 +1,5 @@
 #![expect(unsafe_code, reason = "an allocator that counts")]
+// SPDX-License-Identifier: Apache-2.0
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
