@@ -58,14 +58,17 @@ const BAD: &[&str] = &[
     "dana\0@dispatch.example",
 ];
 
+/// A place that takes addresses, and whether it takes this one.
+type Caller = (&'static str, fn(&str) -> bool);
+
 /// The callers that take any address, and those that demand ASCII.
-const ANY: &[(&str, fn(&str) -> bool)] = &[
+const ANY: &[Caller] = &[
     ("MAIL", |text| in_session(&format!("MAIL FROM:<{text}> SMTPUTF8\r\n"))),
     ("RCPT", |text| in_session(&format!("MAIL FROM:<a@b> SMTPUTF8\r\nRCPT TO:<{text}>\r\n"))),
     ("composing", composes),
     ("verification", has_author),
 ];
-const ASCII: &[(&str, fn(&str) -> bool)] = &[
+const ASCII: &[Caller] = &[
     ("registry", |text| Gate::open(None).unwrap().admit("", text).is_ok()),
     ("human_mailbox", |text| {
         let values = [("human_mailbox".to_owned(), Value::Text(text.to_owned()))];
