@@ -117,9 +117,11 @@ mod tests {
         let (tell, told) = channel();
         let busy = store.lock();
         let asking = store.clone();
-        thread::spawn(move || tell.send(asking.counts()));
+        let asked = thread::spawn(move || tell.send(asking.counts()));
         assert_eq!(told.recv_timeout(Duration::from_secs(5)), Ok((1, 0)));
         drop(busy);
+        // The last handle but one, without which the log stays locked.
+        asked.join().unwrap().unwrap();
         drop(store);
         let opened = EvidenceStore::new(EvidenceLog::open(dir.path()).unwrap().0);
         assert_eq!(opened.counts(), (1, 0));
