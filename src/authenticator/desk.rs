@@ -28,8 +28,12 @@ pub trait Work: Send + Sync + 'static {
     /// Checks the sender, querying DNS.
     fn check(&self, mail: &AcceptedMail) -> impl Future<Output = Self::Checked> + Send;
 
-    /// Does everything after the check; returns whether the sender was authenticated.
-    fn finish(&self, mail: &AcceptedMail, checked: Self::Checked) -> impl Future<Output = bool> + Send;
+    /// Does everything after the check; returns the author's domain if the sender was authenticated.
+    fn finish(
+        &self,
+        mail: &AcceptedMail,
+        checked: Self::Checked,
+    ) -> impl Future<Output = Option<String>> + Send;
 }
 
 /// The mails being worked on and the queue behind them.
@@ -37,8 +41,8 @@ pub struct Desk<W: Work> {
     work: Arc<W>,
     intake: Intake,
     max_finishing: usize,
-    /// One task per mail, returning the mail. A task per step would cost two more wake-ups per mail.
-    tasks: JoinSet<(AcceptedMail, bool)>,
+    /// One task per mail, with what [`Work::finish`] returns. A task per step would cost two more wake-ups per mail.
+    tasks: JoinSet<Option<String>>,
     mails: HashMap<Id, MailId>,
     /// Each task sends its mail's id here when the check ends.
     checked: mpsc::UnboundedReceiver<MailId>,
@@ -89,8 +93,8 @@ impl<W: Work> Desk<W> {
                     self.intake.done(id);
                 }
                 // A panic has already been reported.
-                if let Ok((_, (mail, true))) = ended {
-                    self.intake.know(&self.work.domain(&mail));
+                if let Ok((_, Some(domain))) = ended {
+                    self.intake.know(&domain);
                 }
             }
         }
@@ -119,8 +123,7 @@ impl<W: Work> Desk<W> {
                 let checked = work.check(&mail).await;
                 // Sending fails only after the desk is dropped, and then nothing new is started.
                 let _ = check_over.send(mail.id);
-                let authenticated = work.finish(&mail, checked).await;
-                (mail, authenticated)
+                work.finish(&mail, checked).await
             });
             self.mails.insert(task.id(), id);
         }

@@ -175,7 +175,7 @@ impl Work for Verifier {
         verify(&self.dns, &self.policy, &mail.envelope, &mail.data, SystemTime::now()).await
     }
 
-    async fn finish(&self, mail: &AcceptedMail, checked: Checked) -> bool {
+    async fn finish(&self, mail: &AcceptedMail, checked: Checked) -> Option<String> {
         let step = lock(&self.judge).checked(mail.id, &checked, Instant::now());
         let registered = match (step, &checked.from) {
             (Step::Leave, _) => return self.leave(mail.id, &checked.reason),
@@ -188,6 +188,7 @@ impl Work for Verifier {
             return self.leave(mail.id, "the registry cannot be asked");
         }
         let sender_digest = self.registry.digest(checked.from.as_ref());
+        let domain = checked.from.as_ref().map(|from| from.domain().to_lowercase());
         let verdict = decide(checked, registered);
         let finding = Finding {
             mail_id: mail.id,
@@ -195,7 +196,7 @@ impl Work for Verifier {
             sender_digest,
             verdict: evidence_code(&verdict),
         };
-        let Ok(evidence) = self.evidencer.evidence(finding).await else { return false };
+        let Ok(evidence) = self.evidencer.evidence(finding).await else { return None };
         lock(&self.judge).judged(mail.id);
         let verdict = as_evidenced(verdict, &evidence.finding.verdict);
         lock(&self.mails).judged(&verdict);
@@ -204,25 +205,25 @@ impl Work for Verifier {
         if let Err(error) = self.authenticated.publish(&message) {
             tracing::warn!(%error, mail_id = %mail.id, "a verdict was not published; the mail comes again");
         }
-        let domain = self.domain(mail);
-        if verdict.authenticated && !self.known.knows(&domain) {
-            let known = Arc::clone(&self.known);
+        let domain = domain.filter(|_| verdict.authenticated)?;
+        if !self.known.knows(&domain) {
+            let (known, domain) = (Arc::clone(&self.known), domain.clone());
             tokio::task::spawn_blocking(move || {
                 if let Err(error) = known.add(&domain) {
                     tracing::warn!(%error, "known_domains cannot be written: the domain is strange again after a restart");
                 }
             });
         }
-        verdict.authenticated
+        Some(domain)
     }
 }
 
 impl Verifier {
-    /// Leaves the mail to be delivered again; returns false because nobody was authenticated.
-    fn leave(&self, id: MailId, reason: &str) -> bool {
+    /// Leaves the mail to be delivered again; returns no domain because nobody was authenticated.
+    fn leave(&self, id: MailId, reason: &str) -> Option<String> {
         lock(&self.mails).left();
         tracing::warn!(mail_id = %id, reason, "left to be delivered again");
-        false
+        None
     }
 }
 

@@ -14,7 +14,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mail::Delivery;
+use ::health::Status;
+use mail::{AcceptedMail, Delivery, Disposition, MailId, Source};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -31,9 +32,6 @@ use super::{
 };
 pub use submit::Submitted;
 use window::{Window, publisher};
-
-use ::health::Status;
-use mail::{AcceptedMail, Disposition, MailId, Source};
 
 /// Dispositions and deliveries that may wait to be read; their senders wait beyond that.
 const QUEUE: usize = 256;
