@@ -58,7 +58,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let mut before = Instant::now();
     loop {
         tokio::select! {
-            () = shutdown.requested() => return Ok(()),
+            () = shutdown.requested() => break,
             error = running.ended() => return Err(error.into()),
             Some(key) = keys.recv() => hear_key(&mut lock(&core), &key),
             Some(command) = commands.recv() => {
@@ -87,6 +87,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             }
         }
     }
+    Ok(running.shutdown().await?)
 }
 
 fn hear_key(core: &mut Core, message: &msg::OrderKey) {

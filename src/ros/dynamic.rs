@@ -14,7 +14,7 @@ use rclrs::{
     Value,
 };
 
-use super::{RosError, graph::Graph, runtime::NodeError, supervisor::watched_thread};
+use super::{RosError, closing::Deferred, graph::Graph, runtime::NodeError, supervisor::watched_thread};
 
 /// The executor's thread and task.
 const SPIN: &str = "rclrs spin";
@@ -33,13 +33,13 @@ pub struct NumberSubscription {
     pub fields: &'static [&'static str],
 }
 
-/// Handle to the running subscriptions. Dropping it stops the executor, waits for its thread and ends the
-/// subscriptions.
+/// Handle to the running subscriptions. Dropping it stops the executor and waits for its thread; the runtime then ends
+/// the subscriptions.
 pub struct DynamicSubscriptions {
     commands: Arc<ExecutorCommands>,
     thread: Option<JoinHandle<()>>,
-    /// rclrs ends a subscription when its last handle is dropped.
-    _subscriptions: Vec<rclrs::DynamicSubscription>,
+    /// rclrs ends a subscription, and with the last of them the node, when its last handle is dropped.
+    _subscriptions: Deferred<Vec<rclrs::DynamicSubscription>>,
 }
 
 /// Subscribes, and calls `receive` on a separate thread with the subscription's index in the list and the numbers in
@@ -60,10 +60,11 @@ pub fn subscribe(
         reason: error.to_string(),
     };
     let context = Context::new(remappings(std::env::args()), InitOptions::default()).map_err(of_node)?;
-    let executor = context.create_basic_executor();
-    let node = executor.create_node(name.as_str().namespace(&graph.namespace())).map_err(of_node)?;
+    let executor = graph.closing().defer(context.create_basic_executor());
+    let created = executor.create_node(name.as_str().namespace(&graph.namespace())).map_err(of_node)?;
+    let node = graph.closing().defer(created);
 
-    let mut handles = Vec::with_capacity(subscriptions.len());
+    let mut handles = graph.closing().defer(Vec::with_capacity(subscriptions.len()));
     for (place, subscription) in subscriptions.iter().enumerate() {
         let error = |reason: String| RosError::Dynamic {
             topic: subscription.topic.clone(),
@@ -105,7 +106,7 @@ pub fn subscribe(
 
 /// Spins `executor` on its own thread; the returned future ends as the thread does.
 fn spin(
-    mut executor: Executor,
+    mut executor: Deferred<Executor>,
 ) -> io::Result<(JoinHandle<()>, impl Future<Output = Result<(), NodeError>> + Send + 'static)> {
     watched_thread(SPIN, move || match executor.spin(SpinOptions::default()).into_iter().next() {
         Some(error) => Err(error.into()),
@@ -202,7 +203,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::supervisor::Supervisor;
+    use crate::{closing::Closing, supervisor::Supervisor};
 
     fn kept(arguments: &str) -> String {
         let kept = remappings(arguments.split_whitespace().map(str::to_owned));
@@ -238,7 +239,7 @@ mod tests {
         let on_thread = Arc::clone(&commands);
         // Nobody waits for what the task returns.
         drop(commands.run(async move { work(&on_thread) }));
-        let (_, ended) = spin(executor).unwrap();
+        let (_, ended) = spin(Closing::default().defer(executor)).unwrap();
         let mut supervisor = Supervisor::default();
         supervisor.watch(SPIN, ended);
         let ended = timeout(Duration::from_secs(10), supervisor.ended()).await.expect("it has not ended");

@@ -22,6 +22,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{
     RosError,
+    closing::{Closing, Deferred},
     supervisor::{Outcome, Supervisor, TaskError, watched_thread},
     topics::{Service, Topic, TopicFacts},
 };
@@ -33,19 +34,26 @@ const SERVICE_DEPTH: usize = 1000;
 
 /// A node under construction: add publishers, subscriptions, services, clients and tasks, then [`Graph::spin`].
 pub struct Graph {
-    node: r2r::Node,
+    node: Deferred<r2r::Node>,
+    closing: Closing,
     /// One per subscription and service: each moves what r2r received to its queue.
     pumps: Vec<Box<dyn FnMut() + Send>>,
     tasks: Supervisor,
 }
 
 impl Graph {
-    pub(super) fn new(node: r2r::Node) -> Self {
-        Self { node, pumps: Vec::new(), tasks: Supervisor::default() }
+    pub(super) fn new(node: r2r::Node, closing: &Closing) -> Self {
+        let (node, closing) = (closing.defer(node), closing.clone());
+        Self { node, closing, pumps: Vec::new(), tasks: Supervisor::default() }
     }
 
     pub(super) fn node(&mut self) -> &mut r2r::Node {
         &mut self.node
+    }
+
+    /// Takes what must be destroyed with the node.
+    pub(super) fn closing(&self) -> &Closing {
+        &self.closing
     }
 
     /// The node's name, after remapping by launch.
@@ -189,7 +197,7 @@ impl Graph {
     /// # Errors
     /// If the operating system cannot start the thread.
     pub fn spin(self) -> std::io::Result<Running> {
-        let Self { mut node, mut pumps, mut tasks } = self;
+        let Self { mut node, mut pumps, mut tasks, .. } = self;
         let run = Arc::new(AtomicBool::new(true));
         let spins = Arc::clone(&run);
         let (thread, ended) = watched_thread("ros spin", move || {
@@ -214,8 +222,8 @@ fn service_qos() -> QosProfile {
     QosProfile::services_default().keep_last(SERVICE_DEPTH)
 }
 
-/// A node's spinning thread and its tasks. Dropping it stops the thread, waits for it, destroys the node and ends the
-/// tasks.
+/// A node's spinning thread and its tasks. Dropping it stops the thread, waits for it and ends the tasks; the runtime
+/// then destroys the node.
 pub struct Running {
     run: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,

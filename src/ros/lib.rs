@@ -3,12 +3,14 @@
 //!
 //! - [`topics`]: every topic and service as one constant; [`qos`]: the named QoS profiles.
 //! - [`graph`]: one node's publishers, subscriptions, services and clients.
-//! - [`runtime`]: a node's `main`: arguments, parameters, logs, drain, exit code; `signals`: what starts the drain.
+//! - [`runtime`]: a node's `main`: arguments, parameters, logs, drain, exit code; `signals`: what starts the drain;
+//!   `closing`: its bounded end.
 //! - [`supervisor`]: a node's tasks, none of which ends unnoticed.
 //! - [`diagnostics`], [`logging`], [`params`]: `/diagnostics`, `/rosout` and the parameter services.
 //! - [`dynamic`]: subscriptions by name to any installed message type, through rclrs.
 //! - [`convert`]: conversion between domain types and messages; [`msg`] and [`srv`] re-export the message types.
 
+mod closing;
 pub mod convert;
 pub mod diagnostics;
 pub mod dynamic;

@@ -111,8 +111,7 @@ impl<S: Subscriber> Layer<S> for ToRcl {
                 function: metadata.target().to_owned(),
                 line,
             };
-            // An error cannot be logged from here, but stderr already has the text. At shutdown the node, and with it
-            // the topic, is destroyed before the last events.
+            // An error cannot be logged from here, but stderr already has the text.
             let _ = self.rosout.publish(&log);
         }
     }

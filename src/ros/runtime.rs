@@ -13,11 +13,22 @@ use std::{
     future::Future,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
+use signal_hook::low_level;
+
 pub use super::signals::Shutdown;
-use super::{graph::Graph, logging, params, signals::Signals};
+use super::{
+    closing::Closing,
+    graph::Graph,
+    logging, params,
+    signals::{Signals, in_time},
+};
 use settings::{DRAIN_TIMEOUT, ParamError, Spec, Values, resolve};
+
+/// How long the middleware may take to close.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The error that a node ends with: its own error type, boxed once, at the top.
 pub type NodeError = Box<dyn Error + Send + Sync>;
@@ -55,8 +66,9 @@ where
             return ExitCode::FAILURE;
         }
     };
-    let code = match start(facts, load, node, signals.shutdown()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let closing = Closing::default();
+    let code = match start(facts, load, node, signals.shutdown(), &closing) {
+        Ok(()) => 0,
         Err(error) => {
             let words = with_sources(error.as_ref());
             if error.is::<ArgumentError>() {
@@ -64,11 +76,18 @@ where
                 eprintln!("{}: {words}", facts.name);
             }
             tracing::error!("{words}");
-            ExitCode::from(if error.is::<ParamError>() || error.is::<ArgumentError>() { 2 } else { 1 })
+            if error.is::<ParamError>() || error.is::<ArgumentError>() { 2 } else { 1 }
         }
     };
     signals.release();
-    code
+    if !closing.close(CLOSING_PATIENCE) {
+        in_time(|| {
+            tracing::warn!("the middleware has not closed within {CLOSING_PATIENCE:?}: ended without it")
+        });
+        // Destructors would wait for what the middleware holds.
+        low_level::exit(i32::from(code));
+    }
+    ExitCode::from(code)
 }
 
 fn start<P, F>(
@@ -76,13 +95,15 @@ fn start<P, F>(
     load: impl FnOnce(&Values, &Path) -> Result<P, ParamError>,
     node: impl FnOnce(Graph, P, Shutdown) -> F,
     shutdown: Shutdown,
+    closing: &Closing,
 ) -> Result<(), NodeError>
 where
     F: Future<Output = Result<(), NodeError>>,
 {
     let context = create_context()?;
     let created = r2r::Node::create(context, facts.name, "");
-    let mut graph = Graph::new(created.map_err(|source| super::RosError::Node { name: facts.name, source })?);
+    let node_handle = created.map_err(|source| super::RosError::Node { name: facts.name, source })?;
+    let mut graph = Graph::new(node_handle, closing);
     logging::install(&mut graph)?;
     let values = resolve(facts.specs, params::overrides(&mut graph))?;
     for (name, value) in values.foreign() {

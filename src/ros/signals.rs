@@ -89,7 +89,7 @@ impl Signals {
 }
 
 /// Writes to the log, but goes on without it if that blocks, for example because nobody reads stderr any more.
-fn in_time(log: impl FnOnce() + Send + 'static) {
+pub(super) fn in_time(log: impl FnOnce() + Send + 'static) {
     let (written, wait) = mpsc::channel();
     std::thread::spawn(move || {
         log();

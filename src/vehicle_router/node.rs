@@ -75,7 +75,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = shutdown.requested() => return Ok(()),
+            () = shutdown.requested() => break,
             error = running.ended() => return Err(error.into()),
             _ = ticks.tick() => {
                 let effects = lock(&core).tick(SystemTime::now());
@@ -83,6 +83,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             }
         }
     }
+    Ok(running.shutdown().await?)
 }
 
 struct Outputs {

@@ -47,8 +47,6 @@ fn two_fleets_on_one_host_keep_their_state_and_their_names_apart() {
             let mut statuses = message["status"].as_array().into_iter().flatten();
             statuses.any(|status| status["name"] == name.as_str() && status["hardware_id"] != "")
         });
-        let logger = format!("{namespace}.mail_bridge");
-        observer.message(ROSOUT, |log: &Value| log["name"] == logger.as_str());
     }
 
     for (name, parameter) in [("mail_bridge", "journal_directory"), ("authenticator", "state_directory")] {
@@ -63,5 +61,14 @@ fn two_fleets_on_one_host_keep_their_state_and_their_names_apart() {
             "{words}"
         );
         assert!(words.contains(parameter), "{words}");
+    }
+
+    // What was logged before the observer found a node may be gone; by now it has found them all.
+    for (node, namespace) in nodes.iter_mut().zip(["a", "b"]) {
+        node.terminate();
+        let logger = format!("{namespace}.mail_bridge");
+        observer.message(ROSOUT, |log: &Value| {
+            log["name"] == logger.as_str() && log["msg"] == "SIGTERM: draining"
+        });
     }
 }

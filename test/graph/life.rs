@@ -130,7 +130,7 @@ fn every_node_speaks_on_diagnostics_and_rosout_and_drains_on_either_signal() {
         let status = node.end_by(signal);
         assert_eq!(status.code(), Some(0), "SIG{signal}:\n{}", node.log());
         assert!(node.log().contains(&format!("SIG{signal}: draining")), "{}", node.log());
-        assert!(node.log().trim_end().ends_with("drained"), "{}", node.log());
+        assert!(node.drained(), "{}", node.log());
     }
     for name in NODES {
         let drains =
@@ -179,7 +179,7 @@ fn a_signal_that_comes_twice_at_once_drains_every_node() {
         for (node, name) in nodes.iter_mut().zip(NODES) {
             let status = node.wait();
             *ends.entry(format!("{name}: {status}")).or_default() += 1;
-            assert!(status.code() != Some(0) || node.log().trim_end().ends_with("drained"), "{}", node.log());
+            assert!(status.code() != Some(0) || node.drained(), "{}", node.log());
         }
     }
     let drained = NODES.map(|name| (format!("{name}: exit status: 0"), ROUNDS));

@@ -54,6 +54,11 @@ impl Node {
         self.log.lock().expect("log").clone()
     }
 
+    /// Whether the node has finished what it had to finish, and said so.
+    pub fn drained(&self) -> bool {
+        self.log().lines().any(|line| line.ends_with(": drained"))
+    }
+
     /// Waits for a line on standard error that contains `text`; returns what follows `text`, up to the next space.
     pub fn wait_for_log(&mut self, text: &str) -> String {
         let (name, log, child) = (self.name.clone(), Arc::clone(&self.log), &mut self.child);
