@@ -69,14 +69,14 @@ pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger) -> Vec<Status> {
         (Level::Warn, "DNS or the registry did not answer for the latest mails, which come again")
     };
     let mails = Status::new("mails", level, message)
-        .with("in_flight", mails.in_flight)
-        .with("waiting", mails.waiting)
-        .with("authenticated", mails.authenticated)
-        .with("refused", mails.refused)
-        .with("left", mails.left)
-        .with("left_in_a_row", mails.left_in_a_row)
-        .with("overflowed", mails.overflowed)
-        .with("malformed", mails.malformed);
+        .gauge("in_flight", mails.in_flight)
+        .gauge("waiting", mails.waiting)
+        .counter("authenticated", mails.authenticated)
+        .counter("refused", mails.refused)
+        .counter("left", mails.left)
+        .gauge("left_in_a_row", mails.left_in_a_row)
+        .counter("overflowed", mails.overflowed)
+        .counter("malformed", mails.malformed);
 
     let pending = evidenced.saturating_sub(ledger.anchored);
     let (level, message) = match (&ledger.last_error, ledger.connected, ledger.reachable) {
@@ -87,9 +87,9 @@ pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger) -> Vec<Status> {
         (None, true, true) => (Level::Ok, "anchors".to_owned()),
     };
     let ledger = Status::new("ledger", level, message)
-        .with("evidenced", evidenced)
-        .with("anchored", ledger.anchored)
-        .with("pending", pending);
+        .counter("evidenced", evidenced)
+        .counter("anchored", ledger.anchored)
+        .gauge("pending", pending);
     vec![mails, ledger]
 }
 
@@ -105,7 +105,7 @@ mod tests {
             (status.level, status.message.as_str()),
             (Level::Error, "waits for the chain: connection refused")
         );
-        assert!(status.values.contains(&("pending", "3".to_owned())));
+        assert_eq!(status.figure("pending"), Some(3));
     }
 
     #[test]

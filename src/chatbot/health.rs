@@ -100,16 +100,16 @@ impl Work {
             (Level::Warn, "at capacity: mails wait for their next delivery")
         };
         let mails = Status::new("mails", level, message)
-            .with("in_flight", in_flight)
-            .with("capacity", self.capacity)
-            .with("retried", self.retried);
+            .gauge("in_flight", in_flight)
+            .gauge("capacity", self.capacity)
+            .counter("retried", self.retried);
         let counts = self.settled.iter().zip(ACTIONS);
-        let mails = counts.fold(mails, |status, (count, (_, name))| status.with(name, count));
+        let mails = counts.fold(mails, |status, (count, (_, name))| status.counter(name, *count));
         let vehicles = match self.unavailable {
             None => Status::new("vehicle_router", Level::Ok, "not asked yet"),
             Some(0) => Status::new("vehicle_router", Level::Ok, "answers"),
             Some(times) => {
-                Status::new("vehicle_router", Level::Error, Unavailable.to_string()).with("times", times)
+                Status::new("vehicle_router", Level::Error, Unavailable.to_string()).gauge("times", times)
             }
         };
         [mails, vehicles].into_iter().chain(self.orders.clone()).collect()
@@ -137,7 +137,7 @@ mod tests {
         let disposition =
             Disposition { mail_id: MailId::of(b""), action: Action::Forwarded, reason: String::new() };
         work.count(&Effect::Settle(disposition));
-        assert!(work.health()[0].values.contains(&("forwarded", "1".to_owned())));
+        assert_eq!(work.health()[0].figure("forwarded"), Some(1));
     }
 
     #[test]

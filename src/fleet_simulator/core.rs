@@ -134,10 +134,10 @@ impl Core {
         let samples: Vec<_> = self.samples().collect();
         let count = |is: fn(&Sample) -> bool| samples.iter().filter(|sample| is(sample)).count();
         let status = Status::new("fleet", Level::Ok, "simulated")
-            .with("vehicles", samples.len())
-            .with("moving", count(|sample| sample.speed_mps > 0.0))
-            .with("charging", count(|sample| sample.charging))
-            .with("stopped", count(|sample| sample.stopped));
+            .gauge("vehicles", samples.len())
+            .gauge("moving", count(|sample| sample.speed_mps > 0.0))
+            .gauge("charging", count(|sample| sample.charging))
+            .gauge("stopped", count(|sample| sample.stopped));
         vec![status]
     }
 }

@@ -22,20 +22,57 @@ pub struct Status {
     pub level: Level,
     /// One sentence that contains no address.
     pub message: String,
-    /// Figures as name and value.
-    pub values: Vec<(&'static str, String)>,
+    /// Figures about it.
+    pub figures: Vec<Figure>,
+}
+
+/// What a figure does over time, in the terms of Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Grows only, and begins at 0 or at what is on disk when the node starts.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// A figure that a node reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figure {
+    /// Its name, in snake case, with the unit at the end if it has one, such as `in_flight_bytes`.
+    pub name: &'static str,
+    /// What it does over time.
+    pub kind: Kind,
+    /// Its value now.
+    pub value: u64,
 }
 
 impl Status {
     /// A status without figures.
     pub fn new(name: &'static str, level: Level, message: impl Into<String>) -> Self {
-        Self { name, level, message: message.into(), values: Vec::new() }
+        Self { name, level, message: message.into(), figures: Vec::new() }
     }
 
-    /// Adds one figure.
+    /// Adds a figure that grows only.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.values.push((name, value.to_string()));
+    pub fn counter(self, name: &'static str, value: impl TryInto<u64>) -> Self {
+        self.with(name, Kind::Counter, value)
+    }
+
+    /// Adds a figure that goes up and down.
+    #[must_use]
+    pub fn gauge(self, name: &'static str, value: impl TryInto<u64>) -> Self {
+        self.with(name, Kind::Gauge, value)
+    }
+
+    /// The value of a figure; `None` if there is none of this name.
+    pub fn figure(&self, name: &str) -> Option<u64> {
+        self.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value)
+    }
+
+    fn with(mut self, name: &'static str, kind: Kind, value: impl TryInto<u64>) -> Self {
+        // Callers pass unsigned integers of at most 64 bits; anything else would be shown as the largest.
+        let value = value.try_into().unwrap_or(u64::MAX);
+        self.figures.push(Figure { name, kind, value });
         self
     }
 }

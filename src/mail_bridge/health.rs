@@ -91,10 +91,10 @@ fn journal(state: &Journal) -> Status {
         None => (Level::Ok, "durable".to_owned()),
     };
     Status::new("journal", level, message)
-        .with("segments", state.segments)
-        .with("bytes", state.bytes)
-        .with("unsettled", state.unsettled)
-        .with("torn_bytes", state.torn_bytes)
+        .gauge("segments", state.segments)
+        .gauge("bytes", state.bytes)
+        .gauge("unsettled", state.unsettled)
+        .gauge("torn_bytes", state.torn_bytes)
 }
 
 fn intake(state: &State) -> Status {
@@ -113,13 +113,13 @@ fn intake(state: &State) -> Status {
         (Level::Ok, "accepting")
     };
     Status::new("intake", level, message)
-        .with("smtp_connections", intake.smtp_connections)
-        .with("lmtp_connections", intake.lmtp_connections)
-        .with("accepted", intake.accepted)
-        .with("deferred", intake.deferred)
-        .with("refused_connections", intake.refused_connections)
-        .with("in_flight", intake.in_flight)
-        .with("in_flight_bytes", intake.in_flight_bytes)
+        .gauge("smtp_connections", intake.smtp_connections)
+        .gauge("lmtp_connections", intake.lmtp_connections)
+        .counter("accepted", intake.accepted)
+        .counter("deferred", intake.deferred)
+        .counter("refused_connections", intake.refused_connections)
+        .gauge("in_flight", intake.in_flight)
+        .gauge("in_flight_bytes", intake.in_flight_bytes)
 }
 
 fn outbox(state: &Outbox) -> Status {
@@ -129,10 +129,10 @@ fn outbox(state: &Outbox) -> Status {
         _ => (Level::Error, "no mail is delivered: the smart host is away or refuses them"),
     };
     Status::new("outbox", level, message)
-        .with("pending", state.pending)
-        .with("delivered", state.delivered)
-        .with("failed", state.failed)
-        .with("failures_in_a_row", state.failures_in_a_row)
+        .gauge("pending", state.pending)
+        .counter("delivered", state.delivered)
+        .counter("failed", state.failed)
+        .gauge("failures_in_a_row", state.failures_in_a_row)
 }
 
 #[cfg(test)]

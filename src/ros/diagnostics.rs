@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Publishes a node's statuses on `/diagnostics` at 1 Hz.
+//! Publishes a node's statuses on `/diagnostics` at 1 Hz, and hears those of others.
 //!
 //! There is one status for each thing that can fail, named by namespace, node and thing: `fleet/mail_bridge: intake`.
 
@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use health::Status;
 use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use super::{
     RosError,
@@ -51,6 +51,37 @@ async fn repeat(
     }
 }
 
+/// A status as another node published it; nothing about it is checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Namespace, node and thing, such as `fleet/mail_bridge: intake`.
+    pub name: String,
+    /// Severity, numbered as in `diagnostic_msgs/DiagnosticStatus`.
+    pub level: u8,
+    /// Its condition in a sentence.
+    pub message: String,
+}
+
+/// Hears the statuses of every node of this ROS domain.
+pub struct Listener(mpsc::Receiver<DiagnosticArray>);
+
+impl Listener {
+    /// Subscribes to `/diagnostics`.
+    ///
+    /// # Errors
+    /// If the middleware rejects it.
+    pub fn new(graph: &mut Graph) -> Result<Self, RosError> {
+        graph.subscribe(&DIAGNOSTICS).map(Self)
+    }
+
+    /// The next statuses; `None` once the node has ended.
+    pub async fn next(&mut self) -> Option<Vec<Heard>> {
+        let message = self.0.recv().await?;
+        let heard = |DiagnosticStatus { name, level, message, .. }| Heard { name, level, message };
+        Some(message.status.into_iter().map(heard).collect())
+    }
+}
+
 /// The host name, which stands in for the hardware id that a diagnostic status requires.
 fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim_end().to_owned()
@@ -63,9 +94,9 @@ fn to_ros(node: &str, host: &str, status: Status) -> DiagnosticStatus {
         message: status.message,
         hardware_id: host.to_owned(),
         values: status
-            .values
+            .figures
             .into_iter()
-            .map(|(key, value)| KeyValue { key: key.to_owned(), value })
+            .map(|figure| KeyValue { key: figure.name.to_owned(), value: figure.value.to_string() })
             .collect(),
     }
 }

@@ -342,10 +342,10 @@ impl Orders {
             (true, true) => (Level::Ok, "acknowledged"),
         };
         Status::new("orders", level, message)
-            .with("waiting", self.waiting().count())
-            .with("accepted", self.accepted)
-            .with("refused", self.refused)
-            .with("unacknowledged", self.unheard)
+            .gauge("waiting", self.waiting().count())
+            .counter("accepted", self.accepted)
+            .counter("refused", self.refused)
+            .counter("unacknowledged", self.unheard)
     }
 }
 

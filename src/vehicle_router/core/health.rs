@@ -27,9 +27,9 @@ impl Core {
             _ => (Level::Warn, format!("{silent} silent")),
         };
         Status::new("vehicles", level, message)
-            .with("vehicles", self.vehicles.len())
-            .with("silent", silent)
-            .with("battery_low", low)
+            .gauge("vehicles", self.vehicles.len())
+            .gauge("silent", silent)
+            .gauge("battery_low", low)
     }
 
     fn group(&self, group: Group, now: SystemTime) -> Option<Status> {
@@ -55,10 +55,10 @@ impl Core {
         let status = Status::new(group.word(), level, message);
         Some(
             status
-                .with("topics", routes.len())
-                .with("heard", fresh)
-                .with("received", received)
-                .with("rejected", rejected),
+                .gauge("topics", routes.len())
+                .gauge("heard", fresh)
+                .counter("received", received)
+                .counter("rejected", rejected),
         )
     }
 }
