@@ -18,7 +18,7 @@ pub use parse::parse;
 
 use std::{net::IpAddr, time::SystemTime};
 
-/// The protocol by which a mail came in. Numbers are those of `Mail.SOURCE_*`.
+/// The protocol by which a mail came in. Numbers are those of `Envelope.SOURCE_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Source {

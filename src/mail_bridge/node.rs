@@ -94,10 +94,12 @@ fn publish(
     inbound: &Publisher<msg::Mail>,
     accepted: AcceptedMail,
 ) -> Result<(), RosError> {
-    let mail = mail_of(&accepted);
-    tracing::info!(mail_id = %mail.id, size = mail.size, "published");
-    inbound.publish(&mail_to_ros(&mail))?;
-    raw.publish(&raw_to_ros(&mail, accepted.data))
+    tracing::info!(mail_id = %accepted.id, size = accepted.data.len(), "published");
+    // Parse only if somebody subscribes, for example a person or rosbag.
+    if inbound.is_heard() {
+        inbound.publish(&mail_to_ros(&mail_of(&accepted)))?;
+    }
+    raw.publish(&raw_to_ros(accepted))
 }
 
 fn tell(delivered: &Publisher<msg::DeliveryStatus>, status: &msg::DeliveryStatus) {

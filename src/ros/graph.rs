@@ -278,6 +278,12 @@ impl<T: WrappedTypesupport + 'static> Publisher<T> {
         publisher.publish(message).map_err(|source| RosError::Publish { topic: self.topic, source })
     }
 
+    /// Whether somebody subscribes, or the middleware cannot say.
+    pub fn is_heard(&self) -> bool {
+        let publisher = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        !matches!(publisher.get_inter_process_subscription_count(), Ok(0))
+    }
+
     /// Number of currently matched subscriptions; 0 if the middleware cannot say.
     pub fn subscribers(&self) -> usize {
         let publisher = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -303,5 +309,25 @@ impl<T: WrappedServiceTypeSupport + 'static> Client<T> {
             Ok(answer) => answer.map_err(|source| error(source.to_string())),
             Err(_) => Err(error(format!("nothing within {timeout:?}"))),
         }
+    }
+
+    /// Waits for a server, then asks it once; both together within `timeout`. For a client that has just joined the
+    /// graph: a request sent before the server is discovered is lost.
+    ///
+    /// # Errors
+    /// [`RosError::Service`]; says whether there was a server.
+    pub async fn find_and_ask(
+        &self,
+        request: &T::Request,
+        timeout: Duration,
+    ) -> Result<T::Response, RosError> {
+        let error = |reason: String| RosError::Service { service: self.service, reason };
+        let deadline = tokio::time::Instant::now() + timeout;
+        let found = r2r::Node::is_available(&self.inner).map_err(|source| error(source.to_string()))?;
+        match tokio::time::timeout_at(deadline, found).await {
+            Ok(found) => found.map_err(|source| error(source.to_string()))?,
+            Err(_) => return Err(error(format!("nobody serves it within {timeout:?}"))),
+        }
+        self.ask(request, deadline.saturating_duration_since(tokio::time::Instant::now())).await
     }
 }

@@ -59,7 +59,7 @@ fn a_mail_bridge_killed_between_250_and_publication_publishes_after_the_restart(
     let _bridge = Node::start("mail_bridge", &domain, &parameters);
     for mail in &mails {
         let raw = observer.message(topics::MAIL_RAW.facts, |raw| raw["data"] == serde_json::json!(mail));
-        assert_eq!(id_of(&raw["mail"]["id"]), mail::MailId::of(mail));
+        assert_eq!(id_of(&raw["id"]), mail::MailId::of(mail));
     }
 }
 

@@ -9,7 +9,7 @@ import sys
 import time
 
 import rclpy
-from posthorn.msg import Mail
+from posthorn.msg import Envelope, Mail
 
 PATIENCE_S = 30.0
 
@@ -53,8 +53,8 @@ def main() -> None:
         "from": [address.address for address in mail.from_addresses],
         "subject": mail.subject,
         "text": mail.text,
-        "rcpt_to": list(mail.rcpt_to),
-        "source_is_smtp": mail.source == Mail.SOURCE_SMTP,
+        "rcpt_to": list(mail.envelope.rcpt_to),
+        "source_is_smtp": mail.envelope.source == Envelope.SOURCE_SMTP,
     }
     print(json.dumps({"topics": topics, "mail": seen}), flush=True)
     rclpy.shutdown()

@@ -14,11 +14,7 @@ pub fn mail_to_ros(mail: &Mail) -> msg::Mail {
     msg::Mail {
         stamp: time_to_ros(*received_at),
         id: id.to_string(),
-        source: envelope.source as u8,
-        peer_address: envelope.peer.to_string(),
-        helo: envelope.helo.clone(),
-        mail_from: envelope.mail_from.clone(),
-        rcpt_to: envelope.rcpt_to.clone(),
+        envelope: envelope_to_ros(envelope),
         message_id: content.message_id.clone(),
         in_reply_to: content.in_reply_to.clone(),
         subject: content.subject.clone(),
@@ -50,8 +46,13 @@ pub fn mail_to_ros(mail: &Mail) -> msg::Mail {
 }
 
 /// Converts a mail and its bytes to a message.
-pub fn raw_to_ros(mail: &Mail, data: Vec<u8>) -> msg::RawMail {
-    msg::RawMail { mail: mail_to_ros(mail), data }
+pub fn raw_to_ros(accepted: AcceptedMail) -> msg::RawMail {
+    msg::RawMail {
+        stamp: time_to_ros(accepted.received_at),
+        id: accepted.id.to_string(),
+        envelope: envelope_to_ros(&accepted.envelope),
+        data: accepted.data,
+    }
 }
 
 /// Converts a message to a mail.
@@ -81,42 +82,52 @@ pub fn mail_from_ros(mail: &msg::Mail) -> Result<Mail, ConvertError> {
     Ok(Mail {
         id: id_from_ros("id", &mail.id)?,
         received_at: time_from_ros(&mail.stamp),
-        envelope: envelope_from_ros(mail)?,
+        envelope: envelope_from_ros(&mail.envelope)?,
         content,
         size: mail.size,
     })
 }
 
-/// Converts a raw mail to the mail as it was accepted; parsed fields in the message are ignored.
+/// Converts a raw mail to the mail as it was accepted.
 ///
 /// # Errors
 /// Names the field that violates `RawMail.msg`. The id must be the SHA-256 of the bytes.
 pub fn accepted_from_ros(raw: msg::RawMail) -> Result<AcceptedMail, ConvertError> {
-    let id = id_from_ros("mail.id", &raw.mail.id)?;
+    let id = id_from_ros("id", &raw.id)?;
     if MailId::of(&raw.data) != id {
-        return Err(error("mail.id", id, "the SHA-256 of data"));
+        return Err(error("id", id, "the SHA-256 of data"));
     }
     Ok(AcceptedMail {
         id,
-        received_at: time_from_ros(&raw.mail.stamp),
-        envelope: envelope_from_ros(&raw.mail)?,
+        received_at: time_from_ros(&raw.stamp),
+        envelope: envelope_from_ros(&raw.envelope)?,
         data: raw.data,
     })
 }
 
-fn envelope_from_ros(mail: &msg::Mail) -> Result<Envelope, ConvertError> {
+fn envelope_to_ros(envelope: &Envelope) -> msg::Envelope {
+    msg::Envelope {
+        source: envelope.source as u8,
+        peer_address: envelope.peer.to_string(),
+        helo: envelope.helo.clone(),
+        mail_from: envelope.mail_from.clone(),
+        rcpt_to: envelope.rcpt_to.clone(),
+    }
+}
+
+fn envelope_from_ros(envelope: &msg::Envelope) -> Result<Envelope, ConvertError> {
+    let msg::Envelope { source, peer_address, helo, mail_from, rcpt_to } = envelope;
     Ok(Envelope {
         source: [Source::Smtp, Source::Lmtp]
             .into_iter()
-            .find(|source| *source as u8 == mail.source)
-            .ok_or_else(|| error("source", mail.source, "one of SOURCE_*"))?,
-        peer: mail
-            .peer_address
+            .find(|known| *known as u8 == *source)
+            .ok_or_else(|| error("envelope.source", source, "one of SOURCE_*"))?,
+        peer: peer_address
             .parse()
-            .map_err(|_| error("peer_address", &mail.peer_address, "an IP address"))?,
-        helo: mail.helo.clone(),
-        mail_from: mail.mail_from.clone(),
-        rcpt_to: mail.rcpt_to.clone(),
+            .map_err(|_| error("envelope.peer_address", peer_address, "an IP address"))?,
+        helo: helo.clone(),
+        mail_from: mail_from.clone(),
+        rcpt_to: rcpt_to.clone(),
     })
 }
 
@@ -165,8 +176,8 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_the_message() {
-        assert_eq!(Source::Smtp as u8, msg::Mail::SOURCE_SMTP as u8);
-        assert_eq!(Source::Lmtp as u8, msg::Mail::SOURCE_LMTP as u8);
+        assert_eq!(Source::Smtp as u8, msg::Envelope::SOURCE_SMTP as u8);
+        assert_eq!(Source::Lmtp as u8, msg::Envelope::SOURCE_LMTP as u8);
     }
 
     #[test]
@@ -174,13 +185,13 @@ mod tests {
         let accepted = accepted();
         let mail = mail::mail_of(&accepted);
         assert_eq!(mail_from_ros(&mail_to_ros(&mail)), Ok(mail.clone()));
-        assert_eq!(accepted_from_ros(raw_to_ros(&mail, accepted.data.clone())), Ok(accepted));
+        assert_eq!(accepted_from_ros(raw_to_ros(accepted.clone())), Ok(accepted));
     }
 
     #[test]
     fn bytes_that_are_not_those_of_the_id_are_refused() {
-        let mail = mail::mail_of(&accepted());
-        let error = accepted_from_ros(raw_to_ros(&mail, b"other".to_vec())).unwrap_err();
+        let raw = msg::RawMail { data: b"other".to_vec(), ..raw_to_ros(accepted()) };
+        let error = accepted_from_ros(raw).unwrap_err();
         assert!(error.to_string().ends_with("must be the SHA-256 of data"), "{error}");
     }
 }
