@@ -35,7 +35,7 @@ use super::{
     intake::Admission,
     judge::{Judge, Step},
     known::KnownDomains,
-    params::{Params, SPECS},
+    params::{EVIDENCE_DIRECTORY, Params, SPECS},
     receipts, services,
     verify::{Policy, verify},
 };
@@ -139,7 +139,7 @@ type Opened = (Keeper, Ends, EvidenceStore, Gate, KnownDomains);
 
 /// Opens all state on this host's disk.
 fn open(params: Params) -> Result<Opened, NodeError> {
-    let (log, torn_bytes) = EvidenceLog::open(&params.state_directory.join("evidence"))?;
+    let (log, torn_bytes) = EvidenceLog::open(&params.state_directory.join(EVIDENCE_DIRECTORY))?;
     if torn_bytes > 0 {
         tracing::warn!(torn_bytes, "evidence log: cut a torn tail");
     }

@@ -37,7 +37,11 @@ const fn seconds(name: &'static str, default: f64, first: f64, last: f64, descri
 /// Port of a DNS server given without one.
 const DNS_PORT: u16 = 53;
 /// Value of `registry_token_path` that disables the token.
-const NO_TOKEN: &str = "none";
+pub const NO_TOKEN: &str = "none";
+/// Directory of the evidence log in the state directory.
+pub const EVIDENCE_DIRECTORY: &str = "evidence";
+/// File of the registry's token in the state directory, unless `registry_token_path` names another.
+pub const REGISTRY_TOKEN: &str = "registry.token";
 
 /// All parameters of the node.
 #[rustfmt::skip]
@@ -139,7 +143,7 @@ impl Params {
             address_key_path: or_in("address_key_path", &state_directory, "address.key")?,
             registry_token_path: match values.text("registry_token_path")?.as_str() {
                 NO_TOKEN => None,
-                _ => Some(or_in("registry_token_path", &state_directory, "registry.token")?),
+                _ => Some(or_in("registry_token_path", &state_directory, REGISTRY_TOKEN)?),
             },
             state_directory,
             max_in_flight: values.count("max_in_flight")?,

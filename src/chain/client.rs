@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Blocks per `eth_getLogs` request; public nodes allow this many.
-const LOG_RANGE: u64 = 5_000;
+pub(super) const LOG_RANGE: u64 = 5_000;
 
 /// Addresses of contracts that are deployed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,11 +217,7 @@ impl Ledger {
     /// # Errors
     /// Retryable if the chain cannot be reached.
     pub async fn next_index(&self) -> Result<u64, LedgerError> {
-        let answer = self.call(self.addresses.evidence_ledger, &self.evidence, "next", &[]).await?;
-        match answer.as_slice() {
-            [Token::Uint(next)] if next.bits() <= 64 => Ok(next.as_u64()),
-            _ => Err(LedgerError::Answer { action: "next", rule: "an index".to_owned() }),
-        }
+        next_index(&self.web3, self.addresses.evidence_ledger, &self.evidence).await
     }
 
     /// Anchors the root of `leaves`, the first of which has index `first`. Returns once it is confirmed. After a
@@ -243,21 +239,15 @@ impl Ledger {
     /// # Errors
     /// Retryable if the chain cannot be reached.
     pub async fn find_anchor(&self, first: u64) -> Result<Option<OnChain>, LedgerError> {
-        let action = "find an anchor";
-        let failed = |error| LedgerError::from_web3(action, error);
         let mut topic = [0; 32];
         U256::from(first).to_big_endian(&mut topic);
-        let mut to = self.web3.eth().block_number().await.map_err(failed)?.as_u64();
+        let contract = self.addresses.evidence_ledger;
+        let mut to = newest_block(&self.web3, "find an anchor").await?;
         loop {
             let from = to.saturating_sub(LOG_RANGE - 1).max(self.addresses.deployed_block);
-            let filter = FilterBuilder::default()
-                .address(vec![self.addresses.evidence_ledger])
-                .topics(Some(vec![self.anchored_topic()?]), Some(vec![H256(topic)]), None, None)
-                .from_block(BlockNumber::Number(from.into()))
-                .to_block(BlockNumber::Number(to.into()));
-            let logs = self.web3.eth().logs(filter.build()).await.map_err(failed)?;
-            if let Some(found) = logs.iter().find_map(parse_anchored) {
-                return Ok(Some(found));
+            let found = anchored(&self.web3, &self.evidence, contract, Some(H256(topic)), (from, to)).await?;
+            if !found.is_empty() {
+                return Ok(found.into_iter().next());
             }
             if from <= self.addresses.deployed_block {
                 return Ok(None);
@@ -274,11 +264,6 @@ impl Ledger {
         self.submitter().confirm("confirm a transaction", transaction).await
     }
 
-    pub(super) fn anchored_topic(&self) -> Result<H256, LedgerError> {
-        let event = self.evidence.abi.event("Anchored");
-        event.map(|event| event.signature()).map_err(|why| LedgerError::Artifact(why.to_string()))
-    }
-
     async fn call(
         &self,
         to: Address,
@@ -286,11 +271,7 @@ impl Ledger {
         function: &'static str,
         arguments: &[Token],
     ) -> Result<Vec<Token>, LedgerError> {
-        let data = Some(Bytes(contract.encode(function, arguments)?));
-        let request = CallRequest { to: Some(to), data, ..CallRequest::default() };
-        let latest = Some(BlockId::Number(BlockNumber::Latest));
-        let answer = self.web3.eth().call(request, latest).await;
-        contract.decode(function, &answer.map_err(|error| LedgerError::from_web3(function, error))?.0)
+        call(&self.web3, to, contract, function, arguments).await
     }
 
     async fn transact(&self, action: &'static str, to: Address, data: Vec<u8>) -> Result<Mined, LedgerError> {
@@ -303,15 +284,68 @@ impl Ledger {
         let chain_id = self.addresses.chain_id;
         Submitter { web3: &self.web3, key: &self.key, chain_id, options: &self.options }
     }
+}
 
-    pub(super) async fn receipt_of(
-        &self,
-        action: &'static str,
-        transaction: H256,
-    ) -> Result<Option<(web3::types::TransactionReceipt, u64, H256)>, LedgerError> {
-        let receipt = self.web3.eth().transaction_receipt(transaction).await;
-        Ok(receipt.map_err(|error| LedgerError::from_web3(action, error))?.and_then(in_block))
+/// Calls a function of a contract, without a transaction.
+async fn call(
+    web3: &Web3<Chain>,
+    to: Address,
+    contract: &Artifact,
+    function: &'static str,
+    arguments: &[Token],
+) -> Result<Vec<Token>, LedgerError> {
+    let data = Some(Bytes(contract.encode(function, arguments)?));
+    let request = CallRequest { to: Some(to), data, ..CallRequest::default() };
+    let latest = Some(BlockId::Number(BlockNumber::Latest));
+    let answer = web3.eth().call(request, latest).await;
+    contract.decode(function, &answer.map_err(|error| LedgerError::from_web3(function, error))?.0)
+}
+
+/// Index of the first leaf that the contract has not anchored.
+pub(super) async fn next_index(
+    web3: &Web3<Chain>,
+    contract: Address,
+    ledger: &Artifact,
+) -> Result<u64, LedgerError> {
+    match call(web3, contract, ledger, "next", &[]).await?.as_slice() {
+        [Token::Uint(next)] if next.bits() <= 64 => Ok(next.as_u64()),
+        _ => Err(LedgerError::Answer { action: "next", rule: "an index".to_owned() }),
     }
+}
+
+/// Number of the newest block.
+pub(super) async fn newest_block(web3: &Web3<Chain>, action: &'static str) -> Result<u64, LedgerError> {
+    let number = web3.eth().block_number().await;
+    Ok(number.map_err(|error| LedgerError::from_web3(action, error))?.as_u64())
+}
+
+/// The batches anchored by `contract` in these blocks, at most [`LOG_RANGE`] of them, in order; with `first`, only the
+/// one that starts at this leaf.
+pub(super) async fn anchored(
+    web3: &Web3<Chain>,
+    ledger: &Artifact,
+    contract: Address,
+    first: Option<H256>,
+    (from, to): (u64, u64),
+) -> Result<Vec<OnChain>, LedgerError> {
+    let filter = FilterBuilder::default()
+        .address(vec![contract])
+        .topics(Some(vec![ledger.topic("Anchored")?]), first.map(|first| vec![first]), None, None)
+        .from_block(BlockNumber::Number(from.into()))
+        .to_block(BlockNumber::Number(to.into()));
+    let logs = web3.eth().logs(filter.build()).await;
+    let logs = logs.map_err(|error| LedgerError::from_web3("read anchors", error))?;
+    Ok(logs.iter().filter_map(parse_anchored).collect())
+}
+
+/// Looks up the receipt of a transaction, with number and hash of its block; `None` unless it is mined.
+pub(super) async fn receipt_of(
+    web3: &Web3<Chain>,
+    action: &'static str,
+    transaction: H256,
+) -> Result<Option<(web3::types::TransactionReceipt, u64, H256)>, LedgerError> {
+    let receipt = web3.eth().transaction_receipt(transaction).await;
+    Ok(receipt.map_err(|error| LedgerError::from_web3(action, error))?.and_then(in_block))
 }
 
 /// Parses an `Anchored` event; `None` if the log is a different event.

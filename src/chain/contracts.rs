@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use web3::{
     ethabi::{Contract, Token},
-    types::{Address, Bytes},
+    types::{Address, Bytes, H256},
 };
 
 use crate::LedgerError;
@@ -51,6 +51,12 @@ impl Artifact {
     pub fn encode(&self, function: &str, arguments: &[Token]) -> Result<Vec<u8>, LedgerError> {
         let encoded = self.abi.function(function).and_then(|function| function.encode_input(arguments));
         encoded.map_err(|why| LedgerError::Artifact(why.to_string()))
+    }
+
+    /// Topic of an event in logs.
+    pub fn topic(&self, event: &str) -> Result<H256, LedgerError> {
+        let event = self.abi.event(event);
+        event.map(|event| event.signature()).map_err(|why| LedgerError::Artifact(why.to_string()))
     }
 
     /// Decodes what a call of `function` returned.

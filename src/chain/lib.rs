@@ -32,6 +32,7 @@ pub use http::Http;
 pub use key::LedgerKey;
 pub use submit::Mined;
 pub use submit::RECONNECT;
+pub use verify::{anchors_on, verify_on};
 
 /// A transport's response: a future that owns everything it needs.
 pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Verifies a receipt against the chain.
+//! Verifies a receipt against the chain, and reads for an audit what the chain has.
 //!
 //! A receipt is accepted only if chain id, contract, block, transaction and anchor all match.
 //!
@@ -8,9 +8,18 @@
 use std::fmt::Debug;
 
 use evidence::Receipt;
-use web3::types::{Address, H256, U64};
+use web3::{
+    Web3,
+    types::{Address, H256, U64},
+};
 
-use crate::{Ledger, LedgerError, client::parse_anchored};
+use crate::{
+    Addresses, Chain, Ledger, LedgerError,
+    client::{LOG_RANGE, OnChain, anchored, newest_block, next_index, parse_anchored, receipt_of},
+    contracts::Artifact,
+};
+
+const ACTION: &str = "verify a receipt";
 
 impl Ledger {
     /// Verifies that a receipt is true: it proves its evidence ([`Receipt::verify_offline`]), and this ledger's chain
@@ -20,33 +29,79 @@ impl Ledger {
     /// The first mismatch; or that the chain cannot be reached, which is retryable and says nothing about the
     /// receipt.
     pub async fn verify(&self, receipt: &Receipt) -> Result<(), LedgerError> {
-        receipt.verify_offline()?;
-        let anchor = &receipt.anchor;
-        let same = Same { index: receipt.evidence.index };
-        same.check("the chain id", anchor.chain_id, self.addresses.chain_id)?;
-        same.check("the contract", Address::from(anchor.contract), self.addresses.evidence_ledger)?;
-        let transaction = H256(anchor.transaction);
-        let Some((mined, number, hash)) = self.receipt_of("verify a receipt", transaction).await? else {
-            return Err(same.differs("the transaction", &transaction, &"not mined"));
-        };
-        same.check("the block number", anchor.block_number, number)?;
-        same.check("the block hash", H256(anchor.block_hash), hash)?;
-        same.check("the transaction's status", Some(U64::one()), mined.status)?;
-        let topic = self.anchored_topic()?;
-        let ours = mined.logs.iter().filter(|log| {
-            log.address == self.addresses.evidence_ledger && log.topics.first() == Some(&topic)
-        });
-        let anchored: Vec<_> = ours
-            .filter_map(parse_anchored)
-            .map(|event| (event.first, event.count, H256(event.root)))
-            .collect();
-        let expected = (anchor.first, anchor.count, H256(anchor.root));
-        if anchored.contains(&expected) {
-            Ok(())
-        } else {
-            Err(same.differs("the anchor", &expected, &anchored))
-        }
+        let Addresses { chain_id, evidence_ledger, .. } = self.addresses;
+        verify(&self.web3, chain_id, evidence_ledger, &self.evidence, receipt).await
     }
+}
+
+/// Verifies a receipt as [`Ledger::verify`] does, without an account and without a state directory: against `chain`, and
+/// against the evidence ledger at address `contract`. Whoever deploys a contract can anchor anything in it, so the address
+/// must come from somebody to be trusted, not from the receipt.
+///
+/// # Errors
+/// As [`Ledger::verify`].
+pub async fn verify_on(chain: Chain, contract: [u8; 20], receipt: &Receipt) -> Result<(), LedgerError> {
+    let web3 = Web3::new(chain);
+    let chain_id = web3.eth().chain_id().await.map_err(|error| LedgerError::from_web3(ACTION, error))?;
+    // A chain id beyond 64 bits is no receipt's.
+    let chain_id = u64::try_from(chain_id).unwrap_or(u64::MAX);
+    verify(&web3, chain_id, contract.into(), &Artifact::evidence_ledger()?, receipt).await
+}
+
+/// All batches that the evidence ledger at address `contract` of `chain` has anchored from `from_block` on, in order, and
+/// the number of leaves that it had anchored before they were read. The events may be incomplete (`from_block` is too
+/// late, or the node has pruned its logs); the number is not.
+///
+/// # Errors
+/// If there is no evidence ledger at this address, or the chain cannot be reached, which is retryable.
+pub async fn anchors_on(
+    chain: Chain,
+    contract: [u8; 20],
+    from_block: u64,
+) -> Result<(u64, Vec<OnChain>), LedgerError> {
+    let (web3, contract, ledger) = (Web3::new(chain), contract.into(), Artifact::evidence_ledger()?);
+    let failed = |error| LedgerError::from_web3("read anchors", error);
+    if web3.eth().code(contract, None).await.map_err(failed)?.0.is_empty() {
+        let chain_id = web3.eth().chain_id().await.map_err(failed)?.low_u64();
+        let place = "the address given".to_owned();
+        return Err(LedgerError::NoCode { place, contract: "EvidenceLedger", address: contract, chain_id });
+    }
+    let next = next_index(&web3, contract, &ledger).await?;
+    let newest = newest_block(&web3, "read anchors").await?;
+    let (mut from, mut found) = (from_block, Vec::new());
+    while from <= newest {
+        let to = from.saturating_add(LOG_RANGE - 1).min(newest);
+        found.extend(anchored(&web3, &ledger, contract, None, (from, to)).await?);
+        from = to.saturating_add(1);
+    }
+    Ok((next, found))
+}
+
+async fn verify(
+    web3: &Web3<Chain>,
+    chain_id: u64,
+    contract: Address,
+    ledger: &Artifact,
+    receipt: &Receipt,
+) -> Result<(), LedgerError> {
+    receipt.verify_offline()?;
+    let anchor = &receipt.anchor;
+    let same = Same { index: receipt.evidence.index };
+    same.check("the chain id", anchor.chain_id, chain_id)?;
+    same.check("the contract", Address::from(anchor.contract), contract)?;
+    let transaction = H256(anchor.transaction);
+    let Some((mined, number, hash)) = receipt_of(web3, ACTION, transaction).await? else {
+        return Err(same.differs("the transaction", &transaction, &"not mined"));
+    };
+    same.check("the block number", anchor.block_number, number)?;
+    same.check("the block hash", H256(anchor.block_hash), hash)?;
+    same.check("the transaction's status", Some(U64::one()), mined.status)?;
+    let topic = ledger.topic("Anchored")?;
+    let ours = mined.logs.iter().filter(|log| log.address == contract && log.topics.first() == Some(&topic));
+    let anchored: Vec<_> =
+        ours.filter_map(parse_anchored).map(|event| (event.first, event.count, H256(event.root))).collect();
+    let expected = (anchor.first, anchor.count, H256(anchor.root));
+    if anchored.contains(&expected) { Ok(()) } else { Err(same.differs("the anchor", &expected, &anchored)) }
 }
 
 struct Same {

@@ -5,8 +5,10 @@
 //! [`Anchor`] covers that index: `Evidenced -> Anchored`, both on disk. Evidence survives a crash between the two
 //! states, and the anchorer resumes from there.
 //!
-//! [`log`] stores evidence and anchors on disk; checking a receipt against the chain is left to `chain::Ledger::verify`.
+//! [`log`] stores evidence and anchors on disk, and [`audit`] compares it with what is on chain; checking a receipt
+//! against the chain is left to `chain::Ledger::verify`.
 
+pub mod audit;
 mod index;
 pub mod log;
 pub mod merkle;

@@ -33,7 +33,7 @@ const SAMPLES: u64 = 64;
 /// Number of anchors read on opening.
 const NEWEST_ANCHORS: u64 = 1024;
 /// Maximum length of a record in either log, in bytes; both kinds are shorter.
-const MAX_RECORD_BYTES: usize = 1024;
+pub(crate) const MAX_RECORD_BYTES: usize = 1024;
 
 /// Evidence that cannot be stored or returned.
 #[derive(Debug, thiserror::Error)]
@@ -128,11 +128,13 @@ impl FixedLog {
     }
 }
 
-fn corrupt(path: &Path, record: u64, rule: &'static str) -> EvidenceError {
+pub(crate) fn corrupt(path: &Path, record: u64, rule: &'static str) -> EvidenceError {
     EvidenceError::Corrupt { path: path.to_owned(), record, rule }
 }
 
-const EVIDENCE_RULE: &str = "the evidence of that index";
+/// Name of the log of evidence in its directory.
+pub(crate) const EVIDENCE_LOG: &str = "evidence.log";
+pub(crate) const EVIDENCE_RULE: &str = "the evidence of that index";
 const ANCHOR_RULE: &str = "an anchor that continues the one before and covers evidence in the log";
 
 /// The open logs of one directory, which belongs to one process.
@@ -320,13 +322,13 @@ fn prove(evidence: Evidence, anchor: &Anchor, tree: &Tree) -> Option<Receipt> {
     Some(Receipt { leaf: evidence.leaf(), evidence, anchor: anchor.clone(), inclusion_proof })
 }
 
-fn decode_evidence(index: u64, bytes: &[u8]) -> Option<Evidence> {
+pub(crate) fn decode_evidence(index: u64, bytes: &[u8]) -> Option<Evidence> {
     Evidence::decode(bytes).filter(|entry| entry.index == index)
 }
 
 /// Opens the log and the index, and inserts the evidence that the index does not cover.
 fn open_evidence(dir: &Path) -> Result<(FixedLog, MailIndex, u64), EvidenceError> {
-    let (path, index_path) = (dir.join("evidence.log"), dir.join("evidence.index"));
+    let (path, index_path) = (dir.join(EVIDENCE_LOG), dir.join("evidence.index"));
     let mut index = match RecordLog::peek(&path)? {
         Some((nonce, length)) => MailIndex::open(&index_path, nonce, number(EVIDENCE_BYTES, length))?,
         // The log is missing, or was torn while it was created; its nonce is known only once it exists.

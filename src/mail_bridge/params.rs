@@ -21,6 +21,9 @@ use super::core::Room;
 /// that lowering the parameter does not make old mails unreadable.
 pub const MESSAGE_BYTES: i64 = 128 * 1024 * 1024;
 
+/// Default of `journal_reserve_bytes`.
+pub const JOURNAL_RESERVE_BYTES: i64 = 128 * 1024 * 1024;
+
 const fn spec(
     name: &'static str,
     default: settings::Default,
@@ -51,7 +54,7 @@ pub const SPECS: &[Spec] = &[
     spec("journal_segment_bytes", Int(64 * 1024 * 1024), Rule::IntRange(4096, 1024 * 1024 * 1024), "B", "A file of the journal is followed by a new one at this size."),
     spec("journal_keep_segments", Int(4), Rule::IntRange(1, 10_000), "", "Files of the journal kept for get_raw although all in them is settled."),
     spec("journal_remembered", Int(100_000), Rule::IntRange(0, 10_000_000), "", "Mails and answers whose file is gone but whose identity is remembered, so that a repetition is seen."),
-    spec("journal_reserve_bytes", Int(128 * 1024 * 1024), Rule::IntRange(0, 1 << 50), "B", "Free space of the journal's disk under which mails are refused with 452; it is kept for settlements and outbound mails."),
+    spec("journal_reserve_bytes", Int(JOURNAL_RESERVE_BYTES), Rule::IntRange(0, 1 << 50), "B", "Free space of the journal's disk under which mails are refused with 452; it is kept for settlements and outbound mails."),
     spec("max_in_flight", Int(128), Rule::IntRange(1, 10_000), "", "Mails published for the first time and not yet settled, at most, each until redelivery_min_s; as many again that are published again."),
     spec("max_in_flight_bytes", Int(64 * 1024 * 1024), Rule::IntRange(1024, 16 * 1024 * 1024 * 1024), "B", "Size of the mails published and not yet settled, at most; half of it for those published again. A mail larger than its half goes when it is alone."),
     spec("max_class_share", Double(0.25), Rule::DoubleRange(0.01, 1.0), "", "Part of max_in_flight and of its bytes that mails of one From domain from one peer may hold. One peer may hold twice as much, or half of all if that is more. What is left is for others."),

@@ -259,15 +259,21 @@ impl RecordLog {
     /// # Errors
     /// If the file cannot be read, is not a record log, or is damaged.
     pub fn read(path: &Path, max_record_bytes: usize) -> Result<Recovered, RecordLogError> {
-        let file = open_to_read(path)?;
         let mut records = Vec::new();
-        let (_, found) = find(path, &file, max_record_bytes, HEADER_BYTES, &mut |_, record| {
-            records.push(record.to_vec())
-        })?;
-        if found.damaged {
-            return Err(damaged(path, found));
-        }
-        Ok(Recovered { records, torn_bytes: found.torn })
+        let torn_bytes =
+            Self::read_each(path, max_record_bytes, &mut |_, record| records.push(record.to_vec()))?;
+        Ok(Recovered { records, torn_bytes })
+    }
+
+    /// Like [`read`](Self::read), but passes the records to `each` one by one, even if the log then turns out to be
+    /// damaged. Returns the bytes of the torn tail.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read).
+    pub fn read_each(path: &Path, max_record_bytes: usize, each: Each<'_>) -> Result<u64, RecordLogError> {
+        let file = open_to_read(path)?;
+        let (_, found) = find(path, &file, max_record_bytes, HEADER_BYTES, each)?;
+        if found.damaged { Err(damaged(path, found)) } else { Ok(found.torn) }
     }
 
     /// Reads the record at `offset` of the log at `path`, which may be open for writing elsewhere.

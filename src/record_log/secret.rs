@@ -69,7 +69,11 @@ pub fn load_or_create(path: &Path) -> Result<Secret, SecretError> {
     }
 }
 
-fn load(path: &Path) -> Result<Secret, SecretError> {
+/// Reads the secret at `path`, which must exist.
+///
+/// # Errors
+/// As [`load_or_create`].
+pub fn load(path: &Path) -> Result<Secret, SecretError> {
     let file = File::open(path).map_err(|source| failed(path, "open", source))?;
     let mode = file.metadata().map_err(|source| failed(path, "stat", source))?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {

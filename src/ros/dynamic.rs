@@ -61,8 +61,8 @@ pub fn subscribe(
     };
     let context = Context::new(remappings(std::env::args()), InitOptions::default()).map_err(of_node)?;
     let executor = graph.closing().defer(context.create_basic_executor());
-    let created = executor.create_node(name.as_str().namespace(&graph.namespace())).map_err(of_node)?;
-    let node = graph.closing().defer(created);
+    // Its parameter services end with this function; the node itself lives as long as a subscription.
+    let node = executor.create_node(name.as_str().namespace(&graph.namespace())).map_err(of_node)?;
 
     let mut handles = graph.closing().defer(Vec::with_capacity(subscriptions.len()));
     for (place, subscription) in subscriptions.iter().enumerate() {

@@ -57,6 +57,7 @@ pub const OUR_CRATES: &[&str] = &[
     "health",
     "mail",
     "mail_bridge",
+    "posthorn",
     "record_log",
     "ros",
     "settings",

@@ -85,7 +85,7 @@ where
             tracing::warn!("the middleware has not closed within {CLOSING_PATIENCE:?}: ended without it")
         });
         // Destructors would wait for what the middleware holds.
-        low_level::exit(i32::from(code));
+        end(code);
     }
     ExitCode::from(code)
 }
@@ -112,7 +112,7 @@ where
             facts.name
         );
     }
-    let parameters = load(&values, &state_directory(&state_home(), &graph.namespace(), &graph.name()))?;
+    let parameters = load(&values, &default_state_directory(&graph.namespace(), &graph.name()))?;
     let drain_timeout = values.seconds(DRAIN_TIMEOUT)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -133,6 +133,35 @@ where
         tracing::info!("drained");
     }
     result
+}
+
+/// Joins the graph with a node for one errand: it has no parameters, no logs on `/rosout` and no signals. `namespace`
+/// begins with a slash. The middleware may still be closing when this returns, so end the process with [`end`].
+///
+/// # Errors
+/// If ROS or the middleware cannot be set up; and those of `errand`.
+pub fn visit<T>(
+    name: &'static str,
+    namespace: &str,
+    errand: impl AsyncFnOnce(Graph) -> Result<T, NodeError>,
+) -> Result<T, NodeError> {
+    let closing = Closing::default();
+    let created = r2r::Node::create(create_context()?, name, namespace);
+    let graph = Graph::new(created.map_err(|source| super::RosError::Node { name, source })?, &closing);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let result = runtime.block_on(errand(graph));
+    closing.close(CLOSING_PATIENCE);
+    result
+}
+
+/// Ends the process without running destructors, which would wait for what a middleware that does not close holds.
+pub fn end(code: u8) {
+    low_level::exit(i32::from(code));
+}
+
+/// Where the node `name` in `namespace` keeps its state unless a parameter says otherwise, if this user runs it.
+pub fn default_state_directory(namespace: &str, name: &str) -> PathBuf {
+    state_directory(&state_home(), namespace, name)
 }
 
 /// ROS arguments that the node cannot start with.

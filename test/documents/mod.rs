@@ -26,6 +26,9 @@ const NODES: [NodeFacts; 5] = [
     fleet_simulator::node::FACTS,
 ];
 
+/// The command, which is no node.
+const COMMAND: &str = "posthorn";
+
 /// The content of a file of the project.
 fn read(path: &str) -> String {
     fs::read_to_string(project(path)).unwrap_or_else(|error| panic!("{path}: {error}"))

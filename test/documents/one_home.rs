@@ -4,10 +4,18 @@
 use roxmltree::Document;
 use testbed::project;
 
-use super::{NODES, list, read};
+use super::{COMMAND, NODES, list, read};
 
 fn names() -> Vec<String> {
     let mut names: Vec<_> = NODES.iter().map(|node| node.name.to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// The nodes and the command.
+fn executables() -> Vec<String> {
+    let mut names = names();
+    names.push(COMMAND.to_owned());
     names.sort();
     names
 }
@@ -39,7 +47,8 @@ fn every_node_has_an_executable_a_configuration_and_a_launch_file() {
     let of = |suffix: &str| -> Vec<_> { names().iter().map(|name| format!("{name}{suffix}")).collect() };
     let with_main: Vec<_> =
         list("src").into_iter().filter(|name| project(&format!("src/{name}/main.rs")).exists()).collect();
-    assert_eq!(with_main, names());
+    // The command is no node: it has neither a configuration nor a launch file.
+    assert_eq!(with_main, executables());
     let mut config = of(".yaml");
     config.push("security".to_owned());
     config.sort();
@@ -51,13 +60,13 @@ fn every_node_has_an_executable_a_configuration_and_a_launch_file() {
 }
 
 #[test]
-fn every_node_is_installed() {
+fn every_node_and_the_command_are_installed() {
     let text = read("CMakeLists.txt");
     let installed =
-        text.split("set(nodes ").nth(1).and_then(|rest| rest.split(')').next()).expect("the list");
+        text.split("set(executables ").nth(1).and_then(|rest| rest.split(')').next()).expect("the list");
     let mut installed: Vec<_> = installed.split_whitespace().collect();
     installed.sort_unstable();
-    assert_eq!(installed, names());
+    assert_eq!(installed, executables());
 }
 
 #[test]

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Generates `config/security/*.policy.xml` in sros2's format: what each node may do in a graph with DDS security.
 
-use ros::topics::{READINGS, SERVICES, TOPICS, TopicFacts, VEHICLE};
+use command::run::NODE as COMMAND;
+use ros::topics::{self, READINGS, SERVICES, TOPICS, TopicFacts, VEHICLE};
 
 use super::{NODES, is_current, list};
 
@@ -20,7 +21,30 @@ fn policies_are_current() {
     for node in NODES {
         is_current(&format!("config/security/{}.policy.xml", node.name), &policy(node.name));
     }
-    assert_eq!(list("config/security").len(), NODES.len());
+    is_current(&format!("config/security/{}.policy.xml", COMMAND), &policy_of_the_command());
+    assert_eq!(list("config/security").len(), NODES.len() + 1);
+}
+
+/// The command asks and listens, and publishes nothing.
+fn policy_of_the_command() -> String {
+    let services = [
+        topics::REGISTER_SENDER.facts,
+        topics::REVOKE_SENDER.facts,
+        topics::GET_RAW.facts,
+        topics::PROVE.facts,
+    ];
+    let request = services.map(|service| service.name.to_owned());
+    let subscribe = vec!["/diagnostics".to_owned()];
+    file(COMMAND, Rules { subscribe, request: request.into(), ..Rules::default() })
+}
+
+/// What a node may do: names of topics and services.
+#[derive(Default)]
+struct Rules {
+    publish: Vec<String>,
+    subscribe: Vec<String>,
+    reply: Vec<String>,
+    request: Vec<String>,
 }
 
 /// Whether `nodes`, such as "chatbot, others", includes `node`. The simulator counts as "vehicles".
@@ -39,13 +63,16 @@ fn policy(node: &str) -> String {
     reply.extend(SERVICES.iter().filter_map(|service| own(service.name)));
     let asked = SERVICES.iter().filter(|service| names(service.asked_by, node));
     let request = asked.map(|service| service.name.to_owned()).collect();
+    file(node, Rules { publish, subscribe, reply, request })
+}
 
+fn file(node: &str, allowed: Rules) -> String {
     let mut rules = String::new();
     for (list, item, how, mut names) in [
-        ("topics", "topic", "publish", publish),
-        ("topics", "topic", "subscribe", subscribe),
-        ("services", "service", "reply", reply),
-        ("services", "service", "request", request),
+        ("topics", "topic", "publish", allowed.publish),
+        ("topics", "topic", "subscribe", allowed.subscribe),
+        ("services", "service", "reply", allowed.reply),
+        ("services", "service", "request", allowed.request),
     ] {
         names.sort();
         if !names.is_empty() {

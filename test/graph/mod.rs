@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod chain;
+mod command;
 mod conversation;
 mod dns;
 mod fleets;

@@ -53,8 +53,13 @@ impl Anvil {
         Self { child, port }
     }
 
+    /// URL of its JSON-RPC.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     pub fn chain(&self) -> Chain {
-        Chain::Http(Http::new(&format!("http://127.0.0.1:{}", self.port)).unwrap())
+        Chain::Http(Http::new(&self.endpoint()).unwrap())
     }
 }
 

@@ -79,7 +79,7 @@ impl Posthorn {
     }
 
     /// Waits until vehicle_router has received every kind of reading from every vehicle.
-    fn wait_for_vehicles(&mut self) {
+    pub fn wait_for_vehicles(&mut self) {
         let stamps = ["position_stamp", "battery_stamp", "odometry_stamp"];
         wait_for("every vehicle is heard", || {
             let answer = self.observer.call(topics::GET_STATE.facts, &json!({ "vehicle": "" }));

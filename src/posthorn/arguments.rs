@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reads the command line. Pure.
+//!
+//! A [`Task`] satisfies every rule that can be checked without asking anybody.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind, value_parser};
+use mail::{EmailAddress, MailId, Role};
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Register a sender, or change its role.
+    AddSender {
+        /// The fleet.
+        fleet: Fleet,
+        /// Where the registry's token is.
+        token: TokenFile,
+        /// Address of the sender.
+        address: String,
+        /// What the sender may do from now on.
+        role: Role,
+    },
+    /// Revoke a sender.
+    RevokeSender {
+        /// The fleet.
+        fleet: Fleet,
+        /// Where the registry's token is.
+        token: TokenFile,
+        /// Address of the sender.
+        address: String,
+    },
+    /// Show a mail that the journal still keeps.
+    ShowMail {
+        /// The fleet.
+        fleet: Fleet,
+        /// The mail.
+        id: MailId,
+        /// Write the bytes as received.
+        raw: bool,
+    },
+    /// Print the receipt of a mail.
+    Prove {
+        /// The fleet.
+        fleet: Fleet,
+        /// The mail.
+        id: MailId,
+    },
+    /// Check whether a posthorn is well.
+    Doctor {
+        /// The fleet.
+        fleet: Fleet,
+        /// Holds a directory for each node; `None`: the default one of this user.
+        state_directory: Option<PathBuf>,
+    },
+    /// Verify a receipt.
+    Verify {
+        /// The receipt, as [`Task::Prove`] prints it.
+        file: PathBuf,
+        /// The contract to verify it against; `None`: only what can be checked without one.
+        contract: Option<Contract>,
+    },
+    /// Compare the evidence on disk with the chain.
+    Audit {
+        /// The authenticator's state directory.
+        directory: PathBuf,
+        /// The contract that must have it.
+        contract: Contract,
+        /// Block from which to read.
+        from_block: u64,
+    },
+}
+
+/// An evidence ledger on a chain.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Contract {
+    /// JSON-RPC URL of an Ethereum node. It may contain a provider's key, so it is never printed.
+    pub endpoint: String,
+    /// Its address. It must not come from the receipt: anybody can deploy a contract.
+    pub address: [u8; 20],
+}
+
+impl std::fmt::Debug for Contract {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Contract").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Which nodes to ask, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fleet {
+    /// Namespace of the nodes, with a leading slash.
+    pub namespace: String,
+    /// How long to wait for a node, its answer included.
+    pub timeout: Duration,
+}
+
+/// Where the registry's token is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenFile {
+    /// Where the authenticator of this namespace keeps it by default.
+    Default,
+    /// In this file.
+    At(PathBuf),
+    /// The authenticator asks for none (its `registry_token_path` is `none`).
+    None,
+}
+
+const ADDRESS: &str = "ADDRESS";
+const CONTRACT: &str = "contract";
+const ENDPOINT: &str = "endpoint";
+const DIRECTORY: &str = "DIR";
+const FILE: &str = "FILE";
+const FROM_BLOCK: &str = "from-block";
+const ID: &str = "ID";
+const NAMESPACE: &str = "namespace";
+const RAW: &str = "raw";
+const STATE_DIRECTORY: &str = "state-directory";
+const ROLE: &str = "role";
+const TIMEOUT: &str = "timeout";
+const TOKEN_FILE: &str = "token-file";
+
+/// Reads `arguments`, the first of which is the program's name.
+///
+/// # Errors
+/// clap's, which also is how `--help` and `--version` end.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, clap::Error> {
+    let matches = command().try_get_matches_from(arguments)?;
+    // clap requires a subcommand and each argument that is asked for here.
+    task(&matches).ok_or_else(|| command().error(ErrorKind::MissingSubcommand, "a subcommand is missing"))
+}
+
+/// The command line, for `--help`.
+pub fn command() -> Command {
+    Command::new("posthorn")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Senders, mails, evidence and health of a fleet")
+        .after_help(
+            "Exit codes: 0 done; 1 refused, not found, not proven, or no answer; 2 invalid arguments.\n\
+             posthorn talks to the nodes of its ROS_DOMAIN_ID. Other users of this host can read a command line.",
+        )
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            Command::new("sender")
+                .about("Registers and revokes senders in the registry contract")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(
+                    asking_command("add", "Registers a sender, or changes its role")
+                        .arg(address())
+                        .arg(
+                            Arg::new(ROLE)
+                                .long(ROLE)
+                                .value_name("ROLE")
+                                .required(true)
+                                .value_parser(["observer", "operator"])
+                                .help("observer: may ask; operator: may ask and order"),
+                        )
+                        .arg(token_file())
+                        .mut_arg(TIMEOUT, confirmed),
+                )
+                .subcommand(
+                    asking_command("revoke", "Revokes a sender")
+                        .arg(address())
+                        .arg(token_file())
+                        .mut_arg(TIMEOUT, confirmed),
+                ),
+        )
+        .subcommand(
+            Command::new("mail")
+                .about("Shows mails that the journal still keeps")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(asking_command("show", "Shows a mail").arg(id()).arg(
+                    Arg::new(RAW).long(RAW).action(ArgAction::SetTrue).help(
+                        "Write the bytes as received; on a terminal, a hostile mail can do anything with it",
+                    ),
+                )),
+        )
+        .subcommand(
+            asking_command("prove", "Prints the receipt of a mail on the evidence ledger, as JSON to keep")
+                .arg(id()),
+        )
+        .subcommand(
+            asking_command("doctor", "Checks nodes, their statuses, free disk and secrets; exit code 1 if a check fails")
+                .arg(
+                    Arg::new(STATE_DIRECTORY)
+                        .long(STATE_DIRECTORY)
+                        .value_name("DIR")
+                        .value_parser(value_parser!(PathBuf))
+                        .help("Directory that holds the nodes' state directories [default: posthorn/NAMESPACE below the user's state folder]"),
+                )
+                .mut_arg(TIMEOUT, |timeout| {
+                    timeout.default_value("10").help("How long to listen for nodes that have not been heard")
+                }),
+        )
+        .subcommand(
+            Command::new("verify")
+                .about("Verifies a receipt that `posthorn prove` printed; needs no running node")
+                .arg(
+                    Arg::new(FILE)
+                        .required(true)
+                        .value_parser(value_parser!(PathBuf))
+                        .help("File of the receipt"),
+                )
+                .arg(endpoint().requires(CONTRACT).help(
+                    "JSON-RPC URL of an Ethereum node: verify against its chain, too [default: only the receipt itself]",
+                ))
+                .arg(contract_address().requires(ENDPOINT)),
+        )
+        .subcommand(
+            Command::new("audit")
+                .about("Compares an evidence log with all that the chain has of it; changes nothing, needs no running node")
+                .arg(
+                    Arg::new(DIRECTORY)
+                        .required(true)
+                        .value_name("DIR")
+                        .value_parser(value_parser!(PathBuf))
+                        .help("The authenticator's state directory, or a copy of it"),
+                )
+                .arg(endpoint().required(true).help("JSON-RPC URL of an Ethereum node"))
+                .arg(contract_address().required(true))
+                .arg(
+                    Arg::new(FROM_BLOCK)
+                        .long(FROM_BLOCK)
+                        .value_name("NUMBER")
+                        .default_value("0")
+                        .value_parser(value_parser!(u64))
+                        .help("Block to begin with; the one in which the contract was deployed saves time"),
+                ),
+        )
+}
+
+/// A subcommand that asks the graph.
+fn asking_command(name: &'static str, about: &'static str) -> Command {
+    Command::new(name)
+        .about(about)
+        .arg(
+            Arg::new(NAMESPACE)
+                .long(NAMESPACE)
+                .value_name("NAMESPACE")
+                .default_value("/")
+                .value_parser(namespace)
+                .help("Namespace of the nodes"),
+        )
+        .arg(
+            Arg::new(TIMEOUT)
+                .long(TIMEOUT)
+                .value_name("SECONDS")
+                .default_value("30")
+                .value_parser(seconds)
+                .help("How long to wait for a node, its answer included"),
+        )
+}
+
+/// The time limit of a change to the registry: the authenticator answers once the chain has confirmed it.
+fn confirmed(timeout: Arg) -> Arg {
+    timeout.default_value("310").help("How long to wait; after that the change may still be made")
+}
+
+fn endpoint() -> Arg {
+    Arg::new(ENDPOINT).long(ENDPOINT).value_name("URL")
+}
+
+fn contract_address() -> Arg {
+    Arg::new(CONTRACT)
+        .long(CONTRACT)
+        .value_name("ADDRESS")
+        .value_parser(contract)
+        .help("Address of the fleet's evidence ledger, from somebody you trust")
+}
+
+fn address() -> Arg {
+    Arg::new(ADDRESS).required(true).value_parser(bare_address).help("Address as in the From header")
+}
+
+fn id() -> Arg {
+    Arg::new(ID).required(true).value_parser(mail_id).help("Id of the mail, 64 hex digits")
+}
+
+fn token_file() -> Arg {
+    Arg::new(TOKEN_FILE).long(TOKEN_FILE).value_name("FILE").value_parser(value_parser!(PathBuf)).help(
+        "File of the registry's token; none: send no token [default: registry.token in the authenticator's default state directory]",
+    )
+}
+
+fn task(matches: &ArgMatches) -> Option<Task> {
+    match matches.subcommand()? {
+        ("sender", matches) => match matches.subcommand()? {
+            ("add", matches) => Some(Task::AddSender {
+                fleet: fleet(matches)?,
+                token: token(matches),
+                address: taken(matches, ADDRESS)?,
+                role: match taken::<String>(matches, ROLE)?.as_str() {
+                    "operator" => Role::Operator,
+                    _ => Role::Observer,
+                },
+            }),
+            (_, matches) => Some(Task::RevokeSender {
+                fleet: fleet(matches)?,
+                token: token(matches),
+                address: taken(matches, ADDRESS)?,
+            }),
+        },
+        ("mail", matches) => {
+            let (_, matches) = matches.subcommand()?;
+            Some(Task::ShowMail {
+                fleet: fleet(matches)?,
+                id: taken(matches, ID)?,
+                raw: matches.get_flag(RAW),
+            })
+        }
+        ("doctor", matches) => {
+            Some(Task::Doctor { fleet: fleet(matches)?, state_directory: taken(matches, STATE_DIRECTORY) })
+        }
+        ("verify", matches) => {
+            Some(Task::Verify { file: taken(matches, FILE)?, contract: contract_of(matches) })
+        }
+        ("audit", matches) => Some(Task::Audit {
+            directory: taken(matches, DIRECTORY)?,
+            contract: contract_of(matches)?,
+            from_block: taken(matches, FROM_BLOCK)?,
+        }),
+        (_, matches) => Some(Task::Prove { fleet: fleet(matches)?, id: taken(matches, ID)? }),
+    }
+}
+
+fn fleet(matches: &ArgMatches) -> Option<Fleet> {
+    Some(Fleet { namespace: taken(matches, NAMESPACE)?, timeout: taken(matches, TIMEOUT)? })
+}
+
+fn contract_of(matches: &ArgMatches) -> Option<Contract> {
+    Some(Contract { endpoint: taken(matches, ENDPOINT)?, address: taken(matches, CONTRACT)? })
+}
+
+fn token(matches: &ArgMatches) -> TokenFile {
+    match taken::<PathBuf>(matches, TOKEN_FILE) {
+        None => TokenFile::Default,
+        Some(path) if path.as_os_str() == authenticator::params::NO_TOKEN => TokenFile::None,
+        Some(path) => TokenFile::At(path),
+    }
+}
+
+fn taken<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, name: &str) -> Option<T> {
+    matches.get_one::<T>(name).cloned()
+}
+
+fn bare_address(text: &str) -> Result<String, String> {
+    let rule = |error| format!("must be one bare address, local-part@domain: {error}");
+    EmailAddress::parse(text).map_err(rule)?;
+    Ok(text.to_owned())
+}
+
+fn contract(text: &str) -> Result<[u8; 20], String> {
+    let mut bytes = [0; 20];
+    hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), &mut bytes)
+        .map_err(|_| "must be 0x and 40 hex digits".to_owned())?;
+    Ok(bytes)
+}
+
+fn mail_id(text: &str) -> Result<MailId, String> {
+    text.parse().map_err(|_| "must be 64 hex digits".to_owned())
+}
+
+/// A ROS namespace with a leading slash; `fleet` is `/fleet`.
+fn namespace(text: &str) -> Result<String, String> {
+    let inner = text.strip_prefix('/').unwrap_or(text);
+    let word = |word: &str| {
+        word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && word.bytes().next().is_some_and(|first| !first.is_ascii_digit())
+    };
+    if inner.is_empty() || inner.split('/').all(word) {
+        Ok(format!("/{inner}"))
+    } else {
+        Err("must be words of letters, digits and _ with / between them, such as fleet".to_owned())
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.parse::<f64>().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    number.map(Duration::from_secs_f64).ok_or_else(|| "must be 0.1 to 3600 seconds".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    fn parsed(line: &str) -> Result<Task, clap::Error> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    fn refused(line: &str) -> String {
+        let error = parsed(line).unwrap_err();
+        assert!(error.use_stderr() && error.exit_code() == 2, "{line}: {error}");
+        error.to_string()
+    }
+
+    fn fleet(namespace: &str, seconds: u64) -> Fleet {
+        Fleet { namespace: namespace.to_owned(), timeout: Duration::from_secs(seconds) }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn reads_every_task() {
+        let address = "dana@dispatch.example".to_owned();
+        let id = HEX.parse().unwrap();
+        assert_eq!(
+            parsed("posthorn sender add dana@dispatch.example --role operator").unwrap(),
+            Task::AddSender {
+                fleet: fleet("/", 310),
+                token: TokenFile::Default,
+                address: address.clone(),
+                role: Role::Operator
+            }
+        );
+        assert_eq!(
+            parsed("posthorn sender revoke dana@dispatch.example --namespace fleet --token-file /run/t")
+                .unwrap(),
+            Task::RevokeSender {
+                fleet: fleet("/fleet", 310),
+                token: TokenFile::At("/run/t".into()),
+                address
+            }
+        );
+        assert_eq!(
+            parsed(&format!("posthorn mail show {HEX} --raw --namespace /a/b_2 --timeout 5")).unwrap(),
+            Task::ShowMail { fleet: fleet("/a/b_2", 5), id, raw: true }
+        );
+        assert_eq!(
+            parsed(&format!("posthorn prove {HEX}")).unwrap(),
+            Task::Prove { fleet: fleet("/", 30), id }
+        );
+        assert_eq!(
+            parsed("posthorn doctor --namespace fleet --state-directory /s").unwrap(),
+            Task::Doctor { fleet: fleet("/fleet", 10), state_directory: Some("/s".into()) }
+        );
+        assert_eq!(
+            parsed("posthorn verify receipt.json").unwrap(),
+            Task::Verify { file: "receipt.json".into(), contract: None }
+        );
+        let contract = || Contract { endpoint: "http://h".to_owned(), address: [0x11; 20] };
+        let line = format!("posthorn verify r --endpoint http://h --contract 0x{}", "11".repeat(20));
+        assert_eq!(parsed(&line).unwrap(), Task::Verify { file: "r".into(), contract: Some(contract()) });
+        assert_eq!(
+            parsed(&line.replace("verify r", "audit /s --from-block 7")).unwrap(),
+            Task::Audit { directory: "/s".into(), contract: contract(), from_block: 7 }
+        );
+    }
+
+    #[test]
+    fn none_is_no_file() {
+        let task = parsed("posthorn sender revoke a@b --token-file none").unwrap();
+        assert!(matches!(task, Task::RevokeSender { token: TokenFile::None, .. }), "{task:?}");
+    }
+
+    #[test]
+    fn a_refusal_names_the_argument_its_value_and_the_rule() {
+        for (line, named) in [
+            ("posthorn sender add dana --role operator", ["'dana'", "ADDRESS", "one bare address"]),
+            ("posthorn sender add a@b --role boss", ["'boss'", "--role", "observer, operator"]),
+            ("posthorn sender add a@b", ["--role", "required", "Usage"]),
+            ("posthorn mail show 12", ["'12'", "ID", "64 hex digits"]),
+            ("posthorn prove ID --namespace a-b", ["'a-b'", "--namespace", "letters, digits and _"]),
+            ("posthorn prove ID --namespace a//b", ["'a//b'", "--namespace", "letters, digits and _"]),
+            ("posthorn prove ID --timeout 0", ["'0'", "--timeout", "0.1 to 3600 seconds"]),
+            ("posthorn prove ID --timeout NaN", ["'NaN'", "--timeout", "0.1 to 3600 seconds"]),
+            ("posthorn verify r --endpoint u --contract 0x1", ["'0x1'", "--contract", "40 hex digits"]),
+            ("posthorn verify r --endpoint http://h", ["--contract", "required", "Usage"]),
+            ("posthorn audit /s", ["--endpoint", "--contract", "required"]),
+            (
+                "posthorn verify r --contract 0x1111111111111111111111111111111111111111",
+                ["--endpoint", "required", "Usage"],
+            ),
+            ("posthorn burn", ["'burn'", "unrecognized subcommand", "Usage"]),
+        ] {
+            let words = refused(&line.replace("prove ID", &format!("prove {HEX}")));
+            assert!(named.iter().all(|named| words.contains(named)), "{line}: {words}");
+        }
+    }
+
+    #[test]
+    fn a_token_cannot_be_given_on_the_command_line() {
+        let words = refused("posthorn sender revoke a@b --token hunter2");
+        assert!(words.contains("'--token'") && !words.contains("hunter2"), "{words}");
+    }
+}

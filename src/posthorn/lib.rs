@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command `posthorn`: what an operator does with a running fleet from a terminal.
+//!
+//! - [`arguments`]: the command line, read into a [`arguments::Task`]. Pure.
+//! - [`show`]: a mail as text that is safe on a terminal. Pure.
+//! - [`receipt`]: a receipt as a JSON file, and what it proves by itself.
+//! - [`doctor`]: what is looked at to tell whether a posthorn is well.
+//! - [`token`]: the registry's token, from its file.
+//! - `run`: asks the graph or the chain, and prints.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done, or printed `--help` or `--version` |
+//! | 1 | refused, not found, not proven, or no answer; stderr says why |
+//! | 2 | invalid arguments; stderr names the argument, its value and the rule |
+
+pub mod arguments;
+pub mod doctor;
+pub mod receipt;
+#[cfg(feature = "ros")]
+pub mod run;
+pub mod show;
+pub mod token;

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command `posthorn`.
+
+fn main() {
+    posthorn::run::main();
+}

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Does what the arguments say: asks the graph or the chain, prints the answer, chooses the exit code.
+//!
+//! Results go to standard output, everything else to standard error. What a node or a mail says is escaped
+//! first, except with `--raw`.
+
+use std::{
+    env,
+    error::Error,
+    io::{self, Write},
+};
+
+use authenticator::params::{EVIDENCE_DIRECTORY, REGISTRY_TOKEN};
+use chain::{Chain, Http, OnChain, anchors_on, verify_on};
+use evidence::{
+    Receipt,
+    audit::{Agreement, Batch, audit},
+};
+use health::Level;
+use mail::{MailId, Role};
+use ros::{
+    convert::receipt_from_ros,
+    diagnostics::{Heard, Listener},
+    graph::ServiceType,
+    runtime::{default_state_directory, end, visit, with_sources},
+    srv,
+    topics::{self, Service},
+};
+
+use crate::{
+    arguments::{Contract, Fleet, Task, TokenFile, parse},
+    doctor::{self, Report, Statuses},
+    receipt, show,
+    token::Token,
+};
+
+/// Name of the command's node.
+pub const NODE: &str = "posthorn_command";
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Runs the command and ends the process.
+pub fn main() {
+    end(run());
+}
+
+/// Returns the exit code.
+fn run() -> u8 {
+    // r2r reads the command line too, and panics if it is not UTF-8.
+    if let Some(argument) = env::args_os().find(|argument| argument.to_str().is_none()) {
+        eprintln!("posthorn: argument {argument:?}: must be UTF-8");
+        return 2;
+    }
+    let task = match parse(env::args_os()) {
+        Ok(task) => task,
+        Err(clap) => {
+            // clap knows where its output belongs: help on stdout, a mistake on stderr.
+            let _ = clap.print();
+            return if clap.use_stderr() { 2 } else { 0 };
+        }
+    };
+    match perform(task).and_then(|output| Ok(print(&output)?)) {
+        Ok(()) => 0,
+        Err(failure) => {
+            eprintln!("posthorn: {}", show::line(&with_sources(failure.as_ref())));
+            1
+        }
+    }
+}
+
+/// Prints to standard output. A reader that has seen enough is not an error.
+fn print(output: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(output).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// Performs the task; returns what belongs on standard output.
+fn perform(task: Task) -> Result<Vec<u8>, Failure> {
+    match task {
+        Task::AddSender { fleet, token, address, role } => {
+            let token = token_of(&fleet, token)?.expose();
+            let request = srv::RegisterSender::Request { address, role: role as u8, token };
+            let answer = ask(&fleet, &topics::REGISTER_SENDER, &request)?;
+            let what = format!("{} is registered as {}", request.address, name_of(role));
+            changed(&what, answer.success, &answer.message)
+        }
+        Task::RevokeSender { fleet, token, address } => {
+            let token = token_of(&fleet, token)?.expose();
+            let request = srv::RevokeSender::Request { address, token };
+            let answer = ask(&fleet, &topics::REVOKE_SENDER, &request)?;
+            changed(&format!("{} is revoked", request.address), answer.success, &answer.message)
+        }
+        Task::ShowMail { fleet, id, raw } => {
+            let request = srv::GetRaw::Request { mail_id: id.to_string() };
+            let answer = ask(&fleet, &topics::GET_RAW, &request)?;
+            if !answer.found {
+                return Err(answer.message.into());
+            }
+            let found = MailId::of(&answer.data);
+            if found != id {
+                return Err(format!("mail {id}: the bytes that came are of mail {found}").into());
+            }
+            Ok(if raw { answer.data } else { show::mail(&answer.data).into_bytes() })
+        }
+        Task::Prove { fleet, id } => {
+            let request = srv::Prove::Request { mail_id: id.to_string() };
+            let answer = ask(&fleet, &topics::PROVE, &request)?;
+            if !answer.found {
+                return Err(answer.message.into());
+            }
+            let receipt = receipt_from_ros(&answer.receipt)?;
+            receipt.verify_offline()?;
+            let found = receipt.evidence.finding.mail_id;
+            if found != id {
+                return Err(format!("mail {id}: the receipt that came is of mail {found}").into());
+            }
+            Ok(receipt::write(&receipt)?.into_bytes())
+        }
+        Task::Doctor { fleet, state_directory } => {
+            let mut report = Report::default();
+            match listen(&fleet) {
+                Ok(statuses) => statuses.report(&fleet.namespace, &mut report),
+                Err(failure) => report.add(Level::Error, format!("ROS: {}", with_sources(failure.as_ref()))),
+            }
+            let directory = state_directory.unwrap_or_else(|| default_state_directory(&fleet.namespace, ""));
+            doctor::look_at_files(&directory, &mut report);
+            if report.is_well() {
+                Ok(report.text().into_bytes())
+            } else {
+                print(report.text().as_bytes())?;
+                Err("not well: see ERROR above".into())
+            }
+        }
+        Task::Verify { file, contract } => verify(&receipt::read_file(&file)?, contract),
+        Task::Audit { directory, contract, from_block } => {
+            let Contract { endpoint, address } = contract;
+            let (next, anchors) =
+                on_chain(&endpoint, async |chain| anchors_on(chain, address, from_block).await)?;
+            let batch = |OnChain { first, count, root, .. }| Batch { first, count, root };
+            let batches: Vec<_> = anchors.into_iter().map(batch).collect();
+            let directory = directory.join(EVIDENCE_DIRECTORY);
+            Ok(agreement(&audit(&directory, next, &batches)?, batches.len()).into_bytes())
+        }
+    }
+}
+
+/// Report of an audit that found no difference.
+fn agreement(&Agreement { leaves, anchored, torn_bytes }: &Agreement, batches: usize) -> String {
+    let waiting = leaves.saturating_sub(anchored);
+    let torn = match torn_bytes {
+        0 => String::new(),
+        bytes => {
+            format!("The last {bytes} bytes of the log are no complete record: being written, or torn.\n")
+        }
+    };
+    format!(
+        "Log and chain agree. Leaves in the log: {leaves}; on chain: {anchored}, in batches: {batches}; waiting to be \
+         anchored: {waiting}.\n{torn}"
+    )
+}
+
+/// Connects to `endpoint` and runs `errand`.
+fn on_chain<T>(
+    endpoint: &str,
+    errand: impl AsyncFnOnce(Chain) -> Result<T, chain::LedgerError>,
+) -> Result<T, Failure> {
+    let node = Chain::Http(Http::new(endpoint)?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(errand(node))?)
+}
+
+fn verify(receipt: &Receipt, contract: Option<Contract>) -> Result<Vec<u8>, Failure> {
+    receipt.verify_offline()?;
+    let statement = receipt::statement(receipt);
+    let Some(Contract { endpoint, address }) = contract else {
+        let rest = "Whether the chain says so is not verified: that needs --endpoint and --contract.";
+        return Ok(format!("The receipt says, and its proof holds: {statement}.\n{rest}\n").into_bytes());
+    };
+    on_chain(&endpoint, async |chain| verify_on(chain, address, receipt).await)?;
+    Ok(format!("Proven: {statement}.\n").into_bytes())
+}
+
+fn token_of(fleet: &Fleet, file: TokenFile) -> Result<Token, Failure> {
+    let path = match file {
+        TokenFile::None => return Ok(Token::none()),
+        TokenFile::At(path) => path,
+        TokenFile::Default => default_state_directory(&fleet.namespace, "authenticator").join(REGISTRY_TOKEN),
+    };
+    Token::read(&path).map_err(|error| {
+        let words = with_sources(&error);
+        format!("{words}; --token-file names the authenticator's registry_token_path").into()
+    })
+}
+
+fn name_of(role: Role) -> &'static str {
+    match role {
+        Role::None => "nothing",
+        Role::Observer => "observer",
+        Role::Operator => "operator",
+    }
+}
+
+/// The last line of a change to the registry, or why there was none.
+fn changed(what: &str, success: bool, message: &str) -> Result<Vec<u8>, Failure> {
+    if success {
+        Ok(format!("{what}, transaction {}\n", show::line(message)).into_bytes())
+    } else {
+        Err(message.into())
+    }
+}
+
+/// Listens until every node has said how it is, or for the time limit.
+fn listen(fleet: &Fleet) -> Result<Statuses, Failure> {
+    visit(NODE, &fleet.namespace, async |mut graph| {
+        let mut listener = Listener::new(&mut graph)?;
+        let _running = graph.spin()?;
+        let mut statuses = Statuses::default();
+        let complete = async {
+            while !statuses.are_complete(&fleet.namespace) {
+                let Some(heard) = listener.next().await else { break };
+                heard
+                    .into_iter()
+                    .for_each(|Heard { name, level, message }| statuses.hear(name, level, message));
+            }
+        };
+        // Who has not been heard by then is in the report.
+        let _ = tokio::time::timeout(fleet.timeout, complete).await;
+        Ok(statuses)
+    })
+}
+
+/// Joins the graph, asks once and leaves it.
+fn ask<T: ServiceType + 'static>(
+    fleet: &Fleet,
+    service: &Service<T>,
+    request: &T::Request,
+) -> Result<T::Response, Failure> {
+    visit(NODE, &fleet.namespace, async |mut graph| {
+        let client = graph.client(service)?;
+        let _running = graph.spin()?;
+        let answer = client.find_and_ask(request, fleet.timeout).await;
+        answer.map_err(|error| {
+            let (words, seconds) = (with_sources(&error), fleet.timeout.as_secs_f64());
+            format!("{words} (namespace {}, --timeout {seconds} s)", fleet.namespace).into()
+        })
+    })
+}
