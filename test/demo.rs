@@ -13,7 +13,7 @@
 
 use std::time::Instant;
 
-use chain::{Chain, EmbeddedChain, Ledger, LedgerKey, LedgerOptions};
+use chain::{Connection, EmbeddedChain, Ledger, LedgerKey, LedgerOptions};
 use mail::MailId;
 use ros::{convert::receipt_from_ros, msg, topics};
 use serde_json::Value;
@@ -179,7 +179,8 @@ fn verify(posthorn: &Posthorn, id: MailId, message: &msg::LedgerReceipt) {
         let own_key = tempfile::tempdir().expect("scratch");
         let key = LedgerKey::load_or_create(&own_key.path().join("key")).expect("key");
         let options = LedgerOptions { confirmations: 1, timeout: testbed::PATIENCE, contracts: None };
-        let ledger = Ledger::connect(Chain::Embedded(chain), key, &directory, options).await.expect("ledger");
+        let ledger =
+            Ledger::connect(Connection::Embedded(chain), key, &directory, options).await.expect("ledger");
         ledger.verify(&receipt).await.expect("the proof must verify");
         ledger.verify(&tampered).await.expect_err("a tampered receipt must not verify");
     });

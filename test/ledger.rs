@@ -14,7 +14,7 @@ use authenticator::{
     anchor::{AnchorError, AnchorPolicy, AnchorState, Anchorer},
     store::EvidenceStore,
 };
-use chain::{Chain, Contracts, EmbeddedChain, Ledger, LedgerError, LedgerKey, LedgerOptions};
+use chain::{Connection, Contracts, EmbeddedChain, Ledger, LedgerError, LedgerKey, LedgerOptions};
 use evidence::{Finding, Receipt, log::EvidenceLog};
 use fixture::{Anvil, Kind, World, fund, on_both_chains, options};
 use jsonrpc_core::Value;
@@ -268,7 +268,7 @@ async fn waits_for_a_chain_that_is_not_there_yet_and_for_one_that_went_away() {
     let key = LedgerKey::load_or_create(&dir.path().join("ledger.key")).unwrap();
     let http = chain::Http::new(&format!("http://127.0.0.1:{port}")).unwrap();
     let (failed, mut failures) = mpsc::unbounded_channel();
-    let (path, chain, account) = (dir.path().to_owned(), Chain::Http(http), key.address());
+    let (path, chain, account) = (dir.path().to_owned(), Connection::Http(http), key.address());
     // First the chain is unreachable, then the account has no money, then it has.
     let connecting = {
         let chain = chain.clone();
@@ -315,7 +315,7 @@ async fn the_embedded_chain_survives_restarts_with_and_without_its_snapshot() {
         ledger.anchor(first, vec![[3; 32]]).await.unwrap();
     }
     eprintln!("{anchors} anchors in {:?}", started.elapsed());
-    let Chain::Embedded(embedded) = &chain else { unreachable!() };
+    let Connection::Embedded(embedded) = &chain else { unreachable!() };
     let head = embedded.head();
     assert_eq!(head.0, anchors + 3);
 
@@ -340,8 +340,9 @@ async fn the_embedded_chain_survives_restarts_with_and_without_its_snapshot() {
         let embedded = open(name).unwrap();
         eprintln!("{name}: opened in {:?}", started.elapsed());
         assert_eq!(embedded.head(), head, "{name}");
-        let ledger =
-            Ledger::connect(Chain::Embedded(embedded), key.clone(), dir.path(), options()).await.unwrap();
+        let ledger = Ledger::connect(Connection::Embedded(embedded), key.clone(), dir.path(), options())
+            .await
+            .unwrap();
         assert_eq!(ledger.next_index().await.unwrap(), anchors, "{name}");
         let sender = ledger.sender([1; 32]).await.unwrap();
         assert_eq!(sender, (Registration::Active, Role::Operator, [2; 32]), "{name}");

@@ -3,7 +3,7 @@
 //!
 //! A finding is on disk before [`Evidencer::evidence`] returns.
 //!
-//! [`super::evidence`] does the writing; the caller runs the [`Keeper`].
+//! [`EvidenceStore`] does the writing; the caller runs the [`EvidenceWriter`].
 
 use evidence::{Evidence, Finding, log::EvidenceError};
 use tokio::sync::{mpsc, oneshot};
@@ -19,16 +19,16 @@ type Entry = (Finding, oneshot::Sender<Evidence>);
 #[derive(Clone, Debug)]
 pub struct Evidencer(mpsc::Sender<Entry>);
 
-/// The log failed. The [`Keeper`] reports why and ends the node.
+/// The log failed. The [`EvidenceWriter`] reports why and ends the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the evidence log takes no more findings")]
 pub struct Closed;
 
 impl Evidencer {
-    /// Creates an evidencer and the keeper that must be run for it.
-    pub fn new(store: EvidenceStore) -> (Self, Keeper) {
+    /// Creates an evidencer and the writer that must be run for it.
+    pub fn new(store: EvidenceStore) -> (Self, EvidenceWriter) {
         let (sender, entries) = mpsc::channel(MAX_BATCH);
-        (Self(sender), Keeper { store, entries })
+        (Self(sender), EvidenceWriter { store, entries })
     }
 
     /// Waits until the finding is on disk; returns its index and what was found when the mail first came.
@@ -44,12 +44,12 @@ impl Evidencer {
 
 /// Receives the findings of all [`Evidencer`] clones and appends them to the log.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct EvidenceWriter {
     store: EvidenceStore,
     entries: mpsc::Receiver<Entry>,
 }
 
-impl Keeper {
+impl EvidenceWriter {
     /// Appends findings until every [`Evidencer`] is dropped.
     ///
     /// # Errors

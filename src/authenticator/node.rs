@@ -40,7 +40,7 @@ use super::{
     verify::{Policy, verify},
 };
 use crate::{
-    on_chain::{Ends, Keeper, Registry},
+    on_chain::{ChainKeeper, KeeperHandles, Registry},
     store::EvidenceStore,
 };
 
@@ -64,8 +64,8 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let (max_in_flight, patience) = (params.max_in_flight, params.registry_patience);
     let judge = Judge::new(params.temperror_give_up, patience);
     let opened = tokio::task::spawn_blocking(move || open(params)).await?;
-    let (keeper, Ends { registry, receipts, health: chain_health }, store, gate, known) = opened?;
-    let (evidencer, evidence_keeper) = Evidencer::new(store.clone());
+    let (keeper, KeeperHandles { registry, receipts, health: chain_health }, store, gate, known) = opened?;
+    let (evidencer, evidence_writer) = Evidencer::new(store.clone());
 
     let mails = Arc::new(Mutex::new(Mails::default()));
     let verifier = Arc::new(Verifier {
@@ -80,7 +80,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     });
     let mut raw = graph.subscribe(&topics::MAIL_RAW)?;
     let published = graph.publisher(&topics::MAIL_RECEIPTS)?;
-    graph.watch("evidence", evidence_keeper.run());
+    graph.watch("evidence", evidence_writer.run());
     graph.watch("chain", keeper.run());
     graph.watch("receipts", async move {
         receipts::publish(receipts, |receipt| {
@@ -135,7 +135,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     Ok(running.shutdown().await?)
 }
 
-type Opened = (Keeper, Ends, EvidenceStore, Gate, KnownDomains);
+type Opened = (ChainKeeper, KeeperHandles, EvidenceStore, Gate, KnownDomains);
 
 /// Opens all state on this host's disk.
 fn open(params: Params) -> Result<Opened, NodeError> {
@@ -149,8 +149,8 @@ fn open(params: Params) -> Result<Opened, NodeError> {
     let domains = params.state_directory.join("known_domains");
     let known = KnownDomains::open(&domains)
         .map_err(|error| format!("{}: {error}; remove it, it is made anew", domains.display()))?;
-    let (keeper, ends) = Keeper::open(params, store.clone(), key)?;
-    Ok((keeper, ends, store, gate, known))
+    let (keeper, handles) = ChainKeeper::open(params, store.clone(), key)?;
+    Ok((keeper, handles, store, gate, known))
 }
 
 struct Verifier {

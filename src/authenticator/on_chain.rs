@@ -13,7 +13,7 @@ use std::{
 };
 
 use chain::{
-    Chain, ChainError, Contracts, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions,
+    ChainError, Connection, Contracts, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions,
 };
 use evidence::Receipt;
 use mail::{EmailAddress, Registration, Role};
@@ -120,8 +120,8 @@ impl Registry {
 }
 
 /// Task that connects to the chain and anchors evidence.
-pub struct Keeper {
-    chain: Chain,
+pub struct ChainKeeper {
+    chain: Connection,
     key: LedgerKey,
     params: Params,
     store: EvidenceStore,
@@ -131,7 +131,7 @@ pub struct Keeper {
 }
 
 /// Handles that connect the node to the keeper.
-pub struct Ends {
+pub struct KeeperHandles {
     /// Registry queries and transactions.
     pub registry: Registry,
     /// Receipts to publish, in order.
@@ -140,7 +140,7 @@ pub struct Ends {
     pub health: watch::Receiver<health::Ledger>,
 }
 
-impl Keeper {
+impl ChainKeeper {
     /// Loads the ledger key and opens the embedded chain, if that is used; does not connect yet. Blocking.
     ///
     /// # Errors
@@ -149,13 +149,13 @@ impl Keeper {
         params: Params,
         store: EvidenceStore,
         address_key: AddressKey,
-    ) -> Result<(Self, Ends), KeeperError> {
+    ) -> Result<(Self, KeeperHandles), KeeperError> {
         let key = LedgerKey::load_or_create(&params.ledger_key_path)?;
         let chain = match &params.ethereum_endpoint {
-            Some(url) => Chain::Http(Http::new(url)?),
+            Some(url) => Connection::Http(Http::new(url)?),
             None => {
                 let directory = params.state_directory.join("chain");
-                Chain::Embedded(EmbeddedChain::open(&directory, key.address(), SystemTime::now)?)
+                Connection::Embedded(EmbeddedChain::open(&directory, key.address(), SystemTime::now)?)
             }
         };
         let (connected, ledger) = watch::channel(None);
@@ -163,7 +163,7 @@ impl Keeper {
         let (health, health_out) = watch::channel(health::Ledger::default());
         let keeper = Self { chain, key, params, store, connected, receipts, health };
         let registry = Registry { ledger, key: Arc::new(address_key) };
-        Ok((keeper, Ends { registry, receipts: receipts_out, health: health_out }))
+        Ok((keeper, KeeperHandles { registry, receipts: receipts_out, health: health_out }))
     }
 
     /// Connects, however long it takes, then anchors until dropped. Safe to drop at any time.

@@ -17,7 +17,7 @@ use web3::{
 };
 
 use crate::{
-    Addresses, Chain, LedgerError, LedgerKey, Mined,
+    Addresses, Connection, LedgerError, LedgerKey, Mined,
     contracts::Artifact,
     submit::{RECONNECT, Submitter, in_block},
 };
@@ -61,7 +61,7 @@ pub struct OnChain {
 /// The sender registry and the evidence ledger on one chain, with the account that owns them. Share it by reference:
 /// queries run concurrently, transactions one at a time.
 pub struct Ledger {
-    pub(super) web3: Web3<Chain>,
+    pub(super) web3: Web3<Connection>,
     key: LedgerKey,
     options: LedgerOptions,
     pub(super) addresses: Addresses,
@@ -79,7 +79,7 @@ impl Ledger {
     /// # Errors
     /// Retryable if the chain cannot be reached; otherwise the chain, the file or the account must be changed.
     pub async fn connect(
-        chain: Chain,
+        chain: Connection,
         key: LedgerKey,
         state_dir: &Path,
         options: LedgerOptions,
@@ -138,7 +138,7 @@ impl Ledger {
     /// # Errors
     /// The first error that waiting will not cure.
     pub async fn connect_patiently(
-        chain: Chain,
+        chain: Connection,
         key: LedgerKey,
         state_dir: &Path,
         options: LedgerOptions,
@@ -288,7 +288,7 @@ impl Ledger {
 
 /// Calls a function of a contract, without a transaction.
 async fn call(
-    web3: &Web3<Chain>,
+    web3: &Web3<Connection>,
     to: Address,
     contract: &Artifact,
     function: &'static str,
@@ -303,7 +303,7 @@ async fn call(
 
 /// Index of the first leaf that the contract has not anchored.
 pub(super) async fn next_index(
-    web3: &Web3<Chain>,
+    web3: &Web3<Connection>,
     contract: Address,
     ledger: &Artifact,
 ) -> Result<u64, LedgerError> {
@@ -314,7 +314,7 @@ pub(super) async fn next_index(
 }
 
 /// Number of the newest block.
-pub(super) async fn newest_block(web3: &Web3<Chain>, action: &'static str) -> Result<u64, LedgerError> {
+pub(super) async fn newest_block(web3: &Web3<Connection>, action: &'static str) -> Result<u64, LedgerError> {
     let number = web3.eth().block_number().await;
     Ok(number.map_err(|error| LedgerError::from_web3(action, error))?.as_u64())
 }
@@ -322,7 +322,7 @@ pub(super) async fn newest_block(web3: &Web3<Chain>, action: &'static str) -> Re
 /// The batches anchored by `contract` in these blocks, at most [`LOG_RANGE`] of them, in order; with `first`, only the
 /// one that starts at this leaf.
 pub(super) async fn anchored(
-    web3: &Web3<Chain>,
+    web3: &Web3<Connection>,
     ledger: &Artifact,
     contract: Address,
     first: Option<H256>,
@@ -340,7 +340,7 @@ pub(super) async fn anchored(
 
 /// Looks up the receipt of a transaction, with number and hash of its block; `None` unless it is mined.
 pub(super) async fn receipt_of(
-    web3: &Web3<Chain>,
+    web3: &Web3<Connection>,
     action: &'static str,
     transaction: H256,
 ) -> Result<Option<(web3::types::TransactionReceipt, u64, H256)>, LedgerError> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Gives access to the ledger: two contracts on an Ethereum chain, behind one client.
 //!
-//! - [`Chain`]: reaches the chain, over HTTP ([`Http`]) or in this process ([`EmbeddedChain`]).
+//! - [`Connection`]: reaches the chain, over HTTP ([`Http`]) or in this process ([`EmbeddedChain`]).
 //! - [`Ledger`]: queries the registry, registers and revokes senders, anchors roots, verifies receipts.
 //! - [`LedgerKey`]: key of the account that pays for transactions and owns the contracts.
 //! - [`LedgerError`]: tells whether to retry, reject or stop.
@@ -39,7 +39,7 @@ pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Connection to a chain; clones share it.
 #[derive(Clone, Debug)]
-pub enum Chain {
+pub enum Connection {
     /// An Ethereum node reached over HTTP.
     Http(Http),
     /// A chain in this process.
@@ -47,7 +47,7 @@ pub enum Chain {
     Embedded(EmbeddedChain),
 }
 
-impl Transport for Chain {
+impl Transport for Connection {
     type Out = Answer<Result<Value>>;
 
     fn prepare(&self, method: &str, params: Vec<Value>) -> (RequestId, Call) {
@@ -67,7 +67,7 @@ impl Transport for Chain {
     }
 }
 
-impl BatchTransport for Chain {
+impl BatchTransport for Connection {
     type Batch = Answer<Result<Vec<Result<Value>>>>;
 
     fn send_batch<T: IntoIterator<Item = (RequestId, Call)>>(&self, requests: T) -> Self::Batch {

@@ -18,7 +18,7 @@ use web3::{
     },
 };
 
-use crate::{Chain, LedgerError, LedgerKey, LedgerOptions};
+use crate::{Connection, LedgerError, LedgerKey, LedgerOptions};
 
 /// First pause between two checks for a receipt; each pause doubles.
 const FIRST_POLL: Duration = Duration::from_millis(50);
@@ -49,7 +49,7 @@ fn is_confirmed(head: u64, block: u64, confirmations: u64) -> bool {
 
 /// What it takes to submit a transaction.
 pub(super) struct Submitter<'a> {
-    pub web3: &'a Web3<Chain>,
+    pub web3: &'a Web3<Connection>,
     pub key: &'a LedgerKey,
     pub chain_id: u64,
     pub options: &'a LedgerOptions,
@@ -133,8 +133,8 @@ impl Submitter<'_> {
     fn confirmations(&self) -> u64 {
         match self.web3.transport() {
             #[cfg(feature = "embedded")]
-            Chain::Embedded(_) => 1,
-            Chain::Http(_) => self.options.confirmations.max(1),
+            Connection::Embedded(_) => 1,
+            Connection::Http(_) => self.options.confirmations.max(1),
         }
     }
 

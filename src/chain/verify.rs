@@ -14,7 +14,7 @@ use web3::{
 };
 
 use crate::{
-    Addresses, Chain, Ledger, LedgerError,
+    Addresses, Connection, Ledger, LedgerError,
     client::{LOG_RANGE, OnChain, anchored, newest_block, next_index, parse_anchored, receipt_of},
     contracts::Artifact,
 };
@@ -40,7 +40,7 @@ impl Ledger {
 ///
 /// # Errors
 /// As [`Ledger::verify`].
-pub async fn verify_on(chain: Chain, contract: [u8; 20], receipt: &Receipt) -> Result<(), LedgerError> {
+pub async fn verify_on(chain: Connection, contract: [u8; 20], receipt: &Receipt) -> Result<(), LedgerError> {
     let web3 = Web3::new(chain);
     let chain_id = web3.eth().chain_id().await.map_err(|error| LedgerError::from_web3(ACTION, error))?;
     // A chain id beyond 64 bits is no receipt's.
@@ -55,7 +55,7 @@ pub async fn verify_on(chain: Chain, contract: [u8; 20], receipt: &Receipt) -> R
 /// # Errors
 /// If there is no evidence ledger at this address, or the chain cannot be reached, which is retryable.
 pub async fn anchors_on(
-    chain: Chain,
+    chain: Connection,
     contract: [u8; 20],
     from_block: u64,
 ) -> Result<(u64, Vec<OnChain>), LedgerError> {
@@ -78,7 +78,7 @@ pub async fn anchors_on(
 }
 
 async fn verify(
-    web3: &Web3<Chain>,
+    web3: &Web3<Connection>,
     chain_id: u64,
     contract: Address,
     ledger: &Artifact,

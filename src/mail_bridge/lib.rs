@@ -21,7 +21,6 @@
 
 #[cfg(feature = "net")]
 pub mod bridge;
-pub mod core;
 #[cfg(feature = "net")]
 mod guests;
 pub mod health;
@@ -32,3 +31,4 @@ pub mod outbox;
 pub mod params;
 #[cfg(feature = "net")]
 pub mod server;
+pub mod window;

@@ -15,7 +15,7 @@ use settings::{
 };
 use smtp::session::Limits;
 
-use super::core::Room;
+use super::window::Room;
 
 /// Upper limit of `max_message_bytes`, bytes. The journal bounds its records by this and not by the parameter, so
 /// that lowering the parameter does not make old mails unreadable.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use authenticator::params::{EVIDENCE_DIRECTORY, REGISTRY_TOKEN};
-use chain::{Chain, Http, OnChain, anchors_on, verify_on};
+use chain::{Connection, Http, OnChain, anchors_on, verify_on};
 use evidence::{
     Receipt,
     audit::{Agreement, Batch, audit},
@@ -125,7 +125,9 @@ fn perform(task: Task) -> Result<Vec<u8>, Failure> {
                 Ok(statuses) => statuses.report(&fleet.namespace, &mut report),
                 Err(failure) => report.add(Level::Error, format!("ROS: {}", with_sources(failure.as_ref()))),
             }
-            let directory = state_directory.unwrap_or_else(|| default_state_directory(&fleet.namespace, ""));
+            // Collecting the components drops the slash that the empty name leaves at the end.
+            let of_fleet = || default_state_directory(&fleet.namespace, "").components().collect();
+            let directory = state_directory.unwrap_or_else(of_fleet);
             doctor::look_at_files(&directory, &mut report);
             if report.is_well() {
                 Ok(report.text().into_bytes())
@@ -165,9 +167,9 @@ fn agreement(&Agreement { leaves, anchored, torn_bytes }: &Agreement, batches: u
 /// Connects to `endpoint` and runs `errand`.
 fn on_chain<T>(
     endpoint: &str,
-    errand: impl AsyncFnOnce(Chain) -> Result<T, chain::LedgerError>,
+    errand: impl AsyncFnOnce(Connection) -> Result<T, chain::LedgerError>,
 ) -> Result<T, Failure> {
-    let node = Chain::Http(Http::new(endpoint)?);
+    let node = Connection::Http(Http::new(endpoint)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(errand(node))?)
 }

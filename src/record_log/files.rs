@@ -26,7 +26,7 @@ pub(super) fn keep_torn(path: &Path, file: &mut File, valid: u64) -> io::Result<
         sync_directory(path)
     });
     match kept {
-        Err(error) if super::is_full(&error) => {
+        Err(error) if crate::error::is_full(&error) => {
             tracing::warn!(path = %path.display(), %error, "torn tail not kept");
             fs::remove_file(&name)
                 .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })

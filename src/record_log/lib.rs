@@ -30,8 +30,10 @@
 //!
 //! It does not compact, and it does not notice a disk that lies or a file cut off exactly at the end of a record.
 
+mod error;
 mod files;
 mod format;
+mod read;
 pub mod secret;
 
 use std::{
@@ -43,78 +45,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use files::free_bytes;
-pub use files::{FILE_MODE, create_directory, sync_directory};
+pub use error::RecordLogError;
+pub use files::{FILE_MODE, create_directory, free_bytes, sync_directory};
 pub use format::{HEAD_BYTES, HEADER_BYTES};
 use format::{Scan, Start};
+use read::{damaged, find};
 
 /// The append buffer is written to the kernel at this size, bytes.
 const BUFFER_BYTES: usize = 256 * 1024;
-
-/// A record log cannot be opened or written.
-#[derive(Debug, thiserror::Error)]
-pub enum RecordLogError {
-    /// The file or its directory cannot be read or written.
-    #[error("record log '{path}': cannot {action}", path = path.display())]
-    Io {
-        /// Path of the log.
-        path: PathBuf,
-        /// The operation that failed, as a verb phrase.
-        action: &'static str,
-        /// The operating system's error.
-        source: io::Error,
-    },
-    /// The log is open already, in this process or another.
-    #[error("record log '{path}': in use by another process; set another directory (state_directory)", path = path.display())]
-    Locked {
-        /// Path of the log.
-        path: PathBuf,
-    },
-    /// The file is not a record log, or one of another version.
-    #[error("record log '{path}': does not start with the magic of a posthorn record log, version 2", path = path.display())]
-    NotALog {
-        /// Path of the log.
-        path: PathBuf,
-    },
-    /// The log is damaged where it must be whole; nothing was changed.
-    #[error("record log '{path}': damaged at byte {offset}, must be whole to its end, {bytes} bytes on; restore it, or move it and those after it away", path = path.display())]
-    Damaged {
-        /// Path of the log.
-        path: PathBuf,
-        /// Where the first bad record starts.
-        offset: u64,
-        /// Bytes from there to the end of the file.
-        bytes: u64,
-    },
-    /// The record is larger than the log's bound; nothing was written.
-    #[error("record log '{path}': record of {bytes} bytes, must be at most {max}", path = path.display())]
-    TooLarge {
-        /// Path of the log.
-        path: PathBuf,
-        /// Size of the record, bytes.
-        bytes: usize,
-        /// Largest record allowed, bytes.
-        max: usize,
-    },
-    /// An earlier write or sync failed; recover the log or reopen it.
-    #[error("record log '{path}': refuses to go on after a failed write or sync, must be recovered", path = path.display())]
-    Poisoned {
-        /// Path of the log.
-        path: PathBuf,
-    },
-}
-
-impl RecordLogError {
-    /// Whether the disk, a quota or the file size limit is exhausted, so that a retry helps once there is room.
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if is_full(source))
-    }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
-}
 
 /// Contents of a log when it was opened.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -253,50 +191,6 @@ impl RecordLog {
         Ok((log, found.torn))
     }
 
-    /// Reads the records of a log that may be open for writing elsewhere: takes no lock, changes nothing. A record
-    /// that is still being written counts as torn.
-    ///
-    /// # Errors
-    /// If the file cannot be read, is not a record log, or is damaged.
-    pub fn read(path: &Path, max_record_bytes: usize) -> Result<Recovered, RecordLogError> {
-        let mut records = Vec::new();
-        let torn_bytes =
-            Self::read_each(path, max_record_bytes, &mut |_, record| records.push(record.to_vec()))?;
-        Ok(Recovered { records, torn_bytes })
-    }
-
-    /// Like [`read`](Self::read), but passes the records to `each` one by one, even if the log then turns out to be
-    /// damaged. Returns the bytes of the torn tail.
-    ///
-    /// # Errors
-    /// Those of [`read`](Self::read).
-    pub fn read_each(path: &Path, max_record_bytes: usize, each: Each<'_>) -> Result<u64, RecordLogError> {
-        let file = open_to_read(path)?;
-        let (_, found) = find(path, &file, max_record_bytes, HEADER_BYTES, each)?;
-        if found.damaged { Err(damaged(path, found)) } else { Ok(found.torn) }
-    }
-
-    /// Reads the record at `offset` of the log at `path`, which may be open for writing elsewhere.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or has no intact record of at most `max_record_bytes` there.
-    pub fn read_one(path: &Path, offset: u64, max_record_bytes: usize) -> Result<Vec<u8>, RecordLogError> {
-        let failed = |source| RecordLogError::Io { path: path.to_owned(), action: "read", source };
-        let file = open_to_read(path)?;
-        let length = file.metadata().map_err(failed)?.len();
-        let record = match format::read_start(&file, length).map_err(failed)? {
-            Start::Log(nonce) => {
-                format::read_record(&file, nonce, offset, max_record_bytes).map_err(failed)?
-            }
-            _ => None,
-        };
-        record.ok_or_else(|| RecordLogError::Damaged {
-            path: path.to_owned(),
-            offset,
-            bytes: length.saturating_sub(offset),
-        })
-    }
-
     /// Appends a record and returns its offset. It MUST NOT be treated as durable before [`sync`](Self::sync) has
     /// returned.
     ///
@@ -407,25 +301,6 @@ impl RecordLog {
         self.nonce
     }
 
-    /// The [`nonce`](Self::nonce) and the length of the log at `path`, if there is one.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub fn peek(path: &Path) -> Result<Option<(u64, u64)>, RecordLogError> {
-        let failed = |source| RecordLogError::Io { path: path.to_owned(), action: "read", source };
-        let file = match open_to_read(path) {
-            Err(RecordLogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok(None);
-            }
-            file => file?,
-        };
-        let length = file.metadata().map_err(failed)?.len();
-        match format::read_start(&file, length).map_err(failed)? {
-            Start::Log(nonce) => Ok(Some((nonce, length))),
-            _ => Ok(None),
-        }
-    }
-
     /// Path of the log.
     pub fn path(&self) -> &Path {
         &self.path
@@ -465,39 +340,6 @@ impl RecordLog {
         let _ = self.file.set_len(self.synced);
         RecordLogError::Io { path: self.path.clone(), action, source }
     }
-}
-
-fn open_to_read(path: &Path) -> Result<File, RecordLogError> {
-    File::open(path).map_err(|source| RecordLogError::Io { path: path.to_owned(), action: "open", source })
-}
-
-/// Reads how the file starts, and scans it from `from` on.
-fn find(
-    path: &Path,
-    file: &File,
-    max: usize,
-    from: u64,
-    each: Each<'_>,
-) -> Result<(Start, Scan), RecordLogError> {
-    let failed = |source| RecordLogError::Io { path: path.to_owned(), action: "read", source };
-    let length = file.metadata().map_err(failed)?.len();
-    let start = format::read_start(file, length).map_err(failed)?;
-    let nothing =
-        Scan { valid: HEADER_BYTES, batch: HEADER_BYTES, marked: false, torn: length, damaged: false };
-    let found = match start {
-        _ if length < from && from > HEADER_BYTES => {
-            Scan { valid: length, torn: 0, damaged: true, ..nothing }
-        }
-        Start::Log(nonce) => format::scan(file, nonce, (from, length), max, each).map_err(failed)?,
-        Start::New => nothing,
-        Start::Damaged => Scan { valid: 0, damaged: true, ..nothing },
-        Start::Other => return Err(RecordLogError::NotALog { path: path.to_owned() }),
-    };
-    Ok((start, found))
-}
-
-fn damaged(path: &Path, found: Scan) -> RecordLogError {
-    RecordLogError::Damaged { path: path.to_owned(), offset: found.valid, bytes: found.torn }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use chain::{Chain, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions};
+use chain::{Connection, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions};
 use serde_json::json;
 use tempfile::TempDir;
 use web3::{Transport, types::Address};
@@ -58,8 +58,8 @@ impl Anvil {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    pub fn chain(&self) -> Chain {
-        Chain::Http(Http::new(&self.endpoint()).unwrap())
+    pub fn chain(&self) -> Connection {
+        Connection::Http(Http::new(&self.endpoint()).unwrap())
     }
 }
 
@@ -74,7 +74,7 @@ impl Drop for Anvil {
 pub struct World {
     pub dir: TempDir,
     pub key: LedgerKey,
-    pub chain: Chain,
+    pub chain: Connection,
     _anvil: Option<Anvil>,
 }
 
@@ -89,7 +89,7 @@ impl World {
         let anvil = (kind == Kind::Anvil).then(|| Anvil::start(0));
         let chain = match &anvil {
             Some(anvil) => anvil.chain(),
-            None => Chain::Embedded(
+            None => Connection::Embedded(
                 EmbeddedChain::open(&dir.path().join("chain"), key.address(), SystemTime::now).unwrap(),
             ),
         };
@@ -113,7 +113,7 @@ impl World {
 }
 
 /// Funds an account on an anvil chain.
-pub async fn fund(chain: &Chain, account: Address) {
+pub async fn fund(chain: &Connection, account: Address) {
     chain.execute("anvil_setBalance", vec![json!(account), json!("0x3635c9adc5dea00000")]).await.unwrap();
 }
 

@@ -6,7 +6,7 @@
 //! promised is lost. Translating messages is left to the node.
 
 mod submit;
-mod window;
+mod window_task;
 
 use std::{
     net::SocketAddr,
@@ -23,15 +23,15 @@ use tokio::{
 };
 
 use super::{
-    core::Core,
     health,
     journal::{Journal, JournalError, Settings},
     outbox::{Sender, schedule::Schedule},
     params::Params,
     server::{self, Counters, ListenError},
+    window::Window,
 };
 pub use submit::Submitted;
-use window::{Window, publisher};
+use window_task::{WindowTask, publisher};
 
 /// Dispositions and deliveries that may wait to be read; their senders wait beyond that.
 const QUEUE: usize = 256;
@@ -232,8 +232,8 @@ impl Bridge {
         };
         bridge.outbox.spawn(sender.run(stop_out));
         bridge.publisher.spawn(publisher(journal.clone(), publish_out, mails_in, published));
-        let window = Window {
-            core: Core::new(params.room, params.redelivery, restored.unsettled),
+        let window = WindowTask {
+            window: Window::new(params.room, params.redelivery, restored.unsettled),
             journal,
             start,
             publish,

@@ -23,8 +23,8 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    core::{Arrival, Unsettled},
     health,
+    window::{Arrival, Unsettled},
 };
 
 /// Interval between attempts to write a settlement or an attempt.

@@ -118,7 +118,7 @@ struct Entry {
 
 /// The window: every unsettled mail, and when each is published next.
 #[derive(Debug)]
-pub struct Core {
+pub struct Window {
     back_off: BackOff,
     /// Bound on the publications waiting for the publisher.
     max_handed: usize,
@@ -135,7 +135,7 @@ pub struct Core {
     turn_of_again: bool,
 }
 
-impl Core {
+impl Window {
     /// A window over `restored` (oldest first), without subscribers. First publications have `room`, repeated ones as
     /// much again.
     pub fn new(room: Room, back_off: BackOff, restored: Vec<Unsettled>) -> Self {

@@ -46,17 +46,17 @@ fn unsettled(n: u8) -> Unsettled {
     Unsettled { arrival: arrival(id(n), 0), stored: Vec::new() }
 }
 
-fn window(mails: u8) -> Core {
-    Core::new(room(2), BACK_OFF, (0..mails).map(unsettled).collect())
+fn window(mails: u8) -> Window {
+    Window::new(room(2), BACK_OFF, (0..mails).map(unsettled).collect())
 }
 
 /// A step with a publisher that finishes at once.
-fn step(core: &mut Core, input: Input, now: Duration) -> Vec<Effect> {
-    let mut effects = core.step(input, now);
+fn step(window: &mut Window, input: Input, now: Duration) -> Vec<Effect> {
+    let mut effects = window.step(input, now);
     let mut done = 0;
     while let Some(effect) = effects.get(done) {
         if let Effect::Publish(id) = *effect {
-            effects.extend(core.step(Input::Published(id), now));
+            effects.extend(window.step(Input::Published(id), now));
         }
         done += 1;
     }
@@ -65,135 +65,135 @@ fn step(core: &mut Core, input: Input, now: Duration) -> Vec<Effect> {
 
 #[test]
 fn publishes_nothing_while_nobody_listens() {
-    let mut core = window(3);
-    assert_eq!(step(&mut core, accepted(9), at(0)), []);
-    assert_eq!(core.next_wakeup(), None);
-    assert_eq!(published(&step(&mut core, Input::Subscribers(1), at(1))), [0, 1]);
-    assert_eq!(core.next_wakeup(), Some(at(2)));
+    let mut window = window(3);
+    assert_eq!(step(&mut window, accepted(9), at(0)), []);
+    assert_eq!(window.next_wakeup(), None);
+    assert_eq!(published(&step(&mut window, Input::Subscribers(1), at(1))), [0, 1]);
+    assert_eq!(window.next_wakeup(), Some(at(2)));
 }
 
 #[test]
 fn publishes_again_with_back_off_and_the_next_when_one_is_settled() {
-    let mut core = window(3);
-    step(&mut core, Input::Subscribers(1), at(0));
-    assert_eq!(core.next_wakeup(), Some(at(1)));
+    let mut window = window(3);
+    step(&mut window, Input::Subscribers(1), at(0));
+    assert_eq!(window.next_wakeup(), Some(at(1)));
     let half = Duration::from_millis(500);
-    assert_eq!(published(&step(&mut core, Input::Tick, half)), [0u8; 0]);
-    let effects = step(&mut core, says(0, Action::Ignored), half);
+    assert_eq!(published(&step(&mut window, Input::Tick, half)), [0u8; 0]);
+    let effects = step(&mut window, says(0, Action::Ignored), half);
     assert!(matches!(effects[0], Effect::Settle(_)));
     assert_eq!(published(&effects), [2]);
-    assert_eq!(step(&mut core, says(0, Action::Ignored), half), []);
-    assert_eq!(step(&mut core, says(77, Action::Ignored), half), []);
-    assert_eq!(published(&step(&mut core, Input::Tick, at(1))), [1]);
-    assert_eq!(published(&step(&mut core, Input::Tick, at(2))), [2]);
-    assert_eq!(core.next_wakeup(), Some(at(3)));
+    assert_eq!(step(&mut window, says(0, Action::Ignored), half), []);
+    assert_eq!(step(&mut window, says(77, Action::Ignored), half), []);
+    assert_eq!(published(&step(&mut window, Input::Tick, at(1))), [1]);
+    assert_eq!(published(&step(&mut window, Input::Tick, at(2))), [2]);
+    assert_eq!(window.next_wakeup(), Some(at(3)));
 }
 
 #[test]
 fn mails_that_nobody_settles_do_not_hold_up_new_ones() {
     let back_off = BackOff { min: at(10), max: at(600) };
     let restored = (0..32).map(unsettled).collect();
-    let mut core = Core::new(room(32), back_off, restored);
-    assert_eq!(published(&step(&mut core, Input::Subscribers(1), at(0))).len(), 32);
-    assert_eq!(published(&step(&mut core, accepted(100), at(1))), [0u8; 0]);
-    assert_eq!(core.next_wakeup(), Some(at(10)));
-    assert!(published(&step(&mut core, Input::Tick, at(10))).contains(&100));
+    let mut window = Window::new(room(32), back_off, restored);
+    assert_eq!(published(&step(&mut window, Input::Subscribers(1), at(0))).len(), 32);
+    assert_eq!(published(&step(&mut window, accepted(100), at(1))), [0u8; 0]);
+    assert_eq!(window.next_wakeup(), Some(at(10)));
+    assert!(published(&step(&mut window, Input::Tick, at(10))).contains(&100));
     // From now on each mail is published on arrival, as long as fewer than 32 arrive in 10 s.
     let mut now = 10;
     for n in 101..250 {
         now += 1;
-        let effects = step(&mut core, accepted(n), at(now));
+        let effects = step(&mut window, accepted(n), at(now));
         assert!(published(&effects).contains(&n), "mail {n} waits");
-        assert!(core.in_flight().mails <= 64);
+        assert!(window.in_flight().mails <= 64);
     }
-    assert_eq!(core.unsettled(), 182);
+    assert_eq!(window.unsettled(), 182);
 }
 
 #[test]
 fn new_mails_and_those_that_come_again_take_turns_and_have_a_bound_each() {
-    let mut core = window(6);
-    assert_eq!(published(&step(&mut core, Input::Subscribers(1), at(0))), [0, 1]);
-    assert_eq!(published(&step(&mut core, Input::Tick, at(1))), [0, 2, 1, 3]);
+    let mut window = window(6);
+    assert_eq!(published(&step(&mut window, Input::Subscribers(1), at(0))), [0, 1]);
+    assert_eq!(published(&step(&mut window, Input::Tick, at(1))), [0, 2, 1, 3]);
     // Four are due, but there is room for two only.
-    assert_eq!(published(&step(&mut core, Input::Tick, at(3))).len(), 4);
-    assert_eq!((core.first.held().mails, core.again.held().mails), (2, 2));
-    assert_eq!(core.next_wakeup(), Some(at(4)));
-    assert_eq!(published(&step(&mut core, Input::Tick, at(4))).len(), 2);
+    assert_eq!(published(&step(&mut window, Input::Tick, at(3))).len(), 4);
+    assert_eq!((window.first.held().mails, window.again.held().mails), (2, 2));
+    assert_eq!(window.next_wakeup(), Some(at(4)));
+    assert_eq!(published(&step(&mut window, Input::Tick, at(4))).len(), 2);
 }
 
 #[test]
 fn listeners_that_come_back_get_everything_in_flight() {
-    let mut core = window(2);
-    step(&mut core, Input::Subscribers(1), at(0));
-    step(&mut core, Input::Subscribers(0), at(0));
-    assert_eq!(step(&mut core, Input::Tick, at(100)), []);
-    assert_eq!(published(&step(&mut core, Input::Subscribers(1), at(100))), [0, 1]);
-    assert_eq!(step(&mut core, Input::Tick, at(101)), []);
-    assert_eq!(core.next_wakeup(), Some(at(102)), "attempts count on");
+    let mut window = window(2);
+    step(&mut window, Input::Subscribers(1), at(0));
+    step(&mut window, Input::Subscribers(0), at(0));
+    assert_eq!(step(&mut window, Input::Tick, at(100)), []);
+    assert_eq!(published(&step(&mut window, Input::Subscribers(1), at(100))), [0, 1]);
+    assert_eq!(step(&mut window, Input::Tick, at(101)), []);
+    assert_eq!(window.next_wakeup(), Some(at(102)), "attempts count on");
 }
 
 #[test]
 fn each_further_listener_gets_what_is_not_settled_and_one_that_leaves_changes_nothing() {
-    let mut core = window(4);
-    step(&mut core, Input::Subscribers(1), at(0));
+    let mut window = window(4);
+    step(&mut window, Input::Subscribers(1), at(0));
     for now in [1, 2, 3, 4, 5, 6, 7, 8] {
-        step(&mut core, Input::Tick, at(now));
+        step(&mut window, Input::Tick, at(now));
     }
-    assert_eq!(step(&mut core, Input::Subscribers(1), at(8)), []);
+    assert_eq!(step(&mut window, Input::Subscribers(1), at(8)), []);
     // All four are due now, with room for two; the others follow as soon as those are settled.
-    assert_eq!(published(&step(&mut core, Input::Subscribers(2), at(8))), [0, 1]);
-    assert_eq!(published(&step(&mut core, says(1, Action::Ignored), at(8))), [2]);
-    assert_eq!(published(&step(&mut core, says(0, Action::Ignored), at(8))), [3]);
-    assert_eq!(step(&mut core, Input::Subscribers(1), at(8)), []);
+    assert_eq!(published(&step(&mut window, Input::Subscribers(2), at(8))), [0, 1]);
+    assert_eq!(published(&step(&mut window, says(1, Action::Ignored), at(8))), [2]);
+    assert_eq!(published(&step(&mut window, says(0, Action::Ignored), at(8))), [3]);
+    assert_eq!(step(&mut window, Input::Subscribers(1), at(8)), []);
 }
 
 #[test]
 fn a_promise_settles_only_when_the_outbox_keeps_it() {
-    let mut core = window(1);
-    step(&mut core, Input::Subscribers(1), at(0));
-    assert_eq!(step(&mut core, says(0, Action::Answered), at(0)), []);
-    assert_eq!(published(&step(&mut core, Input::Tick, at(1))), [0]);
+    let mut window = window(1);
+    step(&mut window, Input::Subscribers(1), at(0));
+    assert_eq!(step(&mut window, says(0, Action::Answered), at(0)), []);
+    assert_eq!(published(&step(&mut window, Input::Tick, at(1))), [0]);
     let forward = Input::Stored { answers: id(0), kind: OutboundKind::Forward };
-    assert_eq!(step(&mut core, forward, at(1)), []);
+    assert_eq!(step(&mut window, forward, at(1)), []);
     let answer = Input::Stored { answers: id(0), kind: OutboundKind::Answer };
-    assert!(matches!(step(&mut core, answer, at(1))[..], [Effect::Settle(_)]));
-    assert_eq!((core.unsettled(), core.in_flight()), (0, Load::default()));
+    assert!(matches!(step(&mut window, answer, at(1))[..], [Effect::Settle(_)]));
+    assert_eq!((window.unsettled(), window.in_flight()), (0, Load::default()));
 }
 
 #[test]
 fn an_answer_stored_before_the_restart_counts() {
     let restored = vec![Unsettled { stored: vec![OutboundKind::Answer], ..unsettled(0) }];
-    let mut core = Core::new(room(1), BACK_OFF, restored);
-    assert!(matches!(step(&mut core, says(0, Action::Ordered), at(0))[..], [Effect::Settle(_)]));
+    let mut window = Window::new(room(1), BACK_OFF, restored);
+    assert!(matches!(step(&mut window, says(0, Action::Ordered), at(0))[..], [Effect::Settle(_)]));
 }
 
 #[test]
 fn a_slow_publisher_costs_no_mail_its_turn() {
-    let mut core = window(5);
-    assert_eq!(published(&core.step(Input::Subscribers(1), at(0))), [0, 1]);
+    let mut window = window(5);
+    assert_eq!(published(&window.step(Input::Subscribers(1), at(0))), [0, 1]);
     // Settled before it was published, as after a restart: it still occupies its slot with the publisher.
-    assert_eq!(published(&core.step(says(0, Action::Ignored), at(0))), [2]);
-    assert_eq!(published(&core.step(says(1, Action::Ignored), at(0))), [3]);
+    assert_eq!(published(&window.step(says(0, Action::Ignored), at(0))), [2]);
+    assert_eq!(published(&window.step(says(1, Action::Ignored), at(0))), [3]);
     assert_eq!(
-        published(&core.step(says(2, Action::Ignored), at(0))),
+        published(&window.step(says(2, Action::Ignored), at(0))),
         [0u8; 0],
         "four wait for the publisher"
     );
     // A minute later the publisher still has its mails, and gets the next when it finishes one.
-    assert_eq!(published(&core.step(Input::Tick, at(60))), [0u8; 0]);
-    assert_eq!(published(&core.step(Input::Published(id(0)), at(60))), [4]);
+    assert_eq!(published(&window.step(Input::Tick, at(60))), [0u8; 0]);
+    assert_eq!(published(&window.step(Input::Published(id(0)), at(60))), [4]);
     for n in [1, 2, 3] {
-        assert_eq!(published(&core.step(Input::Published(id(n)), at(60))), [0u8; 0]);
+        assert_eq!(published(&window.step(Input::Published(id(n)), at(60))), [0u8; 0]);
     }
-    assert_eq!(core.next_wakeup(), Some(at(61)), "the back-off counts from the publication");
+    assert_eq!(window.next_wakeup(), Some(at(61)), "the back-off counts from the publication");
 }
 
 #[test]
 fn a_listener_that_comes_while_a_mail_is_with_the_publisher_gets_it() {
-    let mut core = window(1);
-    assert_eq!(published(&core.step(Input::Subscribers(1), at(0))), [0]);
-    assert_eq!(core.step(Input::Subscribers(2), at(0)), []);
-    assert_eq!(published(&core.step(Input::Published(id(0)), at(0))), [0]);
+    let mut window = window(1);
+    assert_eq!(published(&window.step(Input::Subscribers(1), at(0))), [0]);
+    assert_eq!(window.step(Input::Subscribers(2), at(0)), []);
+    assert_eq!(published(&window.step(Input::Published(id(0)), at(0))), [0]);
 }
 
 /// How long a good mail waits, after 20 minutes in which `rate` mails a second of the classes given by `stranger`
@@ -205,25 +205,29 @@ fn waits(rate: u32, good: Class, stranger: impl Fn(u64) -> Class) -> Duration {
         MailId::from_bytes(bytes)
     };
     let back_off = BackOff { min: at(10), max: at(600) };
-    let mut core = Core::new(Room { mails: 128, bytes: 32 << 20, share: 250_000 }, back_off, Vec::new());
-    step(&mut core, Input::Subscribers(1), at(0));
+    let mut window = Window::new(Room { mails: 128, bytes: 32 << 20, share: 250_000 }, back_off, Vec::new());
+    step(&mut window, Input::Subscribers(1), at(0));
     let (end, pause) = (at(20 * 60), at(1) / rate);
     let (wanted, mut now, mut asked) = (numbered(u64::MAX), at(0), false);
     for n in 0.. {
         now += pause;
         let bytes = 1000;
         let mut effects =
-            step(&mut core, Input::Accepted(Arrival { id: numbered(n), class: stranger(n), bytes }), now);
+            step(&mut window, Input::Accepted(Arrival { id: numbered(n), class: stranger(n), bytes }), now);
         if now >= end && !asked {
             asked = true;
-            effects.extend(step(&mut core, Input::Accepted(Arrival { id: wanted, class: good, bytes }), now));
+            effects.extend(step(
+                &mut window,
+                Input::Accepted(Arrival { id: wanted, class: good, bytes }),
+                now,
+            ));
         }
         let mut published_at = now;
         while !effects.contains(&Effect::Publish(wanted))
-            && let Some(wakeup) = core.next_wakeup().filter(|wakeup| *wakeup < now + pause)
+            && let Some(wakeup) = window.next_wakeup().filter(|wakeup| *wakeup < now + pause)
         {
             published_at = wakeup;
-            effects = step(&mut core, Input::Tick, wakeup);
+            effects = step(&mut window, Input::Tick, wakeup);
         }
         if effects.contains(&Effect::Publish(wanted)) {
             return published_at.saturating_sub(end);
@@ -272,7 +276,7 @@ fn inputs() -> impl Strategy<Value = Vec<(Option<Input>, u64)>> {
 proptest! {
     #[test]
     fn loses_no_mail_settles_none_twice_and_keeps_the_bound(inputs in inputs()) {
-        let mut core = Core::new(Room { mails: 3, bytes: 2500, share: 250_000 }, BACK_OFF, Vec::new());
+        let mut window = Window::new(Room { mails: 3, bytes: 2500, share: 250_000 }, BACK_OFF, Vec::new());
         let (mut handed, mut known) = (VecDeque::new(), BTreeSet::new());
         let (mut now, mut open, mut stored) = (0, BTreeSet::new(), BTreeSet::new());
         for (input, wait) in inputs {
@@ -285,10 +289,10 @@ proptest! {
                 Input::Stored { answers, kind } if open.contains(answers) => { stored.insert((*answers, *kind)); }
                 _ => {}
             }
-            for effect in core.step(input, at(now)) {
+            for effect in window.step(input, at(now)) {
                 match effect {
                     Effect::Publish(id) => {
-                        prop_assert!(open.contains(&id) && core.has_subscribers());
+                        prop_assert!(open.contains(&id) && window.has_subscribers());
                         prop_assert!(!handed.contains(&id), "handed over twice");
                         handed.push_back(id);
                     }
@@ -301,30 +305,30 @@ proptest! {
                     }
                 }
             }
-            for held in [core.first.held(), core.again.held()] {
+            for held in [window.first.held(), window.again.held()] {
                     prop_assert!(held.mails <= 3 && held.bytes <= 2500);
                 }
                 prop_assert!(handed.len() <= 6);
-            prop_assert!(core.next_wakeup().is_none_or(|wakeup| wakeup > at(now)), "never rests");
-            prop_assert_eq!(core.unsettled(), open.len());
+            prop_assert!(window.next_wakeup().is_none_or(|wakeup| wakeup > at(now)), "never rests");
+            prop_assert_eq!(window.unsettled(), open.len());
         }
         // Whatever happened before: given subscribers and time, each open mail is published though none is settled,
         // and each can be settled.
         let end = at(now + 30);
-        let mut effects = step(&mut core, Input::Subscribers(3), at(now));
+        let mut effects = step(&mut window, Input::Subscribers(3), at(now));
             for id in handed {
-                effects.extend(step(&mut core, Input::Published(id), at(now)));
+                effects.extend(step(&mut window, Input::Published(id), at(now)));
             }
-        while let Some(wakeup) = core.next_wakeup().filter(|wakeup| *wakeup < end) {
-            effects.extend(step(&mut core, Input::Tick, wakeup));
+        while let Some(wakeup) = window.next_wakeup().filter(|wakeup| *wakeup < end) {
+            effects.extend(step(&mut window, Input::Tick, wakeup));
         }
         let seen: BTreeSet<_> = published(&effects).into_iter().map(id).collect();
         prop_assert_eq!(&seen, &open);
         while let Some(id) = open.pop_first() {
             let reject = Disposition { mail_id: id, action: Action::Rejected, reason: String::new() };
-            let effects = core.step(Input::Disposition(reject), at(now));
+            let effects = window.step(Input::Disposition(reject), at(now));
             prop_assert!(matches!(effects[0], Effect::Settle(_)));
         }
-        prop_assert_eq!((core.unsettled(), core.in_flight().mails, core.next_wakeup()), (0, 0, None));
+        prop_assert_eq!((window.unsettled(), window.in_flight().mails, window.next_wakeup()), (0, 0, None));
     }
 }

@@ -11,10 +11,10 @@ use tokio::{
 };
 
 use crate::{
-    core::{Core, Effect, Input},
     health,
     journal::{Event, Journal, JournalError, OutboundKey},
     server::stopped,
+    window::{Effect, Input, Window},
 };
 
 /// Reads mails from disk and passes them on, one at a time, until either end is gone; reports when it is done with
@@ -45,9 +45,9 @@ pub(super) async fn publisher(
     }
 }
 
-/// The task around [`Core`]; it waits only for inputs and time.
-pub(super) struct Window {
-    pub(super) core: Core,
+/// The task around [`Window`]; it waits only for inputs and time.
+pub(super) struct WindowTask {
+    pub(super) window: Window,
     pub(super) journal: Journal,
     pub(super) start: Instant,
     pub(super) publish: mpsc::UnboundedSender<MailId>,
@@ -56,7 +56,7 @@ pub(super) struct Window {
     pub(super) settling: JoinSet<()>,
 }
 
-impl Window {
+impl WindowTask {
     pub(super) async fn run(
         mut self,
         mut events: mpsc::UnboundedReceiver<Event>,
@@ -67,7 +67,7 @@ impl Window {
     ) {
         loop {
             self.note();
-            let wakeup = self.core.next_wakeup().and_then(|due| self.start.checked_add(due));
+            let wakeup = self.window.next_wakeup().and_then(|due| self.start.checked_add(due));
             let input = tokio::select! {
                 () = stopped(&mut stop) => break,
                 Some(()) = next_settled(&mut self.settling), if !self.settling.is_empty() => continue,
@@ -107,7 +107,7 @@ impl Window {
     }
 
     fn step(&mut self, input: Input) {
-        for effect in self.core.step(input, self.start.elapsed()) {
+        for effect in self.window.step(input, self.start.elapsed()) {
             match effect {
                 // The publisher ends only with the bridge.
                 Effect::Publish(id) => drop(self.publish.send(id)),
@@ -126,9 +126,9 @@ impl Window {
 
     fn note(&self) {
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
-        let in_flight = self.core.in_flight();
+        let in_flight = self.window.in_flight();
         (figures.in_flight, figures.in_flight_bytes) = (in_flight.mails, in_flight.bytes);
-        figures.subscribers = self.core.has_subscribers();
+        figures.subscribers = self.window.has_subscribers();
     }
 }
 

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+use std::time::UNIX_EPOCH;
+
+use super::{super::tests::finding, *};
+
+#[test]
+fn records_have_the_length_that_finds_them() {
+    let evidence = Evidence { index: 1, finding: finding(1) };
+    assert_eq!(evidence.encode().len() as u64, EVIDENCE_BYTES);
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = EvidenceLog::open(dir.path()).unwrap();
+    assert_eq!(anchor(&log, 0, 0).encode().len() as u64, ANCHOR_BYTES);
+}
+
+fn anchor(log: &EvidenceLog, first: u64, count: u32) -> Anchor {
+    Anchor {
+        first,
+        count,
+        root: Tree::new(log.leaves(first, count).unwrap()).root(),
+        chain_id: 1,
+        contract: [1; 20],
+        transaction: [2; 32],
+        block_number: 3,
+        block_hash: [4; 32],
+        anchored_at: UNIX_EPOCH,
+    }
+}
+
+#[test]
+fn a_mail_keeps_its_place_however_often_it_comes_and_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, torn) = EvidenceLog::open(dir.path()).unwrap();
+    assert_eq!(torn, 0);
+    let places = |evidence: Vec<Evidence>| evidence.iter().map(|entry| entry.index).collect::<Vec<_>>();
+    assert_eq!(places(log.append(&[finding(1), finding(2), finding(1)]).unwrap()), [0, 1, 0]);
+    let size = log.evidence_log.log.len_bytes();
+    let other = Finding { verdict: [9; 6], ..finding(2) };
+    assert_eq!(log.append(&[other]).unwrap(), [Evidence { index: 1, finding: finding(2) }]);
+    assert_eq!(log.evidence_log.log.len_bytes(), size);
+    drop(log);
+    let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+    assert_eq!(places(log.append(&[finding(3), finding(2)]).unwrap()), [2, 1]);
+    assert_eq!(log.evidenced(), 3);
+}
+
+#[test]
+fn every_leaf_of_an_anchored_batch_has_a_receipt_that_verifies_after_a_restart_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+    log.append(&(0..7).map(finding).collect::<Vec<_>>()).unwrap();
+    log.append_anchor(anchor(&log, 0, 5)).unwrap();
+    log.append_anchor(anchor(&log, 5, 1)).unwrap();
+    drop(log);
+    let (log, _) = EvidenceLog::open(dir.path()).unwrap();
+    assert_eq!((log.anchored(), log.evidenced()), (6, 7));
+    for number in 0..6 {
+        let receipt = log.receipt(&finding(number).mail_id).unwrap().unwrap();
+        assert_eq!(receipt.verify_offline(), Ok(()));
+        assert_eq!(receipt.evidence.index, number);
+    }
+    assert_eq!(log.receipt(&finding(6).mail_id).unwrap(), None);
+    assert_eq!(log.receipts(0).unwrap().len(), 5);
+    assert_eq!(log.receipts(5).unwrap().len(), 1);
+    assert_eq!(log.receipts(6).unwrap(), []);
+}
+
+#[test]
+fn damage_in_either_log_is_an_error_and_cuts_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+    log.append(&[finding(1), finding(2)]).unwrap();
+    log.append_anchor(anchor(&log, 0, 2)).unwrap();
+    drop(log);
+    for name in ["evidence.log", "anchors.log"] {
+        let path = dir.path().join(name);
+        let whole = std::fs::read(&path).unwrap();
+        for at in [60, whole.len() - 30] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            let error = EvidenceLog::open(dir.path()).unwrap_err();
+            assert!(error.to_string().contains("damaged at byte"), "{error}");
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+        std::fs::write(&path, whole).unwrap();
+    }
+    EvidenceLog::open(dir.path()).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+fn check(log: &mut EvidenceLog, count: u64) {
+    assert_eq!(log.evidenced(), count);
+    for number in 0..count {
+        assert_eq!(log.index_of(&finding(number).mail_id).unwrap(), Some(number));
+    }
+    assert_eq!(log.index_of(&finding(count).mail_id).unwrap(), None);
+}
+
+#[test]
+fn an_index_that_is_missing_old_or_of_another_log_is_completed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+    log.append(&(0..100).map(finding).collect::<Vec<_>>()).unwrap();
+    drop(log);
+    let index = dir.path().join("evidence.index");
+    let old = std::fs::read(&index).unwrap();
+    let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+    log.append(&(100..5000).map(finding).collect::<Vec<_>>()).unwrap();
+    // The files as `kill -9` leaves them.
+    let killed = tempfile::tempdir().unwrap();
+    copy(dir.path(), killed.path());
+    check(&mut EvidenceLog::open(killed.path()).unwrap().0, 5000);
+    drop(log);
+    // The files as a power loss may leave them: the log is synced, the index is not.
+    std::fs::write(&index, &old).unwrap();
+    check(&mut EvidenceLog::open(dir.path()).unwrap().0, 5000);
+    std::fs::remove_file(&index).unwrap();
+    check(&mut EvidenceLog::open(dir.path()).unwrap().0, 5000);
+    let other = tempfile::tempdir().unwrap();
+    let (mut log, _) = EvidenceLog::open(other.path()).unwrap();
+    log.append(&[finding(7), finding(8)]).unwrap();
+    drop(log);
+    std::fs::copy(other.path().join("evidence.index"), &index).unwrap();
+    check(&mut EvidenceLog::open(dir.path()).unwrap().0, 5000);
+}
+
+#[test]
+fn an_index_that_lost_its_slots_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+    log.append(&(0..500).map(finding).collect::<Vec<_>>()).unwrap();
+    drop(log);
+    let index = dir.path().join("evidence.index");
+    let mut bytes = std::fs::read(&index).unwrap();
+    bytes[4096..].fill(0);
+    std::fs::write(&index, bytes).unwrap();
+    check(&mut EvidenceLog::open(dir.path()).unwrap().0, 500);
+}
+
+#[test]
+fn a_log_shorter_than_its_index_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+    log.append(&[finding(1), finding(2), finding(3)]).unwrap();
+    drop(log);
+    let path = dir.path().join("evidence.log");
+    let bytes = std::fs::read(&path).unwrap();
+    // Cut at the end of a record, which the log alone would not notice.
+    std::fs::write(&path, &bytes[..32 + 132]).unwrap();
+    let error = EvidenceLog::open(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("damaged at byte 164,"), "{error}");
+}
+
+#[test]
+fn a_place_that_a_crash_gave_to_another_mail_is_not_taken_for_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+    log.append(&[finding(1)]).unwrap();
+    // The index slot reached the disk, but the evidence did not.
+    log.index.insert(&finding(2).mail_id, 1).unwrap();
+    assert_eq!(log.index_of(&finding(2).mail_id).unwrap(), None);
+    let places: Vec<_> =
+        log.append(&[finding(3), finding(2)]).unwrap().iter().map(|entry| entry.index).collect();
+    assert_eq!(places, [1, 2]);
+    assert_eq!(log.index_of(&finding(2).mail_id).unwrap(), Some(2));
+    assert_eq!(log.index_of(&finding(3).mail_id).unwrap(), Some(1));
+}
+
+#[test]
+fn many_anchors_are_found_by_halving() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+    log.append(&(0..3000).map(finding).collect::<Vec<_>>()).unwrap();
+    let mut first = 0;
+    while log.anchored() < 2900 {
+        let count = 1 + (first % 3) as u32;
+        log.append_anchor(anchor(&log, first, count)).unwrap();
+        first = log.anchored();
+    }
+    drop(log);
+    let (log, _) = EvidenceLog::open(dir.path()).unwrap();
+    assert!(log.anchor_log.count() > NEWEST_ANCHORS);
+    for number in (0..log.anchored()).step_by(37) {
+        let receipt = log.receipt(&finding(number).mail_id).unwrap().unwrap();
+        assert_eq!((receipt.verify_offline(), receipt.evidence.index), (Ok(()), number));
+        assert_eq!(log.receipts(receipt.anchor.first).unwrap().len(), receipt.anchor.count as usize);
+    }
+}
+
+#[test]
+fn refuses_anchors_out_of_order_and_of_another_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+    log.append(&[finding(1), finding(2)]).unwrap();
+    for (first, count) in [(1, 1), (0, 3), (0, 0)] {
+        let error = log.append_anchor(anchor(&log, first, count)).unwrap_err();
+        assert!(matches!(error, EvidenceError::OutOfOrder { .. }));
+    }
+    let other = Anchor { root: [0; 32], ..anchor(&log, 0, 2) };
+    assert!(matches!(log.append_anchor(other).unwrap_err(), EvidenceError::Root { first: 0, end: 2 }));
+    log.append_anchor(anchor(&log, 0, 2)).unwrap();
+}
