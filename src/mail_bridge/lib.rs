@@ -3,7 +3,7 @@
 //!
 //! # What it guarantees
 //! - `250` to DATA MUST mean that the mail is on disk and synced; see [`journal`].
-//! - A mail is published, again and again with back-off, until a disposition settles it; see [`core`].
+//! - A mail is published, again and again with back-off, until a disposition settles it; see [`window`].
 //! - There is one outbound mail per (mail answered, kind), across restarts; see [`journal`].
 //! - Hostile input costs bounded memory and time and gets a clear refusal; see [`smtp::session`].
 //!
@@ -11,7 +11,7 @@
 //! - [`params`]: every parameter, its default and its rules. Pure.
 //! - `server`: sockets, timers and limits around the sessions of [`smtp`].
 //! - [`journal`]: durable states of mails and outbound mails; segmented files, group commit.
-//! - [`core`]: which mail is published when, and what settles it. Pure.
+//! - [`window`]: which mail is published when, and what settles it. Pure.
 //! - [`outbox`]: composing, the retry schedule (pure), the task that sends.
 //! - [`health`]: the bridge's statuses on `/diagnostics`. Pure.
 //! - `bridge`: everything put together, without ROS.

@@ -229,7 +229,7 @@ fn sender_address(values: &Values, hostname: &str) -> Result<EmailAddress, Param
     })
 }
 
-/// Converts a share to the millionths that the core counts in.
+/// Converts a share to the millionths that the window counts in.
 fn millionths(share: f64) -> u64 {
     // Exact, because the parameter's range is 0.01 to 1.
     Duration::from_secs_f64(share.clamp(0.0, 1.0)).as_micros().try_into().unwrap_or(u64::MAX)

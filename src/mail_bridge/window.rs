@@ -139,7 +139,7 @@ impl Window {
     /// A window over `restored` (oldest first), without subscribers. First publications have `room`, repeated ones as
     /// much again.
     pub fn new(room: Room, back_off: BackOff, restored: Vec<Unsettled>) -> Self {
-        let mut core = Self {
+        let mut window = Self {
             back_off,
             max_handed: room.mails.saturating_mul(2),
             handed: 0,
@@ -152,9 +152,9 @@ impl Window {
             turn_of_again: false,
         };
         for unsettled in restored {
-            core.add(unsettled.arrival, unsettled.stored);
+            window.add(unsettled.arrival, unsettled.stored);
         }
-        core
+        window
     }
 
     /// Applies an input and returns what to do now.

@@ -349,7 +349,8 @@ fn taken<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, name: &str) -> 
 
 fn bare_address(text: &str) -> Result<String, String> {
     let rule = |error| format!("must be one bare address, local-part@domain: {error}");
-    EmailAddress::parse(text).map_err(rule)?;
+    // ASCII only, as the registry takes it.
+    EmailAddress::parse_ascii(text).map_err(rule)?;
     Ok(text.to_owned())
 }
 

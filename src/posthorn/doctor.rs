@@ -3,7 +3,12 @@
 //!
 //! A check that fails is an [`Level::Error`], and then the command's exit code is 1; a warning is for people to read.
 
-use std::{collections::BTreeMap, fmt::Display, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use health::Level;
 use mail_bridge::params::JOURNAL_RESERVE_BYTES;
@@ -87,10 +92,7 @@ fn path(namespace: &str, node: &str) -> String {
 
 /// Reports free disk and secrets of `directory`, which holds a directory for each node.
 pub fn look_at_files(directory: &Path, report: &mut Report) {
-    let folders: io::Result<Vec<_>> = fs::read_dir(directory).and_then(|entries| {
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()
-    });
-    let mut folders = match folders {
+    let folders = match contents(directory) {
         Ok(folders) => folders,
         Err(error) => {
             let what = format!(
@@ -119,21 +121,26 @@ pub fn look_at_files(directory: &Path, report: &mut Report) {
             report.add(Level::Error, format!("state directory {}: {error}", directory.display()));
         }
     }
-    folders.sort();
     for folder in folders.iter().filter(|folder| folder.is_dir()) {
         look_at_secrets(folder, report);
     }
 }
 
+/// Paths of what is in a directory, in order.
+fn contents(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths =
+        fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
 /// Reports every file in `folder` that must be a secret by its name.
 fn look_at_secrets(folder: &Path, report: &mut Report) {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
+    let files = match contents(folder) {
+        Ok(files) => files,
         Err(error) => return report.add(Level::Error, format!("directory {}: {error}", folder.display())),
     };
-    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    files.sort();
-    let is_secret = |path: &&std::path::PathBuf| {
+    let is_secret = |path: &&PathBuf| {
         path.extension().is_some_and(|extension| extension == "key" || extension == "token")
     };
     for file in files.iter().filter(is_secret).filter(|file| file.is_file()) {

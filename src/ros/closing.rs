@@ -10,12 +10,11 @@ use std::{
     any::Any,
     mem,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, mpsc},
-    thread,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use super::lock;
+use super::{ends_within, lock};
 
 /// What is destroyed when the node ends. Clones share it.
 #[derive(Clone, Default)]
@@ -31,13 +30,7 @@ impl Closing {
     /// `patience`; if not, it goes on in the background.
     pub(super) fn close(&self, patience: Duration) -> bool {
         let handles = mem::take(&mut *lock(&self.0));
-        let (closed, wait) = mpsc::channel();
-        thread::spawn(move || {
-            drop(handles);
-            // The caller may have given up waiting.
-            let _ = closed.send(());
-        });
-        wait.recv_timeout(patience).is_ok()
+        ends_within(patience, move || drop(handles))
     }
 }
 
@@ -74,6 +67,8 @@ impl<T: Send + 'static> DerefMut for Deferred<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     /// Takes so long to destroy, as a participant may, and tells its name then.

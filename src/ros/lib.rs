@@ -23,7 +23,11 @@ mod signals;
 pub mod supervisor;
 pub mod topics;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
 
 pub use r2r::{builtin_interfaces, nav_msgs, sensor_msgs};
 
@@ -41,6 +45,17 @@ pub mod srv {
 /// leaves it half changed.
 pub fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does `work` on a thread of its own. Returns whether it ended within `patience`; if not, it goes on in the background.
+fn ends_within(patience: Duration, work: impl FnOnce() + Send + 'static) -> bool {
+    let (ended, wait) = mpsc::channel();
+    thread::spawn(move || {
+        work();
+        // The caller may have given up waiting.
+        let _ = ended.send(());
+    });
+    wait.recv_timeout(patience).is_ok()
 }
 
 /// The middleware rejected an operation, or a service did not answer.

@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use signal_hook::{
 };
 use tokio::sync::watch;
 
-use super::lock;
+use super::{ends_within, lock};
 
 /// Signals within this time of the first count as the same request: one Ctrl-C reaches a node from the terminal and
 /// again from `ros2 launch`.
@@ -90,13 +90,7 @@ impl Signals {
 
 /// Writes to the log, but goes on without it if that blocks, for example because nobody reads stderr any more.
 pub(super) fn in_time(log: impl FnOnce() + Send + 'static) {
-    let (written, wait) = mpsc::channel();
-    std::thread::spawn(move || {
-        log();
-        // The caller may have given up waiting.
-        let _ = written.send(());
-    });
-    let _ = wait.recv_timeout(LOG_PATIENCE);
+    ends_within(LOG_PATIENCE, log);
 }
 
 #[derive(Debug, PartialEq)]

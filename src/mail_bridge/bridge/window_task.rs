@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Reads mails from disk and passes them on, one at a time, until either end is gone; reports when it is done with
-/// each. Both queues of ids are unbounded because the core has only a bounded number of mails with the publisher at a
+/// each. Both queues of ids are unbounded because the window has only a bounded number of mails with the publisher at a
 /// time.
 pub(super) async fn publisher(
     journal: Journal,

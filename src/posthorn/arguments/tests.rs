@@ -71,6 +71,7 @@ fn none_is_no_file() {
 fn a_refusal_names_the_argument_its_value_and_the_rule() {
     for (line, named) in [
         ("posthorn sender add dana --role operator", ["'dana'", "ADDRESS", "one bare address"]),
+        ("posthorn sender add \u{fc}@b --role operator", ["'\u{fc}@b'", "ADDRESS", "ASCII characters only"]),
         ("posthorn sender add a@b --role boss", ["'boss'", "--role", "observer, operator"]),
         ("posthorn sender add a@b", ["--role", "required", "Usage"]),
         ("posthorn mail show 12", ["'12'", "ID", "64 hex digits"]),
