@@ -1,289 +1,347 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Turns check results and the registry's answer into a verdict. Pure: no IO, no clock.
+//! What the authenticator decides about the mails between their delivery and their verdict. Pure.
 //!
-//! `authenticated` MUST hold only if DMARC passed for exactly one From mailbox and the registry lists that mailbox as
-//! active. Anything unknown counts against the sender.
+//! A delivered mail waits, is checked (SPF, DKIM, DMARC), is looked up in the registry if its sender may be proven, has
+//! its verdict recorded, and then published. A mail whose check or lookup got no answer is left: it is forgotten without
+//! evidence, and mail_bridge delivers it again.
 //!
-//! `verify` runs the checks; [`super::judge`] decides when to ask the registry.
+//! # Invariants
+//! - A mail is here at most once, in one [`Stage`], and one [`Job`] at most is under way for it. Delivering it again
+//!   meanwhile changes nothing.
+//! - A verdict is published only after [`Outcome::Evidenced`], and never says more than the evidence.
+//! - A mail is forgotten once it is published, left, or a job on it failed; if it comes again, it starts over.
+//! - Checks have the slots of [`Intake`]. None starts while `max_in_flight` checked mails are not published yet, so at
+//!   most twice `max_in_flight` mails are past the queue.
+//! - No check starts before the chain has connected or the registry's patience is over, so that a backlog is not refused
+//!   because the chain starts a little later; and none after [`Input::Drain`].
+//!
+//! [`Intake`] sets the order of the checks, [`Judge`] the patience, and [`super::verdict`] the verdict. Time is an
+//! argument: the time since the node started. DNS, registry, disk and topics are left to the caller.
 
-use mail::{AuthResult, EmailAddress, Registration, Role, Verdict};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-/// Results of verifying one mail, before the registry is asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Checked {
-    /// SPF of the envelope sender. `Unknown` if it was not evaluated: one of our own hosts passed the mail on, or the
-    /// envelope domain cannot align with the author's.
-    pub spf: AuthResult,
-    /// Best result among all DKIM signatures.
-    pub dkim: AuthResult,
-    /// DMARC result for the From domain.
-    pub dmarc: AuthResult,
-    /// Domain of the DKIM signature that passed; empty if none did.
-    pub dkim_domain: String,
-    /// Selector of the DKIM signature that passed; empty if none did.
-    pub dkim_selector: String,
-    /// Whether an aligned DKIM signature covers everything an order depends on.
-    pub order_covered: bool,
-    /// Why an order is not covered, naming the field; empty if it is covered.
-    pub order_gap: String,
-    /// The one mailbox of the one From field: local part as written, domain in lower case. `None` if there is not
-    /// exactly one.
-    pub from: Option<EmailAddress>,
-    /// One sentence that sums up these results; contains no address.
-    pub reason: String,
+use fair_queue::{Class, author_domain};
+use mail::{AcceptedMail, EmailAddress, MailId, Registration, Role, Verdict};
+
+use super::{
+    health::Mails,
+    intake::Intake,
+    judge::{Judge, Step},
+    verdict::{Checked, as_evidenced, decide, evidence_code},
+};
+
+/// An event that changes what is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A mail came in, for the first time or again.
+    Delivered {
+        /// The mail.
+        mail: Arc<AcceptedMail>,
+        /// Whose share of the check slots it takes.
+        class: Class,
+    },
+    /// A message came in that violates the specification of its topic.
+    Malformed,
+    /// A [`Job`] on this mail has ended.
+    Done(MailId, Outcome),
+    /// The chain has connected for the first time.
+    ChainConnected,
+    /// Time passed.
+    Tick,
+    /// The node is about to end: finish the mails past the queue and start no other.
+    Drain,
 }
 
-/// Whether to ask the registry about `checked.from`: yes if the sender is proven, or if a temporary error leaves that
-/// open. In the second case the answer only affects what people are told, never `authenticated`.
-pub fn needs_registry(checked: &Checked) -> bool {
-    matches!(checked.dmarc, AuthResult::Pass | AuthResult::TempError) && checked.from.is_some()
+impl Input {
+    /// A delivered mail, in the class of its peer and its one author's domain.
+    pub fn delivered(mail: AcceptedMail) -> Self {
+        let class = Class::new(mail.envelope.peer, &author_domain(&mail.data).unwrap_or_default());
+        Self::Delivered { mail: Arc::new(mail), class }
+    }
 }
 
-/// Computes the verdict. `registry` is the registry's answer for `checked.from`. `None` means that it was not asked;
-/// if [`needs_registry`] says it should have been, the registry counts as unavailable.
-pub fn decide(checked: Checked, registry: Option<(Registration, Role)>) -> Verdict {
-    let is_proven = checked.dmarc == AuthResult::Pass;
-    let (registry, role) = match registry {
-        _ if !needs_registry(&checked) => (Registration::Unknown, Role::None),
-        Some((Registration::Active, role)) if is_proven => (Registration::Active, role),
-        Some((Registration::Unknown, _)) | None => (Registration::Unavailable, Role::None),
-        Some((other, _)) => (other, Role::None),
-    };
-    let proven = checked.reason.trim_end_matches('.');
-    let reason = match (registry, role) {
-        (Registration::Unknown, _) => checked.reason,
-        (Registration::Unregistered, _) => format!("{proven}, but the sender is not registered."),
-        (Registration::Revoked, _) => format!("{proven}, but the sender's registration is revoked."),
-        (Registration::Unavailable, _) => format!("{proven}, but the registry could not be asked."),
-        (Registration::Active, _) if !is_proven => {
-            format!("{proven}, and the sender that it claims is registered.")
+/// How a [`Job`] ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// [`Job::Check`] has these results.
+    Checked(Checked),
+    /// [`Job::AskRegistry`] got this answer.
+    Registered(Registration, Role),
+    /// [`Job::Record`] is done: evidence with these codes is on disk. If the mail was judged before, they are those of
+    /// the first time.
+    Evidenced([u8; 6]),
+    /// [`Job::Publish`] is done. If the middleware rejected the verdict, the mail comes again.
+    Published,
+    /// The job failed or panicked.
+    Failed,
+}
+
+/// An action for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Do a job on this mail, then report [`Input::Done`], whatever happens.
+    Start(MailId, Job),
+    /// Log that this mail is left to be delivered again.
+    Left {
+        /// The mail.
+        id: MailId,
+        /// What got no answer.
+        reason: String,
+    },
+    /// Keep this domain among the known ones on disk.
+    Remember(String),
+}
+
+/// Work on one mail that takes time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Verify SPF, DKIM and DMARC.
+    Check(Arc<AcceptedMail>),
+    /// Look up the From mailbox in the registry.
+    AskRegistry(EmailAddress),
+    /// Write the evidence to disk.
+    Record {
+        /// The mail.
+        mail: Arc<AcceptedMail>,
+        /// Its one From mailbox.
+        from: Option<EmailAddress>,
+        /// The verdict's codes.
+        codes: [u8; 6],
+    },
+    /// Publish mail and verdict.
+    Publish(Arc<AcceptedMail>, Verdict),
+}
+
+/// What a mail is waiting for.
+#[derive(Debug)]
+enum Stage {
+    /// A check slot.
+    Queued,
+    /// The check, which holds a slot.
+    Checking,
+    /// The registry.
+    Asking(Checked),
+    /// The disk.
+    Recording { verdict: Verdict, from: Option<EmailAddress> },
+    /// The topic.
+    Publishing,
+}
+
+#[derive(Debug)]
+struct Entry {
+    mail: Arc<AcceptedMail>,
+    stage: Stage,
+}
+
+/// Whether checks may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Not until the chain has connected, or until this time.
+    Holding {
+        until: Duration,
+    },
+    Working,
+    Draining,
+}
+
+/// Limits of [`Core`].
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Maximum number of checks at once, and of checked mails with which another check may not start.
+    pub max_in_flight: usize,
+    /// How long to leave a mail whose sender's DNS does not answer.
+    pub dns_patience: Duration,
+    /// How long to leave a mail while the registry cannot be asked, and to hold all mails back for the chain at the
+    /// start.
+    pub registry_patience: Duration,
+}
+
+/// Every mail that was delivered and has no published verdict yet.
+#[derive(Debug)]
+pub struct Core {
+    max_in_flight: usize,
+    phase: Phase,
+    intake: Intake,
+    judge: Judge,
+    mails: HashMap<MailId, Entry>,
+    counts: Mails,
+}
+
+impl Core {
+    /// A core without mails that knows these domains (oldest first) and waits for the chain.
+    pub fn new(limits: Limits, known_domains: &[String]) -> Self {
+        let Limits { max_in_flight, dns_patience, registry_patience } = limits;
+        let mut intake = Intake::new(max_in_flight);
+        for domain in known_domains {
+            intake.know(domain);
         }
-        (Registration::Active, Role::None) => {
-            format!("{proven}, and the sender is registered, without a role.")
+        Self {
+            max_in_flight,
+            phase: Phase::Holding { until: registry_patience },
+            intake,
+            judge: Judge::new(dns_patience, registry_patience),
+            mails: HashMap::new(),
+            counts: Mails::default(),
         }
-        (Registration::Active, Role::Observer) => {
-            format!("{proven}, and the sender is registered as observer.")
+    }
+
+    /// Applies an input and returns what to do now.
+    pub fn step(&mut self, input: Input, now: Duration) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match input {
+            Input::Delivered { mail, class } => self.deliver(mail, class),
+            Input::Malformed => self.counts.malformed += 1,
+            Input::Done(id, outcome) => self.done(id, outcome, now, &mut effects),
+            Input::ChainConnected => self.phase = self.phase.connected(),
+            Input::Tick => self.phase = self.phase.at(now),
+            Input::Drain => self.phase = Phase::Draining,
         }
-        (Registration::Active, Role::Operator) => {
-            format!("{proven}, and the sender is registered as operator.")
+        self.start_checks(&mut effects);
+        effects
+    }
+
+    /// When the next `Tick` is needed; `None` if not before another input.
+    pub fn next_wakeup(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::Holding { until } => Some(until),
+            Phase::Working | Phase::Draining => None,
         }
-    };
-    Verdict {
-        spf: checked.spf,
-        dkim: checked.dkim,
-        dmarc: checked.dmarc,
-        dkim_domain: checked.dkim_domain,
-        dkim_selector: checked.dkim_selector,
-        order_covered: checked.order_covered && checked.dmarc == AuthResult::Pass,
-        order_gap: checked.order_gap,
-        registry,
-        role,
-        authenticated: is_proven && registry == Registration::Active,
-        reason,
-    }
-}
-
-/// Returns the verdict to act on, given the codes `evidenced` on the ledger when the mail was first judged. Anything
-/// acted on MUST be provable, so the verdict with less authority wins. If that is the ledger's, its codes replace
-/// ours, so that a consumer that receives the mail again sees the same results as the first time. The new verdict may
-/// also be the weaker one, for example after a revocation. Whichever wins, an order needs a DKIM signature that passed
-/// both times.
-pub fn as_evidenced(mut verdict: Verdict, evidenced: &[u8; 6]) -> Verdict {
-    let [authenticated, spf, dkim, dmarc, registry, role] = *evidenced;
-    if verdict.order_covered && [dkim, dmarc] != [AuthResult::Pass as u8; 2] {
-        verdict.order_covered = false;
-        verdict.order_gap =
-            "on the ledger, from when it was first judged, no DKIM signature proves its sender".to_owned();
-    }
-    if !verdict.authenticated || authenticated == 1 && verdict.role as u8 <= role {
-        return verdict;
-    }
-    let result = |code: u8| RESULTS.into_iter().find(|result| *result as u8 == code).unwrap_or_default();
-    if result(dkim) != AuthResult::Pass {
-        // These name the signature that passed.
-        (verdict.dkim_domain, verdict.dkim_selector) = Default::default();
-    }
-    Verdict {
-        authenticated: authenticated == 1,
-        spf: result(spf),
-        dkim: result(dkim),
-        dmarc: result(dmarc),
-        registry: REGISTRATIONS.into_iter().find(|one| *one as u8 == registry).unwrap_or_default(),
-        role: ROLES.into_iter().find(|one| *one as u8 == role).unwrap_or_default(),
-        reason: "The ledger has this mail with less authority, from when it was first judged; send it again."
-            .to_owned(),
-        ..verdict
-    }
-}
-
-/// All values of each enum, used to decode evidence codes.
-const RESULTS: [AuthResult; 8] = [
-    AuthResult::Unknown,
-    AuthResult::None,
-    AuthResult::Pass,
-    AuthResult::Fail,
-    AuthResult::SoftFail,
-    AuthResult::Neutral,
-    AuthResult::TempError,
-    AuthResult::PermError,
-];
-const REGISTRATIONS: [Registration; 5] = [
-    Registration::Unknown,
-    Registration::Unregistered,
-    Registration::Active,
-    Registration::Revoked,
-    Registration::Unavailable,
-];
-const ROLES: [Role; 3] = [Role::None, Role::Observer, Role::Operator];
-
-/// Encodes the verdict as it is hashed into the leaf (`LedgerReceipt.verdict`).
-pub fn evidence_code(verdict: &Verdict) -> [u8; 6] {
-    [
-        u8::from(verdict.authenticated),
-        verdict.spf as u8,
-        verdict.dkim as u8,
-        verdict.dmarc as u8,
-        verdict.registry as u8,
-        verdict.role as u8,
-    ]
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::{prelude::*, sample::select};
-
-    use super::*;
-
-    use AuthResult::*;
-
-    #[test]
-    fn a_mail_that_was_evidenced_with_less_authority_is_not_acted_on_with_more() {
-        let now = Verdict {
-            dkim: Pass,
-            dmarc: Pass,
-            registry: Registration::Active,
-            role: Role::Operator,
-            authenticated: true,
-            ..Verdict::default()
-        };
-        assert_eq!(as_evidenced(now.clone(), &evidence_code(&now)), now);
-        // The mail was given up while DNS did not answer; a redelivery must report the same result.
-        let then = Verdict {
-            dkim: TempError,
-            dmarc: TempError,
-            role: Role::None,
-            authenticated: false,
-            ..now.clone()
-        };
-        let acted_on = as_evidenced(now.clone(), &evidence_code(&then));
-        assert_eq!(evidence_code(&acted_on), evidence_code(&then));
-        assert!(acted_on.reason.contains("send it again"), "{}", acted_on.reason);
-        assert_eq!(as_evidenced(then.clone(), &evidence_code(&now)), then);
-        let observer = Verdict { role: Role::Observer, ..now.clone() };
-        let acted_on = as_evidenced(now.clone(), &evidence_code(&observer));
-        assert!(acted_on.authenticated && acted_on.role == Role::Observer, "{acted_on:?}");
-        assert_eq!(as_evidenced(observer.clone(), &evidence_code(&now)), observer);
     }
 
-    proptest! {
-        /// Whatever the two verdicts say, and whichever of them wins.
-        #[test]
-        fn an_order_rests_on_nothing_that_the_evidence_does_not_carry(now in verdict(), then in verdict()) {
-            let acted_on = as_evidenced(now.clone(), &evidence_code(&then));
-            if acted_on.order_covered {
-                prop_assert!(now.order_covered);
-                prop_assert_eq!((then.dkim, then.dmarc), (Pass, Pass));
-                prop_assert_eq!((acted_on.dkim, acted_on.dmarc), (Pass, Pass));
+    /// The counts to report.
+    pub fn counts(&self) -> Mails {
+        let waiting = self.intake.waiting().mails;
+        Mails { waiting, in_flight: self.mails.len().saturating_sub(waiting), ..self.counts.clone() }
+    }
+
+    fn deliver(&mut self, mail: Arc<AcceptedMail>, class: Class) {
+        let id = mail.id;
+        if self.mails.contains_key(&id) {
+            return;
+        }
+        if self.intake.admit(id, class, mail.data.len() as u64) {
+            self.mails.insert(id, Entry { mail, stage: Stage::Queued });
+        } else {
+            self.counts.overflowed += 1;
+        }
+    }
+
+    /// Moves a mail to its next stage, or forgets it. An outcome of anything but its job changes nothing.
+    fn done(&mut self, id: MailId, outcome: Outcome, now: Duration, effects: &mut Vec<Effect>) {
+        let Some(Entry { mail, stage }) = self.mails.remove(&id) else { return };
+        let next = match (stage, outcome) {
+            (Stage::Checking, Outcome::Checked(checked)) => {
+                self.intake.checked(id);
+                self.checked(&mail, checked, now, effects)
             }
-            prop_assert_eq!(acted_on.order_covered, acted_on.order_gap.is_empty());
-            // `Verdict.msg`: empty if none passed.
-            prop_assert!(acted_on.dkim == Pass || acted_on.dkim_domain.is_empty() && acted_on.dkim_selector.is_empty());
-            prop_assert!(!acted_on.authenticated || now.authenticated && then.authenticated);
-        }
-    }
-
-    /// Any verdict that [`decide`] can reach.
-    fn verdict() -> impl Strategy<Value = Verdict> {
-        let results = (select(&RESULTS), select(&RESULTS), select(&RESULTS), any::<[bool; 2]>());
-        let answer = prop::option::of((select(&REGISTRATIONS), select(&ROLES)));
-        (results, answer).prop_map(|((spf, dkim, dmarc, [from, suits]), answer)| {
-            let mut checked = checked(spf, dkim, dmarc, from.then_some("alice@example.org"));
-            checked.order_covered = suits && dkim == Pass && dmarc == Pass;
-            checked.order_gap =
-                if checked.order_covered { "" } else { "its DKIM signature does not fit" }.to_owned();
-            if dkim == Pass {
-                (checked.dkim_domain, checked.dkim_selector) = ("example.org".to_owned(), "s1".to_owned());
-            }
-            decide(checked, answer)
-        })
-    }
-
-    fn checked(spf: AuthResult, dkim: AuthResult, dmarc: AuthResult, from: Option<&str>) -> Checked {
-        let reason = "example.org sent it.".to_owned();
-        Checked {
-            spf,
-            dkim,
-            dmarc,
-            from: from.map(|from| EmailAddress::parse(from).unwrap()),
-            reason,
-            ..Checked::default()
-        }
-    }
-
-    /// Calls `check` with every combination of results and registry answers.
-    fn each(mut check: impl FnMut(&Checked, Option<(Registration, Role)>, &Verdict)) {
-        let mut answers = vec![Option::None];
-        for registration in REGISTRATIONS {
-            answers.extend(ROLES.map(|role| Some((registration, role))));
-        }
-        for spf in RESULTS {
-            for dkim in RESULTS {
-                for dmarc in RESULTS {
-                    for from in [Option::None, Some("alice@example.org")] {
-                        for &answer in &answers {
-                            let checked = checked(spf, dkim, dmarc, from);
-                            check(&checked, answer, &decide(checked.clone(), answer));
-                        }
+            (Stage::Asking(checked), Outcome::Registered(registration, role)) => {
+                match self.judge.asked(id, registration, now) {
+                    Step::Leave => self.leave(id, "the registry cannot be asked".to_owned(), effects),
+                    Step::AskRegistry | Step::Decide => {
+                        Some(record(&mail, checked, Some((registration, role)), effects))
                     }
                 }
             }
+            (Stage::Recording { verdict, from }, Outcome::Evidenced(codes)) => {
+                Some(self.evidenced(&mail, as_evidenced(verdict, &codes), from, effects))
+            }
+            (Stage::Publishing, Outcome::Published) => None,
+            (Stage::Checking, Outcome::Failed) => {
+                self.intake.checked(id);
+                None
+            }
+            (Stage::Asking(_) | Stage::Recording { .. } | Stage::Publishing, Outcome::Failed) => None,
+            (stage, _) => Some(stage),
+        };
+        if let Some(stage) = next {
+            self.mails.insert(id, Entry { mail, stage });
         }
     }
 
-    #[test]
-    fn authenticated_means_dmarc_passed_for_one_mailbox_that_is_active_in_the_registry() {
-        each(|checked, answer, verdict| {
-            let active = matches!(answer, Some((Registration::Active, _)));
-            assert_eq!(verdict.authenticated, checked.dmarc == Pass && checked.from.is_some() && active);
-        });
+    fn checked(
+        &mut self,
+        mail: &Arc<AcceptedMail>,
+        checked: Checked,
+        now: Duration,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Stage> {
+        match (self.judge.checked(mail.id, &checked, now), checked.from.clone()) {
+            (Step::Leave, _) => self.leave(mail.id, checked.reason, effects),
+            (Step::AskRegistry, Some(from)) => {
+                effects.push(Effect::Start(mail.id, Job::AskRegistry(from)));
+                Some(Stage::Asking(checked))
+            }
+            (Step::AskRegistry | Step::Decide, _) => Some(record(mail, checked, None, effects)),
+        }
     }
 
-    #[test]
-    fn a_role_means_authenticated() {
-        each(|_, _, verdict| assert!(verdict.role == Role::None || verdict.authenticated));
+    /// Publishes a verdict whose evidence is on disk.
+    fn evidenced(
+        &mut self,
+        mail: &Arc<AcceptedMail>,
+        verdict: Verdict,
+        from: Option<EmailAddress>,
+        effects: &mut Vec<Effect>,
+    ) -> Stage {
+        self.judge.judged(mail.id);
+        self.counts.judged(&verdict);
+        let domain = from.filter(|_| verdict.authenticated).map(|from| from.domain().to_lowercase());
+        effects.push(Effect::Start(mail.id, Job::Publish(Arc::clone(mail), verdict)));
+        effects.extend(domain.filter(|domain| self.intake.know(domain)).map(Effect::Remember));
+        Stage::Publishing
     }
 
-    #[test]
-    fn the_registry_is_unknown_exactly_if_it_is_not_needed() {
-        each(|checked, _, verdict| {
-            assert_eq!(verdict.registry == Registration::Unknown, !needs_registry(checked))
-        });
+    fn leave(&mut self, id: MailId, reason: String, effects: &mut Vec<Effect>) -> Option<Stage> {
+        self.counts.left();
+        effects.push(Effect::Left { id, reason });
+        None
     }
 
-    #[test]
-    fn the_reason_is_one_sentence_without_an_address() {
-        each(|_, _, verdict| {
-            assert!(!verdict.reason.contains('@'));
-            assert_eq!(verdict.reason.matches(". ").count(), 0, "{}", verdict.reason);
-            assert!(verdict.reason.ends_with('.') && !verdict.reason.ends_with(".."));
-        });
+    fn start_checks(&mut self, effects: &mut Vec<Effect>) {
+        while self.phase == Phase::Working
+            && self.finishing() < self.max_in_flight
+            && let Some(id) = self.intake.take()
+        {
+            if let Some(entry) = self.mails.get_mut(&id) {
+                entry.stage = Stage::Checking;
+                effects.push(Effect::Start(id, Job::Check(Arc::clone(&entry.mail))));
+            }
+        }
     }
 
-    #[test]
-    fn the_evidence_code_is_the_verdict_in_the_order_of_the_receipt() {
-        let verdict =
-            decide(checked(Fail, Pass, Pass, Some("a@b")), Some((Registration::Active, Role::Operator)));
-        assert_eq!(evidence_code(&verdict), [1, 3, 2, 2, 2, 2]);
-        each(|_, _, verdict| assert_eq!(evidence_code(verdict)[0] == 1, verdict.authenticated));
+    /// Number of mails that were checked and are not published.
+    fn finishing(&self) -> usize {
+        let (waiting, checking) = (self.intake.waiting().mails, self.intake.in_flight().mails);
+        self.mails.len().saturating_sub(waiting).saturating_sub(checking)
     }
 }
+
+impl Phase {
+    fn connected(self) -> Self {
+        if let Self::Holding { .. } = self { Self::Working } else { self }
+    }
+
+    fn at(self, now: Duration) -> Self {
+        match self {
+            Self::Holding { until } if until <= now => Self::Working,
+            phase => phase,
+        }
+    }
+}
+
+/// Decides on the verdict and has it recorded.
+fn record(
+    mail: &Arc<AcceptedMail>,
+    checked: Checked,
+    registered: Option<(Registration, Role)>,
+    effects: &mut Vec<Effect>,
+) -> Stage {
+    let from = checked.from.clone();
+    let verdict = decide(checked, registered);
+    let (mail, codes) = (Arc::clone(mail), evidence_code(&verdict));
+    effects.push(Effect::Start(mail.id, Job::Record { mail, from: from.clone(), codes }));
+    Stage::Recording { verdict, from }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,131 +1,227 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Runs the work on delivered mails in the order that [`Intake`] sets: first a check, which queries DNS, then the
-//! rest.
+//! Runs the [`Core`]: carries out its effects and reports back how each [`Job`] ended.
 //!
-//! A check that waits for DNS does not hold up mails of other domains. Work that panics ends that mail's turn and
-//! frees its slot.
+//! A job that panics counts as failed: it ends that mail's turn and nothing else. [`Desk::drain`] waits for the jobs
+//! under way; without it they end with the runtime.
 //!
-//! What a check does, and what follows it, is up to the caller's [`Work`].
+//! What a job does is up to the caller's [`Work`], what to do and when to the core.
 
-use std::{collections::HashMap, future::Future, sync::Arc};
-
-use mail::{AcceptedMail, MailId};
-use tokio::{
-    sync::mpsc,
-    task::{Id, JoinSet},
+use std::{
+    convert::Infallible,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use super::intake::{Admission, Intake};
+use futures::FutureExt;
+use mail::MailId;
+use tokio::{sync::mpsc, time::Instant};
 
-/// The work to do on one mail.
+use super::{
+    core::{Core, Effect, Input, Job, Outcome},
+    health::Mails,
+};
+
+/// Carries out what the core decides.
 pub trait Work: Send + Sync + 'static {
-    /// Result of a check.
-    type Checked: Send + 'static;
+    /// Does a job and tells how it ended.
+    fn run(&self, job: Job) -> impl Future<Output = Outcome> + Send;
 
-    /// Returns the domain of the mail's one author; empty if there is not exactly one.
-    fn domain(&self, mail: &AcceptedMail) -> String;
-
-    /// Checks the sender, querying DNS.
-    fn check(&self, mail: &AcceptedMail) -> impl Future<Output = Self::Checked> + Send;
-
-    /// Does everything after the check; returns the author's domain if the sender was authenticated.
-    fn finish(
-        &self,
-        mail: &AcceptedMail,
-        checked: Self::Checked,
-    ) -> impl Future<Output = Option<String>> + Send;
+    /// Keeps a domain among the known ones on disk, without waiting for the disk.
+    fn remember(&self, domain: String);
 }
 
-/// The mails being worked on and the queue behind them.
+/// The core and its tasks.
 pub struct Desk<W: Work> {
+    runner: Runner<W>,
+    /// Closed when the desk and every task have dropped their [`Runner`].
+    finished: mpsc::Receiver<Infallible>,
+}
+
+/// What each task needs.
+struct Runner<W: Work> {
     work: Arc<W>,
-    intake: Intake,
-    max_finishing: usize,
-    /// One task per mail, with what [`Work::finish`] returns. A task per step would cost two more wake-ups per mail.
-    tasks: JoinSet<Option<String>>,
-    mails: HashMap<Id, MailId>,
-    /// Each task sends its mail's id here when the check ends.
-    checked: mpsc::UnboundedReceiver<MailId>,
-    check_over: mpsc::UnboundedSender<MailId>,
+    core: Arc<Mutex<Core>>,
+    /// The time that the core counts from.
+    start: Instant,
+    finished: mpsc::Sender<Infallible>,
 }
 
 impl<W: Work> Desk<W> {
-    /// Allows `max_in_flight` checks at once, and as many checked mails being finished.
-    pub fn new(work: Arc<W>, max_in_flight: usize) -> Self {
-        let (check_over, checked) = mpsc::unbounded_channel();
+    /// Starts nothing before the first input. Call it inside a tokio runtime.
+    pub fn new(core: Core, work: W) -> Self {
+        let (sender, finished) = mpsc::channel(1);
+        let core = Arc::new(Mutex::new(core));
         Self {
-            work,
-            intake: Intake::new(max_in_flight),
-            max_finishing: max_in_flight,
-            tasks: JoinSet::new(),
-            mails: HashMap::new(),
-            checked,
-            check_over,
+            runner: Runner { work: Arc::new(work), core, start: Instant::now(), finished: sender },
+            finished,
         }
     }
 
-    /// Marks a domain as known because a sender of it was authenticated before.
-    pub fn know(&mut self, domain: &str) {
-        self.intake.know(domain);
+    /// Applies an input and starts the jobs that follow from it.
+    pub fn step(&self, input: Input) {
+        for (id, job) in self.runner.step(input) {
+            self.runner.start(id, job);
+        }
     }
 
-    /// Admits a delivered mail and starts whatever work has room.
-    pub fn take(&mut self, mail: AcceptedMail) -> Admission {
-        let domain = self.work.domain(&mail);
-        let admission = self.intake.admit(mail, &domain);
-        self.start();
-        admission
+    /// When the core needs [`Input::Tick`].
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        let wakeup = lock(&self.runner.core).next_wakeup();
+        wakeup.and_then(|wakeup| self.runner.start.checked_add(wakeup))
     }
 
-    /// Waits until a check or a task ends, then starts the next mails. Cancel-safe.
-    pub async fn turn(&mut self) {
-        tokio::select! {
-            Some(id) = self.checked.recv() => self.intake.checked(id),
-            Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
-                // Every task reports its check before it ends. Read those reports now, so that none is taken for a
-                // later delivery.
-                while let Ok(id) = self.checked.try_recv() {
-                    self.intake.checked(id);
+    /// Returns a reader of the core's counts.
+    pub fn counts(&self) -> impl Fn() -> Mails + Send + 'static {
+        let core = Arc::clone(&self.runner.core);
+        move || lock(&core).counts()
+    }
+
+    /// Finishes the mails past the queue; those in the queue will be delivered again.
+    pub async fn drain(mut self) {
+        self.step(Input::Drain);
+        drop(self.runner);
+        // No task sends anything, so this returns when the last one has ended.
+        while self.finished.recv().await.is_some() {}
+    }
+}
+
+impl<W: Work> Runner<W> {
+    /// Applies an input, does what takes no time and returns the jobs.
+    fn step(&self, input: Input) -> Vec<(MailId, Job)> {
+        let effects = lock(&self.core).step(input, self.start.elapsed());
+        let mut jobs = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Start(id, job) => jobs.push((id, job)),
+                Effect::Left { id, reason } => {
+                    tracing::warn!(mail_id = %id, reason, "left to be delivered again");
                 }
-                let task = ended.as_ref().map_or_else(|panicked| panicked.id(), |(task, _)| *task);
-                if let Some(id) = self.mails.remove(&task) {
-                    self.intake.checked(id);
-                    self.intake.done(id);
+                Effect::Remember(domain) => self.work.remember(domain),
+            }
+        }
+        jobs
+    }
+
+    fn start(&self, id: MailId, job: Job) {
+        tokio::spawn(self.clone().pursue(id, job));
+    }
+
+    /// Does a job and the first that follows from it, and so on; the others get tasks of their own. Most mails are thus
+    /// finished by one task. A task for each job would cost two more wake-ups per mail.
+    async fn pursue(self, id: MailId, job: Job) {
+        let mut next = Some((id, job));
+        while let Some((id, job)) = next {
+            // A panic has already been reported.
+            let outcome = AssertUnwindSafe(self.work.run(job)).catch_unwind().await;
+            let mut jobs = self.step(Input::Done(id, outcome.unwrap_or(Outcome::Failed))).into_iter();
+            next = jobs.next();
+            jobs.for_each(|(id, job)| self.start(id, job));
+        }
+    }
+}
+
+impl<W: Work> Clone for Runner<W> {
+    fn clone(&self) -> Self {
+        let Self { work, core, start, finished } = self;
+        Self { work: Arc::clone(work), core: Arc::clone(core), start: *start, finished: finished.clone() }
+    }
+}
+
+/// A poisoned lock is fine: each step changes the core as a whole.
+fn lock(core: &Mutex<Core>) -> std::sync::MutexGuard<'_, Core> {
+    core.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use fair_queue::Class;
+    use mail::{AcceptedMail, Envelope, Source};
+    use tokio::{sync::Semaphore, time::timeout};
+
+    use super::*;
+    use crate::{core::Limits, verdict::Checked};
+
+    /// Panics on the first check, and publishes only with a permit.
+    struct Worker {
+        checks: Mutex<usize>,
+        permits: Semaphore,
+        published: Mutex<Vec<MailId>>,
+    }
+
+    impl Work for Arc<Worker> {
+        async fn run(&self, job: Job) -> Outcome {
+            match job {
+                Job::Check(_) => {
+                    let check = {
+                        let mut checks = self.checks.lock().unwrap();
+                        *checks += 1;
+                        *checks
+                    };
+                    assert_ne!(check, 1, "on purpose");
+                    Outcome::Checked(Checked::default())
                 }
-                // A panic has already been reported.
-                if let Ok((_, Some(domain))) = ended {
-                    self.intake.know(&domain);
+                Job::AskRegistry(_) => Outcome::Failed,
+                Job::Record { codes, .. } => Outcome::Evidenced(codes),
+                Job::Publish(mail, _) => {
+                    self.permits.acquire().await.unwrap().forget();
+                    self.published.lock().unwrap().push(mail.id);
+                    Outcome::Published
                 }
             }
         }
-        self.start();
+
+        fn remember(&self, _: String) {}
     }
 
-    /// Waits for the work in progress to end; waiting mails are dropped and will be delivered again.
-    pub async fn drain(mut self) {
-        while !self.tasks.is_empty() {
-            self.max_finishing = 0;
-            self.turn().await;
-        }
+    fn delivered(number: u8) -> Input {
+        let data = vec![number];
+        let envelope = Envelope {
+            source: Source::Smtp,
+            peer: [127, 0, 0, 1].into(),
+            helo: String::new(),
+            mail_from: String::new(),
+            rcpt_to: Vec::new(),
+        };
+        let mail = AcceptedMail { id: MailId::of(&data), received_at: UNIX_EPOCH, envelope, data };
+        Input::Delivered { mail: Arc::new(mail), class: Class::default() }
     }
 
-    /// Number of mails being worked on, and number waiting.
-    pub fn load(&self) -> (usize, usize) {
-        (self.tasks.len(), self.intake.waiting())
+    async fn until(mut holds: impl FnMut() -> bool) {
+        let wait = async {
+            while !holds() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), wait).await.expect("it never holds");
     }
 
-    fn start(&mut self) {
-        while self.intake.finishing() < self.max_finishing
-            && let Some(mail) = self.intake.take()
-        {
-            let (work, check_over, id) = (Arc::clone(&self.work), self.check_over.clone(), mail.id);
-            let task = self.tasks.spawn(async move {
-                let checked = work.check(&mail).await;
-                // Sending fails only after the desk is dropped, and then nothing new is started.
-                let _ = check_over.send(mail.id);
-                work.finish(&mail, checked).await
-            });
-            self.mails.insert(task.id(), id);
-        }
+    #[tokio::test]
+    async fn a_check_that_panics_frees_its_slot_and_the_drain_waits_for_what_was_checked() {
+        let limits =
+            Limits { max_in_flight: 1, dns_patience: Duration::ZERO, registry_patience: Duration::ZERO };
+        let worker = Arc::new(Worker {
+            checks: Mutex::default(),
+            permits: Semaphore::new(0),
+            published: Mutex::default(),
+        });
+        let desk = Desk::new(Core::new(limits, &[]), Arc::clone(&worker));
+        desk.step(Input::ChainConnected);
+        let counts = desk.counts();
+        desk.step(delivered(1));
+        until(|| counts().in_flight == 0).await;
+        desk.step(delivered(2));
+        desk.step(delivered(3));
+        until(|| counts().refused == 1).await;
+        assert_eq!((counts().in_flight, counts().waiting), (1, 1));
+        let drained = desk.drain();
+        tokio::pin!(drained);
+        let early = timeout(Duration::from_millis(20), &mut drained).await;
+        assert!(early.is_err(), "a verdict is not published yet");
+        worker.permits.add_permits(9);
+        timeout(Duration::from_secs(10), drained).await.unwrap();
+        assert_eq!(*worker.published.lock().unwrap(), [MailId::of(&[2])]);
     }
 }

@@ -26,11 +26,6 @@ pub struct Mails {
 }
 
 impl Mails {
-    /// Sets the number of mails in flight and waiting.
-    pub fn load(&mut self, load: (usize, usize)) {
-        (self.in_flight, self.waiting) = load;
-    }
-
     /// Counts a mail that was left to be delivered again.
     pub fn left(&mut self) {
         self.left += 1;

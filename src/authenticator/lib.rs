@@ -4,19 +4,18 @@
 //!
 //! # Guarantees
 //! - `authenticated` MUST hold only if DMARC passed for the one From mailbox and the registry lists it as active; see
-//!   [`core`].
-//! - A verdict MUST be synced to the evidence log before it is published; see [`mod@evidence::log`].
+//!   [`verdict`].
+//! - A verdict MUST be synced to the evidence log before it is published; see [`core`] and [`mod@evidence::log`].
 //! - Nothing on chain reveals an address or any text: digests of addresses are keyed; see [`address`].
 //!
 //! # Layout, in reading order
 //! - [`params`]: every parameter, its default and its rules. Pure.
 //! - [`zone`]: reads DNS records from a file. Pure. `dns`: answers queries from that file or from name servers.
 //!   [`silence`]: remembers which domains did not answer. Pure.
-//! - `verify`: runs SPF, DKIM and DMARC on one mail.
-//! - [`intake`]: picks the mail to check next. Pure. [`known`]: domains with slots reserved for them. `desk`: runs
-//!   the tasks.
-//! - [`core`]: turns check results into a verdict. Pure. [`judge`]: orders the steps and decides when to stop
-//!   waiting. Pure.
+//! - `verify`: runs SPF, DKIM and DMARC on one mail. [`verdict`]: turns the results into a verdict. Pure.
+//! - [`core`]: decides what happens to each delivered mail, and when. Pure. Its parts are [`intake`], which picks the
+//!   mail to check next, and [`judge`], which decides when to stop waiting. `desk`: carries out what it decides.
+//!   [`known`]: keeps the domains with check slots reserved for them.
 //! - [`address`]: keyed digests of addresses. [`gate`]: decides who may register which sender.
 //! - `store`: the log of the crate [`evidence`], shared by the node's tasks. `evidencer`: shares one sync among many
 //!   findings.
@@ -52,6 +51,7 @@ mod services;
 pub mod silence;
 #[cfg(feature = "net")]
 pub mod store;
+pub mod verdict;
 #[cfg(feature = "net")]
 pub mod verify;
 pub mod zone;

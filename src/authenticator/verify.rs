@@ -5,7 +5,7 @@
 //! header section: ours for what consumers see, mail-auth's for what is signed. If they disagree, the mail is
 //! malformed. A malformed mail has no From mailbox, and its DMARC result is a permanent error.
 //!
-//! The registry and the verdict are left to [`super::core`].
+//! The registry and the verdict are left to [`super::core`] and [`super::verdict`].
 
 mod dkim;
 mod order;
@@ -22,7 +22,7 @@ use mail_auth::{
 };
 
 use self::{dkim::Signatures, spf::Spf};
-use super::{core::Checked, dns::Dns, params::Params, silence::Question};
+use super::{dns::Dns, params::Params, silence::Question, verdict::Checked};
 
 /// Local rules in addition to the standards.
 #[derive(Clone, Debug, PartialEq, Eq)]

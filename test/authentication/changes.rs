@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use authenticator::{core::decide, dns::Dns};
+use authenticator::{dns::Dns, verdict::decide};
 use chatbot::intent::{self, Request};
 use mail::{AuthResult::Pass, Registration, Role, parse};
 use proptest::prelude::*;

@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Domains whose DNS does not answer, and how long they delay a registered sender.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use authenticator::{
-    core::Checked,
+    core::{Core, Input, Job, Limits, Outcome},
     desk::{Desk, Work},
     dns::Dns,
     silence::Waits,
     verify::{Policy, verify},
 };
-use fair_queue::author_domain;
-use mail::{AcceptedMail, AuthResult::*, Envelope, MailId, Source};
+use mail::{AcceptedMail, AuthResult::*, Envelope, MailId, Registration, Role, Source};
 use testbed::{dns::NameServer, sign::SignedDomain};
+use tokio::sync::mpsc;
 
 use super::scene::{MAIL, SENDING_HOST, Scene, assert_results};
 
@@ -34,30 +31,31 @@ fn mail(data: Vec<u8>) -> AcceptedMail {
     AcceptedMail { id: MailId::of(&data), received_at: UNIX_EPOCH, envelope, data }
 }
 
-/// Verifies mails and records when each mail of the registered sender was proven.
+/// Verifies mails and tells when a mail of a proven sender would be published. Registry and disk answer at once.
 struct Bench {
     dns: Dns,
     policy: Policy,
-    proven: Mutex<Vec<Instant>>,
+    proven: mpsc::UnboundedSender<Instant>,
 }
 
 impl Work for Bench {
-    type Checked = Checked;
-
-    fn domain(&self, mail: &AcceptedMail) -> String {
-        author_domain(&mail.data).unwrap_or_default()
-    }
-
-    async fn check(&self, mail: &AcceptedMail) -> Checked {
-        verify(&self.dns, &self.policy, &mail.envelope, &mail.data, SystemTime::now()).await
-    }
-
-    async fn finish(&self, mail: &AcceptedMail, checked: Checked) -> Option<String> {
-        if checked.dmarc == Pass {
-            self.proven.lock().unwrap().push(Instant::now());
+    async fn run(&self, job: Job) -> Outcome {
+        match job {
+            Job::Check(mail) => Outcome::Checked(
+                verify(&self.dns, &self.policy, &mail.envelope, &mail.data, SystemTime::now()).await,
+            ),
+            Job::AskRegistry(_) => Outcome::Registered(Registration::Active, Role::Observer),
+            Job::Record { codes, .. } => Outcome::Evidenced(codes),
+            Job::Publish(_, verdict) => {
+                if verdict.authenticated {
+                    self.proven.send(Instant::now()).unwrap();
+                }
+                Outcome::Published
+            }
         }
-        (checked.dmarc == Pass).then(|| self.domain(mail))
     }
+
+    fn remember(&self, _: String) {}
 }
 
 /// Mails that the sender sends in each run.
@@ -69,7 +67,13 @@ fn delay(flood: usize, domains: usize) -> Duration {
     let scene = Scene::new();
     let server = NameServer::start(&scene.zone, &["silent.test"]);
     let dns = Dns::servers(&[server.address], waits(5000, 30)).unwrap();
-    let bench = Arc::new(Bench { dns, policy: scene.policy.clone(), proven: Mutex::default() });
+    let (proven, mut proofs) = mpsc::unbounded_channel();
+    let bench = Bench { dns, policy: scene.policy.clone(), proven };
+    let limits = Limits {
+        max_in_flight: 64,
+        dns_patience: Duration::from_secs(900),
+        registry_patience: Duration::from_secs(60),
+    };
     let question =
         |number: usize| mail(scene.domain.sign(&MAIL.replace("<1@", &format!("<question{number}@"))));
     let strangers: Vec<_> =
@@ -81,18 +85,16 @@ fn delay(flood: usize, domains: usize) -> Duration {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut desk = Desk::new(Arc::clone(&bench), 64);
+        let desk = Desk::new(Core::new(limits, &[]), bench);
+        desk.step(Input::ChainConnected);
         let mut delays = Vec::new();
         for number in 0..=QUESTIONS {
             let question = question(number);
             let asked = Instant::now();
-            desk.take(question);
-            while bench.proven.lock().unwrap().len() <= number {
-                desk.turn().await;
-            }
-            delays.push(bench.proven.lock().unwrap()[number] - asked);
+            desk.step(Input::delivered(question));
+            delays.push(proofs.recv().await.unwrap() - asked);
             for part in 0..flood / QUESTIONS {
-                desk.take(stranger(number * flood / QUESTIONS + part));
+                desk.step(Input::delivered(stranger(number * flood / QUESTIONS + part)));
             }
         }
         // The first mail only made the sender known.

@@ -7,8 +7,8 @@ use std::{
 };
 
 use authenticator::{
-    core::{Checked, decide, needs_registry},
     dns::Dns,
+    verdict::{Checked, decide, needs_registry},
     verify::{Policy, verify},
     zone::Zone,
 };

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Turns check results and the registry's answer into a verdict. Pure: no IO, no clock.
+//!
+//! `authenticated` MUST hold only if DMARC passed for exactly one From mailbox and the registry lists that mailbox as
+//! active. Anything unknown counts against the sender.
+//!
+//! `verify` runs the checks; [`super::core`] decides when the registry is asked and the verdict acted on.
+
+use mail::{AuthResult, EmailAddress, Registration, Role, Verdict};
+
+/// Results of verifying one mail, before the registry is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// SPF of the envelope sender. `Unknown` if it was not evaluated: one of our own hosts passed the mail on, or the
+    /// envelope domain cannot align with the author's.
+    pub spf: AuthResult,
+    /// Best result among all DKIM signatures.
+    pub dkim: AuthResult,
+    /// DMARC result for the From domain.
+    pub dmarc: AuthResult,
+    /// Domain of the DKIM signature that passed; empty if none did.
+    pub dkim_domain: String,
+    /// Selector of the DKIM signature that passed; empty if none did.
+    pub dkim_selector: String,
+    /// Whether an aligned DKIM signature covers everything an order depends on.
+    pub order_covered: bool,
+    /// Why an order is not covered, naming the field; empty if it is covered.
+    pub order_gap: String,
+    /// The one mailbox of the one From field: local part as written, domain in lower case. `None` if there is not
+    /// exactly one.
+    pub from: Option<EmailAddress>,
+    /// One sentence that sums up these results; contains no address.
+    pub reason: String,
+}
+
+/// Whether to ask the registry about `checked.from`: yes if the sender is proven, or if a temporary error leaves that
+/// open. In the second case the answer only affects what people are told, never `authenticated`.
+pub fn needs_registry(checked: &Checked) -> bool {
+    matches!(checked.dmarc, AuthResult::Pass | AuthResult::TempError) && checked.from.is_some()
+}
+
+/// Computes the verdict. `registry` is the registry's answer for `checked.from`. `None` means that it was not asked;
+/// if [`needs_registry`] says it should have been, the registry counts as unavailable.
+pub fn decide(checked: Checked, registry: Option<(Registration, Role)>) -> Verdict {
+    let is_proven = checked.dmarc == AuthResult::Pass;
+    let (registry, role) = match registry {
+        _ if !needs_registry(&checked) => (Registration::Unknown, Role::None),
+        Some((Registration::Active, role)) if is_proven => (Registration::Active, role),
+        Some((Registration::Unknown, _)) | None => (Registration::Unavailable, Role::None),
+        Some((other, _)) => (other, Role::None),
+    };
+    let proven = checked.reason.trim_end_matches('.');
+    let reason = match (registry, role) {
+        (Registration::Unknown, _) => checked.reason,
+        (Registration::Unregistered, _) => format!("{proven}, but the sender is not registered."),
+        (Registration::Revoked, _) => format!("{proven}, but the sender's registration is revoked."),
+        (Registration::Unavailable, _) => format!("{proven}, but the registry could not be asked."),
+        (Registration::Active, _) if !is_proven => {
+            format!("{proven}, and the sender that it claims is registered.")
+        }
+        (Registration::Active, Role::None) => {
+            format!("{proven}, and the sender is registered, without a role.")
+        }
+        (Registration::Active, Role::Observer) => {
+            format!("{proven}, and the sender is registered as observer.")
+        }
+        (Registration::Active, Role::Operator) => {
+            format!("{proven}, and the sender is registered as operator.")
+        }
+    };
+    Verdict {
+        spf: checked.spf,
+        dkim: checked.dkim,
+        dmarc: checked.dmarc,
+        dkim_domain: checked.dkim_domain,
+        dkim_selector: checked.dkim_selector,
+        order_covered: checked.order_covered && checked.dmarc == AuthResult::Pass,
+        order_gap: checked.order_gap,
+        registry,
+        role,
+        authenticated: is_proven && registry == Registration::Active,
+        reason,
+    }
+}
+
+/// Returns the verdict to act on, given the codes `evidenced` on the ledger when the mail was first judged. Anything
+/// acted on MUST be provable, so the verdict with less authority wins. If that is the ledger's, its codes replace
+/// ours, so that a consumer that receives the mail again sees the same results as the first time. The new verdict may
+/// also be the weaker one, for example after a revocation. Whichever wins, an order needs a DKIM signature that passed
+/// both times.
+pub fn as_evidenced(mut verdict: Verdict, evidenced: &[u8; 6]) -> Verdict {
+    let [authenticated, spf, dkim, dmarc, registry, role] = *evidenced;
+    if verdict.order_covered && [dkim, dmarc] != [AuthResult::Pass as u8; 2] {
+        verdict.order_covered = false;
+        verdict.order_gap =
+            "on the ledger, from when it was first judged, no DKIM signature proves its sender".to_owned();
+    }
+    if !verdict.authenticated || authenticated == 1 && verdict.role as u8 <= role {
+        return verdict;
+    }
+    let result = |code: u8| RESULTS.into_iter().find(|result| *result as u8 == code).unwrap_or_default();
+    if result(dkim) != AuthResult::Pass {
+        // These name the signature that passed.
+        (verdict.dkim_domain, verdict.dkim_selector) = Default::default();
+    }
+    Verdict {
+        authenticated: authenticated == 1,
+        spf: result(spf),
+        dkim: result(dkim),
+        dmarc: result(dmarc),
+        registry: REGISTRATIONS.into_iter().find(|one| *one as u8 == registry).unwrap_or_default(),
+        role: ROLES.into_iter().find(|one| *one as u8 == role).unwrap_or_default(),
+        reason: "The ledger has this mail with less authority, from when it was first judged; send it again."
+            .to_owned(),
+        ..verdict
+    }
+}
+
+/// All values of each enum, used to decode evidence codes.
+const RESULTS: [AuthResult; 8] = [
+    AuthResult::Unknown,
+    AuthResult::None,
+    AuthResult::Pass,
+    AuthResult::Fail,
+    AuthResult::SoftFail,
+    AuthResult::Neutral,
+    AuthResult::TempError,
+    AuthResult::PermError,
+];
+const REGISTRATIONS: [Registration; 5] = [
+    Registration::Unknown,
+    Registration::Unregistered,
+    Registration::Active,
+    Registration::Revoked,
+    Registration::Unavailable,
+];
+const ROLES: [Role; 3] = [Role::None, Role::Observer, Role::Operator];
+
+/// Encodes the verdict as it is hashed into the leaf (`LedgerReceipt.verdict`).
+pub fn evidence_code(verdict: &Verdict) -> [u8; 6] {
+    [
+        u8::from(verdict.authenticated),
+        verdict.spf as u8,
+        verdict.dkim as u8,
+        verdict.dmarc as u8,
+        verdict.registry as u8,
+        verdict.role as u8,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::select};
+
+    use super::*;
+
+    use AuthResult::*;
+
+    #[test]
+    fn a_mail_that_was_evidenced_with_less_authority_is_not_acted_on_with_more() {
+        let now = Verdict {
+            dkim: Pass,
+            dmarc: Pass,
+            registry: Registration::Active,
+            role: Role::Operator,
+            authenticated: true,
+            ..Verdict::default()
+        };
+        assert_eq!(as_evidenced(now.clone(), &evidence_code(&now)), now);
+        // The mail was given up while DNS did not answer; a redelivery must report the same result.
+        let then = Verdict {
+            dkim: TempError,
+            dmarc: TempError,
+            role: Role::None,
+            authenticated: false,
+            ..now.clone()
+        };
+        let acted_on = as_evidenced(now.clone(), &evidence_code(&then));
+        assert_eq!(evidence_code(&acted_on), evidence_code(&then));
+        assert!(acted_on.reason.contains("send it again"), "{}", acted_on.reason);
+        assert_eq!(as_evidenced(then.clone(), &evidence_code(&now)), then);
+        let observer = Verdict { role: Role::Observer, ..now.clone() };
+        let acted_on = as_evidenced(now.clone(), &evidence_code(&observer));
+        assert!(acted_on.authenticated && acted_on.role == Role::Observer, "{acted_on:?}");
+        assert_eq!(as_evidenced(observer.clone(), &evidence_code(&now)), observer);
+    }
+
+    proptest! {
+        /// Whatever the two verdicts say, and whichever of them wins.
+        #[test]
+        fn an_order_rests_on_nothing_that_the_evidence_does_not_carry(now in verdict(), then in verdict()) {
+            let acted_on = as_evidenced(now.clone(), &evidence_code(&then));
+            if acted_on.order_covered {
+                prop_assert!(now.order_covered);
+                prop_assert_eq!((then.dkim, then.dmarc), (Pass, Pass));
+                prop_assert_eq!((acted_on.dkim, acted_on.dmarc), (Pass, Pass));
+            }
+            prop_assert_eq!(acted_on.order_covered, acted_on.order_gap.is_empty());
+            // `Verdict.msg`: empty if none passed.
+            prop_assert!(acted_on.dkim == Pass || acted_on.dkim_domain.is_empty() && acted_on.dkim_selector.is_empty());
+            prop_assert!(!acted_on.authenticated || now.authenticated && then.authenticated);
+        }
+    }
+
+    /// Any verdict that [`decide`] can reach.
+    fn verdict() -> impl Strategy<Value = Verdict> {
+        let results = (select(&RESULTS), select(&RESULTS), select(&RESULTS), any::<[bool; 2]>());
+        let answer = prop::option::of((select(&REGISTRATIONS), select(&ROLES)));
+        (results, answer).prop_map(|((spf, dkim, dmarc, [from, suits]), answer)| {
+            let mut checked = checked(spf, dkim, dmarc, from.then_some("alice@example.org"));
+            checked.order_covered = suits && dkim == Pass && dmarc == Pass;
+            checked.order_gap =
+                if checked.order_covered { "" } else { "its DKIM signature does not fit" }.to_owned();
+            if dkim == Pass {
+                (checked.dkim_domain, checked.dkim_selector) = ("example.org".to_owned(), "s1".to_owned());
+            }
+            decide(checked, answer)
+        })
+    }
+
+    fn checked(spf: AuthResult, dkim: AuthResult, dmarc: AuthResult, from: Option<&str>) -> Checked {
+        let reason = "example.org sent it.".to_owned();
+        Checked {
+            spf,
+            dkim,
+            dmarc,
+            from: from.map(|from| EmailAddress::parse(from).unwrap()),
+            reason,
+            ..Checked::default()
+        }
+    }
+
+    /// Calls `check` with every combination of results and registry answers.
+    fn each(mut check: impl FnMut(&Checked, Option<(Registration, Role)>, &Verdict)) {
+        let mut answers = vec![Option::None];
+        for registration in REGISTRATIONS {
+            answers.extend(ROLES.map(|role| Some((registration, role))));
+        }
+        for spf in RESULTS {
+            for dkim in RESULTS {
+                for dmarc in RESULTS {
+                    for from in [Option::None, Some("alice@example.org")] {
+                        for &answer in &answers {
+                            let checked = checked(spf, dkim, dmarc, from);
+                            check(&checked, answer, &decide(checked.clone(), answer));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn authenticated_means_dmarc_passed_for_one_mailbox_that_is_active_in_the_registry() {
+        each(|checked, answer, verdict| {
+            let active = matches!(answer, Some((Registration::Active, _)));
+            assert_eq!(verdict.authenticated, checked.dmarc == Pass && checked.from.is_some() && active);
+        });
+    }
+
+    #[test]
+    fn a_role_means_authenticated() {
+        each(|_, _, verdict| assert!(verdict.role == Role::None || verdict.authenticated));
+    }
+
+    #[test]
+    fn the_registry_is_unknown_exactly_if_it_is_not_needed() {
+        each(|checked, _, verdict| {
+            assert_eq!(verdict.registry == Registration::Unknown, !needs_registry(checked))
+        });
+    }
+
+    #[test]
+    fn the_reason_is_one_sentence_without_an_address() {
+        each(|_, _, verdict| {
+            assert!(!verdict.reason.contains('@'));
+            assert_eq!(verdict.reason.matches(". ").count(), 0, "{}", verdict.reason);
+            assert!(verdict.reason.ends_with('.') && !verdict.reason.ends_with(".."));
+        });
+    }
+
+    #[test]
+    fn the_evidence_code_is_the_verdict_in_the_order_of_the_receipt() {
+        let verdict =
+            decide(checked(Fail, Pass, Pass, Some("a@b")), Some((Registration::Active, Role::Operator)));
+        assert_eq!(evidence_code(&verdict), [1, 3, 2, 2, 2, 2]);
+        each(|_, _, verdict| assert_eq!(evidence_code(verdict)[0] == 1, verdict.authenticated));
+    }
+}
