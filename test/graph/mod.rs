@@ -16,6 +16,7 @@ mod parameters;
 mod python;
 mod registry;
 mod security;
+mod tasks;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
