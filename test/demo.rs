@@ -14,10 +14,10 @@
 use std::time::Instant;
 
 use chain::{Connection, EmbeddedChain, Ledger, LedgerKey, LedgerOptions};
+use evidence::Finding;
 use mail::MailId;
 use ros::{convert::receipt_from_ros, msg, topics};
-use serde_json::Value;
-use testbed::posthorn::{HUMAN, Posthorn, SENDER, STRANGER_DOMAIN, id_of, message};
+use testbed::posthorn::{HUMAN, Posthorn, SENDER, STRANGER_DOMAIN, id_of, is_receipt_of, message};
 
 fn main() {
     let began = Instant::now();
@@ -108,8 +108,6 @@ fn show(posthorn: &mut Posthorn, scene: Scene) -> u32 {
     let stranger = format!("mallory@{STRANGER_DOMAIN}");
     let mail_from = if authenticated { SENDER } else { &stranger };
     let id = posthorn.accept(mail_from, &data);
-    let is_it = |field: &'static str| move |message: &Value| id_of(&message[field]) == id;
-
     let judged = posthorn
         .observer
         .message(topics::MAIL_AUTHENTICATED.facts, |message| id_of(&message["mail"]["id"]) == id);
@@ -127,7 +125,7 @@ fn show(posthorn: &mut Posthorn, scene: Scene) -> u32 {
     println!("           {}", verdict["reason"].as_str().expect("reason"));
     assert_eq!(verdict["authenticated"], authenticated, "{verdict}");
 
-    let receipt = posthorn.observer.message(topics::MAIL_RECEIPTS.facts, is_it("mail_id"));
+    let receipt = posthorn.observer.message(topics::MAIL_RECEIPTS.facts, is_receipt_of(id));
     let receipt: msg::LedgerReceipt = serde_json::from_value(receipt).expect("receipt");
     verify(posthorn, id, &receipt);
     println!(
@@ -138,7 +136,9 @@ fn show(posthorn: &mut Posthorn, scene: Scene) -> u32 {
     );
     println!("           proof verified against the chain, by another process");
 
-    let disposition = posthorn.observer.message(topics::MAIL_DISPOSITIONS.facts, is_it("mail_id"));
+    let disposition = posthorn
+        .observer
+        .message(topics::MAIL_DISPOSITIONS.facts, |message| id_of(&message["mail_id"]) == id);
     assert_eq!(disposition["action"], action, "{disposition}");
     match goes_to {
         Some((recipient, words)) => {
@@ -170,9 +170,11 @@ const RESULTS: [&str; 8] =
 fn verify(posthorn: &Posthorn, id: MailId, message: &msg::LedgerReceipt) {
     let directory = posthorn.authenticator_state();
     let receipt = receipt_from_ros(message).expect("receipt");
-    assert_eq!(receipt.evidence.finding.mail_id, id);
+    let mut finding = Finding::of(&receipt.evidence.entry).expect("a verdict on a mail");
+    assert_eq!(finding.mail_id, id);
+    finding.verdict[0] ^= 1;
     let mut tampered = receipt.clone();
-    tampered.evidence.finding.verdict[0] ^= 1;
+    tampered.evidence.entry = finding.entry(receipt.evidence.entry.source());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     runtime.block_on(async {
         let chain = EmbeddedChain::open_read_only(&directory.join("chain")).expect("chain");

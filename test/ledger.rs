@@ -15,7 +15,7 @@ use authenticator::{
     store::EvidenceStore,
 };
 use chain::{Connection, Contracts, EmbeddedChain, Ledger, LedgerError, LedgerKey, LedgerOptions};
-use evidence::{Finding, Receipt, log::EvidenceLog};
+use evidence::{Entry, Evidence, Finding, Receipt, log::EvidenceLog};
 use fixture::{Anvil, Kind, World, fund, on_both_chains, options};
 use jsonrpc_core::Value;
 use mail::{MailId, Registration, Role};
@@ -46,6 +46,22 @@ fn finding(number: u64) -> Finding {
         verdict: [1, 2, 2, 2, 2, 2],
     }
 }
+
+/// Every third entry is an order of the chatbot, the others are what the authenticator found out about mails.
+fn entry(number: u64) -> Entry {
+    let finding = finding(number);
+    if number % 3 == 2 {
+        let subject = *finding.mail_id.as_bytes();
+        return Entry::new(evidence::Kind::ORDER, "/chatbot".parse().unwrap(), subject, [7; 32]).unwrap();
+    }
+    finding.entry(&"/authenticator".parse().unwrap())
+}
+
+async fn append(store: &EvidenceStore, numbers: std::ops::Range<u64>) -> Vec<Evidence> {
+    store.append(numbers.map(entry).collect(), NOW).await.unwrap()
+}
+
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
 fn store(dir: &Path) -> EvidenceStore {
     EvidenceStore::new(EvidenceLog::open(&dir.join("evidence")).unwrap().0)
@@ -98,13 +114,13 @@ impl Running {
 async fn evidence_gets_receipts_that_verify_and_tampered_ones_do_not(world: World) {
     let (store, ledger) = (store(world.dir.path()), Arc::new(world.ledger().await));
     let mut running = start(&store, &ledger);
-    assert_eq!(store.append((0..10).map(finding).collect()).await.unwrap().len(), 10);
+    assert_eq!(append(&store, 0..10).await.len(), 10);
     let receipts = running.receive(10).await;
     for (index, receipt) in receipts.iter().enumerate() {
         assert_eq!(receipt.evidence.index, index as u64);
-        assert_eq!(receipt.evidence.finding, finding(index as u64));
+        assert_eq!(receipt.evidence.entry, entry(index as u64));
         ledger.verify(receipt).await.unwrap();
-        assert_eq!(store.receipt(receipt.evidence.finding.mail_id).await.unwrap().as_ref(), Some(receipt));
+        assert_eq!(store.receipt(receipt.evidence.entry.identity()).await.unwrap().as_ref(), Some(receipt));
     }
     assert!(receipts.iter().any(|receipt| receipt.anchor.count > 1));
     running
@@ -112,16 +128,18 @@ async fn evidence_gets_receipts_that_verify_and_tampered_ones_do_not(world: Worl
         .wait_for(|state| state.anchored == 10 && state.pending == 0 && state.reachable)
         .await
         .unwrap();
-    // Appending the same mails again adds no leaf.
-    store.append((0..10).map(finding).collect()).await.unwrap();
+    // Appending the same entries again adds no leaf.
+    append(&store, 0..10).await;
     assert_eq!(store.counts(), (10, 10));
     running.stop().await;
 
     let other = receipts[9].anchor.clone();
+    let other_verdict =
+        || Finding { verdict: [0; 6], ..finding(0) }.entry(&"/authenticator".parse().unwrap());
     type Tamper<'a> = (&'a str, &'a dyn Fn(&mut Receipt));
     let tampered: [Tamper; 9] = [
-        ("mail", &|receipt| receipt.evidence.finding.mail_id = MailId::of(b"forged")),
-        ("verdict", &|receipt| receipt.evidence.finding.verdict[0] ^= 1),
+        ("mail", &|receipt| receipt.evidence.entry = entry(1)),
+        ("verdict", &|receipt| receipt.evidence.entry = other_verdict()),
         ("root", &|receipt| receipt.anchor.root[31] ^= 1),
         ("chain", &|receipt| receipt.anchor.chain_id += 1),
         ("contract", &|receipt| receipt.anchor.contract[0] ^= 1),
@@ -138,7 +156,7 @@ async fn evidence_gets_receipts_that_verify_and_tampered_ones_do_not(world: Worl
     }
     // A forged batch: the proof is valid, but nobody anchored its root.
     let mut forged = receipts[0].clone();
-    forged.evidence.finding.verdict[0] ^= 1;
+    forged.evidence.entry = other_verdict();
     forged.leaf = forged.evidence.leaf();
     forged.anchor.root = forged.leaf;
     (forged.anchor.count, forged.inclusion_proof) = (1, Vec::new());
@@ -148,10 +166,9 @@ async fn evidence_gets_receipts_that_verify_and_tampered_ones_do_not(world: Worl
 
 async fn an_anchor_without_receipts_gets_them_after_a_crash_and_once(world: World) {
     let (store_before, ledger) = (store(world.dir.path()), Arc::new(world.ledger().await));
-    store_before.append((0..3).map(finding).collect()).await.unwrap();
-    let leaves = (0..3).map(|index| evidence::Evidence { index, finding: finding(index) });
+    let evidence = append(&store_before, 0..3).await;
     // The process dies after anchoring and before it has written a receipt.
-    let mined = ledger.anchor(0, leaves.map(|evidence| evidence.leaf()).collect()).await.unwrap();
+    let mined = ledger.anchor(0, evidence.iter().map(Evidence::leaf).collect()).await.unwrap();
     drop(store_before);
 
     let store = store(world.dir.path());
@@ -165,7 +182,7 @@ async fn an_anchor_without_receipts_gets_them_after_a_crash_and_once(world: Worl
 
     // The next start restores nothing: the first receipt is for the next mail.
     let mut running = start(&store, &ledger);
-    store.append(vec![finding(3)]).await.unwrap();
+    append(&store, 3..4).await;
     assert_eq!(running.receive(1).await[0].evidence.index, 3);
     assert_eq!(ledger.next_index().await.unwrap(), 4);
     running.stop().await;
@@ -177,7 +194,7 @@ async fn a_lost_log_and_a_changed_log_stop_the_anchorer(world: World) {
     let store = store(world.dir.path());
     let error = start(&store, &ledger).task.await.unwrap().unwrap_err();
     assert!(matches!(error, AnchorError::LogLost { next: 2, evidenced: 0 }), "{error}");
-    store.append(vec![finding(0), finding(1)]).await.unwrap();
+    append(&store, 0..2).await;
     let error = start(&store, &ledger).task.await.unwrap().unwrap_err();
     assert!(error.to_string().contains("its root is not that of the evidence log"), "{error}");
 }
@@ -290,11 +307,11 @@ async fn waits_for_a_chain_that_is_not_there_yet_and_for_one_that_went_away() {
 
     let store = store(dir.path());
     let mut running = start(&store, &ledger);
-    store.append(vec![finding(0)]).await.unwrap();
+    append(&store, 0..1).await;
     assert_eq!(running.receive(1).await[0].evidence.index, 0);
     running.state.wait_for(|state| state.reachable && state.anchored == 1).await.unwrap();
     drop(anvil);
-    store.append(vec![finding(1)]).await.unwrap();
+    append(&store, 1..2).await;
     let down = running.state.wait_for(|state| !state.reachable && state.pending == 1).await.unwrap().clone();
     assert_eq!(down.anchored, 1);
     assert!(down.last_error.unwrap().contains("cannot be reached"));
@@ -372,7 +389,7 @@ async fn replaces_a_transaction_that_is_stuck_and_anchors_once() {
     assert!(matches!(stuck, LedgerError::Timeout { .. }) && stuck.is_retryable(), "{stuck}");
 
     // More evidence has arrived: the stuck batch must not be anchored in addition to the new one.
-    store.append(vec![finding(0), finding(1)]).await.unwrap();
+    append(&store, 0..2).await;
     let mut running = start(&store, &ledger);
     let waiting = running.state.wait_for(|state| state.last_error.is_some()).await.unwrap().clone();
     let reason = waiting.last_error.unwrap();
@@ -394,7 +411,7 @@ async fn gives_no_receipt_before_the_confirmations() {
     let ledger = reconnect(&world, 3, Duration::from_secs(30)).await;
     let store = store(world.dir.path());
     let mut running = start(&store, &ledger);
-    store.append(vec![finding(0)]).await.unwrap();
+    append(&store, 0..1).await;
     while ledger.next_index().await.unwrap() == 0 {
         tokio::task::yield_now().await;
     }
@@ -415,11 +432,11 @@ async fn stops_if_the_chain_loses_what_was_confirmed() {
     let store = store(world.dir.path());
     let before = world.chain.execute("evm_snapshot", vec![]).await.unwrap();
     let mut running = start(&store, &ledger);
-    store.append(vec![finding(0)]).await.unwrap();
+    append(&store, 0..1).await;
     let receipt = running.receive(1).await.remove(0);
     world.chain.execute("evm_revert", vec![before]).await.unwrap();
     assert!(!ledger.verify(&receipt).await.unwrap_err().is_retryable());
-    store.append(vec![finding(1)]).await.unwrap();
+    append(&store, 1..2).await;
     let error = running.task.await.unwrap().unwrap_err();
     assert!(matches!(error, AnchorError::ChainWentBack { next: 0, anchored: 1 }), "{error}");
 }

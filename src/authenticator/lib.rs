@@ -18,7 +18,7 @@
 //!   [`known`]: keeps the domains with check slots reserved for them.
 //! - [`address`]: keyed digests of addresses. [`gate`]: decides who may register which sender.
 //! - `store`: the log of the crate [`evidence`], shared by the node's tasks. `evidencer`: shares one sync among many
-//!   findings.
+//!   entries, of mails and of other nodes.
 //! - `anchor`: anchors evidence through the crate `chain`, in order, exactly once. `receipts`: publishes the receipts.
 //! - `on_chain`: connects the chain to the node. [`health`]: what the node reports on `/diagnostics`. Pure.
 //!

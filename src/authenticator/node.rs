@@ -7,7 +7,7 @@
 
 use std::{pin::pin, process::ExitCode, sync::Arc, time::SystemTime};
 
-use evidence::{Finding, log::EvidenceLog};
+use evidence::{Finding, Source, log::EvidenceLog};
 use futures::FutureExt;
 use mail::{AcceptedMail, EmailAddress, Verdict, mail_of};
 use ros::{
@@ -51,6 +51,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {
+    let source = graph.fully_qualified_name().parse::<Source>()?;
     let (dns, policy) = (
         Dns::open(params.dns_zone_file.as_deref(), &params.dns_servers, params.dns_waits)?,
         Policy::from(&params),
@@ -62,7 +63,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     };
     let opened = tokio::task::spawn_blocking(move || open(params)).await?;
     let (keeper, KeeperHandles { registry, receipts, health: chain_health }, store, gate, known) = opened?;
-    let (evidencer, evidence_writer) = Evidencer::new(store.clone());
+    let (evidencer, evidence_writer) = Evidencer::new(store.clone(), source);
 
     let core = Core::new(limits, &known.all());
     let verifier = Verifier {
@@ -70,7 +71,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         policy,
         known: Arc::new(known),
         registry: registry.clone(),
-        evidencer,
+        evidencer: evidencer.clone(),
         authenticated: graph.publisher(&topics::MAIL_AUTHENTICATED)?,
     };
     let desk = Desk::new(core, verifier);
@@ -88,7 +89,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         // The channel closes only when the chain's task ends, and that one says why.
         std::future::pending::<()>().await
     });
-    services::serve(&mut graph, &registry, &store, gate)?;
+    services::serve(&mut graph, &registry, &store, evidencer, gate)?;
     let (counted, mails) = (store.clone(), desk.counts());
     diagnostics::publish(&mut graph, move || {
         let (evidenced, _) = counted.counts();
@@ -185,8 +186,8 @@ impl Verifier {
             sender_digest: self.registry.digest(from),
             verdict: codes,
         };
-        match self.evidencer.evidence(finding).await {
-            Ok(evidence) => Outcome::Evidenced(evidence.finding.verdict),
+        match self.evidencer.evidence(&finding).await {
+            Ok(first) => Outcome::Evidenced(first.verdict),
             Err(Closed) => Outcome::Failed,
         }
     }

@@ -60,8 +60,8 @@ pub const SPECS: &[Spec] = &[
     text("registry_address", "Address of the sender registry, 0x and 40 hex digits; empty: deployed at the first start."),
     text("ledger_address", "Address of the evidence ledger, 0x and 40 hex digits; empty: deployed at the first start."),
     count("confirmations", 1, 1000, "Blocks, the transaction's included, after which it counts as final."),
-    count("batch_max_mails", 1000, 1000, "Mails after which a batch is anchored; no more than mail/receipts keeps for a subscriber."),
-    seconds("batch_max_age_s", 10.0, 0.01, 86400.0, "Age of a batch's first mail after which it is anchored."),
+    count("batch_max_mails", 1000, 1000, "Entries, such as mails and orders, after which a batch is anchored; no more than mail/receipts keeps for a subscriber."),
+    seconds("batch_max_age_s", 10.0, 0.01, 86400.0, "Age of a batch's first entry after which it is anchored."),
     text("state_directory", "Folder of evidence and keys; empty: posthorn/<namespace>/authenticator below the user's state folder."),
     text("ledger_key_path", "File of the key that signs transactions; empty: in the state directory, made at the first start."),
     text("address_key_path", "File of the key of address digests; empty: in the state directory, made at the first start."),
@@ -96,9 +96,9 @@ pub struct Params {
     pub contracts: Option<(ContractAddress, ContractAddress)>,
     /// Blocks until a transaction is final, including its own.
     pub confirmations: u64,
-    /// Maximum number of mails in a batch.
+    /// Maximum number of entries in a batch.
     pub batch_max_mails: u32,
-    /// Age of its oldest mail at which a batch is anchored.
+    /// Age of its oldest entry at which a batch is anchored.
     pub batch_max_age: Duration,
     /// Directory for evidence and keys.
     pub state_directory: PathBuf,

@@ -29,20 +29,14 @@ pub async fn publish(mut receipts: mpsc::Receiver<Receipt>, mut publish: impl Fn
 
 #[cfg(test)]
 mod tests {
-    use evidence::{Anchor, Evidence, Finding};
+    use evidence::{Anchor, Entry, Evidence, Kind};
     use std::time::{Instant, UNIX_EPOCH};
 
     use super::*;
-    use mail::MailId;
 
     fn receipt(index: u64) -> Receipt {
-        let finding = Finding {
-            mail_id: MailId::of(&index.to_be_bytes()),
-            received_at: UNIX_EPOCH,
-            sender_digest: [0; 32],
-            verdict: [0; 6],
-        };
-        let evidence = Evidence { index, finding };
+        let entry = Entry::new(Kind::ORDER, "/chatbot".parse().unwrap(), [0; 32], [0; 32]).unwrap();
+        let evidence = Evidence { index, recorded_at: UNIX_EPOCH, entry };
         let anchor = Anchor {
             first: 0,
             count: 1,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Serves the node's services: the registry, behind its gate, and receipts.
+//! Serves the node's services: the registry, behind its gate, recording, and receipts.
 //!
 //! No request reaches the registry unless the gate admits it. Refusals are logged without token or address.
 //!
@@ -7,17 +7,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use evidence::Identity;
 use mail::{EmailAddress, MailId, Role};
 use ros::{
     RosError,
-    convert::{receipt_to_ros, role_from_ros},
+    convert::{entries_from_ros, entry_from_ros, receipt_to_ros, role_from_ros},
     graph::{Graph, Request, ServiceType},
     srv, topics,
 };
 use tokio::sync::mpsc;
 
 use super::gate::{Gate, Refusal};
-use crate::{on_chain::Registry, store::EvidenceStore};
+use crate::{evidencer::Evidencer, on_chain::Registry, store::EvidenceStore};
 
 /// Delay before answering a request with a wrong token; requests behind it wait too.
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(250);
@@ -27,6 +28,7 @@ pub(super) fn serve(
     graph: &mut Graph,
     registry: &Registry,
     store: &EvidenceStore,
+    evidencer: Evidencer,
     gate: Gate,
 ) -> Result<(), RosError> {
     let gate = Arc::new(gate);
@@ -36,6 +38,8 @@ pub(super) fn serve(
     graph.watch("revoke_sender", serve_revoke(revoke, registry.clone(), gate));
     let prove = graph.serve(&topics::PROVE)?;
     graph.watch("prove", serve_prove(prove, store.clone()));
+    let record = graph.serve(&topics::RECORD)?;
+    graph.watch("record", serve_record(record, evidencer));
     Ok(())
 }
 
@@ -98,20 +102,53 @@ async fn admit(gate: &Gate, token: &str, address: &str) -> Result<EmailAddress, 
 
 async fn serve_prove(mut requests: mpsc::Receiver<Request<srv::Prove::Service>>, store: EvidenceStore) {
     while let Some(request) = requests.recv().await {
-        let response = match request.message.mail_id.parse::<MailId>() {
-            Ok(id) => match store.receipt(id).await {
+        let response = match wanted(&request.message) {
+            Ok((what, identity)) => match store.receipt(identity).await {
                 Ok(Some(receipt)) => srv::Prove::Response {
                     found: true,
                     receipt: receipt_to_ros(&receipt),
                     message: String::new(),
                 },
-                Ok(None) => no_receipt(format!("mail {id}: not known, or not anchored yet")),
+                Ok(None) => no_receipt(format!("{what}: not known, or not anchored yet")),
                 Err(error) => {
                     tracing::error!(%error, "the evidence log was changed");
                     no_receipt(error.to_string())
                 }
             },
-            Err(error) => no_receipt(error.to_string()),
+            Err(message) => no_receipt(message),
+        };
+        respond(request, response);
+    }
+}
+
+/// The entry whose receipt is asked for, in words and by its identity.
+fn wanted(request: &srv::Prove::Request) -> Result<(String, Identity), String> {
+    if request.mail_id.is_empty() {
+        let entry = entry_from_ros(&request.entry).map_err(|error| error.to_string())?;
+        Ok((format!("{} {}", entry.kind(), request.entry.subject), entry.identity()))
+    } else {
+        let id = request.mail_id.parse::<MailId>().map_err(|error| error.to_string())?;
+        Ok((format!("mail {id}"), Identity::of_mail(&id)))
+    }
+}
+
+/// One request at a time: those behind it wait in the bounded queue of the service.
+async fn serve_record(mut requests: mpsc::Receiver<Request<srv::Record::Service>>, evidencer: Evidencer) {
+    while let Some(request) = requests.recv().await {
+        let recorded = match entries_from_ros(&request.message.entries) {
+            Ok(entries) => evidencer.record(entries).await.map_err(|closed| closed.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let response = match recorded {
+            Ok(evidence) => srv::Record::Response {
+                success: true,
+                indices: evidence.iter().map(|evidence| evidence.index).collect(),
+                message: String::new(),
+            },
+            Err(message) => {
+                tracing::warn!(message, "entries are not recorded");
+                srv::Record::Response { message, ..srv::Record::Response::default() }
+            }
         };
         respond(request, response);
     }

@@ -5,16 +5,18 @@
 //!
 //! The log itself is [`super::log`].
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
 };
 
 use evidence::{
-    Evidence, Finding, Receipt,
+    Entry, Evidence, Identity, Receipt,
     log::{EvidenceError, EvidenceLog},
 };
-use mail::MailId;
 use tokio::sync::Notify;
 
 /// Handle to the evidence log; clones share it.
@@ -53,8 +55,8 @@ impl EvidenceStore {
     ///
     /// # Errors
     /// As for [`EvidenceLog::append`].
-    pub async fn append(&self, findings: Vec<Finding>) -> Result<Vec<Evidence>, EvidenceError> {
-        let evidenced = self.blocking(move |log| log.append(&findings)).await?;
+    pub async fn append(&self, entries: Vec<Entry>, now: SystemTime) -> Result<Vec<Evidence>, EvidenceError> {
+        let evidenced = self.blocking(move |log| log.append(&entries, now)).await?;
         self.grown.notify_one();
         Ok(evidenced)
     }
@@ -63,8 +65,8 @@ impl EvidenceStore {
     ///
     /// # Errors
     /// As for [`EvidenceLog::receipt`].
-    pub async fn receipt(&self, mail_id: MailId) -> Result<Option<Receipt>, EvidenceError> {
-        self.blocking(move |log| log.receipt(&mail_id)).await
+    pub async fn receipt(&self, identity: Identity) -> Result<Option<Receipt>, EvidenceError> {
+        self.blocking(move |log| log.receipt(&identity)).await
     }
 
     /// Returns the number of leaves in the log and the number with a receipt, without waiting for the log.
@@ -100,20 +102,17 @@ impl EvidenceStore {
 mod tests {
     use std::{sync::mpsc::channel, thread, time::Duration};
 
+    use evidence::Kind;
+
     use super::*;
 
     /// A log on a slow disk is locked for as long as its sync takes.
     #[tokio::test]
     async fn the_counts_do_not_wait_for_the_disk_and_are_those_of_the_log() {
         let dir = tempfile::tempdir().unwrap();
-        let finding = Finding {
-            mail_id: MailId::of(b"mail"),
-            received_at: std::time::UNIX_EPOCH,
-            sender_digest: [0; 32],
-            verdict: [0; 6],
-        };
+        let entry = Entry::new(Kind::ORDER, "/chatbot".parse().unwrap(), [0; 32], [0; 32]).unwrap();
         let store = EvidenceStore::new(EvidenceLog::open(dir.path()).unwrap().0);
-        store.append(vec![finding]).await.unwrap();
+        store.append(vec![entry], std::time::UNIX_EPOCH).await.unwrap();
         let (tell, told) = channel();
         let busy = store.lock();
         let asking = store.clone();

@@ -9,7 +9,7 @@ use std::path::Path;
 use record_log::RecordLog;
 
 use crate::{
-    Evidence,
+    Kind,
     log::{EVIDENCE_LOG, EVIDENCE_RULE, EvidenceError, MAX_RECORD_BYTES, corrupt, decode_evidence},
     merkle::{Hash, Tree},
 };
@@ -36,6 +36,8 @@ impl Batch {
 pub struct Agreement {
     /// Number of leaves in the log.
     pub leaves: u64,
+    /// How many of them are verdicts on mails; the others are orders and what other nodes recorded.
+    pub mails: u64,
     /// How many of them are on chain; the others wait to be anchored.
     pub anchored: u64,
     /// Bytes at the end of the log that are no complete record: being written, or torn.
@@ -100,20 +102,21 @@ pub fn audit(dir: &Path, next: u64, batches: &[Batch]) -> Result<Agreement, Audi
         return Err(AuditError::Incomplete { end: anchored, next });
     }
     let path = dir.join(EVIDENCE_LOG);
-    let (mut batches, mut batch, mut leaves) = (batches.iter(), Vec::new(), 0);
+    let (mut batches, mut batch, mut leaves, mut mails) = (batches.iter(), Vec::new(), 0, 0);
     let mut expected = batches.next();
     let mut failed = None;
     let torn_bytes = RecordLog::read_each(&path, MAX_RECORD_BYTES, &mut |_, bytes| {
         if failed.is_some() {
             return;
         }
-        let Some(entry) = decode_evidence(leaves, bytes) else {
+        let Some(evidence) = decode_evidence(leaves, bytes) else {
             failed = Some(corrupt(&path, leaves, EVIDENCE_RULE));
             return;
         };
         leaves += 1;
+        mails += u64::from(*evidence.entry.kind() == Kind::MAIL_VERDICT);
         let Some(anchor) = expected else { return };
-        batch.push(Evidence::leaf(&entry));
+        batch.push(evidence.leaf());
         if leaves == anchor.end() {
             if Tree::new(std::mem::take(&mut batch)).root() != anchor.root {
                 failed = Some(EvidenceError::Root { first: anchor.first, end: anchor.end() });
@@ -125,7 +128,7 @@ pub fn audit(dir: &Path, next: u64, batches: &[Batch]) -> Result<Agreement, Audi
     match failed {
         Some(error) => Err(error.into()),
         None if expected.is_some() => Err(AuditError::Short { leaves, anchored }),
-        None => Ok(Agreement { leaves, anchored, torn_bytes }),
+        None => Ok(Agreement { leaves, mails, anchored, torn_bytes }),
     }
 }
 
@@ -134,13 +137,18 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::{log::EvidenceLog, tests::finding};
+    use crate::{
+        entry::tests::order,
+        log::EvidenceLog,
+        tests::{entries, now},
+    };
 
-    /// A log of `leaves` leaves, and a function that returns the batch of some of them as the chain would have it.
+    /// A log of `leaves` leaves, the last one an order, and a function that returns the batch of some of them as the chain would have it.
     fn log(leaves: u64) -> (tempfile::TempDir, impl Fn(u64, u32) -> Batch) {
         let dir = tempfile::tempdir().unwrap();
         let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
-        log.append(&(0..leaves).map(finding).collect::<Vec<_>>()).unwrap();
+        log.append(&entries(1..leaves), now()).unwrap();
+        log.append(&[order(1)], now()).unwrap();
         let batch = move |first, count| Batch {
             first,
             count,
@@ -154,7 +162,7 @@ mod tests {
         // The log is open and locked meanwhile, as it is while the authenticator runs.
         let (dir, batch) = log(10);
         let agreement = |batches: &[Batch]| audit(dir.path(), 0, batches).unwrap();
-        let expected = |anchored| Agreement { leaves: 10, anchored, torn_bytes: 0 };
+        let expected = |anchored| Agreement { leaves: 10, mails: 9, anchored, torn_bytes: 0 };
         assert_eq!(agreement(&[]), expected(0));
         assert_eq!(agreement(&[batch(0, 4), batch(4, 1)]), expected(5));
         assert_eq!(agreement(&[batch(0, 4), batch(4, 1), batch(5, 5)]), expected(10));

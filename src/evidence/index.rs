@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds the evidence of a mail: a hash table in a file, built from the evidence log and checked against it.
+//! Finds the evidence of an entry: a hash table in a file, built from the evidence log and checked against it.
 //! Blocking.
 //!
 //! # Format
 //! A header of 4096 bytes holds magic, nonce, bits, entries, covered and CRC-32. `2^bits` slots of 16 bytes follow,
-//! little-endian: a keyed hash of the mail id, then the index plus one in 40 bits above 24 bits of checksum. A slot
+//! little-endian: a keyed hash of the identity, then the index plus one in 40 bits above 24 bits of checksum. A slot
 //! of zeros is empty. The highest bits of a hash name its home slot; its entry goes into the first empty slot
 //! from there on. So the table can be doubled in one pass, in order, in bounded memory. At most three quarters of the
 //! slots are used.
@@ -24,9 +24,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mail::MailId;
 use record_log::{FILE_MODE, sync_directory};
 use sha2::{Digest, Sha256};
+
+use crate::Identity;
 
 const MAGIC: &[u8; 16] = b"posthorn index 1";
 const HEADER_BYTES: u64 = 4096;
@@ -52,7 +53,7 @@ enum Found {
 
 /// The open table.
 #[derive(Debug)]
-pub(super) struct MailIndex {
+pub(super) struct EntryIndex {
     path: PathBuf,
     file: File,
     nonce: u64,
@@ -63,8 +64,8 @@ pub(super) struct MailIndex {
     inserted: u64,
 }
 
-impl MailIndex {
-    /// Opens the table of the log with this nonce, or creates an empty one sized for `expected` mails. The caller
+impl EntryIndex {
+    /// Opens the table of the log with this nonce, or creates an empty one sized for `expected` entries. The caller
     /// must insert all evidence from [`covered`](Self::covered) on.
     pub(super) fn open(path: &Path, nonce: u64, expected: u64) -> io::Result<Self> {
         let bits = expected.saturating_mul(2).max(1 << FIRST_BITS).ilog2();
@@ -121,24 +122,24 @@ impl MailIndex {
         self.covered
     }
 
-    /// Returns the index of this mail's evidence. `is` asks the log whether an index holds this mail.
+    /// Returns the index of this entry. `is` asks the log whether an index holds this entry.
     pub(super) fn find<E: From<io::Error>>(
         &self,
-        id: &MailId,
+        identity: &Identity,
         is: impl FnMut(u64) -> Result<bool, E>,
     ) -> Result<Option<u64>, E> {
-        match self.probe(self.hash(id), is)? {
+        match self.probe(self.hash(identity), is)? {
             Found::Entry(index) => Ok(Some(index)),
             Found::Vacant(_) => Ok(None),
         }
     }
 
     /// Inserts evidence whose index follows everything inserted before.
-    pub(super) fn insert(&mut self, id: &MailId, index: u64) -> io::Result<()> {
+    pub(super) fn insert(&mut self, identity: &Identity, index: u64) -> io::Result<()> {
         if self.entries >= self.capacity() / 4 * 3 {
             self.double()?;
         }
-        self.put(Entry { hash: self.hash(id), index })?;
+        self.put(Entry { hash: self.hash(identity), index })?;
         self.entries = self.entries.saturating_add(1);
         self.inserted = index.saturating_add(1);
         Ok(())
@@ -157,10 +158,10 @@ impl MailIndex {
         self.file.sync_data()
     }
 
-    /// Keyed, so that nobody can craft mails that share a slot.
-    fn hash(&self, id: &MailId) -> u64 {
+    /// Keyed, so that nobody can craft entries that share a slot.
+    fn hash(&self, identity: &Identity) -> u64 {
         let digest =
-            Sha256::new().chain_update(self.nonce.to_le_bytes()).chain_update(id.as_bytes()).finalize();
+            Sha256::new().chain_update(self.nonce.to_le_bytes()).chain_update(identity.as_bytes()).finalize();
         digest.first_chunk().copied().map_or(0, u64::from_le_bytes)
     }
 
@@ -283,7 +284,7 @@ struct Window {
 impl Window {
     /// Places a run of slots that stood between two empty ones in the old table. In order of their hashes, each goes
     /// to its home slot or right after the previous one, as if it had been inserted alone.
-    fn place(&mut self, new: &MailIndex, run: &mut Vec<Entry>, rest: &mut Vec<Entry>) -> io::Result<()> {
+    fn place(&mut self, new: &EntryIndex, run: &mut Vec<Entry>, rest: &mut Vec<Entry>) -> io::Result<()> {
         run.sort_unstable_by_key(|entry| entry.hash);
         for entry in run.drain(..) {
             let slot = new.home(entry.hash).max(self.next);
@@ -303,7 +304,7 @@ impl Window {
         Ok(())
     }
 
-    fn flush(&mut self, new: &MailIndex) -> io::Result<()> {
+    fn flush(&mut self, new: &EntryIndex) -> io::Result<()> {
         let left = usize::try_from(new.capacity().saturating_sub(self.base)).unwrap_or(WINDOW).min(WINDOW);
         let slots = self.slots.get(..left * SLOT_BYTES).unwrap_or_default();
         new.file.write_all_at(slots, at(self.base))?;

@@ -4,8 +4,8 @@
 //! `evidence.log` holds one record per piece of evidence, in order, and `anchors.log` one per batch on chain.
 //! Receipts are computed from both, so a batch has all its receipts or none. Whatever a call returned is on disk.
 //!
-//! All records of a log have the same length, so a record is located by its number. `evidence.index` locates the
-//! evidence of a mail (see [`super::index`]). Neither log is kept in memory, and everything read back is checked.
+//! All records of a log have the same length, so a record is located by its number. `evidence.index` locates an entry by
+//! its [`Identity`] (see [`super::index`]). Neither log is kept in memory, and everything read back is checked.
 //! Opening reads the evidence that the index does not cover yet, the newest anchors, and a sample of all evidence.
 //!
 //! Submitting batches to the chain is left to the anchorer.
@@ -14,14 +14,14 @@ use std::{
     collections::HashMap,
     io,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
-use mail::MailId;
 use record_log::{HEAD_BYTES, HEADER_BYTES, RecordLog, RecordLogError, create_directory};
 
 use crate::{
-    ANCHOR_BYTES, Anchor, EVIDENCE_BYTES, Evidence, Finding, Receipt,
-    index::MailIndex,
+    ANCHOR_BYTES, Anchor, EVIDENCE_BYTES, Entry, Evidence, Identity, Receipt,
+    index::EntryIndex,
     merkle::{Hash, Tree},
 };
 
@@ -142,7 +142,7 @@ const ANCHOR_RULE: &str = "an anchor that continues the one before and covers ev
 pub struct EvidenceLog {
     evidence_log: FixedLog,
     anchor_log: FixedLog,
-    index: MailIndex,
+    index: EntryIndex,
     last_anchor: Option<Anchor>,
 }
 
@@ -164,37 +164,37 @@ impl EvidenceLog {
         Ok((log, torn_evidence.saturating_add(torn_anchors)))
     }
 
-    /// Gives each finding its index and returns the evidence, in the order of `findings`, once all of it is on disk:
-    /// one sync for all. A mail that is already in the log keeps its index and its first finding, and nothing is
+    /// Gives each entry its index, at `now`, and returns the evidence in the order of `entries`, once all of it is on
+    /// disk: one sync for all. What the log has already, by its [`Identity`], keeps index, time and facts, and nothing is
     /// written for it.
     ///
     /// # Errors
-    /// If the logs cannot be read or written. If the log itself cannot be written, none of the new findings is in it,
-    /// and it rejects further appends. If only the index fails, the new findings are in the log.
-    pub fn append(&mut self, findings: &[Finding]) -> Result<Vec<Evidence>, EvidenceError> {
+    /// If the logs cannot be read or written. If the log itself cannot be written, none of the new entries is in it,
+    /// and it rejects further appends. If only the index fails, the new entries are in the log.
+    pub fn append(&mut self, entries: &[Entry], now: SystemTime) -> Result<Vec<Evidence>, EvidenceError> {
         let mut fresh: Vec<Evidence> = Vec::new();
-        let mut fresh_by_mail = HashMap::new();
-        let mut evidenced = Vec::with_capacity(findings.len());
-        for finding in findings {
-            let id = &finding.mail_id;
-            if let Some(place) = fresh_by_mail.get(id).copied() {
+        let mut fresh_by_identity = HashMap::new();
+        let mut evidenced = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let identity = entry.identity();
+            if let Some(place) = fresh_by_identity.get(&identity).copied() {
                 evidenced.extend(fresh.get::<usize>(place).cloned());
-            } else if let Some(index) = self.index_of(id)? {
-                evidenced.extend(self.entries(index, index.saturating_add(1))?);
+            } else if let Some(index) = self.index_of(&identity)? {
+                evidenced.extend(self.evidence(index, index.saturating_add(1))?);
             } else {
                 let index = self.evidenced().saturating_add(fresh.len() as u64);
-                let evidence = Evidence { index, finding: finding.clone() };
-                fresh_by_mail.insert(*id, fresh.len());
+                let evidence = Evidence { index, recorded_at: now, entry: entry.clone() };
+                fresh_by_identity.insert(identity, fresh.len());
                 fresh.push(evidence.clone());
                 evidenced.push(evidence);
             }
         }
-        for entry in &fresh {
-            self.evidence_log.log.append(&entry.encode())?;
+        for evidence in &fresh {
+            self.evidence_log.log.append(&evidence.to_record())?;
         }
         self.evidence_log.log.sync()?;
-        for entry in fresh {
-            self.index.insert(&entry.finding.mail_id, entry.index)?;
+        for evidence in fresh {
+            self.index.insert(&evidence.entry.identity(), evidence.index)?;
         }
         if self.index.uncovered() >= CHECKPOINT {
             self.index.checkpoint()?;
@@ -229,18 +229,18 @@ impl EvidenceLog {
         self.last_anchor.as_ref().map_or(0, Anchor::end)
     }
 
-    /// Returns the index of a mail's evidence, if it has any.
+    /// Returns the index of an entry, if the log has it.
     ///
     /// # Errors
     /// If the index or the log cannot be read or is damaged there.
-    pub fn index_of(&self, mail_id: &MailId) -> Result<Option<u64>, EvidenceError> {
-        self.index.find(mail_id, |index| {
-            // A stale slot: the evidence was lost with a torn tail, or its index was then given to another mail.
+    pub fn index_of(&self, identity: &Identity) -> Result<Option<u64>, EvidenceError> {
+        self.index.find(identity, |index| {
+            // A stale slot: the evidence was lost with a torn tail, or its index was then given to another entry.
             Ok(index < self.evidenced()
                 && self
-                    .entries(index, index.saturating_add(1))?
+                    .evidence(index, index.saturating_add(1))?
                     .iter()
-                    .any(|entry| entry.finding.mail_id == *mail_id))
+                    .any(|evidence| evidence.entry.identity() == *identity))
         })
     }
 
@@ -250,21 +250,19 @@ impl EvidenceLog {
     /// If the log cannot be read or is damaged there.
     pub fn leaves(&self, first: u64, count: u32) -> Result<Vec<Hash>, EvidenceError> {
         let end = first.saturating_add(count.into()).min(self.evidenced());
-        Ok(self.entries(first, end)?.iter().map(Evidence::leaf).collect())
+        Ok(self.evidence(first, end)?.iter().map(Evidence::leaf).collect())
     }
 
-    /// Returns the receipt of a mail; `None` if the mail is unknown or not anchored yet.
+    /// Returns the receipt of an entry; `None` if the entry is unknown or not anchored yet.
     ///
     /// # Errors
     /// [`EvidenceError::Root`] if the log was changed; also if index or logs cannot be read.
-    pub fn receipt(&self, mail_id: &MailId) -> Result<Option<Receipt>, EvidenceError> {
-        let Some(index) = self.index_of(mail_id)? else { return Ok(None) };
+    pub fn receipt(&self, identity: &Identity) -> Result<Option<Receipt>, EvidenceError> {
+        let Some(index) = self.index_of(identity)? else { return Ok(None) };
         let Some(anchor) = self.anchor(|anchor| anchor.end() <= index)? else { return Ok(None) };
-        let (entries, tree) = self.batch(&anchor)?;
-        Ok(entries
-            .into_iter()
-            .find(|entry| entry.index == index)
-            .and_then(|entry| prove(entry, &anchor, &tree)))
+        let (batch, tree) = self.batch(&anchor)?;
+        let evidence = batch.into_iter().find(|evidence| evidence.index == index);
+        Ok(evidence.and_then(|evidence| prove(evidence, &anchor, &tree)))
     }
 
     /// Returns the receipts of the batch that starts at `first`, in order; empty if there is no such batch.
@@ -274,11 +272,11 @@ impl EvidenceLog {
     pub fn receipts(&self, first: u64) -> Result<Vec<Receipt>, EvidenceError> {
         let anchor = self.anchor(|anchor| anchor.first < first)?.filter(|anchor| anchor.first == first);
         let Some(anchor) = anchor else { return Ok(Vec::new()) };
-        let (entries, tree) = self.batch(&anchor)?;
-        Ok(entries.into_iter().filter_map(|entry| prove(entry, &anchor, &tree)).collect())
+        let (batch, tree) = self.batch(&anchor)?;
+        Ok(batch.into_iter().filter_map(|evidence| prove(evidence, &anchor, &tree)).collect())
     }
 
-    fn entries(&self, first: u64, end: u64) -> Result<Vec<Evidence>, EvidenceError> {
+    fn evidence(&self, first: u64, end: u64) -> Result<Vec<Evidence>, EvidenceError> {
         self.evidence_log.read((first, end), EVIDENCE_RULE, decode_evidence)
     }
 
@@ -300,9 +298,9 @@ impl EvidenceLog {
     /// Returns the evidence of a batch and its Merkle tree, whose root must be that of the anchor.
     fn batch(&self, anchor: &Anchor) -> Result<(Vec<Evidence>, Tree), EvidenceError> {
         let (first, end) = (anchor.first, anchor.end());
-        let entries = self.entries(first, end.min(self.evidenced()))?;
-        let tree = Tree::new(entries.iter().map(Evidence::leaf).collect());
-        if tree.root() == anchor.root { Ok((entries, tree)) } else { Err(EvidenceError::Root { first, end }) }
+        let batch = self.evidence(first, end.min(self.evidenced()))?;
+        let tree = Tree::new(batch.iter().map(Evidence::leaf).collect());
+        if tree.root() == anchor.root { Ok((batch, tree)) } else { Err(EvidenceError::Root { first, end }) }
     }
 }
 
@@ -323,23 +321,23 @@ fn prove(evidence: Evidence, anchor: &Anchor, tree: &Tree) -> Option<Receipt> {
 }
 
 pub(crate) fn decode_evidence(index: u64, bytes: &[u8]) -> Option<Evidence> {
-    Evidence::decode(bytes).filter(|entry| entry.index == index)
+    Evidence::from_record(bytes).filter(|evidence| evidence.index == index)
 }
 
 /// Opens the log and the index, and inserts the evidence that the index does not cover.
-fn open_evidence(dir: &Path) -> Result<(FixedLog, MailIndex, u64), EvidenceError> {
+fn open_evidence(dir: &Path) -> Result<(FixedLog, EntryIndex, u64), EvidenceError> {
     let (path, index_path) = (dir.join(EVIDENCE_LOG), dir.join("evidence.index"));
     let mut index = match RecordLog::peek(&path)? {
-        Some((nonce, length)) => MailIndex::open(&index_path, nonce, number(EVIDENCE_BYTES, length))?,
+        Some((nonce, length)) => EntryIndex::open(&index_path, nonce, number(EVIDENCE_BYTES, length))?,
         // The log is missing, or was torn while it was created; its nonce is known only once it exists.
-        None => MailIndex::open(&index_path, RecordLog::open(&path, MAX_RECORD_BYTES)?.0.nonce(), 0)?,
+        None => EntryIndex::open(&index_path, RecordLog::open(&path, MAX_RECORD_BYTES)?.0.nonce(), 0)?,
     };
     let from = place(EVIDENCE_BYTES, index.covered());
     let mut failed = None;
     let (log, torn) = RecordLog::open_after(&path, MAX_RECORD_BYTES, from, &mut |offset, bytes| {
         let record = number(EVIDENCE_BYTES, offset);
         let inserted = match decode_evidence(record, bytes) {
-            Some(entry) => index.insert(&entry.finding.mail_id, record).map_err(EvidenceError::Index),
+            Some(evidence) => index.insert(&evidence.entry.identity(), record).map_err(EvidenceError::Index),
             None => Err(corrupt(&path, record, EVIDENCE_RULE)),
         };
         failed = failed.take().or(inserted.err());
@@ -355,10 +353,10 @@ fn open_evidence(dir: &Path) -> Result<(FixedLog, MailIndex, u64), EvidenceError
     // Evenly spaced, including the newest. If the index lacks any of these, nothing in it can be trusted.
     let step = (count / SAMPLES).max(1);
     for at in (0..count).rev().step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
-        let entries = log.read((at, at.saturating_add(1)), EVIDENCE_RULE, decode_evidence)?;
-        let Some(entry) = entries.first() else { continue };
-        if index.find::<EvidenceError>(&entry.finding.mail_id, |index| Ok(index == at))?.is_none() {
-            tracing::warn!(mail_id = %entry.finding.mail_id, "evidence index lacks a mail, is made anew");
+        let read = log.read((at, at.saturating_add(1)), EVIDENCE_RULE, decode_evidence)?;
+        let Some(evidence) = read.first() else { continue };
+        if index.find::<EvidenceError>(&evidence.entry.identity(), |index| Ok(index == at))?.is_none() {
+            tracing::warn!(index = at, "evidence index lacks an entry, is made anew");
             drop(log);
             // Without a file, the index is rebuilt from all evidence, so this happens only once.
             std::fs::remove_file(&index_path)?;

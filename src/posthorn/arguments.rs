@@ -3,10 +3,15 @@
 //!
 //! A [`Task`] satisfies every rule that can be checked without asking anybody.
 
+mod value;
+
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind, value_parser};
-use mail::{EmailAddress, MailId, Role};
+use evidence::Entry;
+use mail::{MailId, Role};
+
+use value::{bare_address, contract, digest, kind, mail_id, namespace, seconds, source};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +45,12 @@ pub enum Task {
         /// Write the bytes as received.
         raw: bool,
     },
-    /// Print the receipt of a mail.
+    /// Print the receipt of an entry on the evidence ledger.
     Prove {
         /// The fleet.
         fleet: Fleet,
-        /// The mail.
-        id: MailId,
+        /// The entry.
+        wanted: Wanted,
     },
     /// Check whether a posthorn is well.
     Doctor {
@@ -70,6 +75,15 @@ pub enum Task {
         /// Block from which to read.
         from_block: u64,
     },
+}
+
+/// Whose receipt is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// That of the verdict on a mail.
+    Mail(MailId),
+    /// That of an entry of another kind.
+    Entry(Entry),
 }
 
 /// An evidence ledger on a chain.
@@ -110,14 +124,17 @@ pub enum TokenFile {
 const ADDRESS: &str = "ADDRESS";
 const CONTRACT: &str = "contract";
 const ENDPOINT: &str = "endpoint";
+const DIGEST: &str = "digest";
 const DIRECTORY: &str = "DIR";
 const FILE: &str = "FILE";
 const FROM_BLOCK: &str = "from-block";
 const ID: &str = "ID";
+const KIND: &str = "kind";
 const NAMESPACE: &str = "namespace";
 const RAW: &str = "raw";
 const STATE_DIRECTORY: &str = "state-directory";
 const ROLE: &str = "role";
+const SOURCE: &str = "source";
 const TIMEOUT: &str = "timeout";
 const TOKEN_FILE: &str = "token-file";
 
@@ -180,8 +197,14 @@ pub fn command() -> Command {
                 )),
         )
         .subcommand(
-            asking_command("prove", "Prints the receipt of a mail on the evidence ledger, as JSON to keep")
-                .arg(id()),
+            asking_command(
+                "prove",
+                "Prints the receipt of a mail, an order or another entry on the evidence ledger, as JSON to keep",
+            )
+            .arg(id().help("Id of the mail, or subject of an entry of another kind (an order's command_id), 64 hex digits"))
+            .arg(part_of_entry(KIND, "KIND").requires(SOURCE).value_parser(kind).help("Kind of the entry, such as order [default: the verdict on a mail]"))
+            .arg(part_of_entry(SOURCE, "NODE").requires(DIGEST).value_parser(source).help("Node that stated the entry, such as /fleet/chatbot"))
+            .arg(part_of_entry(DIGEST, "HEX").requires(KIND).value_parser(digest).help("SHA-256 of its facts, 64 hex digits")),
         )
         .subcommand(
             asking_command("doctor", "Checks nodes, their statuses, free disk and secrets; exit code 1 if a check fails")
@@ -280,6 +303,10 @@ fn id() -> Arg {
     Arg::new(ID).required(true).value_parser(mail_id).help("Id of the mail, 64 hex digits")
 }
 
+fn part_of_entry(name: &'static str, value: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value)
+}
+
 fn token_file() -> Arg {
     Arg::new(TOKEN_FILE).long(TOKEN_FILE).value_name("FILE").value_parser(value_parser!(PathBuf)).help(
         "File of the registry's token; none: send no token [default: registry.token in the authenticator's default state directory]",
@@ -323,12 +350,20 @@ fn task(matches: &ArgMatches) -> Option<Task> {
             contract: contract_of(matches)?,
             from_block: taken(matches, FROM_BLOCK)?,
         }),
-        (_, matches) => Some(Task::Prove { fleet: fleet(matches)?, id: taken(matches, ID)? }),
+        (_, matches) => Some(Task::Prove { fleet: fleet(matches)?, wanted: wanted(matches)? }),
     }
 }
 
 fn fleet(matches: &ArgMatches) -> Option<Fleet> {
     Some(Fleet { namespace: taken(matches, NAMESPACE)?, timeout: taken(matches, TIMEOUT)? })
+}
+
+/// clap requires all of kind, source and digest, or none.
+fn wanted(matches: &ArgMatches) -> Option<Wanted> {
+    let id: MailId = taken(matches, ID)?;
+    let Some(kind) = taken(matches, KIND) else { return Some(Wanted::Mail(id)) };
+    let (source, digest) = (taken(matches, SOURCE)?, taken(matches, DIGEST)?);
+    Entry::new(kind, source, *id.as_bytes(), digest).ok().map(Wanted::Entry)
 }
 
 fn contract_of(matches: &ArgMatches) -> Option<Contract> {
@@ -345,43 +380,6 @@ fn token(matches: &ArgMatches) -> TokenFile {
 
 fn taken<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, name: &str) -> Option<T> {
     matches.get_one::<T>(name).cloned()
-}
-
-fn bare_address(text: &str) -> Result<String, String> {
-    let rule = |error| format!("must be one bare address, local-part@domain: {error}");
-    // ASCII only, as the registry takes it.
-    EmailAddress::parse_ascii(text).map_err(rule)?;
-    Ok(text.to_owned())
-}
-
-fn contract(text: &str) -> Result<[u8; 20], String> {
-    let mut bytes = [0; 20];
-    hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), &mut bytes)
-        .map_err(|_| "must be 0x and 40 hex digits".to_owned())?;
-    Ok(bytes)
-}
-
-fn mail_id(text: &str) -> Result<MailId, String> {
-    text.parse().map_err(|_| "must be 64 hex digits".to_owned())
-}
-
-/// A ROS namespace with a leading slash; `fleet` is `/fleet`.
-fn namespace(text: &str) -> Result<String, String> {
-    let inner = text.strip_prefix('/').unwrap_or(text);
-    let word = |word: &str| {
-        word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-            && word.bytes().next().is_some_and(|first| !first.is_ascii_digit())
-    };
-    if inner.is_empty() || inner.split('/').all(word) {
-        Ok(format!("/{inner}"))
-    } else {
-        Err("must be words of letters, digits and _ with / between them, such as fleet".to_owned())
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let number = text.parse::<f64>().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
-    number.map(Duration::from_secs_f64).ok_or_else(|| "must be 0.1 to 3600 seconds".to_owned())
 }
 
 #[cfg(test)]

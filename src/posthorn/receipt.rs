@@ -11,8 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use evidence::{Anchor, Evidence, Finding, Receipt};
-use mail::MailId;
+use evidence::{Anchor, Entry, EntryError, Evidence, Finding, NameError, Receipt};
 use serde::{Deserialize, Serialize};
 
 /// Longest receipt file [bytes], several times what [`write()`] makes of the longest proof.
@@ -32,6 +31,12 @@ pub enum ReceiptFileError {
     /// Not JSON, or not the fields of a receipt.
     #[error("not a receipt as posthorn prove prints it: {0}")]
     Json(#[from] serde_json::Error),
+    /// A kind or source that is none.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// Facts that do not suit their entry.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
     /// A field holds something else than it must.
     #[error("field '{field}' = {value:?}: must be {rule}")]
     Field {
@@ -47,11 +52,10 @@ pub enum ReceiptFileError {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    mail_id: String,
     index: u64,
-    received_at: Time,
-    sender_digest: [u8; 32],
-    verdict: [u8; 6],
+    recorded_at: Time,
+    entry: EntryFields,
+    facts: Vec<u8>,
     leaf: [u8; 32],
     batch_first: u64,
     batch_size: u32,
@@ -67,6 +71,15 @@ struct File {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct EntryFields {
+    kind: String,
+    source: String,
+    subject: String,
+    digest: [u8; 32],
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Time {
     sec: u64,
     nanosec: u32,
@@ -77,14 +90,18 @@ struct Time {
 /// # Errors
 /// None is expected; serde_json has none for these fields.
 pub fn write(receipt: &Receipt) -> Result<String, ReceiptFileError> {
-    let Receipt { evidence: Evidence { index, finding }, leaf, anchor, inclusion_proof } = receipt;
+    let Receipt { evidence: Evidence { index, recorded_at, entry }, leaf, anchor, inclusion_proof } = receipt;
     let prefixed = |bytes: &[u8]| format!("0x{}", hex::encode(bytes));
     let file = File {
-        mail_id: finding.mail_id.to_string(),
         index: *index,
-        received_at: time(finding.received_at),
-        sender_digest: finding.sender_digest,
-        verdict: finding.verdict,
+        recorded_at: time(*recorded_at),
+        entry: EntryFields {
+            kind: entry.kind().to_string(),
+            source: entry.source().to_string(),
+            subject: hex::encode(entry.subject()),
+            digest: *entry.digest(),
+        },
+        facts: entry.facts().to_vec(),
         leaf: *leaf,
         batch_first: anchor.first,
         batch_size: anchor.count,
@@ -117,12 +134,8 @@ pub fn read(text: &str) -> Result<Receipt, ReceiptFileError> {
     Ok(Receipt {
         evidence: Evidence {
             index: file.index,
-            finding: Finding {
-                mail_id: MailId::from_bytes(digits("mail_id", &file.mail_id)?),
-                received_at: moment("received_at", &file.received_at)?,
-                sender_digest: file.sender_digest,
-                verdict: file.verdict,
-            },
+            recorded_at: moment("recorded_at", &file.recorded_at)?,
+            entry: entry(file.entry, file.facts)?,
         },
         leaf: file.leaf,
         anchor: Anchor {
@@ -159,19 +172,33 @@ pub fn read_file(path: &Path) -> Result<Receipt, ReceiptFileError> {
 /// What a receipt whose proof holds says, in one sentence without an end.
 pub fn statement(receipt: &Receipt) -> String {
     let Anchor { root, chain_id, contract, transaction, block_number, .. } = &receipt.anchor;
-    let verdict = match receipt.evidence.finding.verdict {
-        [1, ..] => "authenticated",
-        _ => "not authenticated",
+    let Evidence { index, entry, .. } = &receipt.evidence;
+    let what = match Finding::of(entry) {
+        Some(Finding { mail_id, verdict: [1, ..], .. }) => {
+            format!("mail {mail_id}, its sender authenticated,")
+        }
+        Some(Finding { mail_id, .. }) => format!("mail {mail_id}, its sender not authenticated,"),
+        None => format!(
+            "{} {}, stated by {} with facts of SHA-256 {},",
+            entry.kind(),
+            hex::encode(entry.subject()),
+            entry.source(),
+            hex::encode(entry.digest())
+        ),
     };
     format!(
-        "mail {}, its sender {verdict}, is leaf {} under root {}; anchored by contract 0x{} on chain {chain_id}, \
-         block {block_number}, transaction 0x{}",
-        receipt.evidence.finding.mail_id,
-        receipt.evidence.index,
+        "{what} is leaf {index} under root {}; anchored by contract 0x{} on chain {chain_id}, block {block_number}, \
+         transaction 0x{}",
         hex::encode(root),
         hex::encode(contract),
         hex::encode(transaction)
     )
+}
+
+fn entry(fields: EntryFields, facts: Vec<u8>) -> Result<Entry, ReceiptFileError> {
+    let EntryFields { kind, source, subject, digest } = fields;
+    let subject = digits("entry.subject", &subject)?;
+    Ok(Entry::with_facts(kind.parse()?, source.parse()?, subject, digest, facts)?)
 }
 
 fn time(time: SystemTime) -> Time {
@@ -202,16 +229,29 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use evidence::merkle::Tree;
+    use evidence::{Kind, merkle::Tree};
+    use mail::MailId;
 
     pub(crate) fn receipt() -> Receipt {
-        let finding = |number: u64| Finding {
-            mail_id: MailId::of(&number.to_be_bytes()),
-            received_at: UNIX_EPOCH + Duration::new(1_790_000_000, 7),
+        let finding = Finding {
+            mail_id: MailId::of(b"mail"),
+            received_at: UNIX_EPOCH + Duration::from_secs(1_790_000_000),
             sender_digest: [9; 32],
             verdict: [1, 2, 2, 2, 2, 2],
         };
-        let batch: Vec<_> = (10..15).map(|index| Evidence { index, finding: finding(index) }).collect();
+        receipt_of(finding.entry(&"/fleet/authenticator".parse().unwrap()))
+    }
+
+    fn order() -> Entry {
+        Entry::new(Kind::ORDER, "/fleet/chatbot".parse().unwrap(), [0xab; 32], [0xcd; 32]).unwrap()
+    }
+
+    /// The entry as leaf 12, among others.
+    fn receipt_of(entry: Entry) -> Receipt {
+        let recorded_at = UNIX_EPOCH + Duration::new(1_790_000_008, 7);
+        let entry = |index| if index == 12 { entry.clone() } else { order() };
+        let batch: Vec<_> =
+            (10..15).map(|index| Evidence { index, recorded_at, entry: entry(index) }).collect();
         let tree = Tree::new(batch.iter().map(Evidence::leaf).collect());
         let anchor = Anchor {
             first: 10,
@@ -230,11 +270,13 @@ pub(crate) mod tests {
 
     #[test]
     fn a_receipt_survives_the_file() {
-        let text = write(&receipt()).unwrap();
-        assert!(text.contains("\"contract\":\"0x0101") && text.ends_with("}\n"), "{text}");
-        let read = read(&text).unwrap();
-        assert_eq!(read, receipt());
-        assert_eq!(read.verify_offline(), Ok(()));
+        for receipt in [receipt(), receipt_of(order())] {
+            let text = write(&receipt).unwrap();
+            assert!(text.contains("\"contract\":\"0x0101") && text.ends_with("}\n"), "{text}");
+            let read = read(&text).unwrap();
+            assert_eq!(read, receipt);
+            assert_eq!(read.verify_offline(), Ok(()));
+        }
     }
 
     #[test]
@@ -247,7 +289,11 @@ pub(crate) mod tests {
         };
         assert!(refused("\"contract\":\"0x0101", "\"contract\":\"0x01").contains("'contract'"));
         assert!(refused("\"contract\":\"0x0101", "\"contract\":\"0x01").contains("must be 40 hex digits"));
-        assert!(refused("\"nanosec\":7", "\"nanosec\":1000000000").contains("'received_at'"));
+        assert!(refused("\"nanosec\":7", "\"nanosec\":1000000000").contains("'recorded_at'"));
+        assert!(refused("mail_verdict", "Mail").contains("kind \"Mail\": must be"));
+        assert!(refused("/fleet/auth", "fleet/auth").contains("source \"fleet/authenticator\": must be"));
+        assert!(refused("\"facts\":[0,", "\"facts\":[1,").contains("facts: their SHA-256"));
+        assert!(refused("\"subject\":\"", "\"subject\":\"0").contains("'entry.subject'"));
         assert!(refused("\"index\":12", "\"index\":-1").contains("not a receipt"));
         assert!(refused("\"index\"", "\"place\"").contains("unknown field `place`"));
         assert!(refused("\"inclusion_proof\":[", "\"inclusion_proof\":[1,").contains("97 bytes"));
@@ -266,13 +312,21 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_statement_names_mail_contract_and_transaction() {
+    fn a_statement_names_kind_subject_contract_and_transaction() {
         let words = statement(&receipt());
         let (contract, transaction) = (format!("0x{}", "01".repeat(20)), format!("0x{}", "02".repeat(32)));
-        let id = MailId::of(&12_u64.to_be_bytes()).to_string();
+        let id = MailId::of(b"mail").to_string();
         for part in [&id, &contract, &transaction, "sender authenticated", "leaf 12"] {
             assert!(words.contains(part), "{words}");
         }
+        // Not to be taken for what the authenticator found out about a mail.
+        let words = statement(&receipt_of(order()));
+        let order = format!(
+            "order {}, stated by /fleet/chatbot with facts of SHA-256 {},",
+            "ab".repeat(32),
+            "cd".repeat(32)
+        );
+        assert!(words.starts_with(&order) && !words.contains("sender"), "{words}");
     }
 
     proptest! {

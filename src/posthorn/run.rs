@@ -13,13 +13,13 @@ use std::{
 use authenticator::params::{EVIDENCE_DIRECTORY, REGISTRY_TOKEN};
 use chain::{Connection, Http, OnChain, anchors_on, verify_on};
 use evidence::{
-    Receipt,
+    Identity, Receipt,
     audit::{Agreement, Batch, audit},
 };
 use health::Level;
 use mail::{MailId, Role};
 use ros::{
-    convert::receipt_from_ros,
+    convert::{entry_to_ros, receipt_from_ros},
     diagnostics::{Heard, Listener},
     graph::ServiceType,
     runtime::{default_state_directory, end, visit, with_sources},
@@ -28,7 +28,7 @@ use ros::{
 };
 
 use crate::{
-    arguments::{Contract, Fleet, Task, TokenFile, parse},
+    arguments::{Contract, Fleet, Task, TokenFile, Wanted, parse},
     doctor::{self, Report, Statuses},
     receipt, show,
     token::Token,
@@ -105,17 +105,25 @@ fn perform(task: Task) -> Result<Vec<u8>, Failure> {
             }
             Ok(if raw { answer.data } else { show::mail(&answer.data).into_bytes() })
         }
-        Task::Prove { fleet, id } => {
-            let request = srv::Prove::Request { mail_id: id.to_string() };
+        Task::Prove { fleet, wanted } => {
+            let default = srv::Prove::Request::default();
+            let (identity, request) = match &wanted {
+                Wanted::Mail(id) => {
+                    (Identity::of_mail(id), srv::Prove::Request { mail_id: id.to_string(), ..default })
+                }
+                Wanted::Entry(entry) => {
+                    (entry.identity(), srv::Prove::Request { entry: entry_to_ros(entry), ..default })
+                }
+            };
             let answer = ask(&fleet, &topics::PROVE, &request)?;
             if !answer.found {
                 return Err(answer.message.into());
             }
             let receipt = receipt_from_ros(&answer.receipt)?;
             receipt.verify_offline()?;
-            let found = receipt.evidence.finding.mail_id;
-            if found != id {
-                return Err(format!("mail {id}: the receipt that came is of mail {found}").into());
+            if receipt.evidence.entry.identity() != identity {
+                let statement = receipt::statement(&receipt);
+                return Err(format!("the receipt that came is of something else: {statement}").into());
             }
             Ok(receipt::write(&receipt)?.into_bytes())
         }
@@ -150,7 +158,8 @@ fn perform(task: Task) -> Result<Vec<u8>, Failure> {
 }
 
 /// Report of an audit that found no difference.
-fn agreement(&Agreement { leaves, anchored, torn_bytes }: &Agreement, batches: usize) -> String {
+fn agreement(&Agreement { leaves, mails, anchored, torn_bytes }: &Agreement, batches: usize) -> String {
+    let others = leaves.saturating_sub(mails);
     let waiting = leaves.saturating_sub(anchored);
     let torn = match torn_bytes {
         0 => String::new(),
@@ -159,8 +168,8 @@ fn agreement(&Agreement { leaves, anchored, torn_bytes }: &Agreement, batches: u
         }
     };
     format!(
-        "Log and chain agree. Leaves in the log: {leaves}; on chain: {anchored}, in batches: {batches}; waiting to be \
-         anchored: {waiting}.\n{torn}"
+        "Log and chain agree. Leaves in the log: {leaves}, of mails: {mails}, of other kinds: {others}; on chain: \
+         {anchored}, in batches: {batches}; waiting to be anchored: {waiting}.\n{torn}"
     )
 }
 

@@ -3,18 +3,21 @@
 //!
 //! Messages from the graph are validated here. Every error names the field, the value and the rule.
 
+mod evidence;
 mod mail;
 mod outbound;
-mod receipt;
 mod vehicle;
 mod verdict;
 
+pub use evidence::{
+    MAX_RECORDED, RecordRefusal, entries_from_ros, entry_from_ros, entry_to_ros, receipt_from_ros,
+    receipt_to_ros,
+};
 pub use mail::{accepted_from_ros, mail_from_ros, mail_to_ros, raw_to_ros};
 pub use outbound::{
     OutboundRefusal, delivery_to_ros, disposition_from_ros, disposition_to_ros, outbound_from_ros,
     outbound_to_ros, refusal_to_ros,
 };
-pub use receipt::{receipt_from_ros, receipt_to_ros};
 pub use vehicle::{
     acknowledgement_from_ros, acknowledgement_to_ros, alert_to_ros, command_from_ros, command_to_ros,
     fleet_from_ros, state_to_ros, states_to_ros,

@@ -29,8 +29,6 @@ use super::{
 
 /// How long one spin waits for work, and so how long an idle node takes at most to stop spinning.
 const SPIN_TIMEOUT: Duration = Duration::from_millis(200);
-/// Depth of the queues for requests to a service and answers to a client. The default of ten loses messages in a burst.
-const SERVICE_DEPTH: usize = 1000;
 
 /// A node under construction: add publishers, subscriptions, services, clients and tasks, then [`Graph::spin`].
 pub struct Graph {
@@ -59,6 +57,11 @@ impl Graph {
     /// The node's name, after remapping by launch.
     pub fn name(&self) -> String {
         self.node.name().unwrap_or_default()
+    }
+
+    /// The node's fully qualified name, such as `/fleet/mail_bridge`.
+    pub fn fully_qualified_name(&self) -> String {
+        format!("/{}", self.path())
     }
 
     /// Namespace and name without the leading slash, such as `fleet/mail_bridge`.
@@ -132,24 +135,24 @@ impl Graph {
     where
         T::Request: Send,
     {
-        self.serve_named(service.facts.name, &service.facts.own_name())
+        self.serve_named(service.facts.name, &service.facts.own_name(), service.depth)
     }
 
-    /// Serves `name`; log lines call it `service`.
+    /// Serves `name` and keeps `depth` requests; log lines call it `service`.
     pub(super) fn serve_named<T: WrappedServiceTypeSupport + Send + 'static>(
         &mut self,
         service: &'static str,
         name: &str,
+        depth: usize,
     ) -> Result<mpsc::Receiver<Request<T>>, RosError>
     where
         T::Request: Send,
     {
-        let stream = self.node.create_service(name, service_qos()).map_err(|source| RosError::Create {
-            what: "service",
-            name: name.to_owned(),
-            source,
-        })?;
-        Ok(self.pump(service, stream, SERVICE_DEPTH))
+        let stream = self
+            .node
+            .create_service(name, service_qos(depth))
+            .map_err(|source| RosError::Create { what: "service", name: name.to_owned(), source })?;
+        Ok(self.pump(service, stream, depth))
     }
 
     /// Creates a client of `service`.
@@ -161,11 +164,10 @@ impl Graph {
         service: &Service<T>,
     ) -> Result<Client<T>, RosError> {
         let name = service.facts.name;
-        let inner = self.node.create_client(name, service_qos()).map_err(|source| RosError::Create {
-            what: "client",
-            name: name.to_owned(),
-            source,
-        })?;
+        let inner = self
+            .node
+            .create_client(name, service_qos(service.depth))
+            .map_err(|source| RosError::Create { what: "client", name: name.to_owned(), source })?;
         Ok(Client { service: name, inner })
     }
 
@@ -218,8 +220,8 @@ pub use r2r::WrappedServiceTypeSupport as ServiceType;
 /// A request waiting for its `respond`.
 pub type Request<T> = r2r::ServiceRequest<T>;
 
-fn service_qos() -> QosProfile {
-    QosProfile::services_default().keep_last(SERVICE_DEPTH)
+fn service_qos(depth: usize) -> QosProfile {
+    QosProfile::services_default().keep_last(depth)
 }
 
 /// A node's spinning thread and its tasks. Dropping it stops the thread, waits for it and ends the tasks; the runtime

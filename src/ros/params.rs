@@ -26,6 +26,7 @@ use settings::{Default, Rule, Spec, Value, Values};
 use super::{
     RosError,
     graph::{Graph, ServiceType},
+    topics::SERVICE_DEPTH,
 };
 
 /// Every ROS node has this parameter, and a simulation sets it for all of them. It has no effect here: mails arrive in
@@ -123,7 +124,7 @@ where
     T::Request: Send,
     T::Response: Send,
 {
-    let mut requests = graph.serve_named::<T>(name, name)?;
+    let mut requests = graph.serve_named::<T>(name, name, SERVICE_DEPTH)?;
     let table = Arc::clone(table);
     graph.watch(name, async move {
         while let Some(request) = requests.recv().await {

@@ -59,6 +59,8 @@ impl<T> Topic<T> {
 pub struct Service<T> {
     /// Its entry in the documents.
     pub facts: ServiceFacts,
+    /// Number of requests that its server, and of answers that a client, keeps until it takes them.
+    pub(super) depth: usize,
     service: PhantomData<fn() -> T>,
 }
 
@@ -75,6 +77,9 @@ pub struct ServiceFacts {
     pub purpose: &'static str,
 }
 
+/// Depth of services whose requests and answers are short. The middleware's default of ten loses messages in a burst.
+pub(super) const SERVICE_DEPTH: usize = 1000;
+
 impl ServiceFacts {
     /// The name that the serving node uses: private to the node (`~/…`), because launch may have renamed the node.
     pub(super) fn own_name(&self) -> String {
@@ -89,7 +94,14 @@ impl<T> Service<T> {
         asked_by: &'static str,
         purpose: &'static str,
     ) -> Self {
-        Self { facts: ServiceFacts { name, type_name, asked_by, purpose }, service: PhantomData }
+        let facts = ServiceFacts { name, type_name, asked_by, purpose };
+        Self { facts, depth: SERVICE_DEPTH, service: PhantomData }
+    }
+
+    /// For long requests: keeps only so many.
+    const fn queued(mut self, depth: usize) -> Self {
+        self.depth = depth;
+        self
     }
 }
 
@@ -107,7 +119,7 @@ pub const MAIL_AUTHENTICATED: Topic<msg::AuthenticatedMail> = Topic::new(
     "authenticator",
     "chatbot, others",
 );
-/// Proofs that mails are on the ledger.
+/// Proofs that mails, orders and other entries are on the ledger.
 pub const MAIL_RECEIPTS: Topic<msg::LedgerReceipt> =
     Topic::new("mail/receipts", "posthorn/msg/LedgerReceipt", Qos::Event, "authenticator", "anyone");
 /// Mails to send.
@@ -172,13 +184,21 @@ pub const TOPICS: [TopicFacts; 14] = [
 /// Returns the bytes of a mail as received.
 pub const GET_RAW: Service<srv::GetRaw::Service> =
     Service::new("mail_bridge/get_raw", "posthorn/srv/GetRaw", "", "the bytes of a mail as received");
-/// Returns the receipt of a mail on the evidence ledger.
+/// Returns the receipt of a mail, an order or another entry on the evidence ledger.
 pub const PROVE: Service<srv::Prove::Service> = Service::new(
     "authenticator/prove",
     "posthorn/srv/Prove",
     "",
-    "the receipt of a mail on the evidence ledger",
+    "the receipt of a mail, an order or another entry on the evidence ledger",
 );
+/// Puts entries of other nodes into the evidence ledger's sequence.
+pub const RECORD: Service<srv::Record::Service> = Service::new(
+    "authenticator/record",
+    "posthorn/srv/Record",
+    "",
+    "puts entries of other nodes on the evidence ledger; answered when they are on disk",
+)
+.queued(8);
 /// Registers a sender in the contract, or changes its role.
 pub const REGISTER_SENDER: Service<srv::RegisterSender::Service> = Service::new(
     "authenticator/register_sender",
@@ -202,8 +222,8 @@ pub const GET_STATE: Service<srv::GetState::Service> = Service::new(
 );
 
 /// Every service, in the order of the documents.
-pub const SERVICES: [ServiceFacts; 5] =
-    [GET_RAW.facts, PROVE.facts, REGISTER_SENDER.facts, REVOKE_SENDER.facts, GET_STATE.facts];
+pub const SERVICES: [ServiceFacts; 6] =
+    [GET_RAW.facts, PROVE.facts, RECORD.facts, REGISTER_SENDER.facts, REVOKE_SENDER.facts, GET_STATE.facts];
 
 /// The statuses of every node.
 pub(super) const DIAGNOSTICS: Topic<DiagnosticArray> =

@@ -7,23 +7,24 @@ use std::{
     fs,
     io::Write,
     path::Path,
-    time::{Duration, Instant, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use evidence::{Finding, log::EvidenceLog};
+use evidence::{Entry, Finding, log::EvidenceLog};
 use mail::MailId;
 
-/// Findings per sync, as in the node under load.
+/// Entries per sync, as in the node under load.
 const BATCH: u64 = 1024;
 const LOOKUPS: u64 = 100_000;
 
-fn finding(number: u64) -> Finding {
-    Finding {
+fn entry(number: u64) -> Entry {
+    let finding = Finding {
         mail_id: MailId::of(&number.to_le_bytes()),
         received_at: UNIX_EPOCH + Duration::from_secs(1_790_000_000 + number / 100),
         sender_digest: [9; 32],
         verdict: [1, 2, 2, 2, 2, 2],
-    }
+    };
+    finding.entry(&"/fleet/authenticator".parse().unwrap())
 }
 
 /// Resident memory of this process (VmRSS) [MB]. It does not include the kernel's cache of the files it reads.
@@ -41,9 +42,9 @@ fn megabytes(path: &Path) -> f64 {
 fn lookups(log: &EvidenceLog, numbers: impl Iterator<Item = u64>, known: bool) -> (f64, f64) {
     let mut times: Vec<_> = numbers
         .map(|number| {
-            let id = finding(number).mail_id;
+            let identity = entry(number).identity();
             let start = Instant::now();
-            assert_eq!(log.index_of(&id).unwrap().is_some(), known);
+            assert_eq!(log.index_of(&identity).unwrap().is_some(), known);
             start.elapsed().as_secs_f64() * 1e6
         })
         .collect();
@@ -59,9 +60,9 @@ fn main() {
     let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
     let (start, mut slowest, mut peak) = (Instant::now(), 0.0_f64, 0.0_f64);
     for first in (0..count).step_by(BATCH as usize) {
-        let findings: Vec<_> = (first..count.min(first + BATCH)).map(finding).collect();
+        let entries: Vec<_> = (first..count.min(first + BATCH)).map(entry).collect();
         let began = Instant::now();
-        log.append(&findings).unwrap();
+        log.append(&entries, SystemTime::now()).unwrap();
         slowest = slowest.max(began.elapsed().as_secs_f64());
         peak = peak.max(memory());
     }

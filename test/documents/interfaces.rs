@@ -7,7 +7,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use evidence::{Evidence, Finding, merkle::Tree};
+use evidence::{Entry, Evidence, Finding, Kind, Source, digest_of, merkle::Tree};
 use mail::MailId;
 use ros::{
     qos::Qos,
@@ -21,6 +21,8 @@ use super::{NODES, code, is_current, list, read, table};
 const RECEIPT: &str = include_str!("receipt.md");
 /// Placeholder in [`RECEIPT`] for the leaf's layout, which comes from the doc comment of `Evidence::encode`.
 const LAYOUT: &str = "<!-- layout -->\n";
+/// Placeholder in [`RECEIPT`] for the layout of a mail's facts, which comes from the doc comment of `Finding::facts`.
+const FACTS: &str = "<!-- facts -->\n";
 /// Placeholder in [`RECEIPT`] for the event, which comes from the contract.
 const EVENT: &str = "<!-- event -->\n";
 
@@ -116,14 +118,22 @@ pub(super) fn services(type_cell: impl Fn(&str) -> String) -> String {
 
 /// The section on receipts, with the layout and the event filled in from the code.
 fn receipt() -> String {
-    let evidence = read("src/evidence/lib.rs");
-    let encode = evidence.split("the canonical encoding, ").nth(1).expect("the layout's documentation");
-    let rows = encode.lines().filter_map(|line| line.trim().strip_prefix("/// |"));
-    let layout: String = rows.map(|row| format!("|{row}\n")).collect();
+    let table_below = |path: &str, words: &str| {
+        let source = read(path);
+        let documented = source.split(words).nth(1).expect("the layout's documentation");
+        let rows = documented.lines().skip(2).map_while(|line| line.trim().strip_prefix("/// |"));
+        rows.map(|row| format!("|{row}\n")).collect::<String>()
+    };
+    let layout = table_below("src/evidence/lib.rs", "the canonical encoding, 202 bytes");
+    let facts = table_below("src/evidence/entry/finding.rs", "the facts, 50 bytes");
     let contract = read("contracts/EvidenceLedger.sol");
     let event = contract.lines().find(|line| line.trim().starts_with("event Anchored(")).expect("the event");
-    assert!(RECEIPT.contains(LAYOUT) && RECEIPT.contains(EVENT));
-    RECEIPT.replace(LAYOUT, &layout).replace(EVENT, &format!("```solidity\n{}\n```\n", event.trim()))
+    assert!([LAYOUT, FACTS, EVENT].iter().all(|place| RECEIPT.contains(place)));
+    assert!(layout.lines().count() == 9 && facts.lines().count() == 5, "{layout}{facts}");
+    RECEIPT
+        .replace(LAYOUT, &layout)
+        .replace(FACTS, &facts)
+        .replace(EVENT, &format!("```solidity\n{}\n```\n", event.trim()))
 }
 
 #[test]
@@ -158,7 +168,7 @@ fn the_documented_program_verifies_receipts_and_nothing_else() {
          assert verify(receipt) == verdict, receipt\n"
     );
     let receipts: Vec<_> = (1..=17).flat_map(receipts_of).collect();
-    assert_eq!(receipts.len(), 17 * 18 / 2 * 3);
+    assert_eq!(receipts.len(), 17 * 18 / 2 * 6);
     let mut python =
         Command::new("python3").arg("-c").arg(program).stdin(Stdio::piped()).spawn().expect("python3");
     python
@@ -170,38 +180,65 @@ fn the_documented_program_verifies_receipts_and_nothing_else() {
     assert!(python.wait().expect("python3").success());
 }
 
-/// The receipts of a batch of `size` leaves as JSON in the form of `LedgerReceipt.msg`: each genuine, with a changed
-/// verdict, and with an extra hash in its proof.
+/// The receipts of a batch of `size` leaves as JSON in the form of `LedgerReceipt.msg`: each genuine, with a change to what
+/// it proves, and with an extra hash in its proof. Every other one is of an order, whose facts the ledger does not hold.
 fn receipts_of(size: u8) -> Vec<serde_json::Value> {
     let first = 1000;
+    let verdict = |n| Finding {
+        mail_id: MailId::of(&[n]),
+        received_at: UNIX_EPOCH + Duration::new(1_600_000_000 + u64::from(n), 6),
+        sender_digest: [n; 32],
+        verdict: [1, 2, 2, 2, 2, n],
+    };
+    let chatbot: Source = "/fleet/chatbot".parse().expect("a name");
+    let authenticator: Source = "/fleet/authenticator".parse().expect("a name");
+    let order = |n| Entry::new(Kind::ORDER, chatbot.clone(), [n; 32], digest_of(&[n])).expect("an order");
     let evidence: Vec<_> = (0..size)
         .map(|n| Evidence {
             index: first + u64::from(n),
-            finding: Finding {
-                mail_id: MailId::of(&[n]),
-                received_at: UNIX_EPOCH + Duration::new(1_700_000_000 + u64::from(n), 5),
-                sender_digest: [n; 32],
-                verdict: [1, 2, 2, 2, 2, n],
-            },
+            recorded_at: UNIX_EPOCH + Duration::new(1_700_000_000 + u64::from(n), 5),
+            entry: if n % 2 == 0 { verdict(n).entry(&authenticator) } else { order(n) },
         })
         .collect();
     let tree = Tree::new(evidence.iter().map(Evidence::leaf).collect());
     let receipt = |(place, evidence): (usize, &Evidence)| {
-        let Finding { mail_id, received_at, sender_digest, verdict } = &evidence.finding;
-        let since = received_at.duration_since(UNIX_EPOCH).expect("after 1970");
+        let Evidence { index, recorded_at, entry } = evidence;
+        let since = recorded_at.duration_since(UNIX_EPOCH).expect("after 1970");
         let true_one = json!({
-            "mail_id": mail_id.to_string(), "index": evidence.index,
-            "received_at": { "sec": since.as_secs(), "nanosec": since.subsec_nanos() },
-            "sender_digest": sender_digest, "verdict": verdict, "leaf": evidence.leaf(),
+            "index": index, "recorded_at": { "sec": since.as_secs(), "nanosec": since.subsec_nanos() },
+            "entry": {
+                "kind": entry.kind().as_str(), "source": entry.source().as_str(),
+                "subject": hex::encode(entry.subject()), "digest": entry.digest(),
+            },
+            "facts": entry.facts(), "leaf": evidence.leaf(),
             "batch_size": size, "batch_first": first, "root": tree.root(),
             "inclusion_proof": tree.proof(place).expect("in the tree").concat(), "expected": true,
         });
-        let (mut other_verdict, mut longer) = (true_one.clone(), true_one.clone());
-        other_verdict["verdict"][0] = json!(0);
-        other_verdict["expected"] = json!(false);
-        longer["inclusion_proof"].as_array_mut().expect("bytes").extend([0; 32].map(|zero: u8| json!(zero)));
-        longer["expected"] = json!(false);
-        [true_one, other_verdict, longer]
+        let changed = |change: &dyn Fn(&mut serde_json::Value)| {
+            let mut receipt = true_one.clone();
+            change(&mut receipt);
+            receipt["expected"] = json!(false);
+            receipt
+        };
+        let other_facts = changed(&|receipt| match place % 2 {
+            0 => receipt["facts"][44] = json!(0),
+            _ => receipt["facts"] = json!([1, 2]),
+        });
+        let other_kind = changed(&|receipt| receipt["entry"]["kind"] = json!("orders"));
+        let other_source = changed(&|receipt| receipt["entry"]["source"] = json!("/thief"));
+        let longer = changed(&|receipt| {
+            receipt["inclusion_proof"]
+                .as_array_mut()
+                .expect("bytes")
+                .extend([0; 32].map(|zero: u8| json!(zero)));
+        });
+        // The same bytes, cut elsewhere.
+        let shifted = changed(&|receipt| {
+            let first = receipt["entry"]["digest"].as_array_mut().expect("bytes").remove(0);
+            receipt["entry"]["subject"] =
+                format!("{}{:02x}", hex::encode(entry.subject()), first.as_u64().expect("a byte")).into();
+        });
+        [true_one, other_facts, other_kind, other_source, longer, shifted]
     };
     evidence.iter().enumerate().flat_map(receipt).collect()
 }

@@ -5,7 +5,7 @@ use chain::LedgerKey;
 use ros::{msg, topics};
 use testbed::{
     free_port,
-    posthorn::{SENDER, Unready, id_of},
+    posthorn::{SENDER, Unready, id_of, is_receipt_of},
 };
 
 use super::alone;
@@ -45,8 +45,7 @@ fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(fund(&anvil.chain(), key.address()));
 
-    let receipt =
-        posthorn.observer.message(topics::MAIL_RECEIPTS.facts, |message| id_of(&message["mail_id"]) == early);
+    let receipt = posthorn.observer.message(topics::MAIL_RECEIPTS.facts, is_receipt_of(early));
     assert_eq!((&receipt["index"], &receipt["chain_id"]), (&0.into(), &31337.into()));
     posthorn.observer.message(super::life::DIAGNOSTICS, |m| ledger_status(m, 0, "anchors"));
     // The mail's sender is told.

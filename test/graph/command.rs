@@ -7,7 +7,7 @@ use std::{
 };
 
 use chain::LedgerKey;
-use evidence::{Finding, log::EvidenceLog};
+use evidence::{Entry, Kind, log::EvidenceLog};
 use mail::{MailId, Role};
 use ros::topics;
 use testbed::{
@@ -21,7 +21,7 @@ use super::alone;
 use crate::ledger::fixture::{Anvil, fund};
 
 /// Runs the command; returns its exit code, standard output and standard error.
-fn run(domain: &Domain, arguments: &[&str]) -> (i32, String, String) {
+pub fn run(domain: &Domain, arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(executable("posthorn"));
     let Output { status, stdout, stderr } =
         command.args(arguments).envs(domain.environment()).output().expect("posthorn");
@@ -75,7 +75,7 @@ fn the_command_registers_shows_and_proves() {
     let (code, output, error) = run(&posthorn.domain, &audit);
     assert_eq!((code, error.as_str()), (0, ""), "{output}");
     assert!(
-        output.starts_with("Log and chain agree. Leaves in the log: 1; on chain: 1, in batches: 1;"),
+        output.starts_with("Log and chain agree. Leaves in the log: 1, of mails: 1, of other kinds: 0; on chain: 1, in batches: 1;"),
         "{output}"
     );
     // Blocks that are not read, and a contract that is no evidence ledger, are not "nothing anchored".
@@ -90,14 +90,8 @@ fn the_command_registers_shows_and_proves() {
     // Somebody else's log.
     let copy = tempfile::tempdir().unwrap();
     let mut other = EvidenceLog::open(&copy.path().join("evidence")).unwrap().0;
-    other
-        .append(&[Finding {
-            mail_id: MailId::of(b"other"),
-            received_at: std::time::SystemTime::now(),
-            sender_digest: [0; 32],
-            verdict: [0; 6],
-        }])
-        .unwrap();
+    let entry = Entry::new(Kind::ORDER, "/chatbot".parse().unwrap(), [0; 32], [0; 32]).unwrap();
+    other.append(&[entry], std::time::SystemTime::now()).unwrap();
     let copy = copy.path().display().to_string();
     let (code, output, error) = run(&posthorn.domain, &[&audit[..1], &[copy.as_str()], &audit[2..]].concat());
     assert_eq!((code, output.as_str()), (1, ""));
@@ -108,15 +102,16 @@ fn the_command_registers_shows_and_proves() {
         run(&posthorn.domain, &["verify", &kept, "--endpoint", &endpoint, "--contract", &elsewhere]);
     assert_eq!((code, output.as_str()), (1, ""));
     assert!(error.contains("the contract"), "{error}");
-    fs::write(&kept, receipt.replace("\"verdict\":[1,", "\"verdict\":[0,")).unwrap();
+    fs::write(&kept, receipt.replace("/authenticator", "/somebody_else")).unwrap();
     let (code, output, error) = run(&posthorn.domain, &["verify", &kept]);
     assert_eq!((code, output.as_str()), (1, ""));
     assert!(error.contains("the leaf is not the hash of what it is said to prove"), "{error}");
     let receipt: serde_json::Value = serde_json::from_str(&receipt).expect("JSON");
     let published =
-        posthorn.observer.message(topics::MAIL_RECEIPTS.facts, |receipt| receipt["mail_id"] == id);
+        posthorn.observer.message(topics::MAIL_RECEIPTS.facts, |receipt| receipt["entry"]["subject"] == id);
     assert_eq!(receipt, published, "the file has the fields of the message");
-    assert_eq!(receipt["verdict"][0], 1, "the sender was registered when the mail came: {receipt}");
+    assert_eq!(receipt["facts"][44], 1, "the sender was registered when the mail came: {receipt}");
+    assert_eq!(receipt["entry"]["source"], "/authenticator");
 
     let (code, shown, error) = run(&posthorn.domain, &["mail", "show", &id]);
     assert_eq!((code, error.as_str()), (0, ""));

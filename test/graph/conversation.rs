@@ -4,7 +4,7 @@
 use mail::{MailId, Role};
 use ros::{msg, topics};
 use serde_json::json;
-use testbed::posthorn::{HUMAN, POSTHORN, Posthorn, SENDER, STRANGER_DOMAIN, id_of, message};
+use testbed::posthorn::{HUMAN, POSTHORN, Posthorn, SENDER, STRANGER_DOMAIN, id_of, is_receipt_of, message};
 
 use super::alone;
 
@@ -127,8 +127,7 @@ fn the_bytes_of_a_mail_and_its_receipt_can_be_asked_for() {
     let mut posthorn = Posthorn::start(&[topics::MAIL_RECEIPTS.facts], &[]);
     let data = posthorn.question("kept", "help", "");
     let id = posthorn.accept(SENDER, &data);
-    let receipt =
-        posthorn.observer.message(topics::MAIL_RECEIPTS.facts, |message| id_of(&message["mail_id"]) == id);
+    let receipt = posthorn.observer.message(topics::MAIL_RECEIPTS.facts, is_receipt_of(id));
     let request = json!({ "mail_id": id.to_string() });
     let raw = posthorn.observer.call(topics::GET_RAW.facts, &request);
     assert_eq!(raw["found"], true);

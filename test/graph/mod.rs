@@ -6,6 +6,7 @@ mod chain;
 mod command;
 mod conversation;
 mod dns;
+mod evidence;
 mod fleets;
 mod life;
 mod many;

@@ -232,6 +232,14 @@ fn mail_date(age: Duration) -> String {
     mail_builder::headers::date::Date::new(i64::try_from(now.as_secs()).expect("seconds")).to_rfc822()
 }
 
+/// Whether a `LedgerReceipt` proves the verdict on this mail.
+pub fn is_receipt_of(id: MailId) -> impl Fn(&Value) -> bool {
+    move |receipt| {
+        let entry = &receipt["entry"];
+        entry["kind"] == "mail_verdict" && id_of(&entry["subject"]) == id
+    }
+}
+
 /// Parses the mail id in a message of the graph.
 pub fn id_of(text: &Value) -> MailId {
     text.as_str().expect("text").parse().expect("64 hex digits")

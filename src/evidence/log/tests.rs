@@ -1,12 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
-use super::{super::tests::finding, *};
+use super::{
+    super::{
+        Finding, Kind,
+        entry::tests::{order, source},
+        tests::{entries, finding, now},
+    },
+    *,
+};
+
+fn entry(number: u64) -> Entry {
+    finding(number).entry(&source())
+}
+
+fn identity(number: u64) -> Identity {
+    entry(number).identity()
+}
 
 #[test]
 fn records_have_the_length_that_finds_them() {
-    let evidence = Evidence { index: 1, finding: finding(1) };
-    assert_eq!(evidence.encode().len() as u64, EVIDENCE_BYTES);
     let dir = tempfile::tempdir().unwrap();
     let (log, _) = EvidenceLog::open(dir.path()).unwrap();
     assert_eq!(anchor(&log, 0, 0).encode().len() as u64, ANCHOR_BYTES);
@@ -31,34 +44,60 @@ fn a_mail_keeps_its_place_however_often_it_comes_and_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, torn) = EvidenceLog::open(dir.path()).unwrap();
     assert_eq!(torn, 0);
-    let places = |evidence: Vec<Evidence>| evidence.iter().map(|entry| entry.index).collect::<Vec<_>>();
-    assert_eq!(places(log.append(&[finding(1), finding(2), finding(1)]).unwrap()), [0, 1, 0]);
+    let places = |evidence: Vec<Evidence>| evidence.iter().map(|evidence| evidence.index).collect::<Vec<_>>();
+    assert_eq!(places(log.append(&[entry(1), entry(2), entry(1)], now()).unwrap()), [0, 1, 0]);
     let size = log.evidence_log.log.len_bytes();
-    let other = Finding { verdict: [9; 6], ..finding(2) };
-    assert_eq!(log.append(&[other]).unwrap(), [Evidence { index: 1, finding: finding(2) }]);
+    // What is found out later, or under another name, does not replace what was found out first.
+    let other = Finding { verdict: [9; 6], ..finding(2) }.entry(&"/other".parse().unwrap());
+    let first = Evidence { index: 1, recorded_at: now(), entry: entry(2) };
+    assert_eq!(log.append(&[other], now() + Duration::from_secs(1)).unwrap(), [first]);
     assert_eq!(log.evidence_log.log.len_bytes(), size);
     drop(log);
     let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
-    assert_eq!(places(log.append(&[finding(3), finding(2)]).unwrap()), [2, 1]);
+    assert_eq!(places(log.append(&[entry(3), entry(2)], now()).unwrap()), [2, 1]);
     assert_eq!(log.evidenced(), 3);
+}
+
+#[test]
+fn entries_of_other_nodes_are_recorded_once_and_keep_nobody_elses_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+    let places = |evidence: Vec<Evidence>| evidence.iter().map(|evidence| evidence.index).collect::<Vec<_>>();
+    // The same subject as the mail's, and as each other's.
+    let subject = *finding(1).mail_id.as_bytes();
+    let of = |source: &str, digest| {
+        Entry::new(Kind::ORDER, source.parse().unwrap(), subject, [digest; 32]).unwrap()
+    };
+    let all = [of("/thief", 1), entry(1), of("/chatbot", 1), of("/chatbot", 2), of("/thief", 1)];
+    assert_eq!(places(log.append(&all, now()).unwrap()), [0, 1, 2, 3, 0]);
+    drop(log);
+    let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+    assert_eq!(places(log.append(&all, now()).unwrap()), [0, 1, 2, 3, 0]);
+    log.append_anchor(anchor(&log, 0, 4)).unwrap();
+    for (index, entry) in all.iter().enumerate().take(4) {
+        let receipt = log.receipt(&entry.identity()).unwrap().unwrap();
+        assert_eq!((receipt.evidence.index, &receipt.evidence.entry), (index as u64, entry));
+        assert_eq!(receipt.verify_offline(), Ok(()));
+    }
+    assert_eq!(log.receipt(&order(9).identity()).unwrap(), None);
 }
 
 #[test]
 fn every_leaf_of_an_anchored_batch_has_a_receipt_that_verifies_after_a_restart_too() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
-    log.append(&(0..7).map(finding).collect::<Vec<_>>()).unwrap();
+    log.append(&entries(0..7), now()).unwrap();
     log.append_anchor(anchor(&log, 0, 5)).unwrap();
     log.append_anchor(anchor(&log, 5, 1)).unwrap();
     drop(log);
     let (log, _) = EvidenceLog::open(dir.path()).unwrap();
     assert_eq!((log.anchored(), log.evidenced()), (6, 7));
     for number in 0..6 {
-        let receipt = log.receipt(&finding(number).mail_id).unwrap().unwrap();
+        let receipt = log.receipt(&identity(number)).unwrap().unwrap();
         assert_eq!(receipt.verify_offline(), Ok(()));
         assert_eq!(receipt.evidence.index, number);
     }
-    assert_eq!(log.receipt(&finding(6).mail_id).unwrap(), None);
+    assert_eq!(log.receipt(&identity(6)).unwrap(), None);
     assert_eq!(log.receipts(0).unwrap().len(), 5);
     assert_eq!(log.receipts(5).unwrap().len(), 1);
     assert_eq!(log.receipts(6).unwrap(), []);
@@ -68,7 +107,7 @@ fn every_leaf_of_an_anchored_batch_has_a_receipt_that_verifies_after_a_restart_t
 fn damage_in_either_log_is_an_error_and_cuts_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
-    log.append(&[finding(1), finding(2)]).unwrap();
+    log.append(&[entry(1), entry(2)], now()).unwrap();
     log.append_anchor(anchor(&log, 0, 2)).unwrap();
     drop(log);
     for name in ["evidence.log", "anchors.log"] {
@@ -97,21 +136,21 @@ fn copy(from: &Path, to: &Path) {
 fn check(log: &mut EvidenceLog, count: u64) {
     assert_eq!(log.evidenced(), count);
     for number in 0..count {
-        assert_eq!(log.index_of(&finding(number).mail_id).unwrap(), Some(number));
+        assert_eq!(log.index_of(&identity(number)).unwrap(), Some(number));
     }
-    assert_eq!(log.index_of(&finding(count).mail_id).unwrap(), None);
+    assert_eq!(log.index_of(&identity(count)).unwrap(), None);
 }
 
 #[test]
 fn an_index_that_is_missing_old_or_of_another_log_is_completed() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
-    log.append(&(0..100).map(finding).collect::<Vec<_>>()).unwrap();
+    log.append(&entries(0..100), now()).unwrap();
     drop(log);
     let index = dir.path().join("evidence.index");
     let old = std::fs::read(&index).unwrap();
     let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
-    log.append(&(100..5000).map(finding).collect::<Vec<_>>()).unwrap();
+    log.append(&entries(100..5000), now()).unwrap();
     // The files as `kill -9` leaves them.
     let killed = tempfile::tempdir().unwrap();
     copy(dir.path(), killed.path());
@@ -124,7 +163,7 @@ fn an_index_that_is_missing_old_or_of_another_log_is_completed() {
     check(&mut EvidenceLog::open(dir.path()).unwrap().0, 5000);
     let other = tempfile::tempdir().unwrap();
     let (mut log, _) = EvidenceLog::open(other.path()).unwrap();
-    log.append(&[finding(7), finding(8)]).unwrap();
+    log.append(&[entry(7), entry(8)], now()).unwrap();
     drop(log);
     std::fs::copy(other.path().join("evidence.index"), &index).unwrap();
     check(&mut EvidenceLog::open(dir.path()).unwrap().0, 5000);
@@ -134,7 +173,7 @@ fn an_index_that_is_missing_old_or_of_another_log_is_completed() {
 fn an_index_that_lost_its_slots_is_made_anew() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
-    log.append(&(0..500).map(finding).collect::<Vec<_>>()).unwrap();
+    log.append(&entries(0..500), now()).unwrap();
     drop(log);
     let index = dir.path().join("evidence.index");
     let mut bytes = std::fs::read(&index).unwrap();
@@ -147,36 +186,36 @@ fn an_index_that_lost_its_slots_is_made_anew() {
 fn a_log_shorter_than_its_index_is_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
-    log.append(&[finding(1), finding(2), finding(3)]).unwrap();
+    log.append(&[entry(1), entry(2), entry(3)], now()).unwrap();
     drop(log);
     let path = dir.path().join("evidence.log");
     let bytes = std::fs::read(&path).unwrap();
     // Cut at the end of a record, which the log alone would not notice.
-    std::fs::write(&path, &bytes[..32 + 132]).unwrap();
+    std::fs::write(&path, &bytes[..32 + 286]).unwrap();
     let error = EvidenceLog::open(dir.path()).unwrap_err();
-    assert!(error.to_string().contains("damaged at byte 164,"), "{error}");
+    assert!(error.to_string().contains("damaged at byte 318,"), "{error}");
 }
 
 #[test]
 fn a_place_that_a_crash_gave_to_another_mail_is_not_taken_for_the_first() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
-    log.append(&[finding(1)]).unwrap();
+    log.append(&[entry(1)], now()).unwrap();
     // The index slot reached the disk, but the evidence did not.
-    log.index.insert(&finding(2).mail_id, 1).unwrap();
-    assert_eq!(log.index_of(&finding(2).mail_id).unwrap(), None);
+    log.index.insert(&identity(2), 1).unwrap();
+    assert_eq!(log.index_of(&identity(2)).unwrap(), None);
     let places: Vec<_> =
-        log.append(&[finding(3), finding(2)]).unwrap().iter().map(|entry| entry.index).collect();
+        log.append(&[entry(3), entry(2)], now()).unwrap().iter().map(|evidence| evidence.index).collect();
     assert_eq!(places, [1, 2]);
-    assert_eq!(log.index_of(&finding(2).mail_id).unwrap(), Some(2));
-    assert_eq!(log.index_of(&finding(3).mail_id).unwrap(), Some(1));
+    assert_eq!(log.index_of(&identity(2)).unwrap(), Some(2));
+    assert_eq!(log.index_of(&identity(3)).unwrap(), Some(1));
 }
 
 #[test]
 fn many_anchors_are_found_by_halving() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
-    log.append(&(0..3000).map(finding).collect::<Vec<_>>()).unwrap();
+    log.append(&entries(0..3000), now()).unwrap();
     let mut first = 0;
     while log.anchored() < 2900 {
         let count = 1 + (first % 3) as u32;
@@ -187,7 +226,7 @@ fn many_anchors_are_found_by_halving() {
     let (log, _) = EvidenceLog::open(dir.path()).unwrap();
     assert!(log.anchor_log.count() > NEWEST_ANCHORS);
     for number in (0..log.anchored()).step_by(37) {
-        let receipt = log.receipt(&finding(number).mail_id).unwrap().unwrap();
+        let receipt = log.receipt(&identity(number)).unwrap().unwrap();
         assert_eq!((receipt.verify_offline(), receipt.evidence.index), (Ok(()), number));
         assert_eq!(log.receipts(receipt.anchor.first).unwrap().len(), receipt.anchor.count as usize);
     }
@@ -197,7 +236,7 @@ fn many_anchors_are_found_by_halving() {
 fn refuses_anchors_out_of_order_and_of_another_root() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
-    log.append(&[finding(1), finding(2)]).unwrap();
+    log.append(&[entry(1), entry(2)], now()).unwrap();
     for (first, count) in [(1, 1), (0, 3), (0, 0)] {
         let error = log.append_anchor(anchor(&log, first, count)).unwrap_err();
         assert!(matches!(error, EvidenceError::OutOfOrder { .. }));

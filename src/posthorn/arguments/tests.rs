@@ -43,7 +43,13 @@ fn reads_every_task() {
         parsed(&format!("posthorn mail show {HEX} --raw --namespace /a/b_2 --timeout 5")).unwrap(),
         Task::ShowMail { fleet: fleet("/a/b_2", 5), id, raw: true }
     );
-    assert_eq!(parsed(&format!("posthorn prove {HEX}")).unwrap(), Task::Prove { fleet: fleet("/", 30), id });
+    let prove = |wanted| Task::Prove { fleet: fleet("/", 30), wanted };
+    assert_eq!(parsed(&format!("posthorn prove {HEX}")).unwrap(), prove(Wanted::Mail(id)));
+    let line =
+        format!("posthorn prove {HEX} --kind order --source /fleet/chatbot --digest {}", "22".repeat(32));
+    let (kind, source) = ("order".parse().unwrap(), "/fleet/chatbot".parse().unwrap());
+    let order = Entry::new(kind, source, *id.as_bytes(), [0x22; 32]).unwrap();
+    assert_eq!(parsed(&line).unwrap(), prove(Wanted::Entry(order)));
     assert_eq!(
         parsed("posthorn doctor --namespace fleet --state-directory /s").unwrap(),
         Task::Doctor { fleet: fleet("/fleet", 10), state_directory: Some("/s".into()) }
@@ -79,6 +85,12 @@ fn a_refusal_names_the_argument_its_value_and_the_rule() {
         ("posthorn prove ID --namespace a//b", ["'a//b'", "--namespace", "letters, digits and _"]),
         ("posthorn prove ID --timeout 0", ["'0'", "--timeout", "0.1 to 3600 seconds"]),
         ("posthorn prove ID --timeout NaN", ["'NaN'", "--timeout", "0.1 to 3600 seconds"]),
+        ("posthorn prove ID --kind Order", ["'Order'", "--kind", "the first a letter"]),
+        ("posthorn prove ID --kind mail_verdict", ["'mail_verdict'", "--kind", "needs its ID alone"]),
+        ("posthorn prove ID --kind order --source chatbot", ["'chatbot'", "--source", "/fleet/chatbot"]),
+        ("posthorn prove ID --kind order --source /c --digest 1", ["'1'", "--digest", "64 hex digits"]),
+        ("posthorn prove ID --kind order --source /c", ["--digest", "required", "Usage"]),
+        ("posthorn prove ID --digest HEX", ["--kind", "required", "Usage"]),
         ("posthorn verify r --endpoint u --contract 0x1", ["'0x1'", "--contract", "40 hex digits"]),
         ("posthorn verify r --endpoint http://h", ["--contract", "required", "Usage"]),
         ("posthorn audit /s", ["--endpoint", "--contract", "required"]),
@@ -88,7 +100,11 @@ fn a_refusal_names_the_argument_its_value_and_the_rule() {
         ),
         ("posthorn burn", ["'burn'", "unrecognized subcommand", "Usage"]),
     ] {
-        let words = refused(&line.replace("prove ID", &format!("prove {HEX}")));
+        let words = refused(
+            &line
+                .replace("prove ID", &format!("prove {HEX}"))
+                .replace("digest HEX", &format!("digest {HEX}")),
+        );
         assert!(named.iter().all(|named| words.contains(named)), "{line}: {words}");
     }
 }
