@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     health,
     journal::{Journal, JournalError, Settings},
-    outbox::{Sender, schedule::Schedule},
+    outbox::{Sender, core, host::Host, schedule::Schedule},
     params::Params,
     server::{self, Counters, ListenError},
     window::Window,
@@ -224,13 +224,12 @@ impl Bridge {
         let sender = Sender {
             params: Arc::clone(&params),
             journal: journal.clone(),
-            schedule,
+            core: core::Core::new(Host::new(params.smarthost_probe, params.smarthost_connections), schedule),
             start,
-            queued: queued_out,
             deliver,
             figures: handle.outbox,
         };
-        bridge.outbox.spawn(sender.run(stop_out));
+        bridge.outbox.spawn(sender.run(queued_out, stop_out));
         bridge.publisher.spawn(publisher(journal.clone(), publish_out, mails_in, published));
         let window = WindowTask {
             window: Window::new(params.room, params.redelivery, restored.unsettled),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One attempt to send an outbound mail: reads it from disk, sends it over a kept or new connection, returns the
-//! outcome. When to try, and what the outcome means, is left to the schedule.
+//! outcome. When to try, and what the outcome means, is left to the core.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::{
     compose::{Invalid, Post, check, compose},
+    core::Contact,
     forward::Original,
 };
 use crate::{
@@ -19,19 +20,6 @@ use crate::{
 
 /// A connection to the smart host, after EHLO.
 pub(super) type Connection = Client<TcpStream>;
-
-/// What an attempt reveals about the smart host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Contact {
-    /// The dialogue ran to its end.
-    Worked,
-    /// No connection, or it was lost before the whole mail was written.
-    Away,
-    /// The connection was lost after the whole mail was written.
-    LostAfterData,
-    /// The smart host was not contacted.
-    None,
-}
 
 /// A mail and how the attempt to send it went.
 pub(super) struct Tried {
@@ -95,9 +83,13 @@ fn read(
     Ok(Some((mail, original)))
 }
 
-/// The outcome of a mail that can never be sent.
-pub(super) fn invalid(error: &Invalid, open: u128) -> Outcome {
-    Outcome { delivered: 0, refused: open, reply: one_line(&format!("invalid: {error}")) }
+/// What is reported of a mail that can never be sent.
+pub(super) fn why_invalid(error: &Invalid) -> String {
+    one_line(&format!("invalid: {error}"))
+}
+
+fn invalid(error: &Invalid, open: u128) -> Outcome {
+    Outcome { delivered: 0, refused: open, reply: why_invalid(error) }
 }
 
 async fn send(

@@ -17,6 +17,7 @@
 mod attempt;
 #[cfg(feature = "net")]
 mod compose;
+pub mod core;
 #[cfg(feature = "net")]
 mod forward;
 pub mod host;

@@ -2,7 +2,7 @@
 //! Decides when each outbound mail is sent, and what the outcome of an attempt means. Pure.
 //!
 //! Time is an argument everywhere: the time since the node started. A mail's age is given once, when it is added, so
-//! a clock that jumps later does not make it old. Sending and journaling are left to the sender.
+//! a clock that jumps later does not make it old. Whether the host takes mails now is left to the core.
 
 use std::{
     collections::{BTreeSet, HashMap},
