@@ -8,7 +8,7 @@
 
 mod unsure;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use mail::{Action, Disposition, Mail, MailId, OutboundMail, Verdict};
 use unsure::Bound;
@@ -55,13 +55,14 @@ pub enum Effect {
 pub enum Step {
     /// Take these actions; the mail needs nothing else.
     Done(Vec<Effect>),
-    /// Ask vehicle_router for [`Pending::query`], and then call [`Core::answer`].
+    /// After [`Pending::pause`], ask vehicle_router for [`Pending::query`], and then call [`Core::answer`].
     NeedsStates(Box<Pending>),
 }
 
 /// A permitted request that waits for the states of vehicles. Only [`Core::interpret`] makes one.
 #[derive(Clone, Debug)]
 pub struct Pending {
+    pause: Duration,
     request: Request,
     origin: Origin,
     /// Identity of an order; `None` for a question.
@@ -76,9 +77,9 @@ impl Pending {
         self.request.vehicle().unwrap_or_default()
     }
 
-    /// Whether this is an order, whose sender must hear soon if vehicle_router does not answer.
-    pub fn is_order(&self) -> bool {
-        self.request.is_order()
+    /// How long to wait before asking vehicle_router.
+    pub fn pause(&self) -> Duration {
+        self.pause
     }
 }
 
@@ -189,10 +190,16 @@ impl Core {
                     return Step::Done(self.not_taken(&origin, &why, &seeming));
                 };
                 let since = mail.received_at.min(identity.date);
-                let request = Request::Order(command, vehicle);
-                Step::NeedsStates(Box::new(Pending { request, origin, identity: Some(identity), since }))
+                Step::NeedsStates(Box::new(Pending {
+                    pause: Duration::ZERO,
+                    request: Request::Order(command, vehicle),
+                    origin,
+                    identity: Some(identity),
+                    since,
+                }))
             }
             Ok(request) => Step::NeedsStates(Box::new(Pending {
+                pause: Duration::ZERO,
                 request,
                 origin,
                 identity: None,
@@ -205,14 +212,32 @@ impl Core {
         origin.from.is_same(&self.params.from_address)
     }
 
-    /// Completes a request that [`Core::interpret`] began, with vehicle_router's answer.
+    /// Goes on with a request that [`Core::interpret`] began, with vehicle_router's answer. A question is asked once and
+    /// can wait for its next delivery. The sender of an order must hear soon, so vehicle_router is asked again until the
+    /// request has been `asked_for` this long.
     pub fn answer(
+        &self,
+        pending: Box<Pending>,
+        fleet: Result<&Fleet, Unavailable>,
+        asked_for: Duration,
+        now: SystemTime,
+    ) -> Step {
+        let is_urgent = pending.request.is_order() && asked_for < self.params.acknowledgement_timeout;
+        match fleet {
+            Err(Unavailable) if is_urgent => {
+                Step::NeedsStates(Box::new(Pending { pause: self.params.order_retry, ..*pending }))
+            }
+            fleet => Step::Done(self.complete(&pending, fleet, now)),
+        }
+    }
+
+    fn complete(
         &self,
         pending: &Pending,
         fleet: Result<&Fleet, Unavailable>,
         now: SystemTime,
     ) -> Vec<Effect> {
-        let Pending { request, origin, identity, since } = pending;
+        let Pending { request, origin, identity, since, .. } = pending;
         let clock = Clock { now, stale_after: self.params.stale_after };
         let fleet = match (fleet, request) {
             (Ok(fleet), _) => fleet,

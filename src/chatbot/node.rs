@@ -32,7 +32,7 @@ use vehicle::OrderKey;
 
 use super::{
     Core, Params, Quota,
-    core::{Effect, Fleet, Pending, Step, Unavailable},
+    core::{Effect, Fleet, Step, Unavailable},
     health::{Slot, Work},
     orders::{Consideration, Entry, Now, Ordered, Orders, store::Store},
     params::SPECS,
@@ -168,15 +168,20 @@ impl Worker {
         match authenticated_from_ros(message) {
             Ok((mail, verdict)) => {
                 let automatic = is_automatic(&mail.content, &mail.envelope);
-                let step = {
+                let mut step = {
                     let mut quota = lock(&self.quota);
                     self.core.interpret(&mail, &verdict, automatic, &mut quota, SystemTime::now())
                 };
-                match step {
-                    Step::Done(effects) => effects,
-                    Step::NeedsStates(pending) => {
-                        let fleet = self.fleet_for(&pending).await;
-                        self.core.answer(&pending, fleet.as_ref().map_err(|&e| e), SystemTime::now())
+                let began = Instant::now();
+                loop {
+                    match step {
+                        Step::Done(effects) => return effects,
+                        Step::NeedsStates(pending) => {
+                            tokio::time::sleep(pending.pause()).await;
+                            let fleet = self.fleet(pending.query()).await;
+                            let fleet = fleet.as_ref().map_err(|&error| error);
+                            step = self.core.answer(pending, fleet, began.elapsed(), SystemTime::now());
+                        }
                     }
                 }
             }
@@ -184,19 +189,6 @@ impl Worker {
                 tracing::warn!(%error, "a message on mail/authenticated breaks its specification");
                 Vec::new()
             }
-        }
-    }
-
-    /// Gets the states for a request. A question is asked once and can wait for its next delivery. The sender of an
-    /// order must hear soon, so the request is repeated for up to `acknowledgement_timeout`.
-    async fn fleet_for(&self, pending: &Pending) -> Result<Fleet, Unavailable> {
-        let until = Instant::now() + self.params.acknowledgement_timeout;
-        loop {
-            let fleet = self.fleet(pending.query()).await;
-            if fleet.is_ok() || !pending.is_order() || Instant::now() >= until {
-                return fleet;
-            }
-            tokio::time::sleep(self.params.order_retry).await;
         }
     }
 

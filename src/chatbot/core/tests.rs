@@ -72,9 +72,20 @@ fn interpret(core: &Core, mail: &Mail, verdict: &Verdict, automatic: Option<&str
 
 /// All effects of a mail, with vehicle_router answering at 3 s.
 fn effects(core: &Core, mail: &Mail, verdict: &Verdict) -> Vec<Effect> {
-    match interpret(core, mail, verdict, None) {
+    completed(core, interpret(core, mail, verdict, None))
+}
+
+fn completed(core: &Core, step: Step) -> Vec<Effect> {
+    match step {
         Step::Done(effects) => effects,
-        Step::NeedsStates(pending) => core.answer(&pending, Ok(&fleet()), at(3)),
+        Step::NeedsStates(pending) => done(core.answer(pending, Ok(&fleet()), Duration::ZERO, at(3))),
+    }
+}
+
+fn done(step: Step) -> Vec<Effect> {
+    match step {
+        Step::Done(effects) => effects,
+        Step::NeedsStates(_) => panic!("{step:?}"),
     }
 }
 
@@ -231,11 +242,34 @@ fn waits_for_vehicle_router_and_gives_up_in_favour_of_a_person() {
     else {
         panic!("needs states")
     };
-    assert_eq!(pending.query(), "");
-    assert_eq!(core.answer(&pending, Err(Unavailable), at(900)), [Effect::Retry]);
-    let late = core.answer(&pending, Err(Unavailable), at(901));
+    assert_eq!((pending.query(), pending.pause()), ("", Duration::ZERO));
+    let answer = |fleet: Result<&Fleet, Unavailable>, now| {
+        done(core.answer(pending.clone(), fleet, Duration::ZERO, now))
+    };
+    assert_eq!(answer(Err(Unavailable), at(900)), [Effect::Retry]);
+    let late = answer(Err(Unavailable), at(901));
     assert_eq!(sent_and_settled(&late).1, Action::Forwarded);
-    assert_eq!(sent_and_settled(&core.answer(&pending, Ok(&fleet()), at(901))).1, Action::Answered);
+    assert_eq!(sent_and_settled(&answer(Ok(&fleet()), at(901))).1, Action::Answered);
+}
+
+#[test]
+fn vehicle_router_is_asked_again_about_an_order_until_its_sender_must_hear() {
+    let core = core_with("refuse");
+    let mail = mail("stop truck_1", "");
+    let Step::NeedsStates(first) = interpret(&core, &mail, &verdict(Role::Operator), None) else {
+        panic!("needs states")
+    };
+    let (timeout, nearly) = (core.params.acknowledgement_timeout, Duration::from_nanos(1));
+    let again = core.answer(first, Err(Unavailable), timeout - nearly, at(3));
+    let Step::NeedsStates(again) = again else { panic!("{again:?}") };
+    assert_eq!((again.query(), again.pause()), ("truck_1", core.params.order_retry));
+    let ordered = done(core.answer(again.clone(), Ok(&fleet()), timeout, at(3)));
+    assert!(matches!(ordered[..], [Effect::Order(_)]), "an answer is never too late: {ordered:?}");
+    let told = done(core.answer(again, Err(Unavailable), timeout, at(3)));
+    let [Effect::Send(answer), Effect::Send(forward), Effect::Settle(_)] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert!(answer.text.starts_with("NOT carried out") && forward.urgent, "{told:?}");
 }
 
 /// A signature does not cover every field: a copy with one more field has another mail id, but is the same order.
@@ -284,10 +318,7 @@ proptest! {
         policy in prop::sample::select(vec!["refuse", "answer"]),
     ) {
         let core = core_with(policy);
-        let effects = match interpret(&core, &mail(&subject, &text), &verdict, automatic) {
-            Step::Done(effects) => effects,
-            Step::NeedsStates(pending) => core.answer(&pending, Ok(&fleet()), at(3)),
-        };
+        let effects = completed(&core, interpret(&core, &mail(&subject, &text), &verdict, automatic));
         let operator = verdict.dmarc == AuthResult::Pass
             && verdict.registry == Registration::Active
             && verdict.role == Role::Operator

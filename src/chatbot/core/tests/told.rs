@@ -112,13 +112,13 @@ fn a_mail_that_cannot_be_judged_is_not_dropped_in_silence() {
 #[test]
 fn an_order_to_an_unknown_vehicle_or_without_vehicle_router_is_not_carried_out() {
     let core = core_with("refuse");
-    let done = effects(&core, &mail("stop bus", ""), &verdict(Role::Operator));
-    assert!(told(&done).0.text.contains("there is no vehicle \"bus\". Vehicles: Truck_1, truck_2."));
+    let unknown = effects(&core, &mail("stop bus", ""), &verdict(Role::Operator));
+    assert!(told(&unknown).0.text.contains("there is no vehicle \"bus\". Vehicles: Truck_1, truck_2."));
     let step = interpret(&core, &mail("stop truck_1", ""), &verdict(Role::Operator), None);
     let Step::NeedsStates(pending) = step else { panic!("{step:?}") };
-    assert_eq!((pending.query(), pending.is_order()), ("truck_1", true));
-    let done = core.answer(&pending, Err(Unavailable), at(3));
-    assert!(told(&done).0.text.contains("vehicle_router does not answer"));
+    assert_eq!(pending.query(), "truck_1");
+    let given_up = done(core.answer(pending, Err(Unavailable), core.params.acknowledgement_timeout, at(3)));
+    assert!(told(&given_up).0.text.contains("vehicle_router does not answer"));
 }
 
 #[test]
