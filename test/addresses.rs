@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use authenticator::gate::Gate;
-use mail::{OutboundKind, OutboundMail, Source};
+use mail::{OutboundKind, OutboundMail};
 use mail_bridge::outbox::check;
 use settings::{Value, resolve};
-use smtp::session::{Limits, Session};
+use smtp::session::{Limits, Protocol, Session};
 
 use crate::authentication::scene::Scene;
 
@@ -85,7 +85,7 @@ const ASCII: &[Caller] = &[
 /// Whether a session says 250 to each line of these commands.
 fn in_session(commands: &str) -> bool {
     let limits = Limits { message_bytes: 1000, recipients: 2, received_headers: 3, errors: 4, mails: 3 };
-    let mut session = Session::new(Source::Smtp, [192, 0, 2, 1].into(), "mx.test".into(), limits);
+    let mut session = Session::new(Protocol::Smtp, [192, 0, 2, 1].into(), "mx.test".into(), limits);
     session.take_output();
     session.receive(&mut format!("EHLO c\r\n{commands}").as_bytes());
     let output = String::from_utf8(session.take_output()).unwrap();

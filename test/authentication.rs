@@ -13,7 +13,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use mail::{AuthResult::*, Source, parse};
+use mail::{AuthResult::*, Origin, parse};
 use mail_auth::dkim::Canonicalization;
 use testbed::sign::SignedDomain;
 
@@ -288,7 +288,7 @@ fn the_client_of_a_relay_proves_nothing() {
     assert_results(&scene.check(MAIL), Unknown, None, Fail);
     assert_results(&scene.check(scene.domain.sign(MAIL)), Unknown, Pass, Pass);
     scene.policy.relays.clear();
-    scene.source = Source::Lmtp;
+    scene.origin = Origin::Lmtp;
     assert_results(&scene.check(MAIL), Unknown, None, Fail);
 }
 

@@ -55,7 +55,7 @@ pub enum Input {
 impl Input {
     /// A delivered mail, in the class of its peer and its one author's domain.
     pub fn delivered(mail: AcceptedMail) -> Self {
-        let class = Class::new(mail.envelope.peer, &author_domain(&mail.data).unwrap_or_default());
+        let class = Class::new(&mail.origin, &author_domain(&mail.data).unwrap_or_default());
         Self::Delivered { mail: Arc::new(mail), class }
     }
 }

@@ -138,7 +138,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use fair_queue::Class;
-    use mail::{AcceptedMail, Envelope, Source};
+    use mail::{AcceptedMail, Envelope, Origin};
     use tokio::{sync::Semaphore, time::timeout};
 
     use super::*;
@@ -179,13 +179,19 @@ mod tests {
     fn delivered(number: u8) -> Input {
         let data = vec![number];
         let envelope = Envelope {
-            source: Source::Smtp,
             peer: [127, 0, 0, 1].into(),
             helo: String::new(),
             mail_from: String::new(),
             rcpt_to: Vec::new(),
         };
-        let mail = AcceptedMail { id: MailId::of(&data), received_at: UNIX_EPOCH, envelope, data };
+        let origin = Origin::Smtp(envelope);
+        let mail = AcceptedMail {
+            id: MailId::of(&data),
+            received_at: UNIX_EPOCH,
+            origin,
+            consumers: Vec::new(),
+            data,
+        };
         Input::Delivered { mail: Arc::new(mail), class: Class::default() }
     }
 

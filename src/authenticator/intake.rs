@@ -11,7 +11,6 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
-    net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
 
@@ -113,7 +112,7 @@ impl Intake {
 
     /// Marks a domain as known because a sender of it was authenticated; returns whether that is new.
     pub fn know(&mut self, domain: &str) -> bool {
-        let Class { domain, .. } = Class::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), domain);
+        let domain = Class::domain(domain);
         let is_new = !self.known_domains.contains(&domain);
         if is_new {
             self.known_domains.truncate(KNOWN - 1);
@@ -158,14 +157,17 @@ impl Side {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mail::{ImapMessage, Origin};
 
     fn id(number: u32) -> MailId {
         MailId::of(&number.to_be_bytes())
     }
 
-    /// Admits a mail of this size, passed on by a gateway.
+    /// Admits a mail of this size, fetched from one account.
     fn admit(intake: &mut Intake, number: u32, bytes: u64, domain: &str) -> bool {
-        intake.admit(id(number), Class::new([127, 0, 0, 1].into(), domain), bytes)
+        let (account, folder) = ("fleet@example.org".to_owned(), "INBOX".to_owned());
+        let origin = Origin::Imap(ImapMessage { account, folder, uid_validity: 1, uid: number });
+        intake.admit(id(number), Class::new(&origin, domain), bytes)
     }
 
     fn started(intake: &mut Intake) -> Vec<MailId> {

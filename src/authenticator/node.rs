@@ -157,7 +157,7 @@ impl Work for Verifier {
     async fn run(&self, job: Job) -> Outcome {
         match job {
             Job::Check(mail) => Outcome::Checked(
-                verify(&self.dns, &self.policy, &mail.envelope, &mail.data, SystemTime::now()).await,
+                verify(&self.dns, &self.policy, &mail.origin, &mail.data, SystemTime::now()).await,
             ),
             Job::AskRegistry(from) => {
                 let (registration, role) = self.registry.sender(&from).await;

@@ -14,7 +14,7 @@ mod spf;
 use std::{net::IpAddr, time::SystemTime};
 
 use mail::{
-    AuthResult, EmailAddress, Envelope,
+    AuthResult, EmailAddress, Origin,
     parse::{MAX_FIELDS, Section, authors, section},
 };
 use mail_auth::{
@@ -59,13 +59,7 @@ const ONCE: &[&str] = &[
 ];
 
 /// Verifies the sender of a mail as of `now`.
-pub async fn verify(
-    dns: &Dns,
-    policy: &Policy,
-    envelope: &Envelope,
-    data: &[u8],
-    now: SystemTime,
-) -> Checked {
+pub async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, data: &[u8], now: SystemTime) -> Checked {
     let section = section(data, MAX_FIELDS);
     // Check before mail-auth parses the mail: its work grows with the number of fields.
     if section.count > MAX_FIELDS {
@@ -86,11 +80,10 @@ pub async fn verify(
     let domain = from.domain().to_owned();
     let mut signatures = dkim::select(policy, &section, &mut message, &domain, now);
     let message = message;
-    let (spf, ()) =
-        tokio::join!(spf::verify(dns, policy, envelope, &domain), signatures.verify(dns, &message));
+    let (spf, ()) = tokio::join!(spf::verify(dns, policy, origin, &domain), signatures.verify(dns, &message));
     let mut checked = Checked { spf: spf.result, dkim: signatures.result, ..Checked::default() };
     (checked.dkim_domain, checked.dkim_selector) = signatures.proof(&domain);
-    let outcome = verify_dmarc(dns, &message, &signatures, &spf.output, envelope, &domain).await;
+    let outcome = verify_dmarc(dns, &message, &signatures, &spf.output, origin, &domain).await;
     checked.dmarc = outcome.result;
     let nothing = || signatures.summary(false).to_owned();
     checked.order_gap = match outcome.result {
@@ -98,7 +91,7 @@ pub async fn verify(
         AuthResult::Pass => signatures.gap(&domain, &section).unwrap_or_else(nothing),
         _ => "nothing proves its sender".to_owned(),
     };
-    if outcome.by_dkim && rests_on_dkim(dns, &message, &mut signatures, &section, envelope, &domain).await {
+    if outcome.by_dkim && rests_on_dkim(dns, &message, &mut signatures, &section, origin, &domain).await {
         (checked.order_covered, checked.order_gap) = (true, String::new());
     }
     checked.reason = reason(&checked, &domain, &outcome, &signatures, &spf);
@@ -167,7 +160,7 @@ async fn rests_on_dkim(
     message: &AuthenticatedMessage<'_>,
     signatures: &mut Signatures<'_>,
     section: &Section<'_>,
-    envelope: &Envelope,
+    origin: &Origin,
     domain: &str,
 ) -> bool {
     let count = signatures.for_orders(section);
@@ -176,7 +169,7 @@ async fn rests_on_dkim(
         Some((all, [])) => !all.is_empty(),
         Some(([], _)) | None => false,
         Some((some, _)) => {
-            let output = ask_dmarc(dns, message, some, &SpfOutput::default(), envelope, domain).await;
+            let output = ask_dmarc(dns, message, some, &SpfOutput::default(), origin, domain).await;
             output.is_some_and(|output| *output.dkim_result() == DmarcResult::Pass)
         }
     }
@@ -194,10 +187,10 @@ async fn verify_dmarc(
     message: &AuthenticatedMessage<'_>,
     signatures: &Signatures<'_>,
     spf: &SpfOutput,
-    envelope: &Envelope,
+    origin: &Origin,
     domain: &str,
 ) -> Dmarc {
-    let Some(output) = ask_dmarc(dns, message, &signatures.outputs, spf, envelope, domain).await else {
+    let Some(output) = ask_dmarc(dns, message, &signatures.outputs, spf, origin, domain).await else {
         return Dmarc { result: AuthResult::TempError, by_spf: false, by_dkim: false };
     };
     let results = [output.spf_result(), output.dkim_result()];
@@ -223,10 +216,10 @@ async fn ask_dmarc(
     message: &AuthenticatedMessage<'_>,
     signatures: &[DkimOutput<'_>],
     spf: &SpfOutput,
-    envelope: &Envelope,
+    origin: &Origin,
     domain: &str,
 ) -> Option<DmarcOutput> {
-    let mail_from_domain = spf::domain(envelope);
+    let mail_from_domain = origin.envelope().map(spf::domain).unwrap_or_default();
     let params = DmarcParameters {
         message,
         dkim_output: signatures,

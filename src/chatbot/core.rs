@@ -29,6 +29,8 @@ use super::{
     status,
 };
 
+/// Name of all replicas together, as in the parameter `consumers` of mail_bridge.
+pub(super) const CONSUMER: &str = "chatbot";
 /// Most vehicle names listed in an answer.
 const MAX_NAMES: usize = 50;
 
@@ -121,7 +123,7 @@ impl Core {
         Self { params }
     }
 
-    /// Takes the first step for a mail. `automatic` says why it counts as automatic mail, if it does (RFC 3834);
+    /// Takes the first step for a mail; none for one that is other consumers' alone. `automatic` says why it counts as automatic mail, if it does (RFC 3834);
     /// `quota` bounds what is sent on account of senders whose registration is not known.
     pub fn interpret(
         &self,
@@ -131,6 +133,9 @@ impl Core {
         quota: &mut Quota,
         now: SystemTime,
     ) -> Step {
+        if !mail.consumers.iter().any(|consumer| consumer == CONSUMER) {
+            return Step::Done(Vec::new());
+        }
         let done = |action, reason: &str| Step::Done(vec![settle(mail.id, action, reason)]);
         let standing = authority::standing(verdict, self.params.answers_without_registry);
         let origin = Origin::of(mail.id, &mail.content);
@@ -318,7 +323,8 @@ impl Core {
 }
 
 pub(super) fn settle(mail_id: MailId, action: Action, reason: &str) -> Effect {
-    Effect::Settle(Disposition { mail_id, action, reason: compose::reason(reason) })
+    let consumer = CONSUMER.to_owned();
+    Effect::Settle(Disposition { mail_id, consumer, action, reason: compose::reason(reason) })
 }
 
 /// Says that there is no vehicle `name`, and lists those that exist.

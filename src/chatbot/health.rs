@@ -134,8 +134,12 @@ mod tests {
     #[test]
     fn counts_dispositions_by_action() {
         let mut work = Work::new(1);
-        let disposition =
-            Disposition { mail_id: MailId::of(b""), action: Action::Forwarded, reason: String::new() };
+        let disposition = Disposition {
+            mail_id: MailId::of(b""),
+            consumer: "chatbot".into(),
+            action: Action::Forwarded,
+            reason: String::new(),
+        };
         work.count(&Effect::Settle(disposition));
         assert_eq!(work.health()[0].figure("forwarded"), Some(1));
     }

@@ -167,7 +167,7 @@ impl Worker {
     async fn handle(&self, message: &msg::AuthenticatedMail) -> Vec<Effect> {
         match authenticated_from_ros(message) {
             Ok((mail, verdict)) => {
-                let automatic = is_automatic(&mail.content, &mail.envelope);
+                let automatic = is_automatic(&mail.content, &mail.origin);
                 let mut step = {
                     let mut quota = lock(&self.quota);
                     self.core.interpret(&mail, &verdict, automatic, &mut quota, SystemTime::now())

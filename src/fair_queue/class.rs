@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use mail::{
-    AcceptedMail, EmailAddress,
+    AcceptedMail, EmailAddress, Origin,
     parse::{MAX_FIELDS, authors, section},
 };
 use sha2::{Digest, Sha256};
@@ -22,7 +22,8 @@ const HEADER_BYTES: usize = 64 * 1024;
 /// The class of a mail. Both parts are digests, so that it is small however long the names are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Class {
-    /// Digest of the client's address; for IPv6, of its /64 network, as each client has 2^64 addresses.
+    /// Digest of the client's address, or of the account that the mail was fetched from; for IPv6, of the /64 network,
+    /// as each client has 2^64 addresses.
     pub peer: u64,
     /// Digest of the From domain.
     pub domain: u64,
@@ -31,15 +32,23 @@ pub struct Class {
 impl Class {
     /// The class of this mail. A mail without exactly one author counts for the domain of its envelope sender.
     pub fn of(mail: &AcceptedMail) -> Self {
-        let domain =
-            author_domain(&mail.data).or_else(|| domain(&mail.envelope.mail_from)).unwrap_or_default();
-        Self::new(mail.envelope.peer, &domain)
+        let of_envelope = || domain(&mail.origin.envelope()?.mail_from);
+        Self::new(&mail.origin, &author_domain(&mail.data).or_else(of_envelope).unwrap_or_default())
     }
 
-    /// The class of mails with this From domain from this peer.
-    pub fn new(peer: IpAddr, domain: &str) -> Self {
-        let peer = network(peer).to_string();
-        Self { peer: digest(peer.as_bytes()), domain: digest(registered(domain).as_bytes()) }
+    /// The class of mails with this From domain that came in this way.
+    pub fn new(origin: &Origin, domain: &str) -> Self {
+        let peer = match origin {
+            Origin::Smtp(envelope) | Origin::Lmtp(envelope) => network(envelope.peer).to_string(),
+            // No address has a space.
+            Origin::Imap(message) => format!("account {}", message.account),
+        };
+        Self { peer: digest(peer.as_bytes()), domain: Self::domain(domain) }
+    }
+
+    /// The part of a class that stands for this From domain.
+    pub fn domain(domain: &str) -> u64 {
+        digest(registered(domain).as_bytes())
     }
 }
 
@@ -88,19 +97,19 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use mail::{Envelope, MailId, Source};
+    use mail::{Envelope, ImapMessage, MailId};
 
     fn class(peer: &str, mail_from: &str, data: &str) -> Class {
         Class::of(&AcceptedMail {
             id: MailId::of(data.as_bytes()),
             received_at: SystemTime::UNIX_EPOCH,
-            envelope: Envelope {
-                source: Source::Smtp,
+            origin: Origin::Smtp(Envelope {
                 peer: peer.parse().unwrap(),
                 helo: String::new(),
                 mail_from: mail_from.to_owned(),
                 rcpt_to: Vec::new(),
-            },
+            }),
+            consumers: Vec::new(),
             data: data.as_bytes().to_vec(),
         })
     }
@@ -149,5 +158,16 @@ mod tests {
         assert_eq!(class("192.0.2.1", "ada@x.test", "no header\r\n"), one);
         assert_eq!(class("2001:db8::1", "", mail), class("2001:db8::ffff:2", "", mail));
         assert_ne!(class("2001:db8::1", "", mail), class("2001:db8:0:1::1", "", mail));
+    }
+
+    #[test]
+    fn mails_of_one_account_share_a_part_of_the_room() {
+        let class = |account: &str, uid| {
+            let (account, folder) = (account.to_owned(), "INBOX".to_owned());
+            Class::new(&Origin::Imap(ImapMessage { account, folder, uid_validity: 1, uid }), "x.test")
+        };
+        assert_eq!(class("fleet@x.test", 1), class("fleet@x.test", 2));
+        assert_ne!(class("fleet@x.test", 1), class("reqs@x.test", 1));
+        assert_eq!(class("fleet@x.test", 1).domain, Class::domain("mail.x.test"));
     }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The statuses that a node reports on `/diagnostics`. Pure; `ros::diagnostics` publishes them at 1 Hz.
 
+use std::borrow::Cow;
+
 /// Severity of a status; the numbers are those of `diagnostic_msgs/DiagnosticStatus`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -36,10 +38,10 @@ pub enum Kind {
 }
 
 /// A figure that a node reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Figure {
     /// Its name, in snake case, with the unit at the end if it has one, such as `in_flight_bytes`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What it does over time.
     pub kind: Kind,
     /// Its value now.
@@ -54,14 +56,14 @@ impl Status {
 
     /// Adds a figure that grows only.
     #[must_use]
-    pub fn counter(self, name: &'static str, value: impl TryInto<u64>) -> Self {
-        self.with(name, Kind::Counter, value)
+    pub fn counter(self, name: impl Into<Cow<'static, str>>, value: impl TryInto<u64>) -> Self {
+        self.with(name.into(), Kind::Counter, value)
     }
 
     /// Adds a figure that goes up and down.
     #[must_use]
-    pub fn gauge(self, name: &'static str, value: impl TryInto<u64>) -> Self {
-        self.with(name, Kind::Gauge, value)
+    pub fn gauge(self, name: impl Into<Cow<'static, str>>, value: impl TryInto<u64>) -> Self {
+        self.with(name.into(), Kind::Gauge, value)
     }
 
     /// The value of a figure; `None` if there is none of this name.
@@ -69,7 +71,7 @@ impl Status {
         self.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value)
     }
 
-    fn with(mut self, name: &'static str, kind: Kind, value: impl TryInto<u64>) -> Self {
+    fn with(mut self, name: Cow<'static, str>, kind: Kind, value: impl TryInto<u64>) -> Self {
         // Callers pass unsigned integers of at most 64 bits; anything else would be shown as the largest.
         let value = value.try_into().unwrap_or(u64::MAX);
         self.figures.push(Figure { name, kind, value });

@@ -4,7 +4,7 @@
 //! It errs on the side of silence, because an answer to automatic mail can start a loop. Callers decide what else to do
 //! with such a mail.
 
-use super::{Content, Envelope};
+use super::{Content, Origin};
 
 /// Local parts of mailboxes that no person reads.
 const ROBOTS: &[&str] =
@@ -19,11 +19,12 @@ const FIELDS: &[(&str, &str)] = &[
 ];
 
 /// Why a mail counts as automatic, for a person; `None` if a person may have written it.
-pub fn is_automatic(content: &Content, envelope: &Envelope) -> Option<&'static str> {
-    if envelope.mail_from.is_empty() {
+pub fn is_automatic(content: &Content, origin: &Origin) -> Option<&'static str> {
+    let reverse_path = origin.envelope().map(|envelope| envelope.mail_from.as_str());
+    if reverse_path == Some("") {
         return Some("it has the null reverse-path, as bounces do");
     }
-    if is_robot(&envelope.mail_from) || content.from.iter().any(|from| is_robot(&from.address)) {
+    if reverse_path.is_some_and(is_robot) || content.from.iter().any(|from| is_robot(&from.address)) {
         return Some("its sender is a mail system or a list");
     }
     content.headers.iter().find_map(|header| {
@@ -60,17 +61,16 @@ fn is_robot(address: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Source, parse};
+    use crate::{Envelope, ImapMessage, parse};
 
     fn check(headers: &str, mail_from: &str) -> Option<&'static str> {
         let envelope = Envelope {
-            source: Source::Smtp,
             peer: std::net::Ipv4Addr::LOCALHOST.into(),
             helo: "client.example".into(),
             mail_from: mail_from.into(),
             rcpt_to: vec!["fleet@example.org".into()],
         };
-        is_automatic(&parse(headers.as_bytes()), &envelope)
+        is_automatic(&parse(headers.as_bytes()), &Origin::Smtp(envelope))
     }
 
     #[test]
@@ -83,6 +83,19 @@ mod tests {
         ] {
             assert_eq!(check(headers, "alice@example.org"), None, "{headers}");
         }
+    }
+
+    #[test]
+    fn a_fetched_mail_has_no_reverse_path_and_is_no_bounce() {
+        let message = ImapMessage {
+            account: "fleet@example.org".into(),
+            folder: "INBOX".into(),
+            uid_validity: 1,
+            uid: 1,
+        };
+        let origin = Origin::Imap(message);
+        assert_eq!(is_automatic(&parse(b"From: alice@example.org\n\n"), &origin), None);
+        assert!(is_automatic(&parse(b"From: mailer-daemon@example.org\n\n"), &origin).is_some());
     }
 
     #[test]

@@ -2,57 +2,46 @@
 //! Defines the domain types that more than one node shares: mail, verdict, outbound mail and disposition. Pure.
 //!
 //! The messages in `msg/` carry the same facts on the wire, and the enum numbers are theirs; converting is left to
-//! `ros::convert`.
+//! `ros::convert`. The numbers of fields (`serde(index)`) are those of the journal of mail_bridge: one is never used for
+//! another field, and a field that is added later has a default.
 
 mod address;
 mod automatic;
 mod delivery;
 mod id;
+mod origin;
 pub mod parse;
+pub mod unix_nanos;
 
 pub use address::{AddressError, EmailAddress, Part};
 pub use automatic::is_automatic;
 pub use delivery::{Delivery, DeliveryState};
 pub use id::{MailId, MailIdError};
+pub use origin::{Envelope, ImapMessage, Origin};
 pub use parse::parse;
 
-use std::{net::IpAddr, time::SystemTime};
+use std::time::SystemTime;
 
-/// The protocol by which a mail came in. Numbers are those of `Envelope.SOURCE_*`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Source {
-    /// Received by SMTP (RFC 5321).
-    Smtp = 1,
-    /// Received by LMTP (RFC 2033).
-    Lmtp = 2,
-}
-
-/// The SMTP envelope: the client that delivered the mail, the sender and the recipients. Unverified.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Envelope {
-    /// Protocol of the delivery.
-    pub source: Source,
-    /// IP address of the client.
-    pub peer: IpAddr,
-    /// Name that the client gave in EHLO, HELO or LHLO.
-    pub helo: String,
-    /// Reverse-path without angle brackets; empty is the null reverse-path `<>`.
-    pub mail_from: String,
-    /// Forward-paths without angle brackets, at least one.
-    pub rcpt_to: Vec<String>,
-}
+use serde_indexed::{DeserializeIndexed, SerializeIndexed};
+use serde_repr::{Deserialize_repr, Serialize_repr};
 
 /// A mail on disk, as `250` promised.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, SerializeIndexed, DeserializeIndexed)]
 pub struct AcceptedMail {
     /// SHA-256 of `data`.
+    #[serde(index = 1)]
     pub id: MailId,
     /// When the mail was journaled.
+    #[serde(index = 2, with = "unix_nanos")]
     pub received_at: SystemTime,
-    /// Envelope of the delivery.
-    pub envelope: Envelope,
+    /// How it came in.
+    #[serde(index = 3)]
+    pub origin: Origin,
+    /// Names of the consumers that it is for and that have not disposed of it.
+    #[serde(index = 4)]
+    pub consumers: Vec<String>,
     /// The mail as received, byte for byte.
+    #[serde(index = 5, with = "serde_bytes")]
     pub data: Vec<u8>,
 }
 
@@ -118,15 +107,17 @@ pub struct Content {
     pub attachments: Vec<Attachment>,
 }
 
-/// A mail as the graph sees it: envelope and content without the bytes.
+/// A mail as the graph sees it: origin and content without the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mail {
     /// SHA-256 of the bytes as received.
     pub id: MailId,
     /// When the mail was journaled.
     pub received_at: SystemTime,
-    /// Envelope of the delivery.
-    pub envelope: Envelope,
+    /// How it came in.
+    pub origin: Origin,
+    /// Names of the consumers that it is for and that have not disposed of it.
+    pub consumers: Vec<String>,
     /// Headers, text and attachments.
     pub content: Content,
     /// Size of the mail as received, bytes.
@@ -138,7 +129,8 @@ pub fn mail_of(accepted: &AcceptedMail) -> Mail {
     Mail {
         id: accepted.id,
         received_at: accepted.received_at,
-        envelope: accepted.envelope.clone(),
+        origin: accepted.origin.clone(),
+        consumers: accepted.consumers.clone(),
         content: parse(&accepted.data),
         size: accepted.data.len() as u64,
     }
@@ -226,7 +218,7 @@ pub struct Verdict {
 }
 
 /// The purpose of an outbound mail. Numbers are those of `OutboundMail.msg`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize_repr, Deserialize_repr)]
 #[repr(u8)]
 pub enum OutboundKind {
     /// Answers a mail, to its sender.
@@ -238,32 +230,42 @@ pub enum OutboundKind {
 }
 
 /// A mail to be sent, identified by (`answers`, `kind`), or by `message_id` if it answers none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, SerializeIndexed, DeserializeIndexed)]
 pub struct OutboundMail {
     /// Id of the mail that this one answers or passes on; `None` if there is none.
+    #[serde(index = 1)]
     pub answers: Option<MailId>,
     /// Purpose of the mail.
+    #[serde(index = 2)]
     pub kind: OutboundKind,
     /// Message-ID for the mail, without angle brackets.
+    #[serde(index = 3)]
     pub message_id: String,
     /// From header; empty means the bridge's own address.
+    #[serde(index = 4)]
     pub from: String,
     /// Recipients, at least one.
+    #[serde(index = 5)]
     pub to: Vec<String>,
     /// Reply-To addresses, which receive a person's reply; empty means no Reply-To header.
+    #[serde(index = 6)]
     pub reply_to: Vec<String>,
     /// Marks the mail as urgent: a person should look at it at once.
+    #[serde(index = 7)]
     pub urgent: bool,
     /// Subject header.
+    #[serde(index = 8)]
     pub subject: String,
     /// Message-ID of the mail this one answers; empty if none.
+    #[serde(index = 9)]
     pub in_reply_to: String,
     /// Body of the mail, plain text.
+    #[serde(index = 10)]
     pub text: String,
 }
 
 /// What a consumer did with a mail. Numbers are those of `Disposition.msg`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize_repr, Deserialize_repr)]
 #[repr(u8)]
 pub enum Action {
     /// An answer was published.
@@ -276,15 +278,24 @@ pub enum Action {
     Ignored = 4,
     /// The sender is not authenticated or not allowed.
     Rejected = 5,
+    /// The mail is on the consumer's own disk.
+    Kept = 6,
 }
 
-/// Settles a mail, so that it is not delivered again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Ends a consumer's part in a mail. A mail that each of its consumers has disposed of is settled, and not delivered
+/// again.
+#[derive(Clone, Debug, PartialEq, Eq, SerializeIndexed, DeserializeIndexed)]
 pub struct Disposition {
-    /// Id of the mail to settle.
+    /// Id of the mail.
+    #[serde(index = 1)]
     pub mail_id: MailId,
+    /// Name of the consumer, as in the parameter `consumers` of mail_bridge.
+    #[serde(index = 2)]
+    pub consumer: String,
     /// What was done with the mail.
+    #[serde(index = 3)]
     pub action: Action,
     /// Why that was done, for a person; names no address.
+    #[serde(index = 4)]
     pub reason: String,
 }

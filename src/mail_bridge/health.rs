@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The bridge's statuses on `/diagnostics`. Pure.
 
+use std::collections::BTreeMap;
+
 use health::{Level, Status};
 
 /// This many failures in a row are not the fault of one mail: they point to the smart host or the network.
@@ -46,6 +48,8 @@ pub struct Intake {
     pub in_flight: usize,
     /// Total size of those mails, bytes.
     pub in_flight_bytes: u64,
+    /// Number of unsettled mails that wait for each consumer.
+    pub waiting: BTreeMap<String, usize>,
 }
 
 /// The outbox's figures.
@@ -112,14 +116,18 @@ fn intake(state: &State) -> Status {
     } else {
         (Level::Ok, "accepting")
     };
-    Status::new("intake", level, message)
+    let status = Status::new("intake", level, message)
         .gauge("smtp_connections", intake.smtp_connections)
         .gauge("lmtp_connections", intake.lmtp_connections)
         .counter("accepted", intake.accepted)
         .counter("deferred", intake.deferred)
         .counter("refused_connections", intake.refused_connections)
         .gauge("in_flight", intake.in_flight)
-        .gauge("in_flight_bytes", intake.in_flight_bytes)
+        .gauge("in_flight_bytes", intake.in_flight_bytes);
+    let waiting = |status: Status, (name, mails): (&String, &usize)| {
+        status.gauge(format!("waiting_for_{name}"), *mails)
+    };
+    intake.waiting.iter().fold(status, waiting)
 }
 
 fn outbox(state: &Outbox) -> Status {

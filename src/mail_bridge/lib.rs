@@ -3,13 +3,15 @@
 //!
 //! # What it guarantees
 //! - `250` to DATA MUST mean that the mail is on disk and synced; see [`journal`].
-//! - A mail is published, again and again with back-off, until a disposition settles it; see [`window`].
+//! - A mail is published, again and again with back-off, until each of its consumers has disposed of it; see
+//!   [`window`].
 //! - There is one outbound mail per (mail answered, kind), across restarts; see [`journal`].
 //! - Hostile input costs bounded memory and time and gets a clear refusal; see [`smtp::session`].
 //!
 //! # Layout, in reading order
 //! - [`params`]: every parameter, its default and its rules. Pure.
 //! - `server`: sockets, timers and limits around the sessions of [`smtp`].
+//! - [`consumers`]: decides whose a mail is. Pure.
 //! - [`journal`]: durable states of mails and outbound mails; segmented files, group commit.
 //! - [`window`]: which mail is published when, and what settles it. Pure.
 //! - [`outbox`]: composing, the retry schedule (pure), the task that sends.
@@ -21,6 +23,7 @@
 
 #[cfg(feature = "net")]
 pub mod bridge;
+pub mod consumers;
 #[cfg(feature = "net")]
 mod guests;
 pub mod health;

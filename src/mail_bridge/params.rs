@@ -10,12 +10,12 @@ use std::{
 use mail::EmailAddress;
 use settings::{
     BackOff, DRAIN_TIMEOUT,
-    Default::{Double, Int, Text},
+    Default::{Double, Int, Text, Texts},
     ParamError, Rule, Spec, Values, drain_timeout,
 };
 use smtp::session::Limits;
 
-use super::window::Room;
+use super::{consumers::Consumers, window::Room};
 
 /// Upper limit of `max_message_bytes`, bytes. The journal bounds its records by this and not by the parameter, so
 /// that lowering the parameter does not make old mails unreadable.
@@ -55,6 +55,7 @@ pub const SPECS: &[Spec] = &[
     spec("journal_keep_segments", Int(4), Rule::IntRange(1, 10_000), "", "Files of the journal kept for get_raw although all in them is settled."),
     spec("journal_remembered", Int(100_000), Rule::IntRange(0, 10_000_000), "", "Mails and answers whose file is gone but whose identity is remembered, so that a repetition is seen."),
     spec("journal_reserve_bytes", Int(JOURNAL_RESERVE_BYTES), Rule::IntRange(0, 1 << 50), "B", "Free space of the journal's disk under which mails are refused with 452; it is kept for settlements and outbound mails."),
+    spec("consumers", Texts(&["chatbot"]), Rule::Any, "", "Who must dispose of a mail before it is settled: name for mails that no pattern claims, name=pattern for those with a recipient that fits, like requirements=reqs@fleet.example or lab=*@lab.example, and name=* for all."),
     spec("max_in_flight", Int(128), Rule::IntRange(1, 10_000), "", "Mails published for the first time and not yet settled, at most, each until redelivery_min_s; as many again that are published again."),
     spec("max_in_flight_bytes", Int(64 * 1024 * 1024), Rule::IntRange(1024, 16 * 1024 * 1024 * 1024), "B", "Size of the mails published and not yet settled, at most; half of it for those published again. A mail larger than its half goes when it is alone."),
     spec("max_class_share", Double(0.25), Rule::DoubleRange(0.01, 1.0), "", "Part of max_in_flight and of its bytes that mails of one From domain from one peer may hold. One peer may hold twice as much, or half of all if that is more. What is left is for others."),
@@ -101,6 +102,8 @@ pub struct Params {
     pub journal_remembered: usize,
     /// Free space of the journal's disk that mails must leave, bytes.
     pub journal_reserve_bytes: u64,
+    /// Who must dispose of a mail before it is settled.
+    pub consumers: Consumers,
     /// Room for mails published for the first time; those published again have as much.
     pub room: Room,
     /// Delays before an unsettled mail is published again.
@@ -153,6 +156,9 @@ impl Params {
             journal_keep_segments: values.count("journal_keep_segments")?,
             journal_remembered: values.count("journal_remembered")?,
             journal_reserve_bytes: values.count("journal_reserve_bytes")?,
+            consumers: Consumers::parse(&values.texts("consumers")?).map_err(|invalid| {
+                ParamError::rule("consumers", format!("{:?}", invalid.entry), invalid.rule)
+            })?,
             room: Room {
                 mails: values.count("max_in_flight")?,
                 bytes: values.count::<u64>("max_in_flight_bytes")? / 2,

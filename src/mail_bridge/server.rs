@@ -17,8 +17,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mail::{AcceptedMail, MailId, Source};
-use smtp::session::{Ending, Incoming, Limits, Outcome, Progress, Session};
+use mail::{AcceptedMail, MailId, Origin};
+use smtp::session::{Ending, Incoming, Limits, Outcome, Progress, Protocol, Session};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -28,6 +28,7 @@ use tokio::{
 };
 
 use super::{
+    consumers::Consumers,
     guests::Guests,
     journal::{Accepted, Journal, JournalError},
 };
@@ -71,15 +72,15 @@ pub struct Counters {
 }
 
 impl Counters {
-    fn connections(&self, protocol: Source) -> &AtomicUsize {
+    fn connections(&self, protocol: Protocol) -> &AtomicUsize {
         match protocol {
-            Source::Smtp => &self.smtp_connections,
-            Source::Lmtp => &self.lmtp_connections,
+            Protocol::Smtp => &self.smtp_connections,
+            Protocol::Lmtp => &self.lmtp_connections,
         }
     }
 
     /// Counts a connection for as long as the returned value lives.
-    fn open(self: &Arc<Self>, protocol: Source) -> Open {
+    fn open(self: &Arc<Self>, protocol: Protocol) -> Open {
         self.connections(protocol).fetch_add(1, Ordering::Relaxed);
         Open { counters: Arc::clone(self), protocol }
     }
@@ -88,7 +89,7 @@ impl Counters {
 /// An open connection; dropping it ends its count, also if the session panics.
 struct Open {
     counters: Arc<Counters>,
-    protocol: Source,
+    protocol: Protocol,
 }
 
 impl Drop for Open {
@@ -116,6 +117,8 @@ pub struct Settings {
     pub max_connections_per_address: usize,
     /// Counters to update.
     pub counters: Arc<Counters>,
+    /// Decides whose a mail is.
+    pub consumers: Arc<Consumers>,
 }
 
 /// Listens on `address`, which came from `parameter`.
@@ -130,7 +133,7 @@ pub async fn listen(address: SocketAddr, parameter: &'static str) -> Result<TcpL
 /// sessions were cut; their clients got no 250.
 pub async fn run(
     listener: TcpListener,
-    protocol: Source,
+    protocol: Protocol,
     settings: Arc<Settings>,
     journal: Journal,
     mut shutdown: watch::Receiver<bool>,
@@ -198,7 +201,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(mut self, protocol: Source, peer: IpAddr) -> io::Result<()> {
+    async fn serve(mut self, protocol: Protocol, peer: IpAddr) -> io::Result<()> {
         self.stream.set_nodelay(true)?;
         let hostname = Arc::clone(&self.settings.hostname);
         let mut session = Session::new(protocol, peer, hostname, self.settings.limits);
@@ -226,7 +229,7 @@ impl Connection {
                     Progress::Close => return self.close(&mut session).await,
                     Progress::Mail(mail) => {
                         self.write(&mut session).await?;
-                        session.conclude(self.take(*mail).await);
+                        session.conclude(self.take(protocol, *mail).await);
                     }
                 }
             }
@@ -274,11 +277,15 @@ impl Connection {
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
-    async fn take(&self, mail: Incoming) -> Outcome {
-        let id = MailId::of(&mail.data);
+    async fn take(&self, protocol: Protocol, Incoming { envelope, data }: Incoming) -> Outcome {
+        let id = MailId::of(&data);
         let counters = &self.settings.counters;
-        let mail =
-            AcceptedMail { id, received_at: SystemTime::now(), envelope: mail.envelope, data: mail.data };
+        let origin = match protocol {
+            Protocol::Smtp => Origin::Smtp(envelope),
+            Protocol::Lmtp => Origin::Lmtp(envelope),
+        };
+        let consumers = self.settings.consumers.of(&origin);
+        let mail = AcceptedMail { id, received_at: SystemTime::now(), origin, consumers, data };
         match self.journal.accept(mail).await {
             Ok(accepted) => {
                 counters.accepted.fetch_add(1, Ordering::Relaxed);
@@ -323,7 +330,7 @@ mod tests {
     #[tokio::test]
     async fn a_session_that_panics_is_no_longer_counted_as_open() {
         let counters = Arc::new(Counters::default());
-        let open = counters.open(Source::Smtp);
+        let open = counters.open(Protocol::Smtp);
         assert_eq!(counters.smtp_connections.load(Ordering::Relaxed), 1);
         let session = tokio::spawn(async move {
             let _open = open;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The window of unsettled mails: decides when each mail is published and what settles it. Pure.
+//! The window of unsettled mails: decides when each mail is published, for whom, and what settles it. Pure.
 //!
 //! # Invariants
 //! - A mail is waiting or published from its acceptance to its settlement; nothing else removes it.
@@ -14,14 +14,15 @@
 //! - A published mail is published again with back-off, and also when a subscriber joins, as soon as there is room:
 //!   the new subscriber may be the one that matters, while another (a recorder) was there all along. New and repeated
 //!   publications take turns.
-//! - A mail is settled at most once. A disposition that promises an answer, an order's answer or a forward settles it
-//!   only once the outbox has that outbound mail on disk. If the disposition comes first it is kept until then;
-//!   meanwhile the mail is published again, so that an answer that got lost is made again.
+//! - A mail is settled once, when each consumer that it is for has disposed of it. Until then it is published for those
+//!   that have not. A disposition that promises an answer, an order's answer or a forward counts only once the outbox has
+//!   that outbound mail on disk. If the disposition comes first it is kept until then; meanwhile the mail is published
+//!   again, so that an answer that got lost is made again.
 //!
 //! Time is an argument everywhere: the time since the node started. Disk, topics and timers are left to `bridge`.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -31,7 +32,7 @@ use mail::{AcceptedMail, Action, Disposition, MailId, OutboundKind};
 use settings::BackOff;
 
 /// What the window needs to know of a mail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// Identity of the mail.
     pub id: MailId,
@@ -39,12 +40,19 @@ pub struct Arrival {
     pub class: Class,
     /// Size of the mail, bytes.
     pub bytes: u64,
+    /// Consumers that have not disposed of the mail, at least one.
+    pub consumers: Vec<String>,
 }
 
 impl Arrival {
     /// Extracts what the window needs from a mail.
     pub fn of(mail: &AcceptedMail) -> Self {
-        Self { id: mail.id, class: Class::of(mail), bytes: mail.data.len() as u64 }
+        Self {
+            id: mail.id,
+            class: Class::of(mail),
+            bytes: mail.data.len() as u64,
+            consumers: mail.consumers.clone(),
+        }
     }
 }
 
@@ -62,7 +70,7 @@ pub enum Input {
         /// The kind of outbound mail.
         kind: OutboundKind,
     },
-    /// Somebody reports what became of a mail.
+    /// A consumer reports what became of a mail.
     Disposition(Disposition),
     /// The current number of subscribers.
     Subscribers(usize),
@@ -73,10 +81,15 @@ pub enum Input {
 /// An action for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Publish this mail, then report [`Input::Published`].
-    Publish(MailId),
-    /// Journal that this mail is settled.
-    Settle(Disposition),
+    /// Publish this mail for these consumers, then report [`Input::Published`].
+    Publish(MailId, Vec<String>),
+    /// Journal that a consumer has disposed of a mail.
+    Dispose {
+        /// What the consumer reported.
+        disposition: Disposition,
+        /// Whether it was the last, so that the mail is settled.
+        settles: bool,
+    },
 }
 
 /// An unsettled mail that was in the journal at start.
@@ -109,11 +122,14 @@ struct Entry {
     order: u64,
     class: Class,
     bytes: u64,
+    /// Consumers that have not disposed of it.
+    consumers: Vec<String>,
     /// Number of publications so far.
     attempts: u32,
     stage: Stage,
     stored: Vec<OutboundKind>,
-    promise: Option<Disposition>,
+    /// Dispositions whose outbound mail is not on disk yet, at most one for each consumer.
+    promises: Vec<Disposition>,
 }
 
 /// The window: every unsettled mail, and when each is published next.
@@ -127,6 +143,8 @@ pub struct Window {
     subscribers: usize,
     next_order: u64,
     entries: HashMap<MailId, Entry>,
+    /// Number of mails that wait for each consumer.
+    waiting: BTreeMap<String, usize>,
     /// When flying and resting mails move on.
     timers: BTreeSet<(Duration, u64, MailId)>,
     first: Lane,
@@ -146,6 +164,7 @@ impl Window {
             subscribers: 0,
             next_order: 0,
             entries: HashMap::new(),
+            waiting: BTreeMap::new(),
             timers: BTreeSet::new(),
             first: Lane::new(room),
             again: Lane::new(room),
@@ -168,18 +187,19 @@ impl Window {
                     if !entry.stored.contains(&kind) {
                         entry.stored.push(kind);
                     }
-                    if entry.promise.as_ref().is_some_and(|promise| promised(promise.action) == Some(kind))
-                        && let Some(promise) = entry.promise.take()
-                    {
-                        self.settle(promise, &mut effects);
-                    }
+                    let kept = |promise: &mut Disposition| promised(promise.action) == Some(kind);
+                    let kept: Vec<_> = entry.promises.extract_if(.., kept).collect();
+                    kept.into_iter().for_each(|promise| self.dispose(promise, &mut effects));
                 }
             }
             Input::Disposition(disposition) => {
-                if let Some(entry) = self.entries.get_mut(&disposition.mail_id) {
+                if let Some(entry) = self.entries.get_mut(&disposition.mail_id)
+                    && entry.consumers.contains(&disposition.consumer)
+                {
+                    entry.promises.retain(|promise| promise.consumer != disposition.consumer);
                     match promised(disposition.action) {
-                        Some(kind) if !entry.stored.contains(&kind) => entry.promise = Some(disposition),
-                        _ => self.settle(disposition, &mut effects),
+                        Some(kind) if !entry.stored.contains(&kind) => entry.promises.push(disposition),
+                        _ => self.dispose(disposition, &mut effects),
                     }
                 }
             }
@@ -209,6 +229,11 @@ impl Window {
         self.entries.len()
     }
 
+    /// Number of mails that wait for each consumer.
+    pub fn waiting(&self) -> &BTreeMap<String, usize> {
+        &self.waiting
+    }
+
     /// Publications in flight: at most twice the room, unless a mail larger than the room goes alone.
     pub fn in_flight(&self) -> Load {
         let (first, again) = (self.first.held(), self.again.held());
@@ -228,13 +253,18 @@ impl Window {
     }
 
     fn add(&mut self, arrival: Arrival, stored: Vec<OutboundKind>) {
-        let Arrival { id, class, bytes } = arrival;
+        let Arrival { id, class, bytes, consumers } = arrival;
         if self.entries.contains_key(&id) {
             return;
         }
         let order = self.next_order;
         self.next_order = order.saturating_add(1);
-        let entry = Entry { order, class, bytes, attempts: 0, stage: Stage::Waiting, stored, promise: None };
+        for consumer in &consumers {
+            let waiting = self.waiting.entry(consumer.clone()).or_default();
+            *waiting = waiting.saturating_add(1);
+        }
+        let (stage, promises) = (Stage::Waiting, Vec::new());
+        let entry = Entry { order, class, bytes, consumers, attempts: 0, stage, stored, promises };
         self.entries.insert(id, entry);
         self.first.push(class, (Duration::ZERO, order), id, bytes);
     }
@@ -252,8 +282,20 @@ impl Window {
         }
     }
 
-    fn settle(&mut self, disposition: Disposition, effects: &mut Vec<Effect>) {
-        let id = disposition.mail_id;
+    fn dispose(&mut self, disposition: Disposition, effects: &mut Vec<Effect>) {
+        let Some(entry) = self.entries.get_mut(&disposition.mail_id) else { return };
+        entry.consumers.retain(|consumer| *consumer != disposition.consumer);
+        if let Some(waiting) = self.waiting.get_mut(&disposition.consumer) {
+            *waiting = waiting.saturating_sub(1);
+        }
+        let settles = entry.consumers.is_empty();
+        if settles {
+            self.remove(disposition.mail_id);
+        }
+        effects.push(Effect::Dispose { disposition, settles });
+    }
+
+    fn remove(&mut self, id: MailId) {
         if let Some(Entry { order, class, bytes, stage, .. }) = self.entries.remove(&id) {
             match stage {
                 Stage::Waiting => self.first.remove(class, (Duration::ZERO, order)),
@@ -265,7 +307,6 @@ impl Window {
                 Stage::Resting { due } => drop(self.timers.remove(&(due, order, id))),
                 Stage::Due { due } => self.again.remove(class, (due, order)),
             }
-            effects.push(Effect::Settle(disposition));
         }
     }
 
@@ -325,7 +366,7 @@ impl Window {
                 entry.attempts = entry.attempts.saturating_add(1);
                 entry.stage = Stage::Handed { again, stale: false };
                 self.handed = self.handed.saturating_add(1);
-                effects.push(Effect::Publish(id));
+                effects.push(Effect::Publish(id, entry.consumers.clone()));
             }
         }
     }
@@ -336,7 +377,7 @@ fn promised(action: Action) -> Option<OutboundKind> {
     match action {
         Action::Answered | Action::Ordered => Some(OutboundKind::Answer),
         Action::Forwarded => Some(OutboundKind::Forward),
-        Action::Ignored | Action::Rejected => None,
+        Action::Ignored | Action::Rejected | Action::Kept => None,
     }
 }
 

@@ -96,7 +96,7 @@ fn to_ros(node: &str, host: &str, status: Status) -> DiagnosticStatus {
         values: status
             .figures
             .into_iter()
-            .map(|figure| KeyValue { key: figure.name.to_owned(), value: figure.value.to_string() })
+            .map(|figure| KeyValue { key: figure.name.to_string(), value: figure.value.to_string() })
             .collect(),
     }
 }

@@ -16,7 +16,7 @@ mod data;
 use std::{net::IpAddr, sync::Arc};
 
 use data::{DataReader, Refusal, received_fields};
-use mail::{Envelope, MailId, Source};
+use mail::{Envelope, MailId};
 
 pub use data::TEXT_LINE_BYTES;
 
@@ -31,6 +31,15 @@ const RECIPIENTS_OVER: u32 = 10_000;
 
 /// Reply if the disk has no room for mails.
 const NO_ROOM: &str = "452 4.3.1 no room for mails now, try again later";
+
+/// What a session speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// RFC 5321.
+    Smtp,
+    /// RFC 2033.
+    Lmtp,
+}
 
 /// Bounds on a session, from the parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +117,7 @@ struct Transaction {
 /// A session: its state, its envelope so far, and the output not yet written.
 #[derive(Debug)]
 pub struct Session {
-    protocol: Source,
+    protocol: Protocol,
     peer: IpAddr,
     hostname: Arc<str>,
     limits: Limits,
@@ -135,7 +144,7 @@ pub struct Session {
 
 impl Session {
     /// A new session, with its greeting in the output. `hostname` is the server's name in greetings and replies.
-    pub fn new(protocol: Source, peer: IpAddr, hostname: Arc<str>, limits: Limits) -> Self {
+    pub fn new(protocol: Protocol, peer: IpAddr, hostname: Arc<str>, limits: Limits) -> Self {
         let mut session = Self {
             protocol,
             peer,
@@ -157,8 +166,8 @@ impl Session {
             turned_away: 0,
         };
         let name = match protocol {
-            Source::Smtp => "ESMTP",
-            Source::Lmtp => "LMTP",
+            Protocol::Smtp => "ESMTP",
+            Protocol::Lmtp => "LMTP",
         };
         session.say(&format!("220 {} {name} posthorn", session.hostname));
         session
@@ -252,7 +261,7 @@ impl Session {
     /// transaction.
     fn reply_to_data(&mut self, reply: &str) {
         let recipients = self.transaction.take().map_or(1, |transaction| transaction.rcpt_to.len());
-        let replies = if self.protocol == Source::Lmtp { recipients } else { 1 };
+        let replies = if self.protocol == Protocol::Lmtp { recipients } else { 1 };
         (0..replies).for_each(|_| self.say(reply));
         self.steps = self.steps.wrapping_add(1);
     }
@@ -273,7 +282,6 @@ impl Session {
                     return None;
                 };
                 let envelope = Envelope {
-                    source: self.protocol,
                     peer: self.peer,
                     helo: helo.clone(),
                     mail_from: transaction.mail_from.clone(),

@@ -10,7 +10,7 @@ use authenticator::{
     silence::Waits,
     verify::{Policy, verify},
 };
-use mail::{AcceptedMail, AuthResult::*, Envelope, MailId, Registration, Role, Source};
+use mail::{AcceptedMail, AuthResult::*, Envelope, MailId, Origin, Registration, Role};
 use testbed::{dns::NameServer, sign::SignedDomain};
 use tokio::sync::mpsc;
 
@@ -22,13 +22,13 @@ fn waits(timeout_ms: u64, silence_s: u64) -> Waits {
 
 fn mail(data: Vec<u8>) -> AcceptedMail {
     let envelope = Envelope {
-        source: Source::Smtp,
         peer: [127, 0, 0, 1].into(),
         helo: String::new(),
         mail_from: String::new(),
         rcpt_to: Vec::new(),
     };
-    AcceptedMail { id: MailId::of(&data), received_at: UNIX_EPOCH, envelope, data }
+    let origin = Origin::Smtp(envelope);
+    AcceptedMail { id: MailId::of(&data), received_at: UNIX_EPOCH, origin, consumers: Vec::new(), data }
 }
 
 /// Verifies mails and tells when a mail of a proven sender would be published. Registry and disk answer at once.
@@ -42,7 +42,7 @@ impl Work for Bench {
     async fn run(&self, job: Job) -> Outcome {
         match job {
             Job::Check(mail) => Outcome::Checked(
-                verify(&self.dns, &self.policy, &mail.envelope, &mail.data, SystemTime::now()).await,
+                verify(&self.dns, &self.policy, &mail.origin, &mail.data, SystemTime::now()).await,
             ),
             Job::AskRegistry(_) => Outcome::Registered(Registration::Active, Role::Observer),
             Job::Record { codes, .. } => Outcome::Evidenced(codes),

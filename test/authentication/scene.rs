@@ -14,7 +14,7 @@ use authenticator::{
 };
 use mail::{
     AuthResult::{self, Pass, TempError},
-    Envelope, Registration, Role, Source,
+    Envelope, Origin, Registration, Role,
 };
 use testbed::sign::{self, SignedDomain};
 
@@ -37,7 +37,8 @@ pub struct Scene {
     pub peer: IpAddr,
     pub mail_from: String,
     pub helo: String,
-    pub source: Source,
+    /// How the mail comes in.
+    pub origin: fn(Envelope) -> Origin,
     pub policy: Policy,
     pub now: SystemTime,
 }
@@ -54,7 +55,7 @@ impl Scene {
             peer: STRANGER,
             mail_from: "alice@example.org".into(),
             helo: "client.example.com".into(),
-            source: Source::Smtp,
+            origin: Origin::Smtp,
             policy: Policy { dkim_max_signatures: 10, relays: Vec::new() },
             now: SystemTime::now(),
         }
@@ -70,14 +71,14 @@ impl Scene {
 
     pub fn check_with(&self, dns: &Dns, mail: impl AsRef<[u8]>) -> Checked {
         let envelope = Envelope {
-            source: self.source,
             peer: self.peer,
             helo: self.helo.clone(),
             mail_from: self.mail_from.clone(),
             rcpt_to: vec!["fleet@example.net".into()],
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let checked = runtime.block_on(verify(dns, &self.policy, &envelope, mail.as_ref(), self.now));
+        let checked =
+            runtime.block_on(verify(dns, &self.policy, &(self.origin)(envelope), mail.as_ref(), self.now));
         assert!(!checked.reason.contains('@') && checked.reason.ends_with('.'), "{}", checked.reason);
         let active = Some((Registration::Active, Role::Operator));
         let verdict = decide(checked.clone(), active);

@@ -9,7 +9,7 @@ import sys
 import time
 
 import rclpy
-from posthorn.msg import Envelope, Mail
+from posthorn.msg import Origin, Mail
 
 PATIENCE_S = 30.0
 
@@ -53,8 +53,10 @@ def main() -> None:
         "from": [address.address for address in mail.from_addresses],
         "subject": mail.subject,
         "text": mail.text,
-        "rcpt_to": list(mail.envelope.rcpt_to),
-        "source_is_smtp": mail.envelope.source == Envelope.SOURCE_SMTP,
+        "rcpt_to": [list(envelope.rcpt_to) for envelope in mail.origin.envelope],
+        "is_smtp": mail.origin.protocol == Origin.SMTP,
+        "imap": len(mail.origin.imap),
+        "consumers": list(mail.consumers),
     }
     print(json.dumps({"topics": topics, "mail": seen}), flush=True)
     rclpy.shutdown()

@@ -8,7 +8,7 @@ use std::{
 
 use mail::MailId;
 use ros::{qos::Qos, topics::TOPICS};
-use serde_json::Value;
+use serde_json::{Value, json};
 use testbed::{
     posthorn::{POSTHORN, Posthorn, SENDER},
     project,
@@ -63,8 +63,9 @@ fn a_python_node_sees_every_topic_with_its_type_and_qos_and_reads_a_mail() {
     let mail = &seen["mail"];
     assert!(data.iter().any(|data| mail["id"] == MailId::of(data).to_string()), "{mail}");
     assert_eq!(mail["from"][0], SENDER);
-    assert_eq!(mail["rcpt_to"][0], POSTHORN);
+    assert_eq!(mail["rcpt_to"], json!([[POSTHORN]]));
     assert_eq!(mail["subject"], "status");
     assert_eq!(mail["text"].as_str().map(str::trim_end), Some("Grüße"));
-    assert_eq!(mail["source_is_smtp"], true);
+    assert_eq!((&mail["is_smtp"], &mail["imap"]), (&json!(true), &json!(0)));
+    assert_eq!(mail["consumers"], json!(["chatbot"]));
 }

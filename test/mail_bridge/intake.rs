@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use health::Level;
-use mail::{MailId, Source};
+use mail::{MailId, Origin};
 use mail_bridge::bridge::Bridge;
 use settings::Value;
 use tokio::net::{TcpSocket, TcpStream};
@@ -32,10 +32,10 @@ async fn an_smtp_mail_is_published_byte_for_byte() {
     let mail = soon(streams.mails.recv()).await.unwrap();
     assert_eq!(String::from_utf8(mail.data.clone()).unwrap(), format!("{MAIL}.dot\r\n"));
     assert_eq!(mail.id, MailId::of(&mail.data));
-    assert_eq!((mail.envelope.source, mail.envelope.helo.as_str()), (Source::Smtp, "client.test"));
-    assert_eq!(mail.envelope.mail_from, "ada@x.test");
-    assert_eq!(mail.envelope.rcpt_to, ["fleet@bridge.test"]);
-    assert!(mail.envelope.peer.is_loopback());
+    let Origin::Smtp(envelope) = &mail.origin else { panic!("{:?}", mail.origin) };
+    assert_eq!((envelope.helo.as_str(), envelope.mail_from.as_str()), ("client.test", "ada@x.test"));
+    assert_eq!(envelope.rcpt_to, ["fleet@bridge.test"]);
+    assert!(envelope.peer.is_loopback());
     assert_eq!(bridge.handle().get_raw(mail.id).await.unwrap().unwrap(), mail);
     assert_eq!(bridge.handle().get_raw(MailId::of(b"other")).await.unwrap(), None);
 }
@@ -56,7 +56,7 @@ async fn an_lmtp_mail_for_two_gets_two_replies() {
     talk.expect("250").await;
     talk.say("NOOP", "250 2.0.0 ok").await;
     let mail = soon(streams.mails.recv()).await.unwrap();
-    assert_eq!((mail.envelope.source, mail.envelope.rcpt_to.len()), (Source::Lmtp, 2));
+    assert!(matches!(mail.origin, Origin::Lmtp(envelope) if envelope.rcpt_to.len() == 2));
     assert_eq!(mail.data, b"no header\r\n");
 }
 
@@ -215,7 +215,10 @@ async fn one_address_that_holds_all_it_gets_closes_intake_for_no_other_and_not_f
     other.begin("EHLO other.test").await;
     other.send("from another address\r\n.\r\n").await;
     other.expect("250 2.6.0").await;
-    assert_eq!(soon(streams.mails.recv()).await.unwrap().envelope.peer.to_string(), "127.0.0.2");
+    assert_eq!(
+        soon(streams.mails.recv()).await.unwrap().origin.envelope().unwrap().peer.to_string(),
+        "127.0.0.2"
+    );
     let mut lmtp = Talk::connect(bridge.lmtp_addr().unwrap()).await;
     lmtp.begin("LHLO gateway.test").await;
     lmtp.send("by LMTP\r\n.\r\n").await;
@@ -272,7 +275,7 @@ async fn a_client_delivers_to_a_thousand_recipients_in_several_transactions() {
     }
     assert_eq!((transactions, bridge.handle().state().intake.accepted), (10, 10));
     // Every transaction has the same text: one mail in the journal, with the recipients of the first transaction.
-    assert_eq!(soon(streams.mails.recv()).await.unwrap().envelope.rcpt_to.len(), 100);
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().origin.recipients().len(), 100);
     assert_eq!(kept(bridge).await, 1);
 }
 
@@ -387,8 +390,9 @@ with smtplib.LMTP("127.0.0.1", int(sys.argv[2])) as client:
         let mail = soon(streams.mails.recv()).await.unwrap();
         let data = String::from_utf8(mail.data).unwrap();
         assert!(data.contains("\r\n\r\n.\r\n..\r\n.x\r\nend\r\n"), "{data}");
-        if !seen.contains(&mail.envelope.source) {
-            seen.push(mail.envelope.source);
+        let protocol = std::mem::discriminant(&mail.origin);
+        if !seen.contains(&protocol) {
+            seen.push(protocol);
         }
     }
 }

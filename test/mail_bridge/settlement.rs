@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use mail::{Action, MailId, OutboundKind};
+use mail::{Action, Disposition, MailId, OutboundKind};
 use mail_bridge::bridge::Submitted;
 use settings::Value;
 
@@ -136,4 +136,74 @@ async fn mails_of_a_stranger_that_nobody_settles_do_not_hold_up_another_domain_a
         seen.push(soon(streams.mails.recv()).await.unwrap().id);
     }
     assert!(seen.contains(&good), "behind 100 others");
+}
+
+fn consumers(entries: &[&str]) -> [(&'static str, Value); 2] {
+    let entries = entries.iter().map(|entry| (*entry).to_owned()).collect();
+    [("consumers", Value::Texts(entries)), ("redelivery_min_s", Value::Double(0.02))]
+}
+
+#[tokio::test]
+async fn a_mail_comes_until_each_consumer_has_disposed_of_it_also_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let overrides = consumers(&["chatbot", "archive=*"]);
+    let kept = |id| Disposition { consumer: "archive".to_owned(), ..disposition(id, Action::Kept) };
+    let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
+    let id = deliver(&bridge, "for two\r\n").await;
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().consumers, ["chatbot", "archive"]);
+    bridge.handle().disposition(kept(id)).await.unwrap();
+    while soon(streams.mails.recv()).await.unwrap().consumers != ["chatbot"] {}
+    assert_eq!(bridge.handle().state().intake.waiting["chatbot"], 1);
+    drop((bridge, streams));
+
+    let (bridge, mut streams) = start_publishing(dir.path(), &overrides).await;
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().consumers, ["chatbot"], "archive has it");
+    // Nobody's mail is settled by a name that is not configured.
+    let handle = bridge.handle();
+    let stranger = Disposition { consumer: "stranger".to_owned(), ..disposition(id, Action::Kept) };
+    handle.disposition(stranger).await.unwrap();
+    handle.disposition(kept(id)).await.unwrap();
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
+    handle.disposition(disposition(id, Action::Ignored)).await.unwrap();
+    assert!(bridge.drain().await);
+    assert_eq!(handle.state().journal.unsettled, 0);
+}
+
+#[tokio::test]
+async fn a_pattern_decides_whose_a_mail_is_when_it_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, mut streams) =
+        start_publishing(dir.path(), &consumers(&["chatbot", "requirements=Reqs@bridge.test"])).await;
+    let mut talk = Talk::connect(bridge.smtp_addr().unwrap()).await;
+    talk.say("EHLO client.test", "250").await;
+    talk.say("MAIL FROM:<ada@x.test>", "250").await;
+    talk.say("RCPT TO:<reqs@BRIDGE.test>", "250").await;
+    talk.say("DATA", "354").await;
+    talk.send("Subject: r\r\n\r\nr\r\n.\r\n").await;
+    talk.expect("250").await;
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().consumers, ["requirements"]);
+    let id = deliver(&bridge, "for the chatbot\r\n").await;
+    loop {
+        let mail = soon(streams.mails.recv()).await.unwrap();
+        assert_eq!(mail.consumers, [if mail.id == id { "chatbot" } else { "requirements" }]);
+        if mail.id == id {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn mails_do_not_wait_for_a_consumer_that_is_configured_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bridge, streams) = start(dir.path(), &consumers(&["chatbot", "lab=*@lab.test", "archive=*"])).await;
+    deliver(&bridge, "for chatbot and archive\r\n").await;
+    assert_eq!(bridge.handle().state().journal.unsettled, 1);
+    drop((bridge, streams));
+    let (bridge, mut streams) = start_publishing(dir.path(), &consumers(&["chatbot"])).await;
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().consumers, ["chatbot"]);
+    drop((bridge, streams));
+    let (bridge, _streams) = start(dir.path(), &consumers(&["other"])).await;
+    let handle = bridge.handle();
+    assert!(bridge.drain().await);
+    assert_eq!(handle.state().journal.unsettled, 0);
 }

@@ -75,7 +75,7 @@ pub async fn start_publishing(directory: &Path, overrides: &[(&str, Value)]) -> 
 }
 
 pub fn disposition(mail_id: MailId, action: Action) -> Disposition {
-    Disposition { mail_id, action, reason: "test".to_owned() }
+    Disposition { mail_id, consumer: "chatbot".to_owned(), action, reason: "test".to_owned() }
 }
 
 pub fn answer(answers: MailId, kind: OutboundKind) -> OutboundMail {

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use mail::{Content, Envelope, Mailbox, Source, is_automatic, parse};
+use mail::{Content, Envelope, Mailbox, Origin, is_automatic, parse};
 use proptest::prelude::*;
 
 #[test]
@@ -209,7 +209,6 @@ fn show(content: &Content) -> String {
     };
     let date = content.date.map(|date| date.duration_since(UNIX_EPOCH).unwrap().as_secs());
     let envelope = Envelope {
-        source: Source::Smtp,
         peer: Ipv4Addr::LOCALHOST.into(),
         helo: "client.example".into(),
         mail_from: "sender@example.org".into(),
@@ -239,6 +238,6 @@ fn show(content: &Content) -> String {
         )
         .unwrap();
     }
-    writeln!(out, "automatic: {:?}", is_automatic(content, &envelope)).unwrap();
+    writeln!(out, "automatic: {:?}", is_automatic(content, &Origin::Smtp(envelope))).unwrap();
     out
 }

@@ -5,7 +5,7 @@ use std::{
 };
 
 use fair_queue::Load;
-use mail::{AuthResult, Envelope, Source};
+use mail::{AuthResult, Envelope, Origin};
 use proptest::{prelude::*, sample::Index};
 
 use super::*;
@@ -21,13 +21,19 @@ const START: Duration = Duration::ZERO;
 fn mail(author: &str, text: u32) -> Arc<AcceptedMail> {
     let data = format!("From: {author}\r\n\r\n{text}").into_bytes();
     let envelope = Envelope {
-        source: Source::Smtp,
         peer: [127, 0, 0, 1].into(),
         helo: String::new(),
         mail_from: String::new(),
         rcpt_to: Vec::new(),
     };
-    Arc::new(AcceptedMail { id: MailId::of(&data), received_at: UNIX_EPOCH, envelope, data })
+    let origin = Origin::Smtp(envelope);
+    Arc::new(AcceptedMail {
+        id: MailId::of(&data),
+        received_at: UNIX_EPOCH,
+        origin,
+        consumers: Vec::new(),
+        data,
+    })
 }
 
 fn delivered(mail: &Arc<AcceptedMail>) -> Input {

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use mail::{AuthResult, EmailAddress, Envelope, Source};
+use mail::{AuthResult, EmailAddress, Envelope, Origin};
 use mail_auth::{SpfOutput, SpfResult, spf::verify::SpfParameters};
 
 use super::{Policy, may_align};
@@ -39,11 +39,16 @@ pub(super) fn domain(envelope: &Envelope) -> String {
 
 /// Evaluates SPF for a mail whose author's domain is `author`. Skips queries that can prove nothing, so that nobody
 /// waits for the DNS of a domain that an envelope happens to name.
-pub(super) async fn verify(dns: &Dns, policy: &Policy, envelope: &Envelope, author: &str) -> Spf {
-    if envelope.source == Source::Lmtp || policy.relays.contains(&envelope.peer) || is_internal(envelope.peer)
-    {
-        return Spf::unknown("SPF says nothing of mail that an own host passed on");
-    }
+pub(super) async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, author: &str) -> Spf {
+    let envelope = match origin {
+        Origin::Smtp(envelope) if !policy.relays.contains(&envelope.peer) && !is_internal(envelope.peer) => {
+            envelope
+        }
+        Origin::Smtp(_) | Origin::Lmtp(_) => {
+            return Spf::unknown("SPF says nothing of mail that an own host passed on");
+        }
+        Origin::Imap(_) => return Spf::unknown("SPF says nothing of mail fetched from a mailbox"),
+    };
     if !envelope.mail_from.is_empty() && EmailAddress::parse(&envelope.mail_from).is_err() {
         return Spf::unknown("its envelope sender is not an address");
     }

@@ -3,7 +3,7 @@ mod told;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, time::Duration};
 
-use mail::{Attachment, AuthResult, Content, Envelope, Mailbox, OutboundKind, Registration, Role, Source};
+use mail::{Attachment, AuthResult, Content, Envelope, Mailbox, OutboundKind, Registration, Role};
 use proptest::prelude::*;
 use settings::{Value, resolve};
 use vehicle::{Battery, Position};
@@ -27,7 +27,6 @@ fn address(address: &str) -> Mailbox {
 /// A mail received at 0 s, whose From and Reply-To differ.
 fn mail(subject: &str, text: &str) -> Mail {
     let envelope = Envelope {
-        source: Source::Smtp,
         peer: Ipv4Addr::LOCALHOST.into(),
         helo: "client.example.org".into(),
         mail_from: "bounces@example.org".into(),
@@ -44,7 +43,8 @@ fn mail(subject: &str, text: &str) -> Mail {
         ..Content::default()
     };
     let id = MailId::of(format!("{subject}\0{text}").as_bytes());
-    Mail { id, received_at: at(0), envelope, content, size: 0 }
+    let (origin, consumers) = (mail::Origin::Smtp(envelope), vec!["chatbot".into()]);
+    Mail { id, received_at: at(0), origin, consumers, content, size: 0 }
 }
 
 fn verdict(role: Role) -> Verdict {

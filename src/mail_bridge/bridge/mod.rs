@@ -15,20 +15,23 @@ use std::{
 };
 
 use ::health::Status;
-use mail::{AcceptedMail, Delivery, Disposition, MailId, Source};
+use mail::{AcceptedMail, Delivery, Disposition, MailId};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, timeout},
 };
 
+use smtp::session::Protocol;
+
 use super::{
+    consumers::Consumers,
     health,
     journal::{Journal, JournalError, Settings},
     outbox::{Sender, core, host::Host, schedule::Schedule},
     params::Params,
     server::{self, Counters, ListenError},
-    window::Window,
+    window::{Unsettled, Window},
 };
 pub use submit::Submitted;
 use window_task::{WindowTask, publisher};
@@ -74,6 +77,7 @@ pub struct Streams {
 #[derive(Clone)]
 pub struct Handle {
     journal: Journal,
+    consumers: Arc<Consumers>,
     dispositions: mpsc::Sender<Disposition>,
     subscribers: Arc<watch::Sender<usize>>,
     counters: Arc<Counters>,
@@ -86,11 +90,20 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Passes on a disposition. The window decides on it later, and ignores those for unknown mails.
+    /// Passes on a disposition. The window decides on it later, and ignores those for mails that do not wait for the
+    /// consumer.
     ///
     /// # Errors
     /// If the bridge has ended.
     pub async fn disposition(&self, disposition: Disposition) -> Result<(), JournalError> {
+        if !self.consumers.contains(&disposition.consumer) {
+            tracing::warn!(
+                mail_id = %disposition.mail_id,
+                consumer = disposition.consumer,
+                "a disposition is of no use: its consumer is not one of the parameter consumers"
+            );
+            return Ok(());
+        }
         self.dispositions.send(disposition).await.map_err(|_| JournalError::Closed)
     }
 
@@ -157,6 +170,7 @@ impl Bridge {
     /// If the journal cannot be used or an address cannot be listened on.
     pub async fn start(params: Params) -> Result<(Self, Streams), BridgeError> {
         let params = Arc::new(params);
+        let consumers = Arc::new(params.consumers.clone());
         let (events_in, events) = mpsc::unbounded_channel();
         let settings = Settings {
             directory: params.journal_directory.clone(),
@@ -173,11 +187,8 @@ impl Bridge {
                 "journal: cut a torn tail; it is beside the segment as .torn, unless the disk was full"
             );
         }
-        tracing::info!(
-            unsettled = restored.unsettled.len(),
-            pending = restored.pending.len(),
-            "journal opened"
-        );
+        let unsettled = without_removed(restored.unsettled, &consumers, &journal).await?;
+        tracing::info!(unsettled = unsettled.len(), pending = restored.pending.len(), "journal opened");
 
         let (stop, stop_out) = watch::channel(false);
         let (stop_window, window_stopped) = watch::channel(false);
@@ -191,6 +202,7 @@ impl Bridge {
         let start = Instant::now();
         let handle = Handle {
             journal: journal.clone(),
+            consumers: Arc::clone(&consumers),
             dispositions,
             subscribers: Arc::new(subscribers),
             counters: Arc::default(),
@@ -232,7 +244,7 @@ impl Bridge {
         bridge.outbox.spawn(sender.run(queued_out, stop_out));
         bridge.publisher.spawn(publisher(journal.clone(), publish_out, mails_in, published));
         let window = WindowTask {
-            window: Window::new(params.room, params.redelivery, restored.unsettled),
+            window: Window::new(params.room, params.redelivery, unsettled),
             journal,
             start,
             publish,
@@ -265,10 +277,11 @@ impl Bridge {
             max_connections: params.max_connections,
             max_connections_per_address: params.max_connections_per_address,
             counters: Arc::clone(&self.handle.counters),
+            consumers: Arc::clone(&self.handle.consumers),
         });
         for (protocol, address, parameter, taken) in [
-            (Source::Smtp, params.smtp_listen, "smtp_listen", &mut self.smtp_addr),
-            (Source::Lmtp, params.lmtp_listen, "lmtp_listen", &mut self.lmtp_addr),
+            (Protocol::Smtp, params.smtp_listen, "smtp_listen", &mut self.smtp_addr),
+            (Protocol::Lmtp, params.lmtp_listen, "lmtp_listen", &mut self.lmtp_addr),
         ] {
             let Some(address) = address else { continue };
             let listener = server::listen(address, parameter).await?;
@@ -333,6 +346,32 @@ impl Bridge {
         self.handle.journal.close().await;
         drained && self.handle.journal.figures().failed.is_none()
     }
+}
+
+/// Mails of a consumer that is configured no more do not wait for it. One that waited for no other is settled.
+async fn without_removed(
+    restored: Vec<Unsettled>,
+    consumers: &Consumers,
+    journal: &Journal,
+) -> Result<Vec<Unsettled>, JournalError> {
+    let (mut unsettled, mut released) = (Vec::new(), 0_u64);
+    for mut mail in restored {
+        let waits_for = &mut mail.arrival.consumers;
+        released = released
+            .saturating_add(waits_for.extract_if(.., |name| !consumers.contains(name)).count() as u64);
+        if waits_for.is_empty() {
+            journal.settle(mail.arrival.id).await?;
+        } else {
+            unsettled.push(mail);
+        }
+    }
+    if released > 0 {
+        tracing::warn!(
+            mails = released,
+            "mails no longer wait for consumers that the parameter consumers has no more"
+        );
+    }
+    Ok(unsettled)
 }
 
 /// Waits for all tasks; false if one panicked.

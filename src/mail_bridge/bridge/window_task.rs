@@ -17,21 +17,21 @@ use crate::{
     window::{Effect, Input, Window},
 };
 
-/// Reads mails from disk and passes them on, one at a time, until either end is gone; reports when it is done with
+/// Reads mails from disk and passes them on with the consumers that they are published for, one at a time, until either end is gone; reports when it is done with
 /// each. Both queues of ids are unbounded because the window has only a bounded number of mails with the publisher at a
 /// time.
 pub(super) async fn publisher(
     journal: Journal,
-    mut ids: mpsc::UnboundedReceiver<MailId>,
+    mut due: mpsc::UnboundedReceiver<(MailId, Vec<String>)>,
     mails: mpsc::Sender<AcceptedMail>,
     done: mpsc::UnboundedSender<MailId>,
 ) {
-    while let Some(id) = ids.recv().await {
+    while let Some((id, consumers)) = due.recv().await {
         let reader = journal.clone();
         let mail = tokio::task::spawn_blocking(move || reader.read_mail(&id)).await;
         match mail.unwrap_or(Err(JournalError::Closed)) {
             Ok(Some(mail)) => {
-                if mails.send(mail).await.is_err() {
+                if mails.send(AcceptedMail { consumers, ..mail }).await.is_err() {
                     return;
                 }
             }
@@ -50,7 +50,7 @@ pub(super) struct WindowTask {
     pub(super) window: Window,
     pub(super) journal: Journal,
     pub(super) start: Instant,
-    pub(super) publish: mpsc::UnboundedSender<MailId>,
+    pub(super) publish: mpsc::UnboundedSender<(MailId, Vec<String>)>,
     pub(super) queued: mpsc::UnboundedSender<(OutboundKey, OutboundMail)>,
     pub(super) figures: Arc<Mutex<health::Intake>>,
     pub(super) settling: JoinSet<()>,
@@ -110,13 +110,13 @@ impl WindowTask {
         for effect in self.window.step(input, self.start.elapsed()) {
             match effect {
                 // The publisher ends only with the bridge.
-                Effect::Publish(id) => drop(self.publish.send(id)),
-                Effect::Settle(disposition) => {
+                Effect::Publish(id, consumers) => drop(self.publish.send((id, consumers))),
+                Effect::Dispose { disposition, settles } => {
                     let journal = self.journal.clone();
                     self.settling.spawn(async move {
                         let mail_id = disposition.mail_id;
-                        if let Err(error) = journal.settle(disposition).await {
-                            tracing::warn!(%mail_id, %error, "not settled, published again after the restart");
+                        if let Err(error) = journal.dispose(disposition, settles).await {
+                            tracing::warn!(%mail_id, %error, "a disposition is not on disk, the mail is published again after the restart");
                         }
                     });
                 }
@@ -129,6 +129,7 @@ impl WindowTask {
         let in_flight = self.window.in_flight();
         (figures.in_flight, figures.in_flight_bytes) = (in_flight.mails, in_flight.bytes);
         figures.subscribers = self.window.has_subscribers();
+        figures.waiting.clone_from(self.window.waiting());
     }
 }
 

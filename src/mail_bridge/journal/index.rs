@@ -12,11 +12,11 @@ use std::{
     time::SystemTime,
 };
 
-use mail::{MailId, OutboundKind};
+use mail::{Disposition, MailId, OutboundKind};
 
 pub use self::entry::Place;
 use self::entry::{Contents, Home, Live, Mail, Open, Outbound, Prefix};
-use super::record::{Attempt, OutboundKey, Record, SendState};
+use super::record::{Attempt, OutboundKey, Record, Remembered, SendState};
 use crate::window::Arrival;
 
 /// The part of a record that the index keeps.
@@ -24,6 +24,8 @@ use crate::window::Arrival;
 pub enum Note {
     /// Of a mail: when it was received, and what the window needs.
     Accepted(SystemTime, Arrival),
+    /// Of a disposition.
+    Disposed(Disposition),
     /// Of a settlement.
     Settled(MailId),
     /// Of an outbound mail: when it was queued, and its key.
@@ -31,17 +33,18 @@ pub enum Note {
     /// Of an attempt to send.
     Attempted(Attempt),
     /// Of remembered identities.
-    Remembered(Vec<MailId>, Vec<OutboundKey>),
+    Remembered(Remembered),
 }
 
 impl From<&Record> for Note {
     fn from(record: &Record) -> Self {
         match record {
             Record::Accepted(mail) => Self::Accepted(mail.received_at, Arrival::of(mail)),
-            Record::Settled(disposition) => Self::Settled(disposition.mail_id),
-            Record::Queued(at, mail) => Self::Queued(*at, OutboundKey::of(mail)),
+            Record::Disposed(disposition) => Self::Disposed(disposition.clone()),
+            Record::Settled(id) => Self::Settled(*id),
+            Record::Queued(queued) => Self::Queued(queued.at, OutboundKey::of(&queued.mail)),
             Record::Attempted(attempt) => Self::Attempted(attempt.clone()),
-            Record::Remembered(mails, keys) => Self::Remembered(mails.clone(), keys.clone()),
+            Record::Remembered(remembered) => Self::Remembered(remembered.clone()),
         }
     }
 }
@@ -49,8 +52,8 @@ impl From<&Record> for Note {
 /// Step that saves one record of a segment before the file is deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Move {
-    /// Append the mail again.
-    Mail(Place),
+    /// Append the mail again, followed by its dispositions so far.
+    Mail(Place, Vec<Disposition>),
     /// Append the mail again, followed by its settlement.
     PassedOn(MailId, Place),
     /// Append the outbound mail again, followed by its last attempt.
@@ -80,6 +83,8 @@ pub struct Index {
     outbound: BTreeMap<OutboundKey, Outbound>,
     unsettled: BTreeSet<(SystemTime, MailId)>,
     arrivals: BTreeMap<MailId, (SystemTime, Arrival)>,
+    /// Dispositions of unsettled mails.
+    disposed: BTreeMap<MailId, Vec<Disposition>>,
     pending: BTreeSet<(SystemTime, OutboundKey)>,
     /// Of each pending outbound mail.
     open: BTreeMap<OutboundKey, Open>,
@@ -109,6 +114,14 @@ impl Index {
                     self.unsettled.insert((at, id));
                 }
             }
+            Note::Disposed(disposition) => {
+                if let Some((_, arrival)) = self.arrivals.get_mut(&disposition.mail_id)
+                    && arrival.consumers.contains(&disposition.consumer)
+                {
+                    arrival.consumers.retain(|consumer| *consumer != disposition.consumer);
+                    self.disposed.entry(disposition.mail_id).or_default().push(disposition);
+                }
+            }
             Note::Settled(id) => {
                 if let Some(mail) = self.mails.get(&id).copied() {
                     self.set_mail(id, Some(Mail { settled: true, ..mail }));
@@ -134,7 +147,7 @@ impl Index {
                     self.set_passed_on(key, false);
                 }
             }
-            Note::Remembered(mails, keys) => {
+            Note::Remembered(Remembered { mails, keys }) => {
                 mails.into_iter().for_each(|id| self.remember_mail(id, place.segment()));
                 keys.into_iter().for_each(|key| self.remember_key(key, place.segment()));
             }
@@ -144,6 +157,7 @@ impl Index {
     fn no_longer_unsettled(&mut self, id: &MailId) {
         if let Some((at, _)) = self.arrivals.remove(id) {
             self.unsettled.remove(&(at, *id));
+            self.disposed.remove(id);
         }
     }
 
@@ -217,8 +231,8 @@ impl Index {
     }
 
     /// What the window needs to know of an unsettled mail.
-    pub fn arrival(&self, id: &MailId) -> Option<Arrival> {
-        self.arrivals.get(id).map(|(_, arrival)| *arrival)
+    pub fn arrival(&self, id: &MailId) -> Option<&Arrival> {
+        self.arrivals.get(id).map(|(_, arrival)| arrival)
     }
 
     /// Last attempt to send an outbound mail that is not finished; `None` if there was none.
@@ -246,7 +260,7 @@ impl Index {
         self.unsettled.iter().filter_map(|&(_, id)| {
             let kinds = [OutboundKind::Answer, OutboundKind::Forward];
             Some((
-                self.arrival(&id)?,
+                self.arrival(&id)?.clone(),
                 kinds
                     .into_iter()
                     .filter(|&kind| self.knows_outbound(&OutboundKey::answering(id, kind)))
@@ -282,7 +296,9 @@ impl Index {
         };
         let there = |home: &Home| home.segment() == segment;
         let of_mail = |(id, mail): (&MailId, &Mail)| match mail.home.place() {
-            Some(place) if !mail.settled => Move::Mail(place),
+            Some(place) if !mail.settled => {
+                Move::Mail(place, self.disposed.get(id).cloned().unwrap_or_default())
+            }
             Some(place) if mail.passed_on => Move::PassedOn(*id, place),
             _ => Move::RememberMail(*id),
         };

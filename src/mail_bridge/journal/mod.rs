@@ -2,8 +2,8 @@
 //! The durable store: accepted mails and their settlement, outbound mails and their delivery.
 //!
 //! # What survives `kill -9` and power loss
-//! - Mail: `Accepted -> Settled`. `250` promises the client that a mail is accepted, so it is synced before the
-//!   reply.
+//! - Mail: `Accepted -> Disposed* -> Settled`, disposed of by each consumer that it is for. `250` promises the client
+//!   that a mail is accepted, so it is synced before the reply.
 //! - Outbound mail: `Queued -> Deferred* -> Delivered | Failed`. Each state is synced before anybody is told.
 //!
 //! A mail is identified by its id, an outbound mail by its [`OutboundKey`]. Repetitions of either are recognized,
@@ -34,6 +34,6 @@ mod store;
 #[cfg(feature = "net")]
 mod writer;
 
-pub use record::{Attempt, OutboundKey, Record, SendState};
+pub use record::{Attempt, OutboundKey, QueuedMail, Record, Remembered, SendState};
 #[cfg(feature = "net")]
 pub use store::{Accepted, Event, Journal, JournalError, NoRoom, Queued, Restored, Settings};

@@ -1,29 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The journal's records and how they are encoded. Pure.
 //!
-//! A record is a tag byte and fields. Numbers are little-endian; texts and lists are preceded by a `u32` length;
-//! times are nanoseconds since 1970 as `u64`. A tag is never reused for something else, and the fields of a tag never
-//! change.
+//! A record is [`VERSION`], the number of its kind, and a CBOR value (RFC 8949): a map from the numbers of its fields
+//! (`serde(index)`, here and in the crate `mail`). A number is never used for something else. A field that is added
+//! later has a default, so that older records stay readable; any other change needs a new version (see
+//! `docs/decisions/0063`).
 
-use std::{
-    fmt,
-    net::IpAddr,
-    ops::RangeInclusive,
-    time::{Duration, SystemTime},
-};
+use std::{collections::TryReserveError, fmt, ops::RangeInclusive, time::SystemTime};
 
-use mail::{AcceptedMail, Action, Disposition, Envelope, MailId, OutboundKind, OutboundMail, Source};
+use cbor4ii::core::{dec::Read, utils::SliceReader};
+use mail::{AcceptedMail, Disposition, MailId, OutboundKind, OutboundMail};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_indexed::{DeserializeIndexed, SerializeIndexed};
+use serde_repr::{Deserialize_repr, Serialize_repr};
 use sha2::{Digest, Sha256};
 
-/// Written in place of the mail answered if there is none.
-const NO_MAIL: [u8; 32] = [0; 32];
+/// There is not enough memory for the bytes of a record.
+pub type EncodeError = cbor4ii::serde::EncodeError<TryReserveError>;
 
 /// Identity of an outbound mail: the mail answered and the kind, or its Message-ID if it answers none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, SerializeIndexed, DeserializeIndexed)]
 pub struct OutboundKey {
     /// The mail answered, or the SHA-256 of the Message-ID.
+    #[serde(index = 1, with = "serde_bytes")]
     id: [u8; 32],
     /// Number of the kind; its highest bit is set if the mail answers none.
+    #[serde(index = 2)]
     kind: u8,
 }
 
@@ -66,7 +68,7 @@ impl fmt::Display for OutboundKey {
 }
 
 /// How far the delivery of an outbound mail has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize_repr, Deserialize_repr)]
 #[repr(u8)]
 pub enum SendState {
     /// Not tried yet.
@@ -80,19 +82,25 @@ pub enum SendState {
 }
 
 /// Result of an attempt to send. Recipient sets are bit masks; the lowest bit is the first of `OutboundMail.to`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, SerializeIndexed, DeserializeIndexed)]
 pub struct Attempt {
     /// Identity of the outbound mail.
+    #[serde(index = 1)]
     pub key: OutboundKey,
     /// State after this attempt.
+    #[serde(index = 2)]
     pub state: SendState,
     /// Number of attempts so far.
+    #[serde(index = 3)]
     pub attempts: u32,
     /// Recipients still to be tried.
+    #[serde(index = 4)]
     pub open: u128,
     /// Recipients that failed for good.
+    #[serde(index = 5)]
     pub failed: u128,
     /// The server's reply or an error, one line.
+    #[serde(index = 6)]
     pub reply: String,
 }
 
@@ -101,245 +109,129 @@ pub struct Attempt {
 pub enum Record {
     /// A mail was accepted.
     Accepted(AcceptedMail),
-    /// A mail is settled.
-    Settled(Disposition),
-    /// An outbound mail was queued at this time.
-    Queued(SystemTime, OutboundMail),
+    /// A consumer has disposed of a mail.
+    Disposed(Disposition),
+    /// All consumers have disposed of the mail.
+    Settled(MailId),
+    /// An outbound mail was queued.
+    Queued(QueuedMail),
     /// An attempt was made to send an outbound mail.
     Attempted(Attempt),
     /// Settled mails and finished outbound mails whose records were deleted.
-    Remembered(Vec<MailId>, Vec<OutboundKey>),
+    Remembered(Remembered),
 }
+
+/// An outbound mail, and when it was queued.
+#[derive(Clone, Debug, PartialEq, Eq, SerializeIndexed, DeserializeIndexed)]
+pub struct QueuedMail {
+    /// When it was queued.
+    #[serde(index = 1, with = "mail::unix_nanos")]
+    pub at: SystemTime,
+    /// The mail.
+    #[serde(index = 2)]
+    pub mail: OutboundMail,
+}
+
+/// Identities whose records were deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, SerializeIndexed, DeserializeIndexed)]
+pub struct Remembered {
+    /// Of settled mails.
+    #[serde(index = 1)]
+    pub mails: Vec<MailId>,
+    /// Of finished outbound mails.
+    #[serde(index = 2)]
+    pub keys: Vec<OutboundKey>,
+}
+
+/// Version of the records. A record of another version is not read.
+pub const VERSION: u8 = 2;
 
 /// Bytes that are not a record of this version.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("record with tag {tag} of {bytes} bytes is malformed or of a later version")]
-pub struct RecordError {
-    /// First byte; 0 if there is none.
-    pub tag: u8,
-    /// Number of bytes.
-    pub bytes: usize,
+pub enum RecordError {
+    /// The record was written by another version of posthorn.
+    #[error("a record of version {0}, must be {VERSION}: written by another version of posthorn")]
+    Version(u8),
+    /// The record is not what its kind says.
+    #[error("a record of kind {kind} and {bytes} bytes is malformed: {source}")]
+    Malformed {
+        /// Number of the kind; 0 if there is none.
+        kind: u8,
+        /// Number of bytes.
+        bytes: usize,
+        /// What does not fit.
+        source: Malformed,
+    },
+}
+
+/// What does not fit in a record.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Malformed {
+    /// The kind is none of this version.
+    #[error("no such kind")]
+    Kind,
+    /// The fields are not those of the kind.
+    #[error("{0}")]
+    Fields(String),
+    /// There is something after the fields.
+    #[error("bytes after its fields")]
+    Trailing,
 }
 
 impl Record {
     /// Encodes the record; [`decode`](Self::decode) reverses it.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+    ///
+    /// # Errors
+    /// If there is not enough memory.
+    pub fn encode(&self) -> Result<Vec<u8>, EncodeError> {
         match self {
-            Self::Accepted(mail) => {
-                out.reserve(mail.data.len().saturating_add(1024));
-                out.push(1);
-                out.extend_from_slice(mail.id.as_bytes());
-                time(&mut out, mail.received_at);
-                out.push(match mail.envelope.source {
-                    Source::Smtp => 1,
-                    Source::Lmtp => 2,
-                });
-                text(&mut out, &mail.envelope.peer.to_string());
-                text(&mut out, &mail.envelope.helo);
-                text(&mut out, &mail.envelope.mail_from);
-                texts(&mut out, &mail.envelope.rcpt_to);
-                out.extend_from_slice(&mail.data);
-            }
-            Self::Settled(disposition) => {
-                out.push(2);
-                out.extend_from_slice(disposition.mail_id.as_bytes());
-                out.push(disposition.action as u8);
-                text(&mut out, &disposition.reason);
-            }
-            Self::Queued(at, mail) => {
-                out.push(3);
-                time(&mut out, *at);
-                out.extend_from_slice(&mail.answers.map_or(NO_MAIL, |id| *id.as_bytes()));
-                out.push(mail.kind as u8);
-                for field in [&mail.message_id, &mail.from, &mail.subject, &mail.in_reply_to, &mail.text] {
-                    text(&mut out, field);
-                }
-                texts(&mut out, &mail.to);
-                texts(&mut out, &mail.reply_to);
-                out.push(u8::from(mail.urgent));
-            }
-            Self::Attempted(attempt) => {
-                out.push(4);
-                key(&mut out, &attempt.key);
-                out.push(attempt.state as u8);
-                out.extend_from_slice(&attempt.attempts.to_le_bytes());
-                out.extend_from_slice(&attempt.open.to_le_bytes());
-                out.extend_from_slice(&attempt.failed.to_le_bytes());
-                text(&mut out, &attempt.reply);
-            }
-            Self::Remembered(mails, keys) => {
-                out.push(5);
-                length(&mut out, mails.len());
-                mails.iter().for_each(|id| out.extend_from_slice(id.as_bytes()));
-                length(&mut out, keys.len());
-                keys.iter().for_each(|item| key(&mut out, item));
-            }
+            Self::Accepted(mail) => encode(1, mail.data.len(), mail),
+            Self::Disposed(disposition) => encode(2, 0, disposition),
+            Self::Settled(id) => encode(3, 0, id),
+            Self::Queued(queued) => encode(4, queued.mail.text.len(), queued),
+            Self::Attempted(attempt) => encode(5, 0, attempt),
+            Self::Remembered(remembered) => encode(6, 0, remembered),
         }
-        out
     }
 
     /// Decodes a record.
     ///
     /// # Errors
-    /// If this version does not know the tag, or the fields do not match it.
+    /// If it is of another version, or the fields do not match its kind.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let error = RecordError { tag: bytes.first().copied().unwrap_or_default(), bytes: bytes.len() };
-        let mut reader = Reader(bytes);
-        reader.record().filter(|_| reader.0.is_empty()).ok_or(error)
+        let (version, kind, fields) = match bytes {
+            [version, kind, fields @ ..] => (*version, *kind, fields),
+            [version] => (*version, 0, &[][..]),
+            [] => (0, 0, &[][..]),
+        };
+        if version != VERSION {
+            return Err(RecordError::Version(version));
+        }
+        let record = match kind {
+            1 => decode(fields).map(Self::Accepted),
+            2 => decode(fields).map(Self::Disposed),
+            3 => decode(fields).map(Self::Settled),
+            4 => decode(fields).map(Self::Queued),
+            5 => decode(fields).map(Self::Attempted),
+            6 => decode(fields).map(Self::Remembered),
+            _ => Err(Malformed::Kind),
+        };
+        record.map_err(|source| RecordError::Malformed { kind, bytes: bytes.len(), source })
     }
 }
 
-/// Writes a length, saturated where it does not fit. Such a record is larger than any log takes, so appending it is an
-/// error.
-fn length(out: &mut Vec<u8>, length: usize) {
-    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+fn encode(kind: u8, content: usize, fields: &impl Serialize) -> Result<Vec<u8>, EncodeError> {
+    let mut out = Vec::with_capacity(content.saturating_add(1024));
+    out.extend_from_slice(&[VERSION, kind]);
+    cbor4ii::serde::to_vec(out, fields)
 }
 
-fn text(out: &mut Vec<u8>, text: &str) {
-    length(out, text.len());
-    out.extend_from_slice(text.as_bytes());
-}
-
-fn texts(out: &mut Vec<u8>, list: &[String]) {
-    length(out, list.len());
-    list.iter().for_each(|item| text(out, item));
-}
-
-fn time(out: &mut Vec<u8>, time: SystemTime) {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    out.extend_from_slice(&u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).to_le_bytes());
-}
-
-fn key(out: &mut Vec<u8>, key: &OutboundKey) {
-    out.extend_from_slice(&key.id);
-    out.push(key.kind);
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(bytes)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    fn length(&mut self) -> Option<usize> {
-        usize::try_from(u32::from_le_bytes(self.array()?)).ok()
-    }
-
-    fn text(&mut self) -> Option<String> {
-        let length = self.length()?;
-        String::from_utf8(self.take(length)?.to_vec()).ok()
-    }
-
-    fn texts(&mut self) -> Option<Vec<String>> {
-        (0..self.length()?).map(|_| self.text()).collect()
-    }
-
-    fn time(&mut self) -> Option<SystemTime> {
-        SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(u64::from_le_bytes(self.array()?)))
-    }
-
-    fn id(&mut self) -> Option<MailId> {
-        self.array().map(MailId::from_bytes)
-    }
-
-    fn key(&mut self) -> Option<OutboundKey> {
-        Some(OutboundKey { id: self.array()?, kind: self.byte()? })
-    }
-
-    fn kind(&mut self) -> Option<OutboundKind> {
-        [OutboundKind::Answer, OutboundKind::Forward, OutboundKind::Notice]
-            .into_iter()
-            .find(|kind| Some(*kind as u8) == self.0.first().copied())
-            .filter(|_| self.byte().is_some())
-    }
-
-    fn record(&mut self) -> Option<Record> {
-        Some(match self.byte()? {
-            1 => Record::Accepted(AcceptedMail {
-                id: self.id()?,
-                received_at: self.time()?,
-                envelope: Envelope {
-                    source: match self.byte()? {
-                        1 => Source::Smtp,
-                        2 => Source::Lmtp,
-                        _ => return None,
-                    },
-                    peer: self.text()?.parse::<IpAddr>().ok()?,
-                    helo: self.text()?,
-                    mail_from: self.text()?,
-                    rcpt_to: self.texts()?,
-                },
-                data: std::mem::take(&mut self.0).to_vec(),
-            }),
-            2 => Record::Settled(Disposition {
-                mail_id: self.id()?,
-                action: match self.byte()? {
-                    1 => Action::Answered,
-                    2 => Action::Ordered,
-                    3 => Action::Forwarded,
-                    4 => Action::Ignored,
-                    5 => Action::Rejected,
-                    _ => return None,
-                },
-                reason: self.text()?,
-            }),
-            3 => {
-                let at = self.time()?;
-                let answers = self.array().map(|id| (id != NO_MAIL).then(|| MailId::from_bytes(id)))?;
-                let kind = self.kind()?;
-                let (message_id, from, subject) = (self.text()?, self.text()?, self.text()?);
-                let (in_reply_to, text, to) = (self.text()?, self.text()?, self.texts()?);
-                let (reply_to, urgent) = (self.texts()?, self.byte()? == 1);
-                Record::Queued(
-                    at,
-                    OutboundMail {
-                        answers,
-                        kind,
-                        message_id,
-                        from,
-                        to,
-                        reply_to,
-                        urgent,
-                        subject,
-                        in_reply_to,
-                        text,
-                    },
-                )
-            }
-            4 => Record::Attempted(Attempt {
-                key: self.key()?,
-                state: match self.byte()? {
-                    1 => SendState::Queued,
-                    2 => SendState::Delivered,
-                    3 => SendState::Deferred,
-                    4 => SendState::Failed,
-                    _ => return None,
-                },
-                attempts: u32::from_le_bytes(self.array()?),
-                open: u128::from_le_bytes(self.array()?),
-                failed: u128::from_le_bytes(self.array()?),
-                reply: self.text()?,
-            }),
-            5 => {
-                let mails = (0..self.length()?).map(|_| self.id()).collect::<Option<_>>()?;
-                let keys = (0..self.length()?).map(|_| self.key()).collect::<Option<_>>()?;
-                Record::Remembered(mails, keys)
-            }
-            _ => return None,
-        })
-    }
+fn decode<T: DeserializeOwned>(fields: &[u8]) -> Result<T, Malformed> {
+    let mut deserializer = cbor4ii::serde::Deserializer::new(SliceReader::new(fields));
+    let value = T::deserialize(&mut deserializer).map_err(|error| Malformed::Fields(error.to_string()))?;
+    let mut rest = deserializer.into_inner();
+    let Ok(rest) = rest.fill(1);
+    if rest.as_ref().is_empty() { Ok(value) } else { Err(Malformed::Trailing) }
 }
 
 #[cfg(test)]

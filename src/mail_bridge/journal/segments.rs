@@ -86,7 +86,7 @@ impl Segments {
 
     /// Appends a record and returns its place, which is valid once it is synced.
     pub(super) fn append(&mut self, record: &Record) -> Result<Place, JournalError> {
-        let bytes = record.encode();
+        let bytes = record.encode()?;
         let offset = self.current.append(&bytes)?;
         Ok(Place::new(self.number, offset, bytes.len()))
     }

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     index::{Index, Pending, Place},
-    record::{Attempt, OutboundKey, Record, RecordError},
+    record::{Attempt, EncodeError, OutboundKey, Record, RecordError},
     segments::{Segments, read, room},
     writer::Writer,
 };
@@ -27,7 +27,7 @@ use crate::{
     window::{Arrival, Unsettled},
 };
 
-/// Interval between attempts to write a settlement or an attempt.
+/// Interval between attempts to write a disposition or an attempt.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// Requests that may wait for the thread; callers wait beyond that.
 const QUEUE: usize = 1024;
@@ -62,14 +62,17 @@ pub enum JournalError {
         /// The operating system's error.
         source: io::Error,
     },
-    /// A record is malformed or of a later version.
+    /// A record is malformed or of another version.
     #[error("journal segment '{path}': {source}", path = path.display())]
     Record {
         /// Path of its segment.
         path: PathBuf,
-        /// Tag and size of the record.
+        /// What is wrong with it.
         source: RecordError,
     },
+    /// A record cannot be encoded.
+    #[error("journal: a record cannot be encoded: {0}")]
+    Encode(#[from] EncodeError),
     /// A write failed: the request is not on disk. The journal recovers once the disk allows it.
     #[error("journal cannot write: {0}")]
     Failed(Arc<str>),
@@ -157,7 +160,8 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
 
 pub(super) enum Command {
     Accept(AcceptedMail, Reply<Accepted>),
-    Settle(Disposition, Reply<bool>),
+    Dispose(Disposition, bool, Reply<bool>),
+    Settle(MailId, Reply<bool>),
     Queue(SystemTime, OutboundMail, Reply<Queued>),
     Attempted(Attempt, Reply<()>),
     Close(oneshot::Sender<()>),
@@ -232,12 +236,22 @@ impl Journal {
         self.ask(|reply| Command::Accept(mail, reply)).await
     }
 
-    /// Settles a mail; false if it was not unsettled. Retries a failed write until [`give_up`](Self::give_up).
+    /// Records that a consumer has disposed of a mail, and, if that `settles` it, that it is settled; false if it was
+    /// not unsettled. Retries a failed write until [`give_up`](Self::give_up).
     ///
     /// # Errors
     /// If it could not be written, or the journal is closed.
-    pub async fn settle(&self, disposition: Disposition) -> Result<bool, JournalError> {
-        self.insist(|reply| Command::Settle(disposition.clone(), reply)).await
+    pub async fn dispose(&self, disposition: Disposition, settles: bool) -> Result<bool, JournalError> {
+        self.insist(|reply| Command::Dispose(disposition.clone(), settles, reply)).await
+    }
+
+    /// Settles a mail that no consumer is left for; false if it was not unsettled. Retries like
+    /// [`dispose`](Self::dispose).
+    ///
+    /// # Errors
+    /// If it could not be written, or the journal is closed.
+    pub async fn settle(&self, id: MailId) -> Result<bool, JournalError> {
+        self.insist(|reply| Command::Settle(id, reply)).await
     }
 
     /// Queues an outbound mail at time `at`, unless one with its key is known.
@@ -248,7 +262,7 @@ impl Journal {
         self.ask(|reply| Command::Queue(at, mail, reply)).await
     }
 
-    /// Records an attempt to send. Retries like [`settle`](Self::settle).
+    /// Records an attempt to send. Retries like [`dispose`](Self::dispose).
     ///
     /// # Errors
     /// If it could not be written, or the journal is closed.
@@ -291,7 +305,7 @@ impl Journal {
     /// If the segment cannot be read.
     pub fn read_outbound(&self, key: &OutboundKey) -> Result<Option<OutboundMail>, JournalError> {
         match self.read(|index| index.outbound(key))? {
-            Some(Record::Queued(_, mail)) => Ok(Some(mail)),
+            Some(Record::Queued(queued)) => Ok(Some(queued.mail)),
             _ => Ok(None),
         }
     }

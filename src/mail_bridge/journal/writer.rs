@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, sync::Arc, thread};
 
-use mail::{AcceptedMail, Action, Disposition, MailId, OutboundMail};
+use mail::{AcceptedMail, Disposition, MailId, OutboundMail};
 use tokio::sync::{
     mpsc::{self, error::TryRecvError},
     oneshot,
@@ -12,7 +12,7 @@ use tokio::sync::{
 
 use super::{
     index::{Move, Note, Place},
-    record::{OutboundKey, Record},
+    record::{OutboundKey, QueuedMail, Record, Remembered},
     segments::Segments,
     store::{Accepted, Command, Event, JournalError, Queued, Reply, Shared, lock},
 };
@@ -158,15 +158,16 @@ impl Writer {
     fn append(&mut self, command: Command) -> Option<Done> {
         match command {
             Command::Accept(mail, reply) => self.accept(mail, reply),
-            Command::Settle(disposition, reply) => Some(self.settle(disposition, reply)),
+            Command::Dispose(disposition, settles, reply) => Some(self.dispose(disposition, settles, reply)),
+            Command::Settle(id, reply) => Some(self.settle(id, reply)),
             Command::Queue(at, mail, reply) => {
                 let key = OutboundKey::of(&mail);
                 let new = !self.batch.queued.contains(&key) && !lock(&self.shared.index).knows_outbound(&key);
-                let record = Record::Queued(at, mail);
+                let record = Record::Queued(QueuedMail { at, mail });
                 if new && self.write(&record) {
                     self.batch.queued.insert(key);
                 }
-                if let Record::Queued(_, mail) = record {
+                if let Record::Queued(QueuedMail { mail, .. }) = record {
                     let mail = OutboundMail { text: String::new(), ..mail };
                     self.batch.events.push(Event::Queued { new, key, mail });
                 }
@@ -201,11 +202,23 @@ impl Writer {
         Some(after(reply, if known { Accepted::Known } else { Accepted::New }))
     }
 
-    fn settle(&mut self, disposition: Disposition, reply: Reply<bool>) -> Done {
+    fn is_unsettled(&self, id: &MailId) -> bool {
+        let open = self.batch.accepted.contains(id) || lock(&self.shared.index).is_unsettled(id);
+        open && !self.batch.settled.contains(id)
+    }
+
+    fn dispose(&mut self, disposition: Disposition, settles: bool, reply: Reply<bool>) -> Done {
         let id = disposition.mail_id;
-        let open = self.batch.accepted.contains(&id) || lock(&self.shared.index).is_unsettled(&id);
-        let unsettled = open && !self.batch.settled.contains(&id);
-        if unsettled && self.write(&Record::Settled(disposition)) {
+        if !self.is_unsettled(&id) {
+            return after(reply, false);
+        }
+        self.write(&Record::Disposed(disposition));
+        if settles { self.settle(id, reply) } else { after(reply, true) }
+    }
+
+    fn settle(&mut self, id: MailId, reply: Reply<bool>) -> Done {
+        let unsettled = self.is_unsettled(&id);
+        if unsettled && self.write(&Record::Settled(id)) {
             self.batch.settled.insert(id);
         }
         after(reply, unsettled)
@@ -272,25 +285,27 @@ impl Writer {
     fn retire_some(&mut self, segment: u32, from: usize) -> Result<(), JournalError> {
         let count = STEP_RECORDS.min(self.segments.remembered_in_one());
         let (moves, mut next) = lock(&self.shared.index).moves(segment, from, count);
-        let (mut mails, mut keys, mut bytes) = (Vec::new(), Vec::new(), 0_u64);
+        let (mut remembered, mut bytes) = (Remembered::default(), 0_u64);
         for (number, what) in moves {
             match what {
-                Move::RememberMail(id) => mails.push(id),
-                Move::RememberKey(key) => keys.push(key),
-                Move::Mail(_) | Move::PassedOn(..) | Move::Outbound(..) if bytes > STEP_BYTES => {
+                Move::RememberMail(id) => remembered.mails.push(id),
+                Move::RememberKey(key) => remembered.keys.push(key),
+                Move::Mail(..) | Move::PassedOn(..) | Move::Outbound(..) if bytes > STEP_BYTES => {
                     next = Some(number);
                     break;
                 }
-                Move::Mail(place) => {
+                Move::Mail(place, dispositions) => {
                     bytes = bytes.saturating_add(place.bytes());
                     self.move_to_end(place)?;
+                    for disposition in dispositions {
+                        self.write(&Record::Disposed(disposition));
+                    }
                 }
-                Move::PassedOn(mail_id, place) => {
+                Move::PassedOn(id, place) => {
                     // The forward is still unsent. Settle the copy too, or it would be published after a restart.
-                    let reason = "kept for its forward".to_owned();
                     bytes = bytes.saturating_add(place.bytes());
                     self.move_to_end(place)?;
-                    self.write(&Record::Settled(Disposition { mail_id, action: Action::Forwarded, reason }));
+                    self.write(&Record::Settled(id));
                 }
                 Move::Outbound(place, attempt) => {
                     bytes = bytes.saturating_add(place.bytes());
@@ -301,8 +316,8 @@ impl Writer {
                 }
             }
         }
-        if !mails.is_empty() || !keys.is_empty() {
-            self.write(&Record::Remembered(mails, keys));
+        if remembered != Remembered::default() {
+            self.write(&Record::Remembered(remembered));
         }
         self.batch.retired = Some(Step { segment, next });
         Ok(())

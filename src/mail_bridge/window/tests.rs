@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
@@ -16,15 +16,19 @@ fn at(seconds: u64) -> Duration {
 }
 
 fn says(n: u8, action: Action) -> Input {
-    Input::Disposition(Disposition { mail_id: id(n), action, reason: String::new() })
+    Input::Disposition(disposition("chatbot", id(n), action))
+}
+
+fn disposition(consumer: &str, mail_id: MailId, action: Action) -> Disposition {
+    Disposition { mail_id, consumer: consumer.to_owned(), action, reason: String::new() }
 }
 
 fn published(effects: &[Effect]) -> Vec<u8> {
     effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::Publish(id) => Some(id.as_bytes()[0]),
-            Effect::Settle(_) => None,
+            Effect::Publish(id, _) => Some(id.as_bytes()[0]),
+            Effect::Dispose { .. } => None,
         })
         .collect()
 }
@@ -35,7 +39,7 @@ fn room(mails: usize) -> Room {
 }
 
 fn arrival(id: MailId, domain: u64) -> Arrival {
-    Arrival { id, class: Class { peer: 0, domain }, bytes: 1000 }
+    Arrival { id, class: Class { peer: 0, domain }, bytes: 1000, consumers: vec!["chatbot".to_owned()] }
 }
 
 fn accepted(n: u8) -> Input {
@@ -55,7 +59,7 @@ fn step(window: &mut Window, input: Input, now: Duration) -> Vec<Effect> {
     let mut effects = window.step(input, now);
     let mut done = 0;
     while let Some(effect) = effects.get(done) {
-        if let Effect::Publish(id) = *effect {
+        if let Effect::Publish(id, _) = *effect {
             effects.extend(window.step(Input::Published(id), now));
         }
         done += 1;
@@ -80,7 +84,7 @@ fn publishes_again_with_back_off_and_the_next_when_one_is_settled() {
     let half = Duration::from_millis(500);
     assert_eq!(published(&step(&mut window, Input::Tick, half)), [0u8; 0]);
     let effects = step(&mut window, says(0, Action::Ignored), half);
-    assert!(matches!(effects[0], Effect::Settle(_)));
+    assert!(matches!(effects[0], Effect::Dispose { settles: true, .. }));
     assert_eq!(published(&effects), [2]);
     assert_eq!(step(&mut window, says(0, Action::Ignored), half), []);
     assert_eq!(step(&mut window, says(77, Action::Ignored), half), []);
@@ -156,15 +160,46 @@ fn a_promise_settles_only_when_the_outbox_keeps_it() {
     let forward = Input::Stored { answers: id(0), kind: OutboundKind::Forward };
     assert_eq!(step(&mut window, forward, at(1)), []);
     let answer = Input::Stored { answers: id(0), kind: OutboundKind::Answer };
-    assert!(matches!(step(&mut window, answer, at(1))[..], [Effect::Settle(_)]));
+    assert!(matches!(step(&mut window, answer, at(1))[..], [Effect::Dispose { settles: true, .. }]));
     assert_eq!((window.unsettled(), window.in_flight()), (0, Load::default()));
+}
+
+#[test]
+fn a_mail_is_published_for_those_who_have_not_disposed_of_it_and_settled_by_the_last() {
+    let mut window = window(0);
+    step(&mut window, Input::Subscribers(1), at(0));
+    let consumers = || vec!["chatbot".to_owned(), "archive".to_owned()];
+    let effects =
+        step(&mut window, Input::Accepted(Arrival { consumers: consumers(), ..arrival(id(0), 0) }), at(0));
+    assert_eq!(effects, [Effect::Publish(id(0), consumers())]);
+    // Nobody's business but theirs.
+    let stranger = Input::Disposition(disposition("requirements", id(0), Action::Kept));
+    assert_eq!(step(&mut window, stranger, at(0)), []);
+    // The promise of one does not hold up the other.
+    assert_eq!(step(&mut window, says(0, Action::Answered), at(0)), []);
+    let kept = disposition("archive", id(0), Action::Kept);
+    let effects = step(&mut window, Input::Disposition(kept.clone()), at(0));
+    assert_eq!(effects, [Effect::Dispose { disposition: kept.clone(), settles: false }]);
+    assert_eq!(step(&mut window, Input::Disposition(kept), at(0)), [], "once");
+    let again = step(&mut window, Input::Tick, at(1));
+    assert_eq!(again, [Effect::Publish(id(0), vec!["chatbot".to_owned()])]);
+    assert_eq!(
+        window.waiting().iter().map(|(name, mails)| (name.as_str(), *mails)).collect::<Vec<_>>(),
+        [("archive", 0), ("chatbot", 1)]
+    );
+    let answer = Input::Stored { answers: id(0), kind: OutboundKind::Answer };
+    assert!(matches!(step(&mut window, answer, at(1))[..], [Effect::Dispose { settles: true, .. }]));
+    assert_eq!(window.unsettled(), 0);
 }
 
 #[test]
 fn an_answer_stored_before_the_restart_counts() {
     let restored = vec![Unsettled { stored: vec![OutboundKind::Answer], ..unsettled(0) }];
     let mut window = Window::new(room(1), BACK_OFF, restored);
-    assert!(matches!(step(&mut window, says(0, Action::Ordered), at(0))[..], [Effect::Settle(_)]));
+    assert!(matches!(
+        step(&mut window, says(0, Action::Ordered), at(0))[..],
+        [Effect::Dispose { settles: true, .. }]
+    ));
 }
 
 #[test]
@@ -208,28 +243,31 @@ fn waits(rate: u32, good: Class, stranger: impl Fn(u64) -> Class) -> Duration {
     let mut window = Window::new(Room { mails: 128, bytes: 32 << 20, share: 250_000 }, back_off, Vec::new());
     step(&mut window, Input::Subscribers(1), at(0));
     let (end, pause) = (at(20 * 60), at(1) / rate);
+    let is_wanted = |effect: &Effect| matches!(effect, Effect::Publish(id, _) if *id == numbered(u64::MAX));
     let (wanted, mut now, mut asked) = (numbered(u64::MAX), at(0), false);
     for n in 0.. {
         now += pause;
-        let bytes = 1000;
-        let mut effects =
-            step(&mut window, Input::Accepted(Arrival { id: numbered(n), class: stranger(n), bytes }), now);
+        let mut effects = step(
+            &mut window,
+            Input::Accepted(Arrival { class: stranger(n), ..arrival(numbered(n), 0) }),
+            now,
+        );
         if now >= end && !asked {
             asked = true;
             effects.extend(step(
                 &mut window,
-                Input::Accepted(Arrival { id: wanted, class: good, bytes }),
+                Input::Accepted(Arrival { class: good, ..arrival(wanted, 0) }),
                 now,
             ));
         }
         let mut published_at = now;
-        while !effects.contains(&Effect::Publish(wanted))
+        while !effects.iter().any(is_wanted)
             && let Some(wakeup) = window.next_wakeup().filter(|wakeup| *wakeup < now + pause)
         {
             published_at = wakeup;
             effects = step(&mut window, Input::Tick, wakeup);
         }
-        if effects.contains(&Effect::Publish(wanted)) {
+        if effects.iter().any(is_wanted) {
             return published_at.saturating_sub(end);
         }
     }
@@ -254,18 +292,25 @@ fn strangers_whose_mails_nobody_settles_do_not_hold_up_others() {
     }
 }
 
+/// A mail in the property test is for the first one, two or three of them.
+const CONSUMERS: [&str; 3] = ["chatbot", "archive", "requirements"];
+
 /// Inputs and pauses. `None` means that the publisher finishes its oldest mail.
 fn inputs() -> impl Strategy<Value = Vec<(Option<Input>, u64)>> {
     let input = prop_oneof![
-        (0u8..9).prop_map(|n| Input::Accepted(arrival(id(n), u64::from(n % 3)))),
+        (0u8..9).prop_map(|n| {
+            let consumers =
+                CONSUMERS[..1 + usize::from(n % 3)].iter().map(|name| (*name).to_owned()).collect();
+            Input::Accepted(Arrival { consumers, ..arrival(id(n), u64::from(n % 3)) })
+        }),
         (0u8..9, any::<bool>()).prop_map(|(n, answer)| Input::Stored {
             answers: id(n),
             kind: if answer { OutboundKind::Answer } else { OutboundKind::Forward },
         }),
-        (0u8..9, 0usize..5).prop_map(|(n, action)| {
+        (0u8..9, 0usize..5, 0usize..3).prop_map(|(n, action, consumer)| {
             let actions =
                 [Action::Answered, Action::Ordered, Action::Forwarded, Action::Ignored, Action::Rejected];
-            says(n, actions[action])
+            Input::Disposition(disposition(CONSUMERS[consumer], id(n), actions[action]))
         }),
         (0usize..3).prop_map(Input::Subscribers),
         Just(Input::Tick),
@@ -278,30 +323,40 @@ proptest! {
     fn loses_no_mail_settles_none_twice_and_keeps_the_bound(inputs in inputs()) {
         let mut window = Window::new(Room { mails: 3, bytes: 2500, share: 250_000 }, BACK_OFF, Vec::new());
         let (mut handed, mut known) = (VecDeque::new(), BTreeSet::new());
-        let (mut now, mut open, mut stored) = (0, BTreeSet::new(), BTreeSet::new());
+        let (mut now, mut open, mut stored) = (0, BTreeMap::<MailId, Vec<String>>::new(), BTreeSet::new());
         for (input, wait) in inputs {
             now += wait;
             let Some(input) = input.or_else(|| handed.pop_front().map(Input::Published)) else { continue };
             match &input {
                 // The journal never accepts the same mail twice, settled or not.
-                Input::Accepted(arrival) if known.insert(arrival.id) => { open.insert(arrival.id); }
-                    Input::Accepted(arrival) if !open.contains(&arrival.id) => continue,
-                Input::Stored { answers, kind } if open.contains(answers) => { stored.insert((*answers, *kind)); }
+                Input::Accepted(arrival) if known.insert(arrival.id) => {
+                    open.insert(arrival.id, arrival.consumers.clone());
+                }
+                Input::Accepted(arrival) if !open.contains_key(&arrival.id) => continue,
+                Input::Stored { answers, kind } if open.contains_key(answers) => { stored.insert((*answers, *kind)); }
                 _ => {}
             }
             for effect in window.step(input, at(now)) {
                 match effect {
-                    Effect::Publish(id) => {
-                        prop_assert!(open.contains(&id) && window.has_subscribers());
+                    Effect::Publish(id, consumers) => {
+                        prop_assert_eq!(open.get(&id), Some(&consumers), "for those that have not disposed of it");
+                        prop_assert!(window.has_subscribers());
                         prop_assert!(!handed.contains(&id), "handed over twice");
                         handed.push_back(id);
                     }
-                    Effect::Settle(disposition) => {
-                        prop_assert!(open.remove(&disposition.mail_id), "settled twice");
+                    Effect::Dispose { disposition, settles } => {
+                        let waits_for = open.get_mut(&disposition.mail_id).unwrap();
+                        let before = waits_for.len();
+                        waits_for.retain(|consumer| *consumer != disposition.consumer);
+                        prop_assert_eq!(waits_for.len() + 1, before, "disposed of twice");
+                        prop_assert_eq!(settles, waits_for.is_empty());
                         if let Some(kind) = promised(disposition.action) {
                             prop_assert!(stored.contains(&(disposition.mail_id, kind)));
                         }
-                        stored.retain(|(id, _)| *id != disposition.mail_id);
+                        if settles {
+                            open.remove(&disposition.mail_id);
+                            stored.retain(|(id, _)| *id != disposition.mail_id);
+                        }
                     }
                 }
             }
@@ -311,6 +366,9 @@ proptest! {
                 prop_assert!(handed.len() <= 6);
             prop_assert!(window.next_wakeup().is_none_or(|wakeup| wakeup > at(now)), "never rests");
             prop_assert_eq!(window.unsettled(), open.len());
+            for (consumer, waiting) in window.waiting() {
+                prop_assert_eq!(open.values().filter(|names| names.contains(consumer)).count(), *waiting);
+            }
         }
         // Whatever happened before: given subscribers and time, each open mail is published though none is settled,
         // and each can be settled.
@@ -323,11 +381,15 @@ proptest! {
             effects.extend(step(&mut window, Input::Tick, wakeup));
         }
         let seen: BTreeSet<_> = published(&effects).into_iter().map(id).collect();
-        prop_assert_eq!(&seen, &open);
-        while let Some(id) = open.pop_first() {
-            let reject = Disposition { mail_id: id, action: Action::Rejected, reason: String::new() };
-            let effects = window.step(Input::Disposition(reject), at(now));
-            prop_assert!(matches!(effects[0], Effect::Settle(_)));
+        prop_assert_eq!(&seen, &open.keys().copied().collect());
+        while let Some((id, consumers)) = open.pop_first() {
+            for (n, consumer) in consumers.iter().enumerate() {
+                let reject = disposition(consumer, id, Action::Rejected);
+                let effects = window.step(Input::Disposition(reject), at(now));
+                let is_last = n + 1 == consumers.len();
+                let as_told = matches!(effects[0], Effect::Dispose { settles, .. } if settles == is_last);
+                prop_assert!(as_told);
+            }
         }
         prop_assert_eq!((window.unsettled(), window.in_flight().mails, window.next_wakeup()), (0, 0, None));
     }

@@ -3,18 +3,24 @@
 
 use std::time::SystemTime;
 
-use mail::{AcceptedMail, Attachment, Content, Envelope, Header, Mail, MailId, Mailbox, Source};
+use mail::{AcceptedMail, Attachment, Content, Envelope, Header, ImapMessage, Mail, MailId, Mailbox, Origin};
 
 use super::{ConvertError, bytes_from_ros, error, id_from_ros, time_from_ros, time_to_ros};
 use crate::msg;
 
+// Each constant of a message has a type of its own.
+const SMTP: u8 = msg::Origin::SMTP as u8;
+const LMTP: u8 = msg::Origin::LMTP as u8;
+const IMAP: u8 = msg::Origin::IMAP as u8;
+
 /// Converts a mail to its message.
 pub fn mail_to_ros(mail: &Mail) -> msg::Mail {
-    let Mail { id, received_at, envelope, content, size } = mail;
+    let Mail { id, received_at, origin, consumers, content, size } = mail;
     msg::Mail {
         stamp: time_to_ros(*received_at),
         id: id.to_string(),
-        envelope: envelope_to_ros(envelope),
+        origin: origin_to_ros(origin),
+        consumers: consumers.clone(),
         message_id: content.message_id.clone(),
         in_reply_to: content.in_reply_to.clone(),
         subject: content.subject.clone(),
@@ -50,7 +56,8 @@ pub fn raw_to_ros(accepted: AcceptedMail) -> msg::RawMail {
     msg::RawMail {
         stamp: time_to_ros(accepted.received_at),
         id: accepted.id.to_string(),
-        envelope: envelope_to_ros(&accepted.envelope),
+        origin: origin_to_ros(&accepted.origin),
+        consumers: accepted.consumers,
         data: accepted.data,
     }
 }
@@ -82,7 +89,8 @@ pub fn mail_from_ros(mail: &msg::Mail) -> Result<Mail, ConvertError> {
     Ok(Mail {
         id: id_from_ros("id", &mail.id)?,
         received_at: time_from_ros(&mail.stamp),
-        envelope: envelope_from_ros(&mail.envelope)?,
+        origin: origin_from_ros(&mail.origin)?,
+        consumers: mail.consumers.clone(),
         content,
         size: mail.size,
     })
@@ -100,31 +108,54 @@ pub fn accepted_from_ros(raw: msg::RawMail) -> Result<AcceptedMail, ConvertError
     Ok(AcceptedMail {
         id,
         received_at: time_from_ros(&raw.stamp),
-        envelope: envelope_from_ros(&raw.envelope)?,
+        origin: origin_from_ros(&raw.origin)?,
+        consumers: raw.consumers,
         data: raw.data,
     })
 }
 
-fn envelope_to_ros(envelope: &Envelope) -> msg::Envelope {
-    msg::Envelope {
-        source: envelope.source as u8,
-        peer_address: envelope.peer.to_string(),
-        helo: envelope.helo.clone(),
-        mail_from: envelope.mail_from.clone(),
-        rcpt_to: envelope.rcpt_to.clone(),
+fn origin_to_ros(origin: &Origin) -> msg::Origin {
+    let (protocol, envelope, imap) = match origin {
+        Origin::Smtp(envelope) => (SMTP, Some(envelope), None),
+        Origin::Lmtp(envelope) => (LMTP, Some(envelope), None),
+        Origin::Imap(message) => (IMAP, None, Some(message)),
+    };
+    let envelope = envelope.map(|Envelope { peer, helo, mail_from, rcpt_to }| msg::Envelope {
+        peer_address: peer.to_string(),
+        helo: helo.clone(),
+        mail_from: mail_from.clone(),
+        rcpt_to: rcpt_to.clone(),
+    });
+    let imap = imap.map(|ImapMessage { account, folder, uid_validity, uid }| msg::ImapMessage {
+        account: account.clone(),
+        folder: folder.clone(),
+        uid_validity: *uid_validity,
+        uid: *uid,
+    });
+    msg::Origin { protocol, envelope: envelope.into_iter().collect(), imap: imap.into_iter().collect() }
+}
+
+fn origin_from_ros(origin: &msg::Origin) -> Result<Origin, ConvertError> {
+    match (origin.protocol, origin.envelope.as_slice(), origin.imap.as_slice()) {
+        (SMTP, [envelope], []) => envelope_from_ros(envelope).map(Origin::Smtp),
+        (LMTP, [envelope], []) => envelope_from_ros(envelope).map(Origin::Lmtp),
+        (IMAP, [], [message]) => {
+            let msg::ImapMessage { account, folder, uid_validity, uid } = message.clone();
+            Ok(Origin::Imap(ImapMessage { account, folder, uid_validity, uid }))
+        }
+        (protocol, ..) => {
+            let rule = "SMTP or LMTP with exactly one envelope, or IMAP with exactly one message of imap";
+            Err(error("origin.protocol", protocol, rule))
+        }
     }
 }
 
 fn envelope_from_ros(envelope: &msg::Envelope) -> Result<Envelope, ConvertError> {
-    let msg::Envelope { source, peer_address, helo, mail_from, rcpt_to } = envelope;
+    let msg::Envelope { peer_address, helo, mail_from, rcpt_to } = envelope;
     Ok(Envelope {
-        source: [Source::Smtp, Source::Lmtp]
-            .into_iter()
-            .find(|known| *known as u8 == *source)
-            .ok_or_else(|| error("envelope.source", source, "one of SOURCE_*"))?,
         peer: peer_address
             .parse()
-            .map_err(|_| error("envelope.peer_address", peer_address, "an IP address"))?,
+            .map_err(|_| error("origin.envelope.peer_address", peer_address, "an IP address"))?,
         helo: helo.clone(),
         mail_from: mail_from.clone(),
         rcpt_to: rcpt_to.clone(),
@@ -163,29 +194,44 @@ mod tests {
         AcceptedMail {
             id: MailId::of(&data),
             received_at: SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_123),
-            envelope: Envelope {
-                source: Source::Lmtp,
+            origin: Origin::Lmtp(Envelope {
                 peer: "127.0.0.1".parse().unwrap(),
                 helo: "client".into(),
                 mail_from: "a@example.org".into(),
                 rcpt_to: vec!["b@example.org".into()],
-            },
+            }),
+            consumers: vec!["chatbot".into()],
             data,
         }
     }
 
     #[test]
-    fn numbers_are_those_of_the_message() {
-        assert_eq!(Source::Smtp as u8, msg::Envelope::SOURCE_SMTP as u8);
-        assert_eq!(Source::Lmtp as u8, msg::Envelope::SOURCE_LMTP as u8);
+    fn a_mail_survives_the_graph() {
+        let message =
+            ImapMessage { account: "a@example.org".into(), folder: "INBOX".into(), uid_validity: 7, uid: 9 };
+        let by_lmtp = accepted();
+        let Origin::Lmtp(envelope) = by_lmtp.origin.clone() else { unreachable!() };
+        for origin in [Origin::Smtp(envelope.clone()), Origin::Lmtp(envelope), Origin::Imap(message)] {
+            let accepted = AcceptedMail { origin, ..by_lmtp.clone() };
+            let mail = mail::mail_of(&accepted);
+            assert_eq!(mail_from_ros(&mail_to_ros(&mail)), Ok(mail.clone()));
+            assert_eq!(accepted_from_ros(raw_to_ros(accepted.clone())), Ok(accepted));
+        }
     }
 
     #[test]
-    fn a_mail_survives_the_graph() {
-        let accepted = accepted();
-        let mail = mail::mail_of(&accepted);
-        assert_eq!(mail_from_ros(&mail_to_ros(&mail)), Ok(mail.clone()));
-        assert_eq!(accepted_from_ros(raw_to_ros(accepted.clone())), Ok(accepted));
+    fn an_origin_that_is_neither_one_thing_nor_the_other_is_refused() {
+        let raw = raw_to_ros(accepted());
+        for origin in [
+            msg::Origin::default(),
+            msg::Origin { protocol: 9, ..raw.origin.clone() },
+            msg::Origin { protocol: msg::Origin::IMAP as u8, ..raw.origin.clone() },
+            msg::Origin { envelope: Vec::new(), ..raw.origin.clone() },
+            msg::Origin { imap: vec![msg::ImapMessage::default()], ..raw.origin.clone() },
+        ] {
+            let error = accepted_from_ros(msg::RawMail { origin, ..raw.clone() }).unwrap_err();
+            assert!(error.to_string().starts_with("field 'origin.protocol'"), "{error}");
+        }
     }
 
     #[test]

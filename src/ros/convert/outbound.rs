@@ -99,6 +99,7 @@ pub fn disposition_to_ros(disposition: &Disposition, now: SystemTime) -> msg::Di
     msg::Disposition {
         stamp: time_to_ros(now),
         mail_id: disposition.mail_id.to_string(),
+        consumer: disposition.consumer.clone(),
         action: disposition.action as u8,
         reason: disposition.reason.clone(),
     }
@@ -109,10 +110,14 @@ pub fn disposition_to_ros(disposition: &Disposition, now: SystemTime) -> msg::Di
 /// # Errors
 /// Names the field that violates `Disposition.msg`.
 pub fn disposition_from_ros(message: msg::Disposition) -> Result<Disposition, ConvertError> {
-    use Action::{Answered, Forwarded, Ignored, Ordered, Rejected};
+    use Action::{Answered, Forwarded, Ignored, Kept, Ordered, Rejected};
+    if message.consumer.is_empty() {
+        return Err(error("consumer", "\"\"", "the name of a consumer"));
+    }
     Ok(Disposition {
         mail_id: id_from_ros("mail_id", &message.mail_id)?,
-        action: [Answered, Ordered, Forwarded, Ignored, Rejected]
+        consumer: message.consumer,
+        action: [Answered, Ordered, Forwarded, Ignored, Rejected, Kept]
             .into_iter()
             .find(|action| *action as u8 == message.action)
             .ok_or_else(|| error("action", message.action, "one of the actions of Disposition.msg"))?,
@@ -182,11 +187,18 @@ mod tests {
 
     #[test]
     fn a_disposition_survives_the_graph() {
-        let disposition =
-            Disposition { mail_id: MailId::of(b"x"), action: Action::Rejected, reason: "r".into() };
+        let disposition = Disposition {
+            mail_id: MailId::of(b"x"),
+            consumer: "chatbot".into(),
+            action: Action::Rejected,
+            reason: "r".into(),
+        };
         let message = disposition_to_ros(&disposition, SystemTime::UNIX_EPOCH);
         assert_eq!(message.action, msg::Disposition::REJECTED as u8);
-        assert_eq!(disposition_from_ros(message), Ok(disposition));
+        assert_eq!(disposition_from_ros(message.clone()), Ok(disposition));
+        let error =
+            disposition_from_ros(msg::Disposition { consumer: String::new(), ..message }).unwrap_err();
+        assert_eq!(error.to_string(), "field 'consumer' = \"\": must be the name of a consumer");
         assert!(disposition_from_ros(msg::Disposition::default()).is_err());
     }
 }

@@ -5,11 +5,12 @@
 //! the end of a line and removes a CR anywhere. It removes the quotes of a local part, so `"a@b"@c` reaches us as another
 //! text, which [`EmailAddress`] refuses; `"ab"@c` is `ab@c` (RFC 5321 section 4.1.2). Here a line ends with CRLF and holds no other control character.
 
-use mail::{EmailAddress, Source};
+use mail::EmailAddress;
 use smtp_proto::{Error, MAIL_BODY_7BIT, MAIL_BODY_8BITMIME, MAIL_SMTPUTF8, MailFrom, RcptTo, Request};
 
 use crate::session::{
-    COMMAND_LINE_BYTES, DataReader, JUNK_COMMANDS, NO_ROOM, Phase, RECIPIENTS_OVER, Session, Transaction,
+    COMMAND_LINE_BYTES, DataReader, JUNK_COMMANDS, NO_ROOM, Phase, Protocol, RECIPIENTS_OVER, Session,
+    Transaction,
 };
 
 const SIZE_MALFORMED: &str = "501 5.5.4 SIZE must be 1 to 20 digits";
@@ -58,9 +59,9 @@ impl Session {
             return;
         }
         match Request::parse(&mut line.iter()) {
-            Ok(Request::Ehlo { host }) => self.hello(Source::Smtp, "EHLO", &host),
-            Ok(Request::Helo { host }) => self.hello(Source::Smtp, "HELO", &host),
-            Ok(Request::Lhlo { host }) => self.hello(Source::Lmtp, "LHLO", &host),
+            Ok(Request::Ehlo { host }) => self.hello(Protocol::Smtp, "EHLO", &host),
+            Ok(Request::Helo { host }) => self.hello(Protocol::Smtp, "HELO", &host),
+            Ok(Request::Lhlo { host }) => self.hello(Protocol::Lmtp, "LHLO", &host),
             Ok(Request::Mail { from }) => self.mail(&from, text),
             Ok(Request::Rcpt { to }) => self.rcpt(&to, text),
             Ok(Request::Data) => self.data(),
@@ -91,11 +92,11 @@ impl Session {
         }
     }
 
-    fn hello(&mut self, protocol: Source, command: &str, host: &str) {
+    fn hello(&mut self, protocol: Protocol, command: &str, host: &str) {
         if protocol != self.protocol {
             return self.refuse(match self.protocol {
-                Source::Smtp => "500 5.5.1 this is SMTP, say EHLO",
-                Source::Lmtp => "500 5.5.1 this is LMTP, say LHLO",
+                Protocol::Smtp => "500 5.5.1 this is SMTP, say EHLO",
+                Protocol::Lmtp => "500 5.5.1 this is LMTP, say LHLO",
             });
         }
         self.helo = Some(host.to_owned());
@@ -126,8 +127,8 @@ impl Session {
         let size = announced(line);
         if self.helo.is_none() {
             self.refuse(match self.protocol {
-                Source::Smtp => "503 5.5.1 say EHLO first",
-                Source::Lmtp => "503 5.5.1 say LHLO first",
+                Protocol::Smtp => "503 5.5.1 say EHLO first",
+                Protocol::Lmtp => "503 5.5.1 say LHLO first",
             });
         } else if self.transaction.is_some() {
             self.refuse("503 5.5.1 sender already given, say RSET first");

@@ -6,7 +6,7 @@ use crate::session::*;
 const LIMITS: Limits =
     Limits { message_bytes: 1000, recipients: 2, received_headers: 3, errors: 4, mails: 3 };
 
-fn session(protocol: Source) -> Session {
+fn session(protocol: Protocol) -> Session {
     let mut session = Session::new(protocol, IpAddr::from([192, 0, 2, 1]), "mx.test".into(), LIMITS);
     let greeting = String::from_utf8(session.take_output()).unwrap();
     assert!(greeting.starts_with("220 mx.test "), "{greeting}");
@@ -35,7 +35,7 @@ fn codes(session: &mut Session, input: &str) -> String {
 fn takes_a_mail_and_another_after_it_in_one_pipelined_write() {
     let mail = "MAIL FROM:<a@x.test> SIZE=10 BODY=8BITMIME\r\nRCPT TO:<b@y.test>\r\nDATA\r\nhi\r\n.\r\n";
     let (codes, mails) =
-        talk(&mut session(Source::Smtp), &format!("EHLO c.test\r\n{mail}{mail}QUIT\r\nNOOP\r\n"));
+        talk(&mut session(Protocol::Smtp), &format!("EHLO c.test\r\n{mail}{mail}QUIT\r\nNOOP\r\n"));
     assert_eq!(codes.join(" "), "250 250 250 354 250 250 250 354 250 221");
     assert_eq!(mails.len(), 2);
     assert_eq!(mails[0].data, b"hi\r\n");
@@ -46,7 +46,7 @@ fn takes_a_mail_and_another_after_it_in_one_pipelined_write() {
 
 #[test]
 fn lmtp_replies_once_for_each_recipient() {
-    let mut session = session(Source::Lmtp);
+    let mut session = session(Protocol::Lmtp);
     let (codes, _) = talk(
         &mut session,
         "LHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@y.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\n.\r\nNOOP\r\n",
@@ -56,7 +56,7 @@ fn lmtp_replies_once_for_each_recipient() {
 
 #[test]
 fn waits_for_the_outcome_and_passes_it_on() {
-    let mut session = session(Source::Smtp);
+    let mut session = session(Protocol::Smtp);
     let mut input = &b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<postmaster>\r\nDATA\r\nhi\r\n.\r\nQUIT\r\n"[..];
     assert!(matches!(session.receive(&mut input), Progress::Mail(_)));
     assert!(session.in_mail());
@@ -69,17 +69,17 @@ fn waits_for_the_outcome_and_passes_it_on() {
 
 #[test]
 fn refuses_the_hello_of_the_other_protocol_and_commands_out_of_order() {
-    assert_eq!(codes(&mut session(Source::Smtp), "LHLO c\r\nMAIL FROM:<>\r\n"), "500 503");
-    assert_eq!(codes(&mut session(Source::Lmtp), "EHLO c\r\nHELO c\r\nRCPT TO:<a@b>\r\n"), "500 500 503");
+    assert_eq!(codes(&mut session(Protocol::Smtp), "LHLO c\r\nMAIL FROM:<>\r\n"), "500 503");
+    assert_eq!(codes(&mut session(Protocol::Lmtp), "EHLO c\r\nHELO c\r\nRCPT TO:<a@b>\r\n"), "500 500 503");
     assert_eq!(
-        codes(&mut session(Source::Smtp), "EHLO c\r\nDATA\r\nMAIL FROM:<>\r\nDATA\r\nMAIL FROM:<>\r\n"),
+        codes(&mut session(Protocol::Smtp), "EHLO c\r\nDATA\r\nMAIL FROM:<>\r\nDATA\r\nMAIL FROM:<>\r\n"),
         "250 503 250 503 503"
     );
 }
 
 #[test]
 fn hello_and_reset_forget_the_transaction() {
-    let mut session = session(Source::Smtp);
+    let mut session = session(Protocol::Smtp);
     assert_eq!(
         codes(&mut session, "EHLO c\r\nMAIL FROM:<>\r\nRSET\r\nMAIL FROM:<>\r\nHELO c\r\nMAIL FROM:<>\r\n"),
         "250 250 250 250 250 250"
@@ -89,36 +89,36 @@ fn hello_and_reset_forget_the_transaction() {
 #[test]
 fn bounds_size_recipients_errors_mails_lines_and_junk() {
     let hello = "EHLO c\r\n";
-    assert_eq!(codes(&mut session(Source::Smtp), &format!("{hello}MAIL FROM:<> SIZE=1001\r\n")), "250 552");
+    assert_eq!(codes(&mut session(Protocol::Smtp), &format!("{hello}MAIL FROM:<> SIZE=1001\r\n")), "250 552");
     let rcpt = "RCPT TO:<a@b>\r\n".repeat(3);
     assert_eq!(
-        codes(&mut session(Source::Smtp), &format!("{hello}MAIL FROM:<>\r\n{rcpt}")),
+        codes(&mut session(Protocol::Smtp), &format!("{hello}MAIL FROM:<>\r\n{rcpt}")),
         "250 250 250 250 452"
     );
-    assert_eq!(codes(&mut session(Source::Smtp), &"FOO\r\n".repeat(9)), "500 500 500 500 421");
+    assert_eq!(codes(&mut session(Protocol::Smtp), &"FOO\r\n".repeat(9)), "500 500 500 500 421");
     let mail = "MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n.\r\n".repeat(4);
-    assert!(codes(&mut session(Source::Smtp), &format!("{hello}{mail}")).ends_with("354 250 421"));
+    assert!(codes(&mut session(Protocol::Smtp), &format!("{hello}{mail}")).ends_with("354 250 421"));
     let long = format!("{}\r\nNOOP\r\n", "x".repeat(COMMAND_LINE_BYTES));
-    assert_eq!(codes(&mut session(Source::Smtp), &long), "500 250");
+    assert_eq!(codes(&mut session(Protocol::Smtp), &long), "500 250");
     for junk in ["NOOP", "RSET", "EHLO c", "HELO c", "VRFY a", "HELP"] {
         // EHLO and HELO used to go on for ever.
-        let codes = talk(&mut session(Source::Smtp), &format!("{junk}\r\n").repeat(200)).0;
+        let codes = talk(&mut session(Protocol::Smtp), &format!("{junk}\r\n").repeat(200)).0;
         assert_eq!((codes.len(), codes.last().map(String::as_str)), (102, Some("421")), "{junk}");
     }
     let steady =
         format!("{hello}{}", format!("{hello}MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n.\r\n").repeat(3));
-    assert!(codes(&mut session(Source::Smtp), &steady).ends_with("354 250"));
+    assert!(codes(&mut session(Protocol::Smtp), &steady).ends_with("354 250"));
     let big = format!("{hello}MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n{}.\r\nNOOP\r\n", "x\r\n".repeat(400));
-    assert_eq!(codes(&mut session(Source::Smtp), &big), "250 250 250 354 552 250");
+    assert_eq!(codes(&mut session(Protocol::Smtp), &big), "250 250 250 354 552 250");
     let hops =
         format!("{hello}MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n{}.\r\n", "Received: x\r\n".repeat(4));
-    assert_eq!(codes(&mut session(Source::Smtp), &hops), "250 250 250 354 554");
+    assert_eq!(codes(&mut session(Protocol::Smtp), &hops), "250 250 250 354 554");
 }
 
 #[test]
 fn a_thousand_recipients_are_no_errors_but_not_without_end() {
     // Used to be 421 at the fourth recipient over the bound here, and at the tenth with the default of ten errors.
-    let mut session = session(Source::Smtp);
+    let mut session = session(Protocol::Smtp);
     let rcpt = "RCPT TO:<a@b>\r\n".repeat(1000);
     let mail = format!("MAIL FROM:<>\r\n{rcpt}DATA\r\n.\r\n");
     let codes = codes(&mut session, &format!("EHLO c\r\n{mail}{mail}"));
@@ -152,7 +152,7 @@ fn a_size_beyond_every_number_is_too_large_and_no_number_wraps_around() {
         ("BY=0;N", "555"),
     ] {
         let input = format!("EHLO c\r\nMAIL FROM:<> {parameter}\r\n");
-        assert_eq!(codes(&mut session(Source::Smtp), &input), format!("250 {code}"), "{parameter}");
+        assert_eq!(codes(&mut session(Protocol::Smtp), &input), format!("250 {code}"), "{parameter}");
     }
 }
 
@@ -161,7 +161,7 @@ fn takes_nothing_after_a_bare_line_ending() {
     for end in ["\n.\r\n", "\r\n.\n", "\n.\n", "\r.\r\n", "\r\n.\r", "\r.\r"] {
         let smuggled = "MAIL FROM:<evil@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\nevil\r\n.\r\n";
         let input = format!("EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\nhi{end}{smuggled}");
-        let mut session = session(Source::Smtp);
+        let mut session = session(Protocol::Smtp);
         let (codes, mails) = talk(&mut session, &input);
         assert_eq!(codes.join(" "), "250 250 250 354 550", "{end:?}");
         assert!(mails.is_empty(), "{end:?}");
@@ -171,14 +171,14 @@ fn takes_nothing_after_a_bare_line_ending() {
 
 #[test]
 fn refuses_command_lines_that_are_not_strict() {
-    assert_eq!(codes(&mut session(Source::Smtp), "NOOP\nNOOP\r\nNO\rOP\r\nNOOP\0\r\n"), "500 250 500 500");
-    assert_eq!(codes(&mut session(Source::Smtp), "POST / HTTP/1.1\r\nHost: x\r\n"), "554");
+    assert_eq!(codes(&mut session(Protocol::Smtp), "NOOP\nNOOP\r\nNO\rOP\r\nNOOP\0\r\n"), "500 250 500 500");
+    assert_eq!(codes(&mut session(Protocol::Smtp), "POST / HTTP/1.1\r\nHost: x\r\n"), "554");
 }
 
 #[test]
 fn refuses_addresses_that_need_quotes_or_utf8_unannounced() {
     let codes = codes(
-        &mut session(Source::Smtp),
+        &mut session(Protocol::Smtp),
         "EHLO c\r\nMAIL FROM:<ä@x.test>\r\nMAIL FROM:<ä@x.test> SMTPUTF8\r\nRCPT TO:<\"a@b\"@c>\r\nRCPT TO:<>\r\nRCPT TO:<ö@b>\r\n",
     );
     assert_eq!(codes, "250 553 250 553 553 250");
@@ -186,7 +186,7 @@ fn refuses_addresses_that_need_quotes_or_utf8_unannounced() {
 
 #[test]
 fn refuses_what_is_not_offered() {
-    let mut session = session(Source::Smtp);
+    let mut session = session(Protocol::Smtp);
     assert_eq!(
         codes(&mut session, "EHLO c\r\nSTARTTLS\r\nBDAT 3 LAST\r\nMAIL FROM:<> RET=HDRS\r\n"),
         "250 502 502 555"
@@ -196,7 +196,7 @@ fn refuses_what_is_not_offered() {
 proptest! {
     #[test]
     fn survives_any_bytes_and_keeps_them_bounded(input in prop::collection::vec(any::<u8>(), 0..3000)) {
-        let mut session = session(Source::Smtp);
+        let mut session = session(Protocol::Smtp);
         let mut rest = &input[..];
         if matches!(session.receive(&mut rest), Progress::More) {
             prop_assert!(rest.is_empty());
@@ -208,7 +208,7 @@ proptest! {
     fn does_not_care_how_bytes_are_cut(cut in 0usize..120) {
         let input = "EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<a@b>\r\nDATA\r\n..hi\r\n.\r\nQUIT\r\n";
         let (first, second) = input.split_at(cut.min(input.len()));
-        let mut session = session(Source::Smtp);
+        let mut session = session(Protocol::Smtp);
         let (mut codes, mut mails) = talk(&mut session, first);
         let rest = talk(&mut session, second);
         codes.extend(rest.0);
@@ -220,7 +220,7 @@ proptest! {
 
 #[test]
 fn without_room_mail_and_data_get_452_and_the_session_goes_on() {
-    let mut session = session(Source::Smtp);
+    let mut session = session(Protocol::Smtp);
     session.set_room(false);
     assert_eq!(codes(&mut session, "EHLO c\r\nMAIL FROM:<>\r\nMAIL FROM:<>\r\nNOOP\r\n"), "250 452 452 250");
     assert_eq!((session.take_turned_away(), session.take_turned_away()), (2, 0));

@@ -6,7 +6,7 @@ use std::{
     cell::Cell,
 };
 
-use mail::{AcceptedMail, Envelope, Source};
+use mail::{AcceptedMail, Action, Envelope, Origin};
 
 use super::*;
 
@@ -46,13 +46,13 @@ fn answered(ids: impl Iterator<Item = MailId>, in_one: usize) -> Index {
     let mail = AcceptedMail {
         id: MailId::of(b""),
         received_at: SystemTime::UNIX_EPOCH,
-        envelope: Envelope {
-            source: Source::Smtp,
+        origin: Origin::Smtp(Envelope {
             peer: [127, 0, 0, 1].into(),
             helo: String::new(),
             mail_from: String::new(),
             rcpt_to: Vec::new(),
-        },
+        }),
+        consumers: vec!["chatbot".to_owned()],
         data: Vec::new(),
     };
     let arrival = Arrival::of(&mail);
@@ -67,7 +67,7 @@ fn answered(ids: impl Iterator<Item = MailId>, in_one: usize) -> Index {
             reply: "250 2.0.0 Ok: queued as 4bXYZ12345z6789 by the relay".to_owned(),
         };
         let notes = [
-            Note::Accepted(SystemTime::UNIX_EPOCH, Arrival { id, ..arrival }),
+            Note::Accepted(SystemTime::UNIX_EPOCH, Arrival { id, ..arrival.clone() }),
             Note::Queued(SystemTime::UNIX_EPOCH, key),
             Note::Settled(id),
             Note::Attempted(attempt),
@@ -130,7 +130,10 @@ fn forgets_as_many_as_are_too_many_although_identities_begin_alike() {
     let mut index = answered(ids.into_iter(), 3);
     for (n, id) in ids.into_iter().enumerate() {
         let keys = vec![OutboundKey::answering(id, OutboundKind::Answer)];
-        index.apply(Note::Remembered(vec![id], keys), Place::new(1, 32 + n as u64 * 100, 80));
+        index.apply(
+            Note::Remembered(Remembered { mails: vec![id], keys }),
+            Place::new(1, 32 + n as u64 * 100, 80),
+        );
     }
     assert_eq!(ids.iter().filter(|id| index.knows(id)).count(), 2);
     let answers = ids.map(|id| OutboundKey::answering(id, OutboundKind::Answer));
@@ -148,7 +151,30 @@ fn the_last_attempt_is_in_memory_until_the_mail_is_finished_and_then_on_disk_as_
     let last = Place::new(1, 400, 80);
     index.apply(Note::Attempted(attempt(SendState::Failed)), last);
     assert_eq!((index.attempt(&key), index.last_attempt(&key)), (None, Some(last)));
-    index.apply(Note::Remembered(Vec::new(), vec![key]), Place::new(2, 32, 80));
+    index.apply(Note::Remembered(Remembered { mails: Vec::new(), keys: vec![key] }), Place::new(2, 32, 80));
     assert_eq!((index.attempt(&key), index.last_attempt(&key)), (None, None));
     assert!(index.knows_outbound(&key));
+}
+
+#[test]
+fn a_mail_waits_for_those_who_have_not_disposed_of_it_and_moves_with_what_the_others_said() {
+    let mut index = Index::new(2);
+    let (id, consumers) = (alike()[0], vec!["chatbot".to_owned(), "archive".to_owned()]);
+    let arrival = Arrival { id, class: Default::default(), bytes: 9, consumers };
+    let place = Place::new(1, 32, 180);
+    index.apply(Note::Accepted(SystemTime::UNIX_EPOCH, arrival.clone()), place);
+    let kept = Disposition {
+        mail_id: id,
+        consumer: "archive".to_owned(),
+        action: Action::Kept,
+        reason: String::new(),
+    };
+    // Twice, as after a segment that was moved and not deleted.
+    index.apply(Note::Disposed(kept.clone()), Place::new(1, 300, 80));
+    index.apply(Note::Accepted(SystemTime::UNIX_EPOCH, arrival), Place::new(2, 32, 180));
+    index.apply(Note::Disposed(kept.clone()), Place::new(2, 300, 80));
+    assert_eq!(index.arrival(&id).unwrap().consumers, ["chatbot"]);
+    assert_eq!(index.moves(2, 0, 9).0, [(0, Move::Mail(Place::new(2, 32, 180), vec![kept]))]);
+    index.apply(Note::Settled(id), Place::new(2, 400, 80));
+    assert_eq!((index.unsettled_count(), index.moves(2, 0, 9).0), (0, vec![(0, Move::RememberMail(id))]));
 }

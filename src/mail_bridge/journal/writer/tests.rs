@@ -3,7 +3,7 @@ use std::{fs, path::Path, time::SystemTime};
 
 use super::*;
 use crate::journal::{Settings, index::Index};
-use mail::{Envelope, Source};
+use mail::{Action, Envelope, Origin};
 
 fn writer(directory: &Path) -> Writer {
     let settings = Settings {
@@ -21,14 +21,19 @@ fn writer(directory: &Path) -> Writer {
 
 fn mail(data: &str) -> AcceptedMail {
     let envelope = Envelope {
-        source: Source::Smtp,
         peer: [127, 0, 0, 1].into(),
         helo: String::new(),
         mail_from: String::new(),
         rcpt_to: Vec::new(),
     };
     let data = data.as_bytes().to_vec();
-    AcceptedMail { id: MailId::of(&data), received_at: SystemTime::UNIX_EPOCH, envelope, data }
+    AcceptedMail {
+        id: MailId::of(&data),
+        received_at: SystemTime::UNIX_EPOCH,
+        origin: Origin::Smtp(envelope),
+        consumers: vec!["chatbot".to_owned()],
+        data,
+    }
 }
 
 /// Runs one request, and then the work between requests until the thread would wait for the next.
@@ -72,10 +77,14 @@ fn a_needed_record_damaged_since_it_was_written_is_not_retired() {
     for n in 0..9 {
         let mail = mail(&n.to_string());
         let (reply, _) = oneshot::channel();
-        let disposition =
-            Disposition { mail_id: mail.id, action: mail::Action::Ignored, reason: String::new() };
+        let disposition = Disposition {
+            mail_id: mail.id,
+            consumer: "chatbot".to_owned(),
+            action: Action::Ignored,
+            reason: String::new(),
+        };
         take(&mut writer, |reply| Command::Accept(mail, reply)).unwrap();
-        writer.turn(Some(Command::Settle(disposition, reply)), &mut mpsc::channel(1).1);
+        writer.turn(Some(Command::Dispose(disposition, true, reply)), &mut mpsc::channel(1).1);
     }
     assert_eq!(fs::read(&first).unwrap(), bytes);
     let stuck = lock(&writer.shared.figures).stuck.clone().unwrap();
