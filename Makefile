@@ -57,6 +57,7 @@ lint: build ## formatting, and clippy with warnings denied, of every feature set
 	$(cargo) clippy --locked --release --all-targets --no-default-features $(addprefix -p ,$(pure) chain) -- -D warnings
 
 docs: build ## write docs/interfaces.md and the README's tables anew
+	@$(cargo) build --quiet --locked --release --example demo --example observer
 	POSTHORN_REGENERATE=1 $(cargo) test --locked --release -p suites --test posthorn documents::
 
 bench-path: build ## mails a second and latency over the whole graph, beside a plain Python pipeline
