@@ -6,14 +6,11 @@
 //! tell in which transaction. A receipt MUST NOT be given before `Receipted`. The contract rejects a second anchor of
 //! the same leaf, so sending again is harmless.
 //!
-//! [`wait`] and [`act`] decide and are pure; [`Anchorer::run`] carries out their decisions. Receipts are sent to the
-//! channel once they are on disk. If the process dies before they are published, [`EvidenceStore::receipt`] still has
+//! [`Pace`] decides when, [`act`] decides what; both are pure, and [`Anchorer::run`] carries out their decisions. Receipts
+//! are sent to the channel once they are on disk. If the process dies before they are published, [`EvidenceStore::receipt`] still has
 //! them.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use chain::{Ledger, LedgerError, Mined, RECONNECT};
 use evidence::{
@@ -23,22 +20,14 @@ use evidence::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout_at},
 };
 
-use crate::store::EvidenceStore;
-
-/// When to anchor a batch, and how long to tolerate a chain that contradicts the log.
-#[derive(Clone, Debug)]
-pub struct AnchorPolicy {
-    /// Maximum number of leaves in a batch, at least 1; a batch with this many is anchored at once.
-    pub max_batch: u32,
-    /// Longest time a leaf waits for others to join its batch.
-    pub max_age: Duration,
-    /// How long the chain may contradict the evidence log before that is final. It can be temporary: one of several
-    /// nodes behind an endpoint may lag, and a block may be replaced.
-    pub patience: Duration,
-}
+pub use crate::pace::AnchorPolicy;
+use crate::{
+    pace::{Failure, Next, Pace, Turn},
+    store::EvidenceStore,
+};
 
 /// Progress of the anchorer, for diagnostics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,13 +81,14 @@ pub enum AnchorError {
     Ledger(#[from] LedgerError),
 }
 
-/// Returns how long to wait before asking the chain if no evidence arrives: `None` for ever, zero not at all. `age`
-/// is how long the oldest leaf without a receipt has waited.
-pub fn wait(pending: u64, age: Duration, policy: &AnchorPolicy) -> Option<Duration> {
-    match pending {
-        0 => None,
-        _ if pending >= policy.max_batch.into() => Some(Duration::ZERO),
-        _ => Some(policy.max_age.saturating_sub(age)),
+impl AnchorError {
+    fn failure(&self) -> Failure {
+        match self {
+            // This includes losing a race to another submitter, perhaps an earlier run of this process.
+            Self::Ledger(error) if error.is_retryable() => Failure::Temporary,
+            Self::ChainWentBack { .. } | Self::NoEvent { .. } => Failure::Contradiction,
+            Self::LogLost { .. } | Self::Evidence(_) | Self::Ledger(_) => Failure::Final,
+        }
     }
 }
 
@@ -142,6 +132,16 @@ pub fn act(evidenced: u64, anchored: u64, next: u64, policy: &AnchorPolicy) -> R
     }
 }
 
+impl From<Act> for Turn {
+    fn from(act: Act) -> Self {
+        match act {
+            Act::Rest => Self::Rested,
+            Act::Restore { .. } => Self::Restored,
+            Act::Anchor { .. } => Self::Anchored,
+        }
+    }
+}
+
 /// Everything the anchorer works with.
 pub struct Anchorer {
     /// Source of the evidence and home of the receipts.
@@ -177,70 +177,41 @@ impl Anchorer {
     }
 
     async fn work(self) -> Result<(), AnchorError> {
-        let mut failures = 0_u32;
-        // Set once the chain has nothing left to do. At the start and after a failure, ask at once, because there may
-        // be receipts to restore.
-        let mut rested = false;
-        let mut contradicted = None;
+        let (mut pace, start) = (Pace::new(self.policy.clone(), RECONNECT), Instant::now());
         loop {
-            if rested {
-                self.wait().await;
-            }
-            match self.turn().await {
-                Ok(Ok(act)) => {
-                    (failures, contradicted) = (0, None);
-                    rested = match act {
-                        Act::Rest => true,
-                        Act::Anchor { .. } => rested,
-                        Act::Restore { .. } => false,
-                    };
-                    self.report(None);
-                }
-                Ok(Err(Ended)) => return Ok(()),
-                // This includes losing a race to another submitter, perhaps an earlier run of this process.
-                Err(AnchorError::Ledger(error)) if error.is_retryable() => {
-                    tracing::warn!(%error, "evidence waits");
-                    self.report(Some(&error));
-                    rested = false;
-                    failures = failures.saturating_add(1);
-                    sleep(RECONNECT.delay(failures)).await;
-                }
-                Err(error @ (AnchorError::ChainWentBack { .. } | AnchorError::NoEvent { .. }))
-                    if contradicted.get_or_insert_with(Instant::now).elapsed() < self.policy.patience =>
-                {
-                    tracing::warn!(%error, "evidence waits");
-                    self.state.send_modify(|state| state.last_error = Some(error.to_string()));
-                    rested = false;
-                    failures = failures.saturating_add(1);
-                    sleep(RECONNECT.delay(failures)).await;
-                }
-                Err(error) => {
-                    self.report(None);
-                    self.state.send_modify(|state| state.last_error = Some(error.to_string()));
-                    return Err(error);
+            match pace.next(self.pending(), start.elapsed()) {
+                Next::Ask => match self.turn().await {
+                    Ok(Ok(act)) => {
+                        self.report(None);
+                        pace.turned(act.into(), start.elapsed());
+                    }
+                    Ok(Err(Ended)) => return Ok(()),
+                    Err(error) => {
+                        self.report(Some(&error));
+                        if !pace.failed(error.failure(), start.elapsed()) {
+                            return Err(error);
+                        }
+                        tracing::warn!(%error, "evidence waits");
+                    }
+                },
+                Next::Wait(until) => {
+                    let grown = self.store.grown.notified();
+                    match until.and_then(|until| start.checked_add(until)) {
+                        // Either more evidence arrived or time is up; the next iteration finds out which.
+                        Some(until) => drop(timeout_at(until, grown).await),
+                        None => grown.await,
+                    }
                 }
             }
         }
     }
 
-    /// Waits until a batch is full or old enough.
-    async fn wait(&self) {
-        let mut oldest: Option<Instant> = None;
-        loop {
-            let (evidenced, anchored) = self.store.counts();
-            let pending = evidenced.saturating_sub(anchored);
-            self.state.send_if_modified(|state| std::mem::replace(&mut state.pending, pending) != pending);
-            let age = oldest.filter(|_| pending > 0).map_or(Duration::ZERO, |since| since.elapsed());
-            match wait(pending, age, &self.policy) {
-                None => self.store.grown.notified().await,
-                Some(Duration::ZERO) => return,
-                Some(rest) => {
-                    oldest.get_or_insert_with(Instant::now);
-                    // Either more evidence arrived or time is up; the next iteration finds out which.
-                    let _ = timeout(rest, self.store.grown.notified()).await;
-                }
-            }
-        }
+    /// The number of leaves without a receipt, which is also reported.
+    fn pending(&self) -> u64 {
+        let (evidenced, anchored) = self.store.counts();
+        let pending = evidenced.saturating_sub(anchored);
+        self.state.send_if_modified(|state| std::mem::replace(&mut state.pending, pending) != pending);
+        pending
     }
 
     /// Asks the chain once and takes one step.
@@ -294,10 +265,10 @@ impl Anchorer {
         self.store.blocking(move |log| log.append_anchor(anchor).and_then(|()| log.receipts(first))).await
     }
 
-    fn report(&self, error: Option<&LedgerError>) {
+    fn report(&self, error: Option<&AnchorError>) {
         let (evidenced, anchored) = self.store.counts();
         self.state.send_replace(AnchorState {
-            reachable: !matches!(error, Some(LedgerError::Unreachable { .. })),
+            reachable: !matches!(error, Some(AnchorError::Ledger(LedgerError::Unreachable { .. }))),
             anchored,
             pending: evidenced.saturating_sub(anchored),
             last_error: error.map(ToString::to_string),
@@ -307,19 +278,12 @@ impl Anchorer {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const POLICY: AnchorPolicy =
         AnchorPolicy { max_batch: 3, max_age: Duration::from_secs(10), patience: Duration::ZERO };
-
-    #[test]
-    fn waits_until_a_batch_is_full_or_old_and_for_ever_if_there_is_nothing() {
-        let age = Duration::from_secs(4);
-        assert_eq!(wait(0, age, &POLICY), None);
-        assert_eq!(wait(2, age, &POLICY), Some(Duration::from_secs(6)));
-        assert_eq!(wait(2, Duration::from_secs(11), &POLICY), Some(Duration::ZERO));
-        assert_eq!(wait(3, Duration::ZERO, &POLICY), Some(Duration::ZERO));
-    }
 
     #[test]
     fn anchors_in_order_restores_first_and_stops_at_contradictions() {

@@ -19,7 +19,8 @@
 //! - [`address`]: keyed digests of addresses. [`gate`]: decides who may register which sender.
 //! - `store`: the log of the crate [`evidence`], shared by the node's tasks. `evidencer`: shares one sync among many
 //!   entries, of mails and of other nodes.
-//! - `anchor`: anchors evidence through the crate `chain`, in order, exactly once. `receipts`: publishes the receipts.
+//! - `anchor`: anchors evidence through the crate `chain`, in order, exactly once. [`pace`]: decides when. Pure.
+//!   `receipts`: publishes the receipts.
 //! - `on_chain`: connects the chain to the node. [`health`]: what the node reports on `/diagnostics`. Pure.
 //!
 //! It does not evaluate ARC or read Authentication-Results, which anybody can write.
@@ -43,6 +44,7 @@ pub mod known;
 pub mod node;
 #[cfg(feature = "net")]
 pub mod on_chain;
+pub mod pace;
 pub mod params;
 #[cfg(feature = "net")]
 pub mod receipts;
