@@ -11,12 +11,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use evidence::Source;
 use mail::is_automatic;
 use ros::{
     RosError,
     convert::{
-        acknowledgement_from_ros, authenticated_from_ros, command_to_ros, disposition_to_ros, fleet_from_ros,
-        outbound_to_ros, time_to_ros,
+        acknowledgement_from_ros, authenticated_from_ros, command_to_ros, disposition_to_ros, entry_to_ros,
+        fleet_from_ros, outbound_to_ros, time_to_ros,
     },
     diagnostics,
     graph::{Client, Graph, Publisher},
@@ -34,7 +35,7 @@ use super::{
     Core, Params, Quota,
     core::{Effect, Fleet, Step, Unavailable},
     health::{Slot, Work},
-    orders::{Consideration, Entry, Now, Ordered, Orders, store::Store},
+    orders::{Consideration, Entry, Now, Ordered, Orders, ledger::statement, store::Store},
     params::SPECS,
 };
 
@@ -46,6 +47,8 @@ pub const FACTS: NodeFacts = NodeFacts {
 };
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long a request to record orders may take; part of it is waiting for an authenticator that is not there.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Entry point of the executable.
 pub fn main() -> ExitCode {
@@ -74,6 +77,10 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         quota: Mutex::default(),
         core: Core::new(params),
     });
+    let recorder = Arc::new(Recorder {
+        authenticator: graph.client(&topics::RECORD)?,
+        source: graph.fully_qualified_name().parse()?,
+    });
     let mut mails = graph.subscribe(&topics::MAIL_AUTHENTICATED)?;
     let mut acknowledgements = graph.subscribe(&topics::VEHICLES_ACKNOWLEDGEMENTS)?;
     let keys = graph.publisher(&topics::CHATBOT_ORDER_KEY)?;
@@ -91,13 +98,21 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let mut ticks = tokio::time::interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tasks = JoinSet::new();
+    let mut recording = JoinSet::new();
     loop {
+        // Beside everything else, so that no order waits for the ledger.
+        let orders = desk.orders.begin_recording(Instant::now());
+        if !orders.is_empty() {
+            let recorder = Arc::clone(&recorder);
+            recording.spawn(async move { recorder.record(&orders).await });
+        }
         let due = desk.orders.next_due();
         tokio::select! {
             () = shutdown.requested() => break,
             error = running.ended() => return Err(error.into()),
             _ = ticks.tick() => desk.heartbeat(&id, &heartbeats),
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => desk.carry_out(effects_of(ended)),
+            Some(ended) = recording.join_next(), if !recording.is_empty() => desk.recorded(ended),
             Some(acknowledgement) = acknowledgements.recv() => desk.hear(&acknowledgement),
             () = until(due) => desk.keep_on(),
             Some(mail) = mails.recv() => {
@@ -148,6 +163,28 @@ struct Worker {
     quota: Mutex<Quota>,
     work: Arc<Mutex<Work>>,
     router: Client<srv::GetState::Service>,
+}
+
+/// Puts orders on the evidence ledger.
+struct Recorder {
+    authenticator: Client<srv::Record::Service>,
+    /// This node's name, in whose name the orders are.
+    source: Source,
+}
+
+impl Recorder {
+    /// Waits until the authenticator has the orders on disk.
+    async fn record(&self, orders: &[Entry]) -> Result<(), NodeError> {
+        let entries =
+            orders.iter().map(|order| statement(order, &self.source).map(|entry| entry_to_ros(&entry)));
+        let request = srv::Record::Request { entries: entries.collect::<Result<_, _>>()? };
+        let answer = self.authenticator.find_and_ask(&request, RECORD_TIMEOUT).await?;
+        if !answer.success {
+            return Err(answer.message.into());
+        }
+        tracing::info!(count = orders.len(), "orders are on the evidence ledger");
+        Ok(())
+    }
 }
 
 /// Carries out the decisions, one at a time.
@@ -232,19 +269,30 @@ impl Desk {
         self.carry_out(effects);
     }
 
+    fn recorded(&mut self, ended: Result<Result<(), NodeError>, JoinError>) {
+        let answer = ended.unwrap_or_else(|panicked| Err(panicked.into()));
+        if let Err(error) = &answer {
+            tracing::warn!(%error, "orders wait for the evidence ledger");
+        }
+        let changed = self.orders.recorded(answer.is_ok(), Instant::now());
+        if !changed.is_empty() {
+            self.write(&changed);
+        }
+    }
+
     fn order(&mut self, ordered: Ordered) {
         let effects = match self.orders.consider(&ordered, now()) {
             Consideration::Done(effects) => effects,
             Consideration::Write(entry) => {
-                self.write(&entry);
+                self.write(&[entry]);
                 self.orders.begin(ordered, self.written, now())
             }
         };
         self.carry_out(effects);
     }
 
-    fn write(&mut self, entry: &Entry) {
-        let result = self.store.write(entry, self.orders.book());
+    fn write(&mut self, entries: &[Entry]) {
+        let result = self.store.write(entries, self.orders.book());
         self.written = result.is_ok();
         if let Err(error) = result {
             tracing::error!(error = %runtime::with_sources(&error), "an order cannot be written to disk");
@@ -269,7 +317,7 @@ impl Desk {
             Effect::Record(entry) => {
                 tracing::info!(mail_id = %entry.mail_id, vehicle = %entry.vehicle, state = ?entry.state,
                     reason = %entry.reason, "order");
-                self.write(&entry);
+                self.write(&[entry]);
             }
             Effect::Command(mut command) => {
                 tracing::info!(mail_id = %command.mail_id, vehicle = %command.vehicle,

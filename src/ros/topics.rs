@@ -195,7 +195,7 @@ pub const PROVE: Service<srv::Prove::Service> = Service::new(
 pub const RECORD: Service<srv::Record::Service> = Service::new(
     "authenticator/record",
     "posthorn/srv/Record",
-    "",
+    "chatbot",
     "puts entries of other nodes on the evidence ledger; answered when they are on disk",
 )
 .queued(8);

@@ -3,8 +3,9 @@
 
 use std::{process::Command, time::Duration};
 
+use evidence::digest_of;
 use mail::MailId;
-use ros::{msg, topics};
+use ros::{convert::command_from_ros, msg, topics};
 use serde_json::{Value, json};
 use testbed::{
     posthorn::{HUMAN, Posthorn, SENDER, id_of, message_of},
@@ -12,8 +13,9 @@ use testbed::{
     smtp::Delivered,
     wait_for,
 };
+use vehicle::signed_bytes;
 
-use super::alone;
+use super::{alone, command::run, life::DIAGNOSTICS};
 
 const COMMANDS: topics::TopicFacts = topics::VEHICLES_COMMANDS.facts;
 const ACKNOWLEDGEMENTS: topics::TopicFacts = topics::VEHICLES_ACKNOWLEDGEMENTS.facts;
@@ -167,4 +169,82 @@ fn a_vehicle_takes_no_order_that_the_key_does_not_prove_and_none_twice() {
     posthorn.order("stop truck_1", 0);
     let answer = posthorn.not_carried_out().0.text();
     assert!(answer.contains("truck_1 has refused it: its signature is not by the order key"), "{answer}");
+}
+
+const RECEIPTS: topics::TopicFacts = topics::MAIL_RECEIPTS.facts;
+
+/// The digest of an order's facts, from the message on `vehicles/commands`.
+fn digest(command: &Value) -> [u8; 32] {
+    let command: msg::VehicleCommand = serde_json::from_value(command.clone()).expect("an order");
+    digest_of(&signed_bytes(&command_from_ros(&command).expect("an order")))
+}
+
+fn is_receipt_of(command: &Value) -> impl Fn(&Value) -> bool {
+    let (id, digest) = (command["command_id"].clone(), digest(command));
+    move |receipt| {
+        let entry = &receipt["entry"];
+        entry["kind"] == "order" && entry["subject"] == id && entry["digest"] == json!(digest)
+    }
+}
+
+#[test]
+fn an_order_gets_a_receipt_that_whoever_has_the_order_can_verify() {
+    let _alone = alone();
+    let mut posthorn = Posthorn::start(&[COMMANDS, RECEIPTS], &[]);
+    let stop = posthorn.order("stop truck_1", 0);
+    let command = posthorn.observer.message(COMMANDS, is(stop));
+    let receipt = posthorn.observer.message(RECEIPTS, is_receipt_of(&command));
+    assert_eq!((&receipt["entry"]["source"], &receipt["facts"]), (&json!("/chatbot"), &json!([])));
+    posthorn.accepted("stop");
+
+    let (id, digest) = (command["command_id"].as_str().expect("text"), hex::encode(digest(&command)));
+    let prove = ["prove", id, "--kind", "order", "--source", "/chatbot", "--digest", &digest];
+    let (code, proven, error) = run(&posthorn.domain, &prove);
+    assert_eq!((code, error.as_str()), (0, ""), "{proven}");
+    let kept = posthorn.authenticator_state().join("receipt.json");
+    std::fs::write(&kept, proven).expect("scratch");
+    let (code, output, error) = run(&posthorn.domain, &["verify", &kept.display().to_string()]);
+    assert_eq!((code, error.as_str()), (0, ""), "{output}");
+    let statement = format!("order {id}, stated by /chatbot with facts of SHA-256 {digest}, is leaf");
+    assert!(output.contains(&statement), "{output}");
+}
+
+/// A stop does not wait for the ledger; the ledger gets it when it can, even if the chatbot dies before.
+#[test]
+fn an_order_goes_out_without_the_authenticator_and_gets_its_receipt_later() {
+    let _alone = alone();
+    let judgements = topics::MAIL_AUTHENTICATED.facts;
+    let mut posthorn = Posthorn::start(&[COMMANDS, judgements, DIAGNOSTICS], &[]);
+    posthorn.chatbot.kill();
+    let stop = posthorn.order("stop truck_1", 0);
+    let judged = posthorn.observer.message(judgements, |message| id_of(&message["mail"]["id"]) == stop);
+    posthorn.authenticator.kill();
+    posthorn.restart_chatbot(&[]);
+    posthorn.publish(judgements, &judged);
+    let command = posthorn.observer.message(COMMANDS, is(stop));
+    posthorn.accepted("stop");
+    posthorn.observer.message(DIAGNOSTICS, wait_for_ledger("1"));
+    posthorn.restart_chatbot(&[]);
+    posthorn.observer.forget(DIAGNOSTICS);
+    posthorn.observer.message(DIAGNOSTICS, wait_for_ledger("1"));
+    posthorn.restart_authenticator(&[]);
+    posthorn.observer.message(DIAGNOSTICS, wait_for_ledger("0"));
+    // The observer may join the new authenticator's topic later than the receipt was published there.
+    let entry = json!({
+        "kind": "order", "source": "/chatbot", "subject": command["command_id"], "digest": digest(&command),
+    });
+    let request = json!({ "mail_id": "", "entry": entry });
+    let proven = wait_for("the receipt", || {
+        let answer = posthorn.observer.call(topics::PROVE.facts, &request);
+        (answer["found"] == true).then_some(answer)
+    });
+    assert!(is_receipt_of(&command)(&proven["receipt"]), "{proven}");
+}
+
+fn wait_for_ledger(orders: &str) -> impl Fn(&Value) -> bool {
+    let figure = json!({ "key": "wait_for_ledger", "value": orders });
+    move |message| {
+        let statuses = message["status"].as_array().into_iter().flatten();
+        statuses.flat_map(|status| status["values"].as_array()).flatten().any(|value| *value == figure)
+    }
 }

@@ -5,24 +5,35 @@ and how many SUBSCRIBERS there are.
 Waits for them, and ends when they have acknowledged the message.
 """
 
+import importlib
 import json
 import sys
 import time
 
-import posthorn.msg
 import rclpy
-from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 
 PATIENCE_S = 30.0
 
 
+def value_of(type_name: str, value: object) -> object:
+    """The value of a field of this type, such as `posthorn/Mail` or `sequence<posthorn/Address, 64>`, from its JSON."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        element = type_name.removeprefix("sequence<").split(",")[0].rstrip(">")
+        return [value_of(element, item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    package, name = type_name.split("/")
+    message = getattr(importlib.import_module(f"{package}.msg"), name)()
+    types = message.get_fields_and_field_types()
+    for field, inner in value.items():
+        setattr(message, field, value_of(types[field], inner))
+    return message
+
+
 def main() -> None:
     topic, type_name, fields, subscribers = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
-    message = getattr(posthorn.msg, type_name)()
-    for name, value in fields.items():
-        is_time = isinstance(value, dict)
-        setattr(message, name, Time(sec=value["sec"], nanosec=value["nanosec"]) if is_time else value)
+    message = value_of(f"posthorn/{type_name}", fields)
     rclpy.init()
     node = rclpy.create_node("publish")
     publisher = node.create_publisher(type(message), topic, 10)

@@ -75,6 +75,7 @@ mod tests {
             ordered_by: String::new(),
             message_id: String::new(),
             reason: String::new(),
+            on_ledger: false,
         }
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Defines what is remembered of an order, and its encoding on disk. Pure.
 //!
-//! Encoding: version 1, state, command, time (seconds and nanoseconds since 1970), command_id, mail_id, then vehicle,
+//! Encoding: version 2, state, command, whether it is on the ledger, time (seconds and nanoseconds since 1970), command_id, mail_id, then vehicle,
 //! ordered_by, message_id and reason, each after its length in 2 bytes; integers are big-endian. Every encoded order
 //! can be decoded, and texts longer than 998 bytes are cut.
 //!
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use mail::MailId;
 use vehicle::{Command, Precedence, VehicleCommand};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Longer than any encoded order: four texts of at most 998 bytes each.
 pub(super) const MAX_BYTES: usize = 8192;
 
@@ -53,6 +53,8 @@ pub struct Entry {
     pub message_id: String,
     /// Why the vehicle refused the order; empty if it did not.
     pub reason: String,
+    /// The authenticator has answered that the order is on the evidence ledger.
+    pub on_ledger: bool,
 }
 
 impl Entry {
@@ -68,6 +70,20 @@ impl Entry {
             ordered_by: order.ordered_by.clone(),
             message_id: message_id.to_owned(),
             reason: String::new(),
+            on_ledger: false,
+        }
+    }
+
+    /// The order, without its signature.
+    pub(super) fn order(&self) -> VehicleCommand {
+        VehicleCommand {
+            command_id: self.command_id,
+            mail_id: self.mail_id,
+            vehicle: self.vehicle.clone(),
+            command: self.command,
+            ordered_by: self.ordered_by.clone(),
+            ordered_at: self.ordered_at,
+            signature: [0; 64],
         }
     }
 
@@ -78,7 +94,7 @@ impl Entry {
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let at = self.ordered_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let mut bytes = vec![VERSION, self.state as u8, self.command as u8];
+        let mut bytes = vec![VERSION, self.state as u8, self.command as u8, self.on_ledger.into()];
         bytes.extend_from_slice(&at.as_secs().to_be_bytes());
         bytes.extend_from_slice(&at.subsec_nanos().to_be_bytes());
         bytes.extend_from_slice(&self.command_id);
@@ -95,7 +111,7 @@ impl Entry {
     /// Decodes an order; `None` if `bytes` are not an order of this version.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes;
-        let [version, state, command] = *rest.split_off(..3)? else { return None };
+        let [version, state, command, on_ledger] = *rest.split_off(..4)? else { return None };
         let seconds = u64::from_be_bytes(rest.split_off(..8)?.try_into().ok()?);
         let nanoseconds = u32::from_be_bytes(rest.split_off(..4)?.try_into().ok()?);
         let command_id = rest.split_off(..32)?.try_into().ok()?;
@@ -116,8 +132,10 @@ impl Entry {
             ordered_by,
             message_id,
             reason,
+            on_ledger: on_ledger == 1,
         };
-        (version == VERSION && rest.is_empty() && nanoseconds < 1_000_000_000).then_some(entry)
+        (version == VERSION && on_ledger <= 1 && rest.is_empty() && nanoseconds < 1_000_000_000)
+            .then_some(entry)
     }
 }
 
@@ -136,6 +154,7 @@ mod tests {
             ordered_by: "a@b".into(),
             message_id: "1@b".into(),
             reason: "ü".repeat(600),
+            on_ledger: true,
         }
     }
 
@@ -148,7 +167,7 @@ mod tests {
         for length in 0..bytes.len() {
             assert_eq!(Entry::decode(&bytes[..length]), None, "{length}");
         }
-        for (place, value) in [(0, 2), (1, 6), (2, 0), (11, 0xff)] {
+        for (place, value) in [(0, 1), (1, 6), (2, 0), (3, 2), (12, 0xff)] {
             let mut wrong = bytes.clone();
             wrong[place] = value;
             assert_eq!(Entry::decode(&wrong), None, "{place}");

@@ -9,11 +9,14 @@
 //!   If the disk fails, stops are published all the same (see [`Orders::begin`]). A mail that comes again, even after a
 //!   crash, is the same order: it is published again while the outcome is open, and answered in the same way once it is
 //!   known.
+//! - Every order that is published is recorded on the evidence ledger, and waits for that in nothing (see [`ledger`]).
 //! - A mail is settled only with the outcome of its order. A person gets an urgent copy of every order that is not
 //!   carried out.
 
 mod book;
 mod entry;
+mod health;
+pub mod ledger;
 pub mod store;
 mod wording;
 
@@ -31,7 +34,7 @@ use super::{
     core::{Effect, settle},
     describe::span,
 };
-use health::{Level, Status};
+use ledger::Ledger;
 use mail::{Action, MailId};
 use vehicle::{Acknowledgement, AcknowledgementStatus, Command, VehicleCommand};
 use wording::Outcome;
@@ -101,6 +104,7 @@ pub struct Orders {
     refused: u64,
     unheard: u64,
     last_was_heard: bool,
+    ledger: Ledger,
 }
 
 impl Orders {
@@ -108,6 +112,7 @@ impl Orders {
     pub fn new(params: Params, book: Book) -> Self {
         Self {
             params,
+            ledger: Ledger::of(&book),
             book,
             flights: BTreeMap::new(),
             accepted: 0,
@@ -131,13 +136,13 @@ impl Orders {
         self.flights.values().flat_map(|flight| &flight.waiting)
     }
 
-    /// When to call [`Orders::due`] next; `None` if no order is in progress.
+    /// When to call [`Orders::due`] and [`Orders::begin_recording`] next; `None` if nothing is in progress.
     pub fn next_due(&self) -> Option<Instant> {
         let of_flight = |flight: &Flight| {
             let until = flight.waiting.iter().map(|waiting| waiting.until);
             until.chain([flight.next]).min()
         };
-        self.flights.values().filter_map(of_flight).min()
+        self.flights.values().filter_map(of_flight).chain(self.ledger.next()).min()
     }
 
     /// Decides whether to begin an order, or with which outcome to answer it.
@@ -163,8 +168,15 @@ impl Orders {
         match outcome {
             Some(outcome) => Consideration::Done(self.tell(ordered, &outcome)),
             None if self.waiting().count() >= MAX_WAITING => Consideration::Done(vec![Effect::Retry]),
-            None => Consideration::Write(Entry::new(order, origin.message_id())),
+            None => Consideration::Write(self.entry_of(ordered)),
         }
+    }
+
+    /// What is remembered of an order that is about to be published.
+    fn entry_of(&self, Ordered { origin, order, .. }: &Ordered) -> Entry {
+        let known = self.book.find(&order.vehicle, &order.command_id);
+        let on_ledger = known.is_some_and(|known| known.on_ledger && known.mail_id == order.mail_id);
+        Entry { on_ledger, ..Entry::new(order, origin.message_id()) }
     }
 
     /// The outcome if the order is too old to send, or dated too far ahead.
@@ -199,7 +211,9 @@ impl Orders {
         if !written && order.command == Command::Resume {
             return self.tell(&ordered, &Outcome::Unwritten);
         }
-        self.book.put(Entry::new(&order, ordered.origin.message_id()));
+        let entry = self.entry_of(&ordered);
+        self.ledger.put(&entry);
+        self.book.put(entry);
         let mut effects = vec![Effect::Command(order.clone())];
         let next = now.steady + self.params.order_retry;
         let before = self.flights.remove(&order.vehicle);
@@ -332,20 +346,6 @@ impl Orders {
             )),
             settle(origin.id, Action::Forwarded, &format!("{name}: {why}")),
         ]
-    }
-
-    /// The status for `/diagnostics`. `written` says whether the last order could be written to disk.
-    pub fn health(&self, written: bool) -> Status {
-        let (level, message) = match (written, self.last_was_heard) {
-            (false, _) => (Level::Error, "orders cannot be written to disk: no resume is sent"),
-            (true, false) => (Level::Warn, "the last order was not acknowledged"),
-            (true, true) => (Level::Ok, "acknowledged"),
-        };
-        Status::new("orders", level, message)
-            .gauge("waiting", self.waiting().count())
-            .counter("accepted", self.accepted)
-            .counter("refused", self.refused)
-            .counter("unacknowledged", self.unheard)
     }
 }
 

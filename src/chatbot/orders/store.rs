@@ -64,17 +64,19 @@ impl Store {
         Ok((Self { directory: directory.to_owned(), log: Some(log), compact_bytes: 0 }, book))
     }
 
-    /// Writes the new state of an order; `book` is everything else that must be kept.
+    /// Writes the new state of orders; `book` is everything else that must be kept.
     ///
     /// # Errors
     /// If the disk fails. The next call tries again with a new file.
-    pub fn write(&mut self, entry: &Entry, book: &Book) -> Result<(), StoreError> {
+    pub fn write(&mut self, entries: &[Entry], book: &Book) -> Result<(), StoreError> {
         let bound = MAX_LOG_BYTES.max(self.compact_bytes.saturating_mul(4));
         let mut log = match self.log.take().filter(|log| log.len_bytes() < bound) {
             Some(log) => log,
             None => self.anew(book)?,
         };
-        log.append(&entry.encode())?;
+        for entry in entries {
+            log.append(&entry.encode())?;
+        }
         log.sync()?;
         self.log = Some(log);
         Ok(())
@@ -126,11 +128,12 @@ mod tests {
             ordered_by: "a@b".into(),
             message_id: "1@b".into(),
             reason: String::new(),
+            on_ledger: false,
         }
     }
 
     fn put(store: &mut Store, book: &mut Book, entry: Entry) {
-        store.write(&entry, book).unwrap();
+        store.write(std::slice::from_ref(&entry), book).unwrap();
         book.put(entry);
     }
 
@@ -162,7 +165,7 @@ mod tests {
         // As after a failed write, while no new file can be made because a folder has its name.
         store.log = None;
         fs::create_dir(directory.join("orders.log.new")).unwrap();
-        store.write(&entry(2, State::Sent), &book).unwrap_err();
+        store.write(&[entry(2, State::Sent)], &book).unwrap_err();
         fs::remove_dir(directory.join("orders.log.new")).unwrap();
         put(&mut store, &mut book, entry(3, State::Sent));
         assert!(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 use std::{collections::BTreeMap, path::Path};
 
+use ::health::Level;
 use mail::{Content, Mailbox, OutboundKind, OutboundMail};
 use settings::resolve;
 
@@ -8,6 +9,7 @@ use super::*;
 use crate::params::SPECS;
 
 mod interleavings;
+mod ledger;
 
 fn params() -> Params {
     Params::load(&resolve(SPECS, BTreeMap::new()).unwrap(), Path::new("/state")).unwrap()

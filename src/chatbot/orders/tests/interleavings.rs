@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use vehicle::{OrderGate, OrderKey, Ruling};
+use vehicle::{OrderGate, OrderKey, Ruling, signed_bytes};
 
 use super::*;
 
@@ -44,6 +44,8 @@ struct World {
     answers: BTreeMap<MailId, String>,
     notices: BTreeSet<String>,
     settled: BTreeSet<MailId>,
+    /// The facts of the orders that the authenticator has on disk.
+    ledger: BTreeSet<Vec<u8>>,
 }
 
 impl World {
@@ -60,6 +62,7 @@ impl World {
             answers: BTreeMap::new(),
             notices: BTreeSet::new(),
             settled: BTreeSet::new(),
+            ledger: BTreeSet::new(),
         }
     }
 
@@ -143,6 +146,24 @@ impl World {
             self.second += 1;
             let effects = self.desk.due(self.second, 1);
             self.carry_out(effects);
+            self.record();
+        }
+    }
+
+    /// Some requests to the authenticator are lost. Of others the answer is, so that they are on its disk all the same.
+    fn record(&mut self) {
+        let now = self.desk.now(self.second).steady;
+        let asked = self.desk.orders.begin_recording(now);
+        if asked.is_empty() {
+            return;
+        }
+        let [is_lost, is_unanswered] = [5, 3].map(|period| self.second.is_multiple_of(period));
+        if !is_lost {
+            self.ledger.extend(asked.iter().map(|entry| signed_bytes(&entry.order())));
+        }
+        let changed = self.desk.orders.recorded(!is_lost && !is_unanswered, now);
+        if !self.crashes() {
+            changed.into_iter().for_each(|entry| self.disk.put(entry));
         }
     }
 }
@@ -185,6 +206,9 @@ proptest! {
             world.vehicle(true, true);
             world.wait(21);
         }
+        world.wait(200);
+        prop_assert_eq!(world.desk.orders.ledger.waiting(), 0);
+        prop_assert!(world.published.iter().all(|order| world.ledger.contains(&signed_bytes(order))));
         let newest = came.iter().map(|mail| &mails[*mail].order).max_by_key(|order| order.precedence());
         // The vehicle does what was ordered last, among all orders that came while they were fresh.
         prop_assert_eq!(world.holds, newest.map(|order| order.command));
