@@ -10,8 +10,8 @@
 //!   meanwhile changes nothing.
 //! - A verdict is published only after [`Outcome::Evidenced`], and never says more than the evidence.
 //! - A mail is forgotten once it is published, left, or a job on it failed; if it comes again, it starts over.
-//! - Checks have the slots of [`Intake`]. None starts while `max_in_flight` checked mails are not published yet, so at
-//!   most twice `max_in_flight` mails are past the queue.
+//! - Checks have the slots of [`Intake`]. None starts while checked mails that are not published yet number
+//!   `max_in_flight` or hold [`LANE_BYTES`], so at most twice `max_in_flight` mails are past the queue.
 //! - No check starts before the chain has connected or the registry's patience is over, so that a backlog is not refused
 //!   because the chain starts a little later; and none after [`Input::Drain`].
 //!
@@ -20,12 +20,12 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use fair_queue::{Class, author_domain};
+use fair_queue::{Class, Load, author_domain};
 use mail::{AcceptedMail, EmailAddress, MailId, Registration, Role, Verdict};
 
 use super::{
     health::Mails,
-    intake::Intake,
+    intake::{Intake, LANE_BYTES},
     judge::{Judge, Step},
     verdict::{Checked, as_evidenced, decide, evidence_code},
 };
@@ -164,6 +164,8 @@ pub struct Core {
     intake: Intake,
     judge: Judge,
     mails: HashMap<MailId, Entry>,
+    /// Size of all mails here, bytes.
+    bytes: u64,
     counts: Mails,
 }
 
@@ -181,6 +183,7 @@ impl Core {
             intake,
             judge: Judge::new(dns_patience, registry_patience),
             mails: HashMap::new(),
+            bytes: 0,
             counts: Mails::default(),
         }
     }
@@ -219,7 +222,9 @@ impl Core {
         if self.mails.contains_key(&id) {
             return;
         }
-        if self.intake.admit(id, class, mail.data.len() as u64) {
+        let bytes = mail.data.len() as u64;
+        if self.intake.admit(id, class, bytes) {
+            self.bytes = self.bytes.saturating_add(bytes);
             self.mails.insert(id, Entry { mail, stage: Stage::Queued });
         } else {
             self.counts.overflowed += 1;
@@ -253,8 +258,9 @@ impl Core {
             (Stage::Asking(_) | Stage::Recording { .. } | Stage::Publishing, Outcome::Failed) => None,
             (stage, _) => Some(stage),
         };
-        if let Some(stage) = next {
-            self.mails.insert(id, Entry { mail, stage });
+        match next {
+            Some(stage) => drop(self.mails.insert(id, Entry { mail, stage })),
+            None => self.bytes = self.bytes.saturating_sub(mail.data.len() as u64),
         }
     }
 
@@ -299,7 +305,7 @@ impl Core {
 
     fn start_checks(&mut self, effects: &mut Vec<Effect>) {
         while self.phase == Phase::Working
-            && self.finishing() < self.max_in_flight
+            && self.has_room()
             && let Some(id) = self.intake.take()
         {
             if let Some(entry) = self.mails.get_mut(&id) {
@@ -309,10 +315,19 @@ impl Core {
         }
     }
 
-    /// Number of mails that were checked and are not published.
-    fn finishing(&self) -> usize {
-        let (waiting, checking) = (self.intake.waiting().mails, self.intake.in_flight().mails);
-        self.mails.len().saturating_sub(waiting).saturating_sub(checking)
+    /// The mails that were checked and are not published.
+    fn finishing(&self) -> Load {
+        let (waiting, checking) = (self.intake.waiting(), self.intake.in_flight());
+        Load {
+            mails: self.mails.len().saturating_sub(waiting.mails).saturating_sub(checking.mails),
+            bytes: self.bytes.saturating_sub(waiting.bytes).saturating_sub(checking.bytes),
+        }
+    }
+
+    /// Whether those leave room for another.
+    fn has_room(&self) -> bool {
+        let Load { mails, bytes } = self.finishing();
+        mails < self.max_in_flight && bytes < LANE_BYTES
     }
 }
 

@@ -18,7 +18,7 @@ use fair_queue::{Class, Lane, Load, Room};
 use mail::MailId;
 
 /// Byte limit of each lane; applied separately to the mails being checked and the mails waiting.
-const LANE_BYTES: u64 = 64 << 20;
+pub const LANE_BYTES: u64 = 64 << 20;
 /// Maximum number of mails waiting in each lane.
 const WAITING: usize = 512;
 /// Maximum number of mails of one class waiting.

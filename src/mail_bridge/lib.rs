@@ -23,6 +23,8 @@
 
 #[cfg(feature = "net")]
 pub mod bridge;
+#[cfg(feature = "net")]
+mod budget;
 pub mod consumers;
 #[cfg(feature = "net")]
 mod guests;

@@ -3,6 +3,7 @@
 
 use std::{
     process::ExitCode,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -14,11 +15,15 @@ use ros::{
     },
     diagnostics,
     graph::{Graph, Publisher, Request},
+    inbox::Inbox,
     msg,
     runtime::{self, NodeError, NodeFacts, Shutdown},
     srv, topics,
 };
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::MissedTickBehavior,
+};
 
 use super::{
     bridge::{Bridge, Handle, Streams},
@@ -34,6 +39,9 @@ pub const FACTS: NodeFacts = NodeFacts {
 
 /// Interval between checks for subscribers to mail/raw.
 const SUBSCRIBER_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Bytes of outbound mails that are being journaled at once; beyond that the reader of mail/outbound waits.
+const OUTBOUND_BYTES: u32 = 16 << 20;
 
 /// Refusals of malformed messages that may wait to be published; beyond that the reader of mail/outbound waits.
 const REFUSED: usize = 16;
@@ -108,7 +116,7 @@ fn tell(delivered: &Publisher<msg::DeliveryStatus>, status: &msg::DeliveryStatus
     }
 }
 
-async fn take_dispositions(mut messages: mpsc::Receiver<msg::Disposition>, handle: Handle) {
+async fn take_dispositions(mut messages: Inbox<msg::Disposition>, handle: Handle) {
     while let Some(message) = messages.recv().await {
         match disposition_from_ros(message) {
             Ok(disposition) => {
@@ -123,15 +131,20 @@ async fn take_dispositions(mut messages: mpsc::Receiver<msg::Disposition>, handl
 
 /// Journals outbound mails in parallel, so that they share a sync; one after the other, each would wait for its own.
 async fn take_outbound(
-    mut messages: mpsc::Receiver<msg::OutboundMail>,
+    mut messages: Inbox<msg::OutboundMail>,
     handle: Handle,
     refuse: mpsc::Sender<msg::DeliveryStatus>,
 ) {
+    let room = Arc::new(Semaphore::new(OUTBOUND_BYTES as usize));
     while let Some(message) = messages.recv().await {
+        let bytes = u32::try_from(topics::outbound_bytes(&message)).unwrap_or(u32::MAX).min(OUTBOUND_BYTES);
+        // Nobody closes the semaphore.
+        let Ok(permit) = Arc::clone(&room).acquire_many_owned(bytes).await else { return };
         match outbound_from_ros(message) {
             Ok(mail) => {
                 let handle = handle.clone();
                 tokio::spawn(async move {
+                    let _permit = permit;
                     let answers = mail.answers;
                     if let Err(error) = handle.outbound(mail).await {
                         tracing::error!(%error, ?answers, "an outbound mail was not journaled; its mail comes again");

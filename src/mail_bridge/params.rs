@@ -44,6 +44,7 @@ pub const SPECS: &[Spec] = &[
     spec("max_recipients", Int(100), Rule::IntRange(1, 1000), "", "Further recipients of a mail are refused with 452."),
     spec("max_received_headers", Int(50), Rule::IntRange(1, 1000), "", "A mail with more Received fields loops and is refused with 554."),
     spec("max_connections", Int(64), Rule::IntRange(1, 10_000), "", "Further connections, to SMTP and to LMTP each, are refused with 421."),
+    spec("max_receiving_bytes", Int(256 * 1024 * 1024), Rule::IntRange(2048, 64 * 1024 * 1024 * 1024), "B", "Memory for mails that are being received, over all connections; at least twice max_message_bytes. Half of it is divided among the connections; a mail that needs more than its share, and finds no room in the other half, gets 452."),
     spec("max_connections_per_address", Int(32), Rule::IntRange(1, 10_000), "", "Further connections from one address, or one IPv6 /64, to SMTP and to LMTP each, are refused with 421, as those of an address that has as many as are free; not so where this is max_connections. Postfix makes 20 to one host unless told otherwise."),
     spec("max_session_errors", Int(10), Rule::IntRange(1, 1000), "", "Refused commands and refused mails after which a session is ended with 421."),
     spec("max_session_mails", Int(10_000), Rule::IntRange(1, 1_000_000), "", "Mails before a session is ended with 421."),
@@ -86,6 +87,8 @@ pub struct Params {
     pub max_connections: usize,
     /// Largest number of open connections from one address, for each server.
     pub max_connections_per_address: usize,
+    /// Memory for mails that are being received, bytes.
+    pub max_receiving_bytes: usize,
     /// Silence after which a session ends.
     pub session_timeout: Duration,
     /// Talk without a mail after which a session ends.
@@ -144,6 +147,7 @@ impl Params {
             },
             max_connections: values.count("max_connections")?,
             max_connections_per_address: values.count("max_connections_per_address")?,
+            max_receiving_bytes: values.count("max_receiving_bytes")?,
             session_timeout: values.seconds("session_timeout_s")?,
             mail_timeout: values.seconds("session_mail_timeout_s")?,
             drain_timeout: values.seconds(DRAIN_TIMEOUT)? / 2,
@@ -199,6 +203,10 @@ impl Params {
             && smtp.port() != 0
         {
             return Err(ParamError::rule("lmtp_listen", lmtp, "another address than smtp_listen"));
+        }
+        if self.max_receiving_bytes / 2 < self.limits.message_bytes {
+            let rule = format!("at least twice max_message_bytes = {}", self.limits.message_bytes);
+            return Err(ParamError::rule("max_receiving_bytes", self.max_receiving_bytes, rule));
         }
         if self.redelivery.min > self.redelivery.max {
             let rule = format!("at least redelivery_min_s = {}", self.redelivery.min.as_secs_f64());

@@ -2,7 +2,8 @@
 //! The SMTP and LMTP servers: sockets, timers and limits around [`Session`]s.
 //!
 //! SMTP and LMTP each bound their open connections, in total and per address (421 beyond). Silence, dribbled bytes
-//! and talk without a mail end a session with 421. A connection holds at most one mail and one buffer.
+//! and talk without a mail end a session with 421. A connection holds at most one mail and one buffer; all mails being
+//! received share one budget of memory (452 beyond).
 //!
 //! On shutdown no more connections are accepted. A session between mails ends with 421; a mail under way may finish
 //! within the drain time. A connection lost before the final dot leaves nothing behind.
@@ -28,6 +29,7 @@ use tokio::{
 };
 
 use super::{
+    budget::{Budget, Lease},
     consumers::Consumers,
     guests::Guests,
     journal::{Accepted, Journal, JournalError},
@@ -119,6 +121,8 @@ pub struct Settings {
     pub counters: Arc<Counters>,
     /// Decides whose a mail is.
     pub consumers: Arc<Consumers>,
+    /// Memory for mails that are being received.
+    pub(super) budget: Arc<Budget>,
 }
 
 /// Listens on `address`, which came from `parameter`.
@@ -151,6 +155,7 @@ pub async fn run(
                     Ok(guest) => {
                         let connection = Connection {
                             stream,
+                            lease: settings.budget.lease(),
                             settings: Arc::clone(&settings),
                             journal: journal.clone(),
                             shutdown: session_shutdown.clone(),
@@ -195,6 +200,7 @@ fn refuse(stream: &TcpStream, settings: &Settings, reason: &str) {
 
 struct Connection {
     stream: TcpStream,
+    lease: Lease,
     settings: Arc<Settings>,
     journal: Journal,
     shutdown: watch::Receiver<bool>,
@@ -225,7 +231,13 @@ impl Connection {
             session.set_room(self.journal.room().is_ok());
             loop {
                 match session.receive(&mut input) {
-                    Progress::More => break,
+                    Progress::More => {
+                        // The mail before it, if there was one, is on disk.
+                        if !self.lease.hold(session.held_bytes()) {
+                            session.no_memory();
+                        }
+                        break;
+                    }
                     Progress::Close => return self.close(&mut session).await,
                     Progress::Mail(mail) => {
                         self.write(&mut session).await?;

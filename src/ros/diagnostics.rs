@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use health::Status;
 use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 use super::{
     RosError,
     convert::time_to_ros,
     graph::{Graph, Publisher},
+    inbox::Inbox,
     topics::DIAGNOSTICS,
 };
 
@@ -63,7 +64,7 @@ pub struct Heard {
 }
 
 /// Hears the statuses of every node of this ROS domain.
-pub struct Listener(mpsc::Receiver<DiagnosticArray>);
+pub struct Listener(Inbox<DiagnosticArray>);
 
 impl Listener {
     /// Subscribes to `/diagnostics`.

@@ -4,7 +4,7 @@
 //! Everything is created before [`Graph::spin`] moves the r2r node to its own OS thread; in a tokio worker, its
 //! executor would block the worker. r2r keeps ten received messages per subscription and service and silently drops the
 //! rest. One spin takes one message of each, so the same thread moves it on before the next spin. The queues it moves
-//! them to are as deep as the topic's QoS, and log a warning when they overflow.
+//! them to are as deep as the topic's QoS, bounded in bytes ([`super::inbox`]), and log a warning when they overflow.
 
 use std::{
     future::Future,
@@ -16,13 +16,14 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, StreamExt};
 use r2r::{QosProfile, WrappedServiceTypeSupport, WrappedTypesupport};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::{
     RosError,
     closing::{Closing, Deferred},
+    inbox::{Inbox, inbox},
     supervisor::{Outcome, Supervisor, TaskError, watched_thread},
     topics::{Service, Topic, TopicFacts},
 };
@@ -107,21 +108,29 @@ impl Graph {
         Ok(Publisher { topic, inner: Arc::new(Mutex::new(publisher)) })
     }
 
-    /// Subscribes to `topic`; received messages arrive on the returned channel.
+    /// Subscribes to `topic`; received messages arrive in the returned queue.
     ///
     /// # Errors
     /// If the middleware rejects it.
     pub fn subscribe<T: WrappedTypesupport + Send + 'static>(
         &mut self,
         topic: &Topic<T>,
-    ) -> Result<mpsc::Receiver<T>, RosError> {
+    ) -> Result<Inbox<T>, RosError> {
         let TopicFacts { name, qos, .. } = topic.facts;
-        let stream = self.node.subscribe(name, qos.profile()).map_err(|source| RosError::Create {
+        let mut stream = self.node.subscribe(name, qos.profile()).map_err(|source| RosError::Create {
             what: "subscription",
             name: name.to_owned(),
             source,
         })?;
-        Ok(self.pump(name, stream, qos.depth()))
+        let (slot, inbox) = inbox(qos.depth(), topic.weigh);
+        self.pumps.push(Box::new(move || {
+            while let Some(Some(message)) = stream.next().now_or_never() {
+                if let Err(reason) = slot.put(message) {
+                    tracing::warn!(name, reason, "a received message is lost");
+                }
+            }
+        }));
+        Ok(inbox)
     }
 
     /// Serves `service`; requests arrive on the returned channel. Answer each with `respond`.
@@ -148,11 +157,19 @@ impl Graph {
     where
         T::Request: Send,
     {
-        let stream = self
+        let mut stream = self
             .node
             .create_service(name, service_qos(depth))
             .map_err(|source| RosError::Create { what: "service", name: name.to_owned(), source })?;
-        Ok(self.pump(service, stream, depth))
+        let (sender, receiver) = mpsc::channel(depth);
+        self.pumps.push(Box::new(move || {
+            while let Some(Some(request)) = stream.next().now_or_never() {
+                if let Err(TrySendError::Full(_)) = sender.try_send(request) {
+                    tracing::warn!(service, depth, "a request is lost: so many wait already");
+                }
+            }
+        }));
+        Ok(receiver)
     }
 
     /// Creates a client of `service`.
@@ -175,23 +192,6 @@ impl Graph {
     /// runtime, and start a task before those that need it: at shutdown, the last one started ends first.
     pub fn watch(&mut self, name: &'static str, task: impl Future<Output: Outcome> + Send + 'static) {
         self.tasks.watch(name, task);
-    }
-
-    fn pump<T: Send + 'static>(
-        &mut self,
-        name: &'static str,
-        mut stream: impl Stream<Item = T> + Send + Unpin + 'static,
-        depth: usize,
-    ) -> mpsc::Receiver<T> {
-        let (sender, receiver) = mpsc::channel(depth);
-        self.pumps.push(Box::new(move || {
-            while let Some(Some(item)) = stream.next().now_or_never() {
-                if let Err(TrySendError::Full(_)) = sender.try_send(item) {
-                    tracing::warn!(name, depth, "a message is lost: the queue of received ones is full");
-                }
-            }
-        }));
-        receiver
     }
 
     /// Spins the node on its own thread until the returned handle is dropped. Call it inside a tokio runtime.

@@ -15,6 +15,7 @@ pub mod convert;
 pub mod diagnostics;
 pub mod dynamic;
 pub mod graph;
+pub mod inbox;
 pub mod logging;
 pub mod params;
 pub mod qos;

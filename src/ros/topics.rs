@@ -14,7 +14,8 @@ use super::{msg, qos::Qos, srv};
 pub struct Topic<T> {
     /// Its entry in the documents.
     pub facts: TopicFacts,
-    message: PhantomData<fn() -> T>,
+    /// Tells the size of a message, roughly, in bytes.
+    pub(super) weigh: fn(&T) -> usize,
 }
 
 /// Name, type, QoS and participants of a topic.
@@ -31,6 +32,14 @@ pub struct TopicFacts {
     pub from: &'static str,
     /// Nodes that subscribe to it, or "anyone".
     pub to: &'static str,
+}
+
+/// What a message with a mail weighs beside its text, roughly, bytes.
+const SMALL_BYTES: usize = 4096;
+
+/// Size of an outbound mail, roughly, bytes.
+pub fn outbound_bytes(mail: &msg::OutboundMail) -> usize {
+    mail.text.len().saturating_add(mail.to.iter().map(String::len).sum()).saturating_add(SMALL_BYTES)
 }
 
 /// Placeholder for the vehicle's name in a topic name.
@@ -51,7 +60,12 @@ impl<T> Topic<T> {
         from: &'static str,
         to: &'static str,
     ) -> Self {
-        Self { facts: TopicFacts { name, type_name, qos, from, to }, message: PhantomData }
+        Self { facts: TopicFacts { name, type_name, qos, from, to }, weigh: |_| size_of::<T>() }
+    }
+
+    /// For messages whose size varies: what is queued of them is bounded in bytes.
+    const fn weighed_by(self, weigh: fn(&T) -> usize) -> Self {
+        Self { weigh, ..self }
     }
 }
 
@@ -107,7 +121,8 @@ impl<T> Service<T> {
 
 /// Mails with their bytes, published again until they are settled.
 pub const MAIL_RAW: Topic<msg::RawMail> =
-    Topic::new("mail/raw", "posthorn/msg/RawMail", Qos::Mail, "mail_bridge", "authenticator");
+    Topic::new("mail/raw", "posthorn/msg/RawMail", Qos::Mail, "mail_bridge", "authenticator")
+        .weighed_by(|mail| mail.data.len().saturating_add(SMALL_BYTES));
 /// Mails without their bytes, for people and bags.
 pub const MAIL_INBOUND: Topic<msg::Mail> =
     Topic::new("mail/inbound", "posthorn/msg/Mail", Qos::Event, "mail_bridge", "anyone");
@@ -118,13 +133,19 @@ pub const MAIL_AUTHENTICATED: Topic<msg::AuthenticatedMail> = Topic::new(
     Qos::Event,
     "authenticator",
     "chatbot, others",
-);
+)
+.weighed_by(|message| {
+    let mail = &message.mail;
+    let headers = mail.headers.iter().map(|header| header.value.len()).sum::<usize>();
+    mail.text.len().saturating_add(headers).saturating_add(SMALL_BYTES)
+});
 /// Proofs that mails, orders and other entries are on the ledger.
 pub const MAIL_RECEIPTS: Topic<msg::LedgerReceipt> =
     Topic::new("mail/receipts", "posthorn/msg/LedgerReceipt", Qos::Event, "authenticator", "anyone");
 /// Mails to send.
 pub const MAIL_OUTBOUND: Topic<msg::OutboundMail> =
-    Topic::new("mail/outbound", "posthorn/msg/OutboundMail", Qos::Event, "chatbot, others", "mail_bridge");
+    Topic::new("mail/outbound", "posthorn/msg/OutboundMail", Qos::Event, "chatbot, others", "mail_bridge")
+        .weighed_by(outbound_bytes);
 /// What was done with each inbound mail.
 pub const MAIL_DISPOSITIONS: Topic<msg::Disposition> =
     Topic::new("mail/dispositions", "posthorn/msg/Disposition", Qos::Event, "chatbot", "mail_bridge");

@@ -29,6 +29,8 @@ const JUNK_COMMANDS: u32 = 100;
 /// the rest of its list (RFC 5321 section 4.5.3.1.10), so these do not count as errors.
 const RECIPIENTS_OVER: u32 = 10_000;
 
+/// Reply if there is no memory for a mail.
+const NO_MEMORY: &str = "452 4.3.1 too many large mails at once, try again later";
 /// Reply if the disk has no room for mails.
 const NO_ROOM: &str = "452 4.3.1 no room for mails now, try again later";
 
@@ -138,7 +140,7 @@ pub struct Session {
     steps: u64,
     /// Whether there is room for mails.
     room: bool,
-    /// MAIL commands refused for lack of room, and not taken note of by the server yet.
+    /// Mails that got 452, and that the server has not taken note of yet.
     turned_away: u64,
 }
 
@@ -214,7 +216,20 @@ impl Session {
         self.room = room;
     }
 
-    /// Takes the number of MAIL commands that got 452 for lack of room since the last call.
+    /// Bytes of memory that the mail being received takes, after DATA and before its [`Progress::Mail`].
+    pub fn held_bytes(&self) -> usize {
+        if let Phase::Data(reader) = &self.phase { reader.held_bytes() } else { 0 }
+    }
+
+    /// Drops the mail being received for lack of memory; it gets 452 at its end.
+    pub fn no_memory(&mut self) {
+        if let Phase::Data(reader) = &mut self.phase {
+            reader.no_memory();
+        }
+    }
+
+    /// Takes the number of mails that got 452 since the last call, at MAIL for lack of room or at their end for lack of
+    /// memory.
     pub fn take_turned_away(&mut self) -> u64 {
         std::mem::take(&mut self.turned_away)
     }
@@ -273,6 +288,11 @@ impl Session {
                 Err(("554 5.4.6 too many Received fields, the mail loops".to_owned(), false))
             }
             Ok(data) => Ok(data),
+            Err(refusal) if refusal.is_temporary() => {
+                self.turned_away = self.turned_away.saturating_add(1);
+                self.reply_to_data(NO_MEMORY);
+                return None;
+            }
             Err(refusal) => Err((self.refusal_text(refusal), refusal.closes())),
         };
         match result {
@@ -311,6 +331,7 @@ impl Session {
                 format!("552 5.3.4 mail is larger than {} bytes", self.limits.message_bytes)
             }
             Refusal::LineTooLong => format!("554 5.6.0 line of text is longer than {TEXT_LINE_BYTES} bytes"),
+            Refusal::NoMemory => NO_MEMORY.to_owned(),
         }
     }
 

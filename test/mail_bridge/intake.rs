@@ -118,6 +118,48 @@ async fn refuses_an_oversize_mail_announced_or_not_and_goes_on() {
 }
 
 #[tokio::test]
+async fn large_mails_share_a_bound_of_memory_and_a_small_one_gets_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let overrides = [
+        ("max_message_bytes", 256 * 1024),
+        ("max_receiving_bytes", 512 * 1024),
+        ("max_connections", 2),
+        ("max_session_errors", 1),
+    ];
+    let (bridge, _streams) =
+        start(dir.path(), &overrides.map(|(name, value)| (name, Value::Int(value)))).await;
+    let large = "x\r\n".repeat(60_000);
+    let mut one = Talk::connect(bridge.smtp_addr().unwrap()).await;
+    let mut two = Talk::connect(bridge.smtp_addr().unwrap()).await;
+    one.begin("EHLO c").await;
+    one.send(&large).await;
+    two.begin("EHLO c").await;
+    // Until the bridge has read the first, the second may find room.
+    soon(async {
+        loop {
+            two.send(&format!("{large}.\r\n")).await;
+            let reply = two.reply().await;
+            if reply.starts_with("452 4.3.1") {
+                return;
+            }
+            assert!(reply.starts_with("250"), "{reply}");
+            two.begin_next().await;
+        }
+    })
+    .await;
+    // It is no error of the client, and small mails go on.
+    two.begin_next().await;
+    two.send("small\r\n.\r\n").await;
+    two.expect("250").await;
+    assert_eq!(bridge.handle().state().intake.deferred, 1);
+    one.send(".\r\n").await;
+    one.expect("250").await;
+    two.begin_next().await;
+    two.send(&format!("again {large}.\r\n")).await;
+    two.expect("250").await;
+}
+
+#[tokio::test]
 async fn a_mail_cut_before_its_end_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (bridge, _streams) = start(dir.path(), &[]).await;

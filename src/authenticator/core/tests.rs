@@ -98,7 +98,7 @@ fn a_mail_is_checked_looked_up_recorded_and_then_published() {
     assert_eq!(core.step(done(&mail, Outcome::Evidenced(codes)), START), [publish, remember]);
     assert_eq!((core.counts().authenticated, core.counts().in_flight), (1, 1));
     assert_eq!(core.step(done(&mail, Outcome::Published), START), []);
-    assert_eq!((core.counts().in_flight, core.finishing()), (0, 0));
+    assert_eq!((core.counts().in_flight, core.finishing()), (0, Load::default()));
 }
 
 #[test]
@@ -233,7 +233,27 @@ fn a_disk_that_does_not_answer_holds_up_further_checks() {
         started += effects.len();
         core.step(done(&mail, Outcome::Checked(checked(AuthResult::Fail, "a@b.example"))), START);
     }
-    assert_eq!((started, core.finishing(), core.counts().waiting), (4, 4, 16));
+    assert_eq!((started, core.finishing().mails, core.counts().waiting), (4, 4, 16));
+}
+
+#[test]
+fn large_mails_that_are_not_published_hold_up_further_checks() {
+    let mut core = core(LIMITS);
+    let large = |number: u32| {
+        let mut mail = AcceptedMail::clone(&mail(&format!("a@d{number}.example"), number));
+        mail.data.resize(LANE_BYTES as usize / 2, b' ');
+        Arc::new(mail)
+    };
+    for number in 0..3 {
+        let mail = large(number);
+        let started = core.step(delivered(&mail), START).len();
+        assert_eq!(started, usize::from(number < 2));
+        core.step(done(&mail, Outcome::Checked(checked(AuthResult::Fail, "a@b.example"))), START);
+    }
+    assert_eq!(core.finishing(), Load { mails: 2, bytes: LANE_BYTES });
+    core.step(done(&large(0), Outcome::Evidenced([0; 6])), START);
+    let effects = core.step(done(&large(0), Outcome::Published), START);
+    assert!(matches!(effects[..], [Effect::Start(_, Job::Check(_))]), "{} effects", effects.len());
 }
 
 #[test]

@@ -25,6 +25,7 @@ use tokio::{
 use smtp::session::Protocol;
 
 use super::{
+    budget::Budget,
     consumers::Consumers,
     health,
     journal::{Journal, JournalError, Settings},
@@ -278,6 +279,7 @@ impl Bridge {
             max_connections_per_address: params.max_connections_per_address,
             counters: Arc::clone(&self.handle.counters),
             consumers: Arc::clone(&self.handle.consumers),
+            budget: Budget::new(params.max_receiving_bytes, params.max_connections.saturating_mul(2)),
         });
         for (protocol, address, parameter, taken) in [
             (Protocol::Smtp, params.smtp_listen, "smtp_listen", &mut self.smtp_addr),

@@ -21,12 +21,19 @@ pub(super) enum Refusal {
     Endless,
     /// A line is longer than [`TEXT_LINE_BYTES`]. Reported at the end of the mail.
     LineTooLong,
+    /// There is no memory for the mail now. Reported at its end.
+    NoMemory,
 }
 
 impl Refusal {
     /// Whether the session must end because the end of the mail was not reached.
     pub(super) fn closes(self) -> bool {
         matches!(self, Self::BareLineEnding | Self::Endless)
+    }
+
+    /// Whether the client did nothing wrong, and may send the mail again.
+    pub(super) fn is_temporary(self) -> bool {
+        matches!(self, Self::NoMemory)
     }
 }
 
@@ -92,6 +99,16 @@ impl DataReader {
             }
         }
         None
+    }
+
+    /// Bytes of memory that the mail takes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.data.capacity()
+    }
+
+    /// Drops the mail for lack of memory; what is still to come is read and dropped.
+    pub(super) fn no_memory(&mut self) {
+        self.refuse(Refusal::NoMemory);
     }
 
     fn push(&mut self, bytes: &[u8]) {
@@ -189,6 +206,19 @@ mod tests {
             2
         );
         assert_eq!(received_fields(b""), 0);
+    }
+
+    #[test]
+    fn a_mail_without_memory_is_read_to_its_end_and_a_permanent_reason_goes_first() {
+        let mut reader = DataReader::new(9);
+        assert_eq!(reader.read(&mut &b"ab\r\n"[..]), None);
+        assert!(reader.held_bytes() >= 4);
+        reader.no_memory();
+        assert_eq!(reader.held_bytes(), 0);
+        assert_eq!(reader.read(&mut &b"c\r\n.\r\n"[..]), Some(Err(Refusal::NoMemory)));
+        let mut reader = DataReader::new(9);
+        reader.no_memory();
+        assert_eq!(reader.read(&mut &b"123456789\r\n.\r\n"[..]), Some(Err(Refusal::TooLarge)));
     }
 
     proptest! {
