@@ -33,7 +33,7 @@ pub(super) enum Copy {
 
 /// The parts of a mail that are kept while vehicle_router is asked.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Origin {
+pub(super) struct ReceivedMail {
     pub id: MailId,
     /// The one From address; proven only if DMARC passed.
     pub from: EmailAddress,
@@ -46,7 +46,7 @@ pub(super) struct Origin {
     truncated: bool,
 }
 
-impl Origin {
+impl ReceivedMail {
     /// Keeps the parts of a mail. `None` unless From is exactly one address, as DMARC speaks for one, and in ASCII, so that
     /// it can be written to through a smart host without SMTPUTF8.
     pub fn of(id: MailId, content: &Content) -> Option<Self> {

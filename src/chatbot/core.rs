@@ -17,7 +17,7 @@ use vehicle::{Command, VehicleCommand, VehicleState};
 use super::{
     authority::{self, Standing},
     battery,
-    compose::{self, Copy, Origin},
+    compose::{self, Copy, ReceivedMail},
     describe::{Clock, span},
     help,
     intent::{self, Request, Seeming, Unclear},
@@ -66,7 +66,7 @@ pub enum Step {
 pub struct Pending {
     pause: Duration,
     request: Request,
-    origin: Origin,
+    received: ReceivedMail,
     /// Identity of an order; `None` for a question.
     identity: Option<order::Identity>,
     /// When the mail was received; for an order, its Date if that is earlier.
@@ -138,12 +138,12 @@ impl Core {
         }
         let done = |action, reason: &str| Step::Done(vec![settle(mail.id, action, reason)]);
         let standing = authority::standing(verdict, self.params.answers_without_registry);
-        let origin = Origin::of(mail.id, &mail.content);
+        let received = ReceivedMail::of(mail.id, &mail.content);
         let reading = intent::read(&mail.content);
         let bound = Bound { quota, now };
         if let Some(why) = automatic {
-            return match origin {
-                Some(origin) => Step::Done(self.automatic(&origin, &reading, standing, why, bound)),
+            return match received {
+                Some(received) => Step::Done(self.automatic(&received, &reading, standing, why, bound)),
                 None => done(Action::Ignored, why),
             };
         }
@@ -157,48 +157,48 @@ impl Core {
         if let Standing::Rejected(reason) = standing {
             return done(Action::Rejected, &why(reason));
         }
-        let Some(origin) = origin else {
+        let Some(received) = received else {
             return done(Action::Rejected, "From must have exactly one address");
         };
-        if self.is_own(&origin) {
+        if self.is_own(&received) {
             return done(Action::Ignored, "sent by posthorn itself");
         }
         let is_question = reading.as_ref().is_ok_and(|request| !request.is_order());
         match reading {
             _ if standing == Standing::Unjudged => {
                 let why = why("it could not be found out who sent it");
-                Step::Done(self.unjudged(&origin, &why, bound))
+                Step::Done(self.unjudged(&received, &why, bound))
             }
             reading if standing == Standing::Unchecked || standing == Standing::Unproven && !is_question => {
-                Step::Done(self.unchecked(&origin, &reading, bound))
+                Step::Done(self.unchecked(&received, &reading, bound))
             }
             Err(intent::NotTaken { why, looks_like: Some(seeming) }) if standing == Standing::Operator => {
-                Step::Done(self.not_taken(&origin, &why, &seeming))
+                Step::Done(self.not_taken(&received, &why, &seeming))
             }
-            Err(not_taken) => Step::Done(self.forward(&origin, &not_taken.to_string(), Copy::Plain)),
+            Err(not_taken) => Step::Done(self.forward(&received, &not_taken.to_string(), Copy::Plain)),
             Ok(Request::Help) => {
                 let text = help::answer(standing == Standing::Operator);
-                Step::Done(self.send(&origin, &text, Action::Answered, "help"))
+                Step::Done(self.send(&received, &text, Action::Answered, "help"))
             }
             Ok(Request::Order(command, vehicle)) if standing != Standing::Operator => {
                 let text = order::refuse(command, &vehicle);
                 let reason = "an order from an observer, answered that it is not allowed";
-                Step::Done(self.send(&origin, &text, Action::Answered, reason))
+                Step::Done(self.send(&received, &text, Action::Answered, reason))
             }
             Ok(Request::Order(command, vehicle)) => {
                 let seeming = Seeming { command, vehicle: Some(vehicle.clone()) };
                 if let Err(why) = intent::may_order(&mail.content, verdict) {
-                    return Step::Done(self.not_taken(&origin, &why, &seeming));
+                    return Step::Done(self.not_taken(&received, &why, &seeming));
                 }
-                let Some(identity) = order::Identity::of(&origin.from, &mail.content) else {
+                let Some(identity) = order::Identity::of(&received.from, &mail.content) else {
                     let why = Unclear::NotCovered("it has no Message-ID or no Date".to_owned());
-                    return Step::Done(self.not_taken(&origin, &why, &seeming));
+                    return Step::Done(self.not_taken(&received, &why, &seeming));
                 };
                 let since = mail.received_at.min(identity.date);
                 Step::NeedsStates(Box::new(Pending {
                     pause: Duration::ZERO,
                     request: Request::Order(command, vehicle),
-                    origin,
+                    received,
                     identity: Some(identity),
                     since,
                 }))
@@ -206,15 +206,15 @@ impl Core {
             Ok(request) => Step::NeedsStates(Box::new(Pending {
                 pause: Duration::ZERO,
                 request,
-                origin,
+                received,
                 identity: None,
                 since: mail.received_at,
             })),
         }
     }
 
-    fn is_own(&self, origin: &Origin) -> bool {
-        origin.from.is_same(&self.params.from_address)
+    fn is_own(&self, received: &ReceivedMail) -> bool {
+        received.from.is_same(&self.params.from_address)
     }
 
     /// Goes on with a request that [`Core::interpret`] began, with vehicle_router's answer. A question is asked once and
@@ -242,31 +242,34 @@ impl Core {
         fleet: Result<&Fleet, Unavailable>,
         now: SystemTime,
     ) -> Vec<Effect> {
-        let Pending { request, origin, identity, since, .. } = pending;
+        let Pending { request, received, identity, since, .. } = pending;
         let clock = Clock { now, stale_after: self.params.stale_after };
         let fleet = match (fleet, request) {
             (Ok(fleet), _) => fleet,
             (Err(unavailable), Request::Order(command, name)) => {
                 let why = format!("{unavailable}, which knows the vehicles");
-                return self.not_ordered(origin, *command, name, &why);
+                return self.not_ordered(received, *command, name, &why);
             }
             (Err(unavailable), _) if clock.age(*since) > self.params.give_up_after => {
                 let reason = format!("{unavailable}, for {} now", span(clock.age(*since)));
-                return self.forward(origin, &reason, Copy::Plain);
+                return self.forward(received, &reason, Copy::Plain);
             }
             (Err(Unavailable), _) => return vec![Effect::Retry],
         };
         let Some(name) = request.vehicle() else {
             let text = status::answer_fleet(&fleet.states, &clock);
-            return self.send(origin, &text, Action::Answered, "status of all vehicles");
+            return self.send(received, &text, Action::Answered, "status of all vehicles");
         };
         let Some(vehicle) = fleet.vehicle(name) else {
             let known = known(name, &fleet.vehicles);
             return match request {
-                Request::Order(command, name) => self.not_ordered(origin, *command, name, &known),
-                _ => {
-                    self.send(origin, &format!("{known}.\n"), Action::Answered, "a vehicle that is not known")
-                }
+                Request::Order(command, name) => self.not_ordered(received, *command, name, &known),
+                _ => self.send(
+                    received,
+                    &format!("{known}.\n"),
+                    Action::Answered,
+                    "a vehicle that is not known",
+                ),
             };
         };
         let unheard = VehicleState::unheard(vehicle);
@@ -278,47 +281,53 @@ impl Core {
             (Request::Order(command, _), Some(identity)) => {
                 let order = VehicleCommand {
                     command_id: identity.command_id,
-                    mail_id: origin.id,
+                    mail_id: received.id,
                     vehicle: vehicle.to_owned(),
                     command: *command,
-                    ordered_by: origin.from.to_string(),
+                    ordered_by: received.from.to_string(),
                     ordered_at: identity.date,
                     signature: [0; 64],
                 };
                 let state = state.map(|state| status::answer(state, &clock)).unwrap_or_default();
-                let ordered = Ordered { origin: origin.clone(), order, since: *since, state };
+                let ordered = Ordered { received: received.clone(), order, since: *since, state };
                 return vec![Effect::Order(Box::new(ordered))];
             }
             _ => (status::answer(known, &clock), "status"),
         };
-        self.send(origin, &text, Action::Answered, &format!("{what} of {vehicle}"))
+        self.send(received, &text, Action::Answered, &format!("{what} of {vehicle}"))
     }
 
     /// Handles an operator's mail that reads like an order but cannot be taken as one.
-    fn not_taken(&self, origin: &Origin, why: &Unclear, seeming: &Seeming) -> Vec<Effect> {
-        self.tell(origin, &order::not_taken(why, seeming), &why.to_string())
+    fn not_taken(&self, received: &ReceivedMail, why: &Unclear, seeming: &Seeming) -> Vec<Effect> {
+        self.tell(received, &order::not_taken(why, seeming), &why.to_string())
     }
 
     /// Handles an operator's order that cannot be sent now.
-    fn not_ordered(&self, origin: &Origin, command: Command, vehicle: &str, why: &str) -> Vec<Effect> {
+    fn not_ordered(
+        &self,
+        received: &ReceivedMail,
+        command: Command,
+        vehicle: &str,
+        why: &str,
+    ) -> Vec<Effect> {
         let reason = format!("it orders \"{} {vehicle}\", and {why}", command.word());
-        self.tell(origin, &order::not_ordered(command, vehicle, why), &reason)
+        self.tell(received, &order::not_ordered(command, vehicle, why), &reason)
     }
 
     /// Tells the sender at once that an order is not carried out, and forwards it to a person as urgent.
-    fn tell(&self, origin: &Origin, text: &str, reason: &str) -> Vec<Effect> {
-        let mut effects = vec![Effect::Send(origin.answer(&self.params, text))];
-        effects.extend(self.forward(origin, reason, Copy::Urgent));
+    fn tell(&self, received: &ReceivedMail, text: &str, reason: &str) -> Vec<Effect> {
+        let mut effects = vec![Effect::Send(received.answer(&self.params, text))];
+        effects.extend(self.forward(received, reason, Copy::Urgent));
         effects
     }
 
-    fn send(&self, origin: &Origin, text: &str, action: Action, reason: &str) -> Vec<Effect> {
-        vec![Effect::Send(origin.answer(&self.params, text)), settle(origin.id, action, reason)]
+    fn send(&self, received: &ReceivedMail, text: &str, action: Action, reason: &str) -> Vec<Effect> {
+        vec![Effect::Send(received.answer(&self.params, text)), settle(received.id, action, reason)]
     }
 
-    fn forward(&self, origin: &Origin, reason: &str, copy: Copy) -> Vec<Effect> {
-        let forward = origin.forward(&self.params, reason, copy);
-        vec![Effect::Send(forward), settle(origin.id, Action::Forwarded, reason)]
+    fn forward(&self, received: &ReceivedMail, reason: &str, copy: Copy) -> Vec<Effect> {
+        let forward = received.forward(&self.params, reason, copy);
+        vec![Effect::Send(forward), settle(received.id, Action::Forwarded, reason)]
     }
 }
 

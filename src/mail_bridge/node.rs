@@ -78,7 +78,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             error = bridge.ended() => return Err(error.into()),
             _ = subscriber_checks.tick() => handle.set_subscribers(raw.subscribers()),
             Some(mail) = mails.recv() => {
-                if let Err(error) = publish(&raw, &inbound, mail) {
+                if let Err(error) = publish_mail(&raw, &inbound, mail) {
                     tracing::warn!(%error, "a mail was not published; it comes again");
                 }
             }
@@ -97,7 +97,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     Ok(running.shutdown().await?)
 }
 
-fn publish(
+fn publish_mail(
     raw: &Publisher<msg::RawMail>,
     inbound: &Publisher<msg::Mail>,
     accepted: AcceptedMail,

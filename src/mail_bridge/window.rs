@@ -213,7 +213,7 @@ impl Window {
         }
         if self.has_subscribers() {
             self.ripen(now);
-            self.publish(&mut effects);
+            self.hand_over(&mut effects);
         }
         effects
     }
@@ -355,8 +355,8 @@ impl Window {
         }
     }
 
-    /// Publishes due and waiting mails in turn, while their lane has room.
-    fn publish(&mut self, effects: &mut Vec<Effect>) {
+    /// Hands due and waiting mails to the publisher in turn, while their lane has room.
+    fn hand_over(&mut self, effects: &mut Vec<Effect>) {
         while self.handed < self.max_handed {
             let turns = [self.turn_of_again, !self.turn_of_again];
             let next = turns.into_iter().find_map(|again| Some((again, self.lane(again).take()?)));

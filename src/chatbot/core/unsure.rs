@@ -10,7 +10,7 @@ use mail::Action;
 
 use super::super::authority::Standing;
 use super::super::compose::Copy;
-use super::super::compose::Origin;
+use super::super::compose::ReceivedMail;
 use super::super::intent::NotTaken;
 use super::super::intent::Request;
 use super::super::intent::Seeming;
@@ -28,8 +28,8 @@ pub(super) struct Bound<'a> {
 }
 
 impl Bound<'_> {
-    fn allows(&mut self, origin: &Origin) -> bool {
-        self.quota.take(&origin.from, self.now)
+    fn allows(&mut self, received: &ReceivedMail) -> bool {
+        self.quota.take(&received.from, self.now)
     }
 }
 
@@ -37,7 +37,7 @@ impl Core {
     /// Never answers an automatic mail, but forwards an operator's order in it instead of dropping it silently.
     pub(super) fn automatic(
         &self,
-        origin: &Origin,
+        received: &ReceivedMail,
         reading: &Reading,
         standing: Standing,
         why: &str,
@@ -45,34 +45,39 @@ impl Core {
     ) -> Vec<Effect> {
         let orders = standing == Standing::Operator && ordered(reading).is_some();
         // The person's own absence note about a forward would become another forward.
-        let from_person = origin.from.is_same(&self.params.human_mailbox);
-        if orders && !from_person && !self.is_own(origin) && bound.allows(origin) {
+        let from_person = received.from.is_same(&self.params.human_mailbox);
+        if orders && !from_person && !self.is_own(received) && bound.allows(received) {
             let reason = format!("it reads like an order, which is NOT carried out, as {why}");
-            self.forward(origin, &reason, Copy::Automatic)
+            self.forward(received, &reason, Copy::Automatic)
         } else {
-            vec![settle(origin.id, Action::Ignored, why)]
+            vec![settle(received.id, Action::Ignored, why)]
         }
     }
 
     /// Handles a mail whose DMARC could not be evaluated. Anybody can claim the address, so it gets no answer; a person
     /// can judge it.
-    pub(super) fn unjudged(&self, origin: &Origin, why: &str, mut bound: Bound<'_>) -> Vec<Effect> {
-        if bound.allows(origin) {
-            self.forward(origin, &format!("it could not be judged: {why}"), Copy::Unproven)
+    pub(super) fn unjudged(&self, received: &ReceivedMail, why: &str, mut bound: Bound<'_>) -> Vec<Effect> {
+        if bound.allows(received) {
+            self.forward(received, &format!("it could not be judged: {why}"), Copy::Unproven)
         } else {
             let why = format!("over the hour's bound of mails that cannot be judged: {why}");
-            vec![settle(origin.id, Action::Rejected, &why)]
+            vec![settle(received.id, Action::Rejected, &why)]
         }
     }
 
     /// Answers a proven sender whose role is unknown because the registry cannot be asked.
-    pub(super) fn unchecked(&self, origin: &Origin, reading: &Reading, mut bound: Bound<'_>) -> Vec<Effect> {
+    pub(super) fn unchecked(
+        &self,
+        received: &ReceivedMail,
+        reading: &Reading,
+        mut bound: Bound<'_>,
+    ) -> Vec<Effect> {
         let reason = "the registry cannot be asked who may ask and order";
-        if bound.allows(origin) {
-            self.send(origin, &order::unchecked(ordered(reading).as_ref()), Action::Answered, reason)
+        if bound.allows(received) {
+            self.send(received, &order::unchecked(ordered(reading).as_ref()), Action::Answered, reason)
         } else {
             let why = format!("over the hour's bound of answers: {reason}");
-            vec![settle(origin.id, Action::Rejected, &why)]
+            vec![settle(received.id, Action::Rejected, &why)]
         }
     }
 }

@@ -30,7 +30,7 @@ use std::{
 
 use super::{
     Params,
-    compose::{self, Copy, Origin},
+    compose::{self, Copy, ReceivedMail},
     core::{Effect, settle},
     describe::span,
 };
@@ -57,7 +57,7 @@ pub struct Now {
 /// An order that its sender may give, to a known vehicle.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ordered {
-    pub(super) origin: Origin,
+    pub(super) received: ReceivedMail,
     /// The order, not signed yet.
     pub(super) order: VehicleCommand,
     /// When the mail was received; its Date if that is earlier.
@@ -129,7 +129,7 @@ impl Orders {
 
     /// Whether this mail waits for a vehicle, so that there is nothing to do when it comes again.
     pub fn is_waiting(&self, mail: MailId) -> bool {
-        self.waiting().any(|waiting| waiting.ordered.origin.id == mail)
+        self.waiting().any(|waiting| waiting.ordered.received.id == mail)
     }
 
     fn waiting(&self) -> impl Iterator<Item = &Waiting> {
@@ -147,8 +147,8 @@ impl Orders {
 
     /// Decides whether to begin an order, or with which outcome to answer it.
     pub fn consider(&mut self, ordered: &Ordered, now: Now) -> Consideration {
-        let Ordered { origin, order, .. } = ordered;
-        if self.is_waiting(origin.id) {
+        let Ordered { received, order, .. } = ordered;
+        if self.is_waiting(received.id) {
             return Consideration::Done(Vec::new());
         }
         let known = self.book.find(&order.vehicle, &order.command_id).cloned();
@@ -173,10 +173,10 @@ impl Orders {
     }
 
     /// What is remembered of an order that is about to be published.
-    fn entry_of(&self, Ordered { origin, order, .. }: &Ordered) -> Entry {
+    fn entry_of(&self, Ordered { received, order, .. }: &Ordered) -> Entry {
         let known = self.book.find(&order.vehicle, &order.command_id);
         let on_ledger = known.is_some_and(|known| known.on_ledger && known.mail_id == order.mail_id);
-        Entry { on_ledger, ..Entry::new(order, origin.message_id()) }
+        Entry { on_ledger, ..Entry::new(order, received.message_id()) }
     }
 
     /// The outcome if the order is too old to send, or dated too far ahead.
@@ -330,21 +330,21 @@ impl Orders {
 
     /// Answers the sender, sends the person a copy unless the order was accepted, and settles the mail.
     fn tell(&self, ordered: &Ordered, outcome: &Outcome) -> Vec<Effect> {
-        let Ordered { origin, order, state, .. } = ordered;
+        let Ordered { received, order, state, .. } = ordered;
         let name = format!("{} {}", order.command.word(), order.vehicle);
-        let answer = origin.answer(&self.params, &wording::answer(order, outcome, state, &self.params));
+        let answer = received.answer(&self.params, &wording::answer(order, outcome, state, &self.params));
         if *outcome == Outcome::Accepted {
-            return vec![Effect::Send(answer), settle(origin.id, Action::Ordered, &name)];
+            return vec![Effect::Send(answer), settle(received.id, Action::Ordered, &name)];
         }
         let why = wording::why(order, outcome, &self.params);
         vec![
             Effect::Send(answer),
-            Effect::Send(origin.forward(
+            Effect::Send(received.forward(
                 &self.params,
                 &format!("it orders \"{name}\", and {why}"),
                 Copy::Urgent,
             )),
-            settle(origin.id, Action::Forwarded, &format!("{name}: {why}")),
+            settle(received.id, Action::Forwarded, &format!("{name}: {why}")),
         ]
     }
 }

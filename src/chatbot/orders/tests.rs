@@ -38,8 +38,8 @@ fn ordered(number: u8, command: Command, second: u64) -> Ordered {
         ordered_at: at(second),
         signature: [0; 64],
     };
-    let origin = Origin::of(mail_id, &content).unwrap();
-    Ordered { origin, order, since: at(second), state: "truck_2\n\nSpeed: 5 m/s\n".into() }
+    let received = ReceivedMail::of(mail_id, &content).unwrap();
+    Ordered { received, order, since: at(second), state: "truck_2\n\nSpeed: 5 m/s\n".into() }
 }
 
 fn said(number: u8, status: AcknowledgementStatus) -> Acknowledgement {
@@ -269,6 +269,6 @@ fn another_order_with_a_used_message_id_is_not_sent() {
     let mut desk = Desk::new(Book::default());
     desk.order(ordered(1, Command::Stop, 0), 0);
     let mut reused = ordered(1, Command::Resume, 5);
-    reused.origin = ordered(2, Command::Resume, 5).origin;
+    reused.received = ordered(2, Command::Resume, 5).received;
     assert!(not_carried_out(&desk.order(reused, 6)).contains("another order has the same Message-ID"));
 }

@@ -87,7 +87,7 @@ pub struct Handle {
     outbox: Arc<Mutex<health::Outbox>>,
     deliver: mpsc::Sender<Delivery>,
     /// Sender identity of outbound mails.
-    post: Arc<submit::Post>,
+    identity: Arc<submit::SenderIdentity>,
 }
 
 impl Handle {
@@ -211,7 +211,7 @@ impl Bridge {
             window: Arc::default(),
             outbox: Arc::default(),
             deliver: deliver.clone(),
-            post: Arc::new(submit::Post::new(&params)),
+            identity: Arc::new(submit::SenderIdentity::new(&params)),
         };
 
         let mut schedule = Schedule::new(params.retry, params.retry_give_up);

@@ -30,14 +30,14 @@ pub enum Submitted {
 
 /// Sender identity of outbound mails.
 #[derive(Debug)]
-pub(super) struct Post {
+pub(super) struct SenderIdentity {
     sender: EmailAddress,
     hostname: String,
     /// Counter that keeps generated Message-IDs unique.
     made: AtomicU64,
 }
 
-impl Post {
+impl SenderIdentity {
     pub(super) fn new(params: &Params) -> Self {
         Self {
             sender: params.sender_address.clone(),
@@ -75,10 +75,10 @@ impl Handle {
     pub async fn outbound(&self, mut mail: OutboundMail) -> Result<Submitted, JournalError> {
         let now = SystemTime::now();
         if mail.message_id.is_empty() {
-            mail.message_id = self.post.message_id(&mail, now);
+            mail.message_id = self.identity.message_id(&mail, now);
         }
         if mail.answers.is_none()
-            && let Err(error) = check(&mail, &self.post.sender)
+            && let Err(error) = check(&mail, &self.identity.sender)
         {
             return Ok(self.refuse(&mail, format!("malformed: {error}")).await);
         }

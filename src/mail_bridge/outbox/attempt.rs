@@ -9,7 +9,7 @@ use smtp::client::{Accepts, Client, ClientError, Outcome, SendError, one_line};
 use tokio::net::TcpStream;
 
 use super::{
-    compose::{Invalid, Post, check, compose},
+    compose::{ComposeContext, Invalid, check, compose},
     core::Contact,
     forward::Original,
 };
@@ -143,13 +143,13 @@ async fn talk(
 ) -> Result<Outcome, SendError> {
     let mut accepts = connection.accepts();
     loop {
-        let post = Post {
+        let context = ComposeContext {
             sender: &params.sender_address,
             hostname: &params.hostname,
             now: SystemTime::now(),
             accepts,
         };
-        let composed = match compose(mail, original, &post) {
+        let composed = match compose(mail, original, &context) {
             Ok(composed) => composed,
             Err(error) => return Ok(invalid(&error, open)),
         };

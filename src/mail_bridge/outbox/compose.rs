@@ -22,7 +22,7 @@ const MESSAGE_ID_BYTES: usize = 900;
 
 /// The sender, time and server that a mail is composed for.
 #[derive(Clone, Copy, Debug)]
-pub struct Post<'a> {
+pub struct ComposeContext<'a> {
     /// From address if the mail names none.
     pub sender: &'a str,
     /// Right side of generated Message-IDs.
@@ -106,40 +106,44 @@ pub fn message_id(mail: &OutboundMail, hostname: &str) -> String {
 ///
 /// # Errors
 /// Those of [`check`].
-pub fn compose(mail: &OutboundMail, original: Option<&Original>, post: &Post) -> Result<Composed, Invalid> {
-    check(mail, post.sender)?;
-    let from = if mail.from.is_empty() { post.sender } else { &mail.from };
+pub fn compose(
+    mail: &OutboundMail,
+    original: Option<&Original>,
+    context: &ComposeContext,
+) -> Result<Composed, Invalid> {
+    check(mail, context.sender)?;
+    let from = if mail.from.is_empty() { context.sender } else { &mail.from };
     let mail_from = if mail.kind == OutboundKind::Forward { from.to_owned() } else { String::new() };
     let composed = |data, attached| Composed {
         message: Message { mail_from, rcpt_to: mail.to.clone(), data },
         attached,
     };
     let (Some(original), Some(id)) = (original, mail.answers) else {
-        return Ok(composed(serialize(headers(mail, from, post).text_body(mail.text.as_str())), false));
+        return Ok(composed(serialize(headers(mail, from, context).text_body(mail.text.as_str())), false));
     };
     let id = id.to_string();
     if let Original::Kept(data) = original {
         let text = format!("{}{}", mail.text, note(original, &id, true));
-        let way = Way::of(data, post.accepts.eight_bit);
+        let way = Way::of(data, context.accepts.eight_bit);
         // No mail contains its own digest, so the boundary does not occur in the original.
         let boundary = format!("posthorn-{}", id.get(..32).unwrap_or_default());
         let kind = ContentType::new("multipart/mixed").attribute("boundary", boundary);
         let parts = vec![MimePart::new("text/plain", text.as_str()), way.part(data)];
         let body = MimePart::new(kind, parts).transfer_encoding(way.encoding());
-        let whole = serialize(headers(mail, from, post).body(body));
-        if post.accepts.size.is_none_or(|size| whole.len() <= size) {
+        let whole = serialize(headers(mail, from, context).body(body));
+        if context.accepts.size.is_none_or(|size| whole.len() <= size) {
             return Ok(composed(whole, true));
         }
     }
     let text = format!("{}{}", mail.text, note(original, &id, false));
-    Ok(composed(serialize(headers(mail, from, post).text_body(text)), false))
+    Ok(composed(serialize(headers(mail, from, context).text_body(text)), false))
 }
 
-fn headers<'a>(mail: &'a OutboundMail, from: &'a str, post: &Post<'a>) -> MessageBuilder<'a> {
+fn headers<'a>(mail: &'a OutboundMail, from: &'a str, context: &ComposeContext<'a>) -> MessageBuilder<'a> {
     let texts = |list: &'a [String]| list.iter().map(String::as_str).collect::<Vec<_>>();
-    let seconds = post.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = context.now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let id =
-        if mail.message_id.is_empty() { message_id(mail, post.hostname) } else { mail.message_id.clone() };
+        if mail.message_id.is_empty() { message_id(mail, context.hostname) } else { mail.message_id.clone() };
     // RFC 3834 section 5: an answer is a reply to a mail; a forward or notice is not, but a machine made it too.
     let auto_submitted = match mail.kind {
         OutboundKind::Answer => "auto-replied",
@@ -205,19 +209,19 @@ mod tests {
     }
 
     fn composed(mail: &OutboundMail) -> Result<String, Invalid> {
-        compose(mail, None, &post(Accepts::default()))
+        compose(mail, None, &context(Accepts::default()))
             .map(|mail| String::from_utf8(mail.message.data).unwrap())
     }
 
-    fn post(accepts: Accepts) -> Post<'static> {
+    fn context(accepts: Accepts) -> ComposeContext<'static> {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        Post { sender: "posthorn@bridge.test", hostname: "bridge.test", now, accepts }
+        ComposeContext { sender: "posthorn@bridge.test", hostname: "bridge.test", now, accepts }
     }
 
     fn forward(original: Original, accepts: Accepts) -> Composed {
         let data = if let Original::Kept(data) = &original { &data[..] } else { b"gone" };
         let mail = OutboundMail { kind: OutboundKind::Forward, answers: Some(MailId::of(data)), ..mail() };
-        compose(&mail, Some(&original), &post(accepts)).unwrap()
+        compose(&mail, Some(&original), &context(accepts)).unwrap()
     }
 
     const PHOTO: &str = "From: ada@x.test\r\nSubject: look\r\nMIME-Version: 1.0\r\n\
@@ -269,7 +273,7 @@ mod tests {
     #[test]
     fn an_answer_has_no_return_path_and_a_forward_has() {
         let from = |kind| {
-            compose(&OutboundMail { kind, ..mail() }, None, &post(Accepts::default()))
+            compose(&OutboundMail { kind, ..mail() }, None, &context(Accepts::default()))
                 .unwrap()
                 .message
                 .mail_from

@@ -26,7 +26,7 @@ pub mod schedule;
 mod sender;
 
 #[cfg(feature = "net")]
-pub use compose::{Composed, Invalid, Post, check, compose, message_id};
+pub use compose::{ComposeContext, Composed, Invalid, check, compose, message_id};
 #[cfg(feature = "net")]
 pub use forward::Original;
 #[cfg(feature = "net")]

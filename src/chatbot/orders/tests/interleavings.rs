@@ -68,7 +68,7 @@ impl World {
 
     fn mail(&mut self, ordered: Ordered) {
         let now = self.desk.now(self.second);
-        if self.settled.contains(&ordered.origin.id) {
+        if self.settled.contains(&ordered.received.id) {
             return;
         }
         let effects = match self.desk.orders.consider(&ordered, now) {
@@ -213,7 +213,7 @@ proptest! {
         // The vehicle does what was ordered last, among all orders that came while they were fresh.
         prop_assert_eq!(world.holds, newest.map(|order| order.command));
         for mail in came {
-            let (id, number) = (mails[mail].origin.id, mails[mail].order.command_id[0]);
+            let (id, number) = (mails[mail].received.id, mails[mail].order.command_id[0]);
             let answer = &world.answers[&id];
             prop_assert!(world.settled.contains(&id), "not settled: {}", answer);
             prop_assert!(!world.desk.orders.is_waiting(id));

@@ -92,7 +92,7 @@ fn another_copy_of_the_mail_is_another_proof_and_the_same_mail_is_not() {
     // A copy with another unsigned field: published with the id of that mail, so signed anew.
     let mut copy = ordered(1, Command::Stop, 0);
     copy.order.mail_id = MailId::from_bytes([9; 32]);
-    copy.origin.id = copy.order.mail_id;
+    copy.received.id = copy.order.mail_id;
     assert_eq!(commands(&desk.order(copy.clone(), 32)), [1]);
     assert_eq!(desk.begin_recording(32), [1]);
     // Both wait, if the copy comes before the first is on the ledger; neither waits twice.
