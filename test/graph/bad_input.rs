@@ -5,7 +5,7 @@ use std::{net::TcpListener, process::Command};
 
 use testbed::{domain::Domain, executable, node::Node};
 
-use super::alone;
+use super::beside_others;
 
 /// Starts `name`, which must end by itself with `code`, and returns the last line of its log.
 fn last_words(name: &str, parameters: &[(&str, &str)], code: i32) -> String {
@@ -77,7 +77,7 @@ fn a_port_in_use_and_a_journal_that_cannot_be_written_are_named() {
 
 #[test]
 fn two_bridges_do_not_share_a_journal() {
-    let _alone = alone();
+    let _graph = beside_others();
     let (domain, scratch) = (Domain::take(), tempfile::tempdir().unwrap());
     let journal = scratch.path().display().to_string();
     let parameters = [

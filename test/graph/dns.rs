@@ -11,7 +11,7 @@ use testbed::{
     smtp::Client,
 };
 
-use super::alone;
+use super::{alone, beside_others};
 
 /// A graph whose DNS server is `server`, with [`SENDER`] registered as operator.
 fn start(server: &NameServer, more: &[(&str, &str)]) -> Posthorn {
@@ -41,7 +41,7 @@ fn level(message: &serde_json::Value, level: u64) -> bool {
 
 #[test]
 fn after_a_hiccup_the_mail_is_judged_and_the_warning_ends() {
-    let _alone = alone();
+    let _graph = beside_others();
     let server = NameServer::start("", &[SENDER_DOMAIN]);
     let mut posthorn = start(&server, &[("dns_timeout_s", "0.3"), ("dns_silence_s", "0.3")]);
     let data = posthorn.question("early", "help", "");
@@ -61,7 +61,7 @@ fn after_a_hiccup_the_mail_is_judged_and_the_warning_ends() {
 /// instead.
 #[test]
 fn an_order_of_a_registered_sender_that_is_given_up_goes_to_a_person() {
-    let _alone = alone();
+    let _graph = beside_others();
     let server = NameServer::start("", &[SENDER_DOMAIN]);
     let mut posthorn = start(&server, &[("dns_timeout_s", "0.3"), ("temperror_give_up_s", "0.0")]);
     let verdict = judged(&mut posthorn, "unjudged");

@@ -7,7 +7,7 @@ use serde_json::Value;
 use testbed::{domain::Domain, executable, node::Node, observer::Observer};
 
 use super::{
-    alone,
+    beside_others,
     life::{DIAGNOSTICS, ROSOUT},
 };
 
@@ -28,7 +28,7 @@ pub fn start(name: &str, namespace: &str, home: &Path, domain: &Domain) -> Node 
 
 #[test]
 fn two_fleets_on_one_host_keep_their_state_and_their_names_apart() {
-    let _alone = alone();
+    let _graph = beside_others();
     let (domain, home) = (Domain::take(), tempfile::tempdir().unwrap());
     let mut observer = Observer::start(&domain, &[DIAGNOSTICS, ROSOUT]);
     let mut nodes = Vec::new();

@@ -19,11 +19,18 @@ mod registry;
 mod security;
 mod tasks;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Only one graph runs at a time: each has five processes, and timing means nothing on a loaded machine.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// Held by the graphs that run: one for each of the harness's threads, or one alone. Each has five processes, which
+/// mostly wait.
+static GRAPHS: RwLock<()> = RwLock::new(());
 
-pub fn alone() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+/// For a test that waits for conditions, so that a graph beside it does no harm.
+pub fn beside_others() -> RwLockReadGuard<'static, ()> {
+    GRAPHS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For a test that measures: time and processor time mean nothing beside another graph.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    GRAPHS.write().unwrap_or_else(PoisonError::into_inner)
 }

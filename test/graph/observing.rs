@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use testbed::{domain::Domain, executable, project, wait_for};
 
-use super::alone;
+use super::{alone, beside_others};
 
 /// Messages published at once: ten times what r2r queues.
 const BURST: usize = 100;
@@ -82,7 +82,7 @@ fn an_observer_prints_every_message_of_a_burst_and_ends_with_its_input() {
 
 #[test]
 fn watching_goes_on_without_an_input_and_ends_with_a_signal() {
-    let _alone = alone();
+    let _graph = beside_others();
     for signal in ["INT", "TERM"] {
         let (numbers, status) = observe_a_burst(&["--watch"], |observer| {
             drop(observer.stdin.take());
@@ -98,7 +98,7 @@ fn watching_goes_on_without_an_input_and_ends_with_a_signal() {
 /// SIGABRT.
 #[test]
 fn an_observer_ends_without_a_crash_each_of_ten_times() {
-    let _alone = alone();
+    let _graph = beside_others();
     let domain = Domain::take();
     for round in 0..10 {
         let mut observer = Command::new(executable("observer"))
