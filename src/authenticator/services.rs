@@ -3,7 +3,7 @@
 //!
 //! No request reaches the registry unless the gate admits it. Refusals are logged without token or address.
 //!
-//! The rules are in [`super::gate`], the transactions in [`super::chain`].
+//! The rules are in [`super::gate`], the transactions in [`super::on_chain`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,6 +23,10 @@ use crate::{evidencer::Evidencer, on_chain::Registry, store::EvidenceStore};
 /// Delay before answering a request with a wrong token; requests behind it wait too.
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(250);
 
+/// Entries that may wait for the chain before those of other nodes are refused, so that nobody holds up the receipts of
+/// mails for long.
+const MAX_WAITING: u64 = 10_000;
+
 /// Starts the services.
 pub(super) fn serve(
     graph: &mut Graph,
@@ -39,7 +43,7 @@ pub(super) fn serve(
     let prove = graph.serve(&topics::PROVE)?;
     graph.watch("prove", serve_prove(prove, store.clone()));
     let record = graph.serve(&topics::RECORD)?;
-    graph.watch("record", serve_record(record, evidencer));
+    graph.watch("record", serve_record(record, evidencer, store.clone()));
     Ok(())
 }
 
@@ -133,9 +137,17 @@ fn wanted(request: &srv::Prove::Request) -> Result<(String, Identity), String> {
 }
 
 /// One request at a time: those behind it wait in the bounded queue of the service.
-async fn serve_record(mut requests: mpsc::Receiver<Request<srv::Record::Service>>, evidencer: Evidencer) {
+async fn serve_record(
+    mut requests: mpsc::Receiver<Request<srv::Record::Service>>,
+    evidencer: Evidencer,
+    store: EvidenceStore,
+) {
     while let Some(request) = requests.recv().await {
+        let (evidenced, anchored) = store.counts();
         let recorded = match entries_from_ros(&request.message.entries) {
+            Ok(_) if evidenced.saturating_sub(anchored) > MAX_WAITING => {
+                Err(format!("{MAX_WAITING} entries wait for the chain already, try again later"))
+            }
             Ok(entries) => evidencer.record(entries).await.map_err(|closed| closed.to_string()),
             Err(error) => Err(error.to_string()),
         };

@@ -3,7 +3,7 @@
 //!
 //! Files are read and written on threads that may block, and only those take the lock.
 //!
-//! The log itself is [`super::log`].
+//! The log itself is [`evidence::log`].
 
 use std::{
     sync::{

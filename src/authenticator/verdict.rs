@@ -136,7 +136,7 @@ const REGISTRATIONS: [Registration; 5] = [
 ];
 const ROLES: [Role; 3] = [Role::None, Role::Observer, Role::Operator];
 
-/// Encodes the verdict as it is hashed into the leaf (`LedgerReceipt.verdict`).
+/// Encodes the verdict as it stands at the end of `LedgerReceipt.facts`.
 pub fn evidence_code(verdict: &Verdict) -> [u8; 6] {
     [
         u8::from(verdict.authenticated),

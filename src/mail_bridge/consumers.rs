@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `archive=*` | all |
 //! | `requirements=reqs@fleet.example` | those with a recipient that fits the pattern, in which `*` stands for any text |
-//! | `chatbot` | those that no entry with a pattern claims |
+//! | `chatbot` | those with a recipient that no pattern fits |
 
 use mail::Origin;
 
@@ -32,6 +32,7 @@ enum Takes {
     All,
     /// Mails with a recipient that fits; the pattern is in lower case.
     Fitting(String),
+    /// Mails with a recipient that fits no pattern, and those without a recipient.
     Unclaimed,
 }
 
@@ -87,15 +88,15 @@ impl Consumers {
     /// Names of the consumers that a mail is for; at least one.
     pub fn of(&self, origin: &Origin) -> Vec<String> {
         let recipients: Vec<String> = origin.recipients().iter().map(|one| one.to_lowercase()).collect();
-        let claims = |consumer: &Consumer| match &consumer.takes {
-            Takes::Fitting(pattern) => recipients.iter().any(|recipient| fits(pattern, recipient)),
+        let claims = |consumer: &Consumer, recipient: &String| match &consumer.takes {
+            Takes::Fitting(pattern) => fits(pattern, recipient),
             Takes::All | Takes::Unclaimed => false,
         };
-        let is_claimed = self.0.iter().any(claims);
+        let is_unclaimed = |recipient| !self.0.iter().any(|consumer| claims(consumer, recipient));
         let takes = |consumer: &&Consumer| match consumer.takes {
             Takes::All => true,
-            Takes::Fitting(_) => claims(consumer),
-            Takes::Unclaimed => !is_claimed,
+            Takes::Fitting(_) => recipients.iter().any(|recipient| claims(consumer, recipient)),
+            Takes::Unclaimed => recipients.is_empty() || recipients.iter().any(is_unclaimed),
         };
         self.0.iter().filter(takes).map(|consumer| consumer.name.clone()).collect()
     }
@@ -143,13 +144,13 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_claims_a_mail_and_a_star_takes_it_beside_its_owner() {
+    fn a_pattern_claims_a_recipient_and_a_star_takes_every_mail_beside_its_owner() {
         let all =
             parse(&["chatbot", "archive=*", "requirements=Reqs@fleet.example", "lab=*@lab.example"]).unwrap();
         for (recipients, consumers) in [
             (&["fleet@fleet.example"][..], &["chatbot", "archive"][..]),
             (&["reqs@FLEET.example"], &["archive", "requirements"]),
-            (&["a@lab.example", "fleet@fleet.example"], &["archive", "lab"]),
+            (&["a@lab.example", "fleet@fleet.example"], &["chatbot", "archive", "lab"]),
             (&["reqs@fleet.example", "a@lab.example"], &["archive", "requirements", "lab"]),
             (&["xreqs@fleet.example"], &["chatbot", "archive"]),
             (&["postmaster"], &["chatbot", "archive"]),

@@ -102,12 +102,12 @@ fn publish_mail(
     inbound: &Publisher<msg::Mail>,
     accepted: AcceptedMail,
 ) -> Result<(), RosError> {
-    tracing::info!(mail_id = %accepted.id, size = accepted.data.len(), "published");
+    let (mail_id, size) = (accepted.id, accepted.data.len());
     // Parse only if somebody subscribes, for example a person or rosbag.
-    if inbound.is_heard() {
-        inbound.publish(&mail_to_ros(&mail_of(&accepted)))?;
-    }
-    raw.publish(&raw_to_ros(accepted))
+    let parsed = inbound.is_heard().then(|| mail_to_ros(&mail_of(&accepted)));
+    raw.publish(&raw_to_ros(accepted))?;
+    tracing::info!(%mail_id, size, "published");
+    parsed.map_or(Ok(()), |mail| inbound.publish(&mail))
 }
 
 fn tell(delivered: &Publisher<msg::DeliveryStatus>, status: &msg::DeliveryStatus) {

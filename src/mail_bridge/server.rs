@@ -235,6 +235,7 @@ impl Connection {
                         // The mail before it, if there was one, is on disk.
                         if !self.lease.hold(session.held_bytes()) {
                             session.no_memory();
+                            self.lease.hold(session.held_bytes());
                         }
                         break;
                     }
@@ -307,7 +308,11 @@ impl Connection {
             Err(error) => {
                 counters.deferred.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(mail_id = %id, %error, "mail not journaled");
-                if matches!(error, JournalError::NoRoom(_)) { Outcome::NoRoom } else { Outcome::TryAgain }
+                match error {
+                    JournalError::NoRoom(_) => Outcome::NoRoom,
+                    JournalError::ForOthers => Outcome::ForOthers,
+                    _ => Outcome::TryAgain,
+                }
             }
         }
     }

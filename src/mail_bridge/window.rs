@@ -99,6 +99,8 @@ pub struct Unsettled {
     pub arrival: Arrival,
     /// Kinds of outbound mail on disk for it.
     pub stored: Vec<OutboundKind>,
+    /// Whether a consumer has disposed of it.
+    pub disposed: bool,
 }
 
 /// Where a mail is in its cycle of publications.

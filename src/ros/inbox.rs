@@ -54,14 +54,13 @@ impl<T> Slot<T> {
         let result = if held > 0 && held.saturating_add(bytes) > MAX_BYTES {
             Err(format!("{held} bytes of messages wait, {MAX_BYTES} may"))
         } else {
-            self.sender.try_send(message).or_else(|error| match error {
-                mpsc::error::TrySendError::Full(_) => Err(format!("{} messages wait", self.depth)),
-                mpsc::error::TrySendError::Closed(_) => Ok(()),
-            })
+            match self.sender.try_send(message) {
+                Ok(()) => return Ok(()),
+                Err(mpsc::error::TrySendError::Full(_)) => Err(format!("{} messages wait", self.depth)),
+                Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+            }
         };
-        if result.is_err() {
-            self.scale.held.fetch_sub(bytes, Ordering::Relaxed);
-        }
+        self.scale.held.fetch_sub(bytes, Ordering::Relaxed);
         result
     }
 }

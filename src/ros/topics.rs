@@ -39,7 +39,9 @@ const SMALL_BYTES: usize = 4096;
 
 /// Size of an outbound mail, roughly, bytes.
 pub fn outbound_bytes(mail: &msg::OutboundMail) -> usize {
-    mail.text.len().saturating_add(mail.to.iter().map(String::len).sum()).saturating_add(SMALL_BYTES)
+    let texts = [&mail.text, &mail.subject, &mail.from_address, &mail.message_id, &mail.in_reply_to];
+    let lists = mail.to.iter().chain(&mail.reply_to);
+    texts.into_iter().chain(lists).map(String::len).sum::<usize>().saturating_add(SMALL_BYTES)
 }
 
 /// Placeholder for the vehicle's name in a topic name.
@@ -136,8 +138,9 @@ pub const MAIL_AUTHENTICATED: Topic<msg::AuthenticatedMail> = Topic::new(
 )
 .weighed_by(|message| {
     let mail = &message.mail;
-    let headers = mail.headers.iter().map(|header| header.value.len()).sum::<usize>();
-    mail.text.len().saturating_add(headers).saturating_add(SMALL_BYTES)
+    let headers = mail.headers.iter().map(|header| header.name.len() + header.value.len()).sum::<usize>();
+    let attachments = mail.attachments.iter().map(|one| one.filename.len() + SMALL_BYTES / 16).sum::<usize>();
+    mail.text.len().saturating_add(headers).saturating_add(attachments).saturating_add(SMALL_BYTES)
 });
 /// Proofs that mails, orders and other entries are on the ledger.
 pub const MAIL_RECEIPTS: Topic<msg::LedgerReceipt> =

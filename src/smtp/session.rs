@@ -87,6 +87,8 @@ pub enum Outcome {
     TryAgain,
     /// The disk has no room for the mail: 452.
     NoRoom,
+    /// The same bytes were stored before for other recipients, and what is kept of them cannot be changed: 554.
+    ForOthers,
 }
 
 /// Why the server ends a session.
@@ -207,6 +209,10 @@ impl Session {
                 Outcome::Stored(id) => format!("250 2.6.0 journaled as {id}"),
                 Outcome::TryAgain => "451 4.3.0 cannot be journaled now, try again later".to_owned(),
                 Outcome::NoRoom => NO_ROOM.to_owned(),
+                Outcome::ForOthers => {
+                    "554 5.6.0 the same mail came before for other recipients, change it and send it again"
+                        .to_owned()
+                }
             });
         }
     }

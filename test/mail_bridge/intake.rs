@@ -128,7 +128,7 @@ async fn large_mails_share_a_bound_of_memory_and_a_small_one_gets_through() {
     ];
     let (bridge, _streams) =
         start(dir.path(), &overrides.map(|(name, value)| (name, Value::Int(value)))).await;
-    let large = "x\r\n".repeat(60_000);
+    let large = "x\r\n".repeat(80_000);
     let mut one = Talk::connect(bridge.smtp_addr().unwrap()).await;
     let mut two = Talk::connect(bridge.smtp_addr().unwrap()).await;
     one.begin("EHLO c").await;
@@ -156,6 +156,10 @@ async fn large_mails_share_a_bound_of_memory_and_a_small_one_gets_through() {
     one.expect("250").await;
     two.begin_next().await;
     two.send(&format!("again {large}.\r\n")).await;
+    two.expect("250").await;
+    // The largest mail has room under the smallest budget that the parameters allow.
+    two.begin_next().await;
+    two.send(&format!("{}z\r\n.\r\n", "x\r\n".repeat(87_380))).await;
     two.expect("250").await;
 }
 

@@ -202,8 +202,48 @@ async fn mails_do_not_wait_for_a_consumer_that_is_configured_no_more() {
     let (bridge, mut streams) = start_publishing(dir.path(), &consumers(&["chatbot"])).await;
     assert_eq!(soon(streams.mails.recv()).await.unwrap().consumers, ["chatbot"]);
     drop((bridge, streams));
+    // Nobody has disposed of it, so it is not lost to a misspelt entry.
+    let misspelt = consumers(&["chatbto", "archive=*"]);
+    let (bridge, mut streams) = start_publishing(dir.path(), &misspelt).await;
+    let mail = soon(streams.mails.recv()).await.unwrap();
+    assert_eq!(mail.consumers, ["archive"], "it waits for it since it came");
+    drop((bridge, streams));
+    let (bridge, mut streams) = start_publishing(dir.path(), &consumers(&["other"])).await;
+    assert_eq!(soon(streams.mails.recv()).await.unwrap().consumers, ["other"]);
+    drop((bridge, streams));
+    // Somebody has disposed of it, and the one it waits for is gone: it is done with.
+    let (bridge, _streams) = start(dir.path(), &consumers(&["chatbot", "archive=*"])).await;
+    let kept = Disposition { consumer: "archive".to_owned(), ..disposition(mail.id, Action::Kept) };
+    let handle = bridge.handle();
+    handle.disposition(kept).await.unwrap();
+    assert!(bridge.drain().await);
+    assert_eq!(handle.state().journal.unsettled, 1);
     let (bridge, _streams) = start(dir.path(), &consumers(&["other"])).await;
     let handle = bridge.handle();
     assert!(bridge.drain().await);
     assert_eq!(handle.state().journal.unsettled, 0);
+}
+
+#[tokio::test]
+async fn the_same_bytes_for_a_further_consumer_are_refused_and_not_lost_in_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let overrides = consumers(&["chatbot", "requirements=reqs@bridge.test"]);
+    let (bridge, _streams) = start(dir.path(), &overrides).await;
+    let mut talk = Talk::connect(bridge.smtp_addr().unwrap()).await;
+    talk.say("EHLO client.test", "250").await;
+    for (recipients, code) in [
+        (&["reqs@bridge.test"][..], "250"),
+        (&["reqs@bridge.test"], "250"),
+        (&["fleet@bridge.test"], "554 5.6.0"),
+        (&["fleet@bridge.test", "reqs@bridge.test"], "554 5.6.0"),
+    ] {
+        talk.say("MAIL FROM:<ada@x.test>", "250").await;
+        for recipient in recipients {
+            talk.say(&format!("RCPT TO:<{recipient}>"), "250").await;
+        }
+        talk.say("DATA", "354").await;
+        talk.send("Subject: s\r\n\r\nsame\r\n.\r\n").await;
+        talk.expect(code).await;
+    }
+    assert_eq!(bridge.handle().state().journal.unsettled, 1);
 }

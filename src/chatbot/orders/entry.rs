@@ -43,7 +43,7 @@ pub struct Entry {
     pub ordered_at: SystemTime,
     /// Copied from `VehicleCommand.command_id`.
     pub command_id: [u8; 32],
-    /// Id of the first mail that gave the order.
+    /// Id of the mail that gave the order; of several with the same signed fields, the latest.
     pub mail_id: MailId,
     /// Copied from `VehicleCommand.vehicle`.
     pub vehicle: String,

@@ -123,7 +123,7 @@ fn is_same(one: &Entry, other: &Entry) -> bool {
 /// The order as an entry of the ledger: its facts are the bytes that its signature covers.
 ///
 /// # Errors
-/// None is expected; the ledger's own kinds are others.
+/// None is expected: the one kind that is refused is the authenticator's.
 pub fn statement(entry: &Entry, source: &Source) -> Result<evidence::Entry, EntryError> {
     let digest = digest_of(&signed_bytes(&entry.order()));
     evidence::Entry::new(Kind::ORDER, source.clone(), entry.command_id, digest)

@@ -350,7 +350,8 @@ impl Bridge {
     }
 }
 
-/// Mails of a consumer that is configured no more do not wait for it. One that waited for no other is settled.
+/// Mails do not wait for a consumer that is configured no more. If a mail waited for nobody else, it is settled if some
+/// consumer has disposed of it; if none has, it is for whose it would be if it came now.
 async fn without_removed(
     restored: Vec<Unsettled>,
     consumers: &Consumers,
@@ -358,19 +359,25 @@ async fn without_removed(
 ) -> Result<Vec<Unsettled>, JournalError> {
     let (mut unsettled, mut released) = (Vec::new(), 0_u64);
     for mut mail in restored {
-        let waits_for = &mut mail.arrival.consumers;
-        released = released
-            .saturating_add(waits_for.extract_if(.., |name| !consumers.contains(name)).count() as u64);
-        if waits_for.is_empty() {
-            journal.settle(mail.arrival.id).await?;
-        } else {
-            unsettled.push(mail);
+        let (id, before) = (mail.arrival.id, mail.arrival.consumers.len());
+        mail.arrival.consumers.retain(|name| consumers.contains(name));
+        released = released.saturating_add(u64::from(mail.arrival.consumers.len() < before));
+        if mail.arrival.consumers.is_empty() && mail.disposed {
+            journal.settle(id).await?;
+            continue;
         }
+        if mail.arrival.consumers.is_empty() {
+            let reader = journal.clone();
+            let read = tokio::task::spawn_blocking(move || reader.read_mail(&id)).await;
+            let Some(known) = read.unwrap_or(Err(JournalError::Closed))? else { continue };
+            mail.arrival.consumers = consumers.of(&known.origin);
+        }
+        unsettled.push(mail);
     }
     if released > 0 {
         tracing::warn!(
             mails = released,
-            "mails no longer wait for consumers that the parameter consumers has no more"
+            "mails waited for consumers that the parameter consumers does not name any more"
         );
     }
     Ok(unsettled)

@@ -17,7 +17,7 @@ use mail::{Disposition, MailId, OutboundKind};
 pub use self::entry::Place;
 use self::entry::{Contents, Home, Live, Mail, Open, Outbound, Prefix};
 use super::record::{Attempt, OutboundKey, Record, Remembered, SendState};
-use crate::window::Arrival;
+use crate::window::{Arrival, Unsettled};
 
 /// The part of a record that the index keeps.
 #[derive(Clone, Debug)]
@@ -255,17 +255,16 @@ impl Index {
         self.outbound.get(key)?.home.place()
     }
 
-    /// Unsettled mails, oldest first, each with the kinds of outbound mail on disk for it.
-    pub fn unsettled(&self) -> impl Iterator<Item = (Arrival, Vec<OutboundKind>)> {
+    /// Unsettled mails, oldest first.
+    pub fn unsettled(&self) -> impl Iterator<Item = Unsettled> {
         self.unsettled.iter().filter_map(|&(_, id)| {
-            let kinds = [OutboundKind::Answer, OutboundKind::Forward];
-            Some((
-                self.arrival(&id)?.clone(),
-                kinds
-                    .into_iter()
-                    .filter(|&kind| self.knows_outbound(&OutboundKey::answering(id, kind)))
-                    .collect(),
-            ))
+            let kinds = [OutboundKind::Answer, OutboundKind::Forward].into_iter();
+            let is_stored = |kind: &OutboundKind| self.knows_outbound(&OutboundKey::answering(id, *kind));
+            Some(Unsettled {
+                arrival: self.arrival(&id)?.clone(),
+                stored: kinds.filter(is_stored).collect(),
+                disposed: self.disposed.contains_key(&id),
+            })
         })
     }
 

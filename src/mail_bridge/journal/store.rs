@@ -76,6 +76,9 @@ pub enum JournalError {
     /// A write failed: the request is not on disk. The journal recovers once the disk allows it.
     #[error("journal cannot write: {0}")]
     Failed(Arc<str>),
+    /// The mail is known, but not as one for all consumers that it is for now.
+    #[error("journal: the same bytes came before for other consumers")]
+    ForOthers,
     /// No mails are taken, so that there is room to settle those on disk.
     #[error("journal: {0}")]
     NoRoom(#[from] NoRoom),
@@ -204,7 +207,7 @@ impl Journal {
         let (directory, reserve_bytes) = (settings.directory.clone(), settings.reserve_bytes);
         let (segments, torn_bytes) = Segments::open(settings, &mut index)?;
         let restored = Restored {
-            unsettled: index.unsettled().map(|(arrival, stored)| Unsettled { arrival, stored }).collect(),
+            unsettled: index.unsettled().collect(),
             pending: index.pending().collect(),
             torn_bytes,
         };

@@ -2,7 +2,11 @@
 //! The journal's thread: appends, syncs once for all waiting requests, then replies (group commit). Between requests
 //! it retires old segments in small steps.
 
-use std::{collections::HashSet, sync::Arc, thread};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    thread,
+};
 
 use mail::{AcceptedMail, Disposition, MailId, OutboundMail};
 use tokio::sync::{
@@ -31,7 +35,8 @@ type Done = Box<dyn FnOnce(Result<(), JournalError>) + Send>;
 struct Batch {
     /// Applied to the index after the sync, so that the index never holds what a failed sync lost.
     notes: Vec<(Note, Place)>,
-    accepted: HashSet<MailId>,
+    /// With the consumers that each is for.
+    accepted: HashMap<MailId, Vec<String>>,
     settled: HashSet<MailId>,
     queued: HashSet<OutboundKey>,
     events: Vec<Event>,
@@ -184,8 +189,13 @@ impl Writer {
     fn accept(&mut self, mail: AcceptedMail, reply: Reply<Accepted>) -> Option<Done> {
         let id = mail.id;
         // A repetition within the batch waits for the same sync.
-        let known = self.batch.accepted.contains(&id) || lock(&self.shared.index).knows(&id);
-        if !known {
+        let known = self.batch.accepted.contains_key(&id) || lock(&self.shared.index).knows(&id);
+        if known {
+            if !self.covers(&mail) {
+                let _ = reply.send(Err(JournalError::ForOthers));
+                return None;
+            }
+        } else {
             let bytes = self.batch.mail_bytes.saturating_add(mail.data.len() as u64);
             if let Err(no_room) = self.segments.room(bytes) {
                 // The caller may be gone.
@@ -194,16 +204,31 @@ impl Writer {
             }
             self.batch.mail_bytes = bytes;
             let arrival = Arrival::of(&mail);
+            let consumers = mail.consumers.clone();
             if self.write(&Record::Accepted(mail)) {
-                self.batch.accepted.insert(id);
+                self.batch.accepted.insert(id, consumers);
                 self.batch.events.push(Event::Accepted(arrival));
             }
         }
         Some(after(reply, if known { Accepted::Known } else { Accepted::New }))
     }
 
+    /// Whether the known mail with these bytes is for all consumers that this one is for. Nobody can tell if its record is
+    /// gone or cannot be read.
+    fn covers(&self, mail: &AcceptedMail) -> bool {
+        let all_in = |known: &[String]| mail.consumers.iter().all(|consumer| known.contains(consumer));
+        if let Some(known) = self.batch.accepted.get(&mail.id) {
+            return all_in(known);
+        }
+        let place = lock(&self.shared.index).mail(&mail.id);
+        match place.map(|place| self.segments.read(place)) {
+            Some(Ok(Some(Record::Accepted(known)))) => all_in(&known.consumers),
+            _ => true,
+        }
+    }
+
     fn is_unsettled(&self, id: &MailId) -> bool {
-        let open = self.batch.accepted.contains(id) || lock(&self.shared.index).is_unsettled(id);
+        let open = self.batch.accepted.contains_key(id) || lock(&self.shared.index).is_unsettled(id);
         open && !self.batch.settled.contains(id)
     }
 

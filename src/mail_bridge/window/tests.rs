@@ -47,7 +47,7 @@ fn accepted(n: u8) -> Input {
 }
 
 fn unsettled(n: u8) -> Unsettled {
-    Unsettled { arrival: arrival(id(n), 0), stored: Vec::new() }
+    Unsettled { arrival: arrival(id(n), 0), stored: Vec::new(), disposed: false }
 }
 
 fn window(mails: u8) -> Window {

@@ -111,8 +111,11 @@ pub fn disposition_to_ros(disposition: &Disposition, now: SystemTime) -> msg::Di
 /// Names the field that violates `Disposition.msg`.
 pub fn disposition_from_ros(message: msg::Disposition) -> Result<Disposition, ConvertError> {
     use Action::{Answered, Forwarded, Ignored, Kept, Ordered, Rejected};
-    if message.consumer.is_empty() {
-        return Err(error("consumer", "\"\"", "the name of a consumer"));
+    if message.consumer.is_empty() || message.consumer.len() > 64 {
+        return Err(error("consumer", format!("{:?}", message.consumer), "a name of 1 to 64 bytes"));
+    }
+    if message.reason.len() > 998 {
+        return Err(error("reason", format!("{} bytes", message.reason.len()), "at most 998 bytes"));
     }
     Ok(Disposition {
         mail_id: id_from_ros("mail_id", &message.mail_id)?,
@@ -198,7 +201,7 @@ mod tests {
         assert_eq!(disposition_from_ros(message.clone()), Ok(disposition));
         let error =
             disposition_from_ros(msg::Disposition { consumer: String::new(), ..message }).unwrap_err();
-        assert_eq!(error.to_string(), "field 'consumer' = \"\": must be the name of a consumer");
+        assert_eq!(error.to_string(), "field 'consumer' = \"\": must be a name of 1 to 64 bytes");
         assert!(disposition_from_ros(msg::Disposition::default()).is_err());
     }
 }

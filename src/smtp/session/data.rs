@@ -118,7 +118,18 @@ impl DataReader {
         } else if self.line_bytes > TEXT_LINE_BYTES {
             self.refuse(Refusal::LineTooLong);
         } else if self.refusal.is_none() {
+            self.make_room(bytes.len());
             self.data.extend_from_slice(bytes);
+        }
+    }
+
+    /// Doubles the memory as it fills, but takes no more than the largest mail needs.
+    fn make_room(&mut self, bytes: usize) {
+        let (length, room) = (self.data.len(), self.data.capacity());
+        let needed = length.saturating_add(bytes);
+        if needed > room {
+            let room = room.saturating_mul(2).min(self.max_bytes).max(needed);
+            self.data.reserve_exact(room.saturating_sub(length));
         }
     }
 
@@ -241,7 +252,7 @@ mod tests {
         fn keeps_no_more_than_the_limit(input in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut reader = DataReader::new(20);
             let result = reader.read(&mut &input[..]);
-            prop_assert!(reader.data.len() <= 20);
+            prop_assert!(reader.data.len() <= 20 && reader.held_bytes() <= 20);
             if let Some(Ok(data)) = result {
                 prop_assert!(data.len() <= 20);
             }
