@@ -6,9 +6,9 @@
 //! tell in which transaction. A receipt MUST NOT be given before `Receipted`. The contract rejects a second anchor of
 //! the same leaf, so sending again is harmless.
 //!
-//! [`Pace`] decides when, [`act`] decides what; both are pure, and [`Anchorer::run`] carries out their decisions. Receipts
-//! are sent to the channel once they are on disk. If the process dies before they are published, [`EvidenceStore::receipt`] still has
-//! them.
+//! [`Pace`] decides when, [`act`] decides what; both are pure, and [`Anchorer::run`] carries out their decisions.
+//! Receipts are sent to the channel once they are on disk. If the process dies before they are published,
+//! [`EvidenceStore::receipt`] still has them.
 
 use std::{sync::Arc, time::SystemTime};
 

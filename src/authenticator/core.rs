@@ -359,4 +359,4 @@ fn record(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -135,14 +135,16 @@ fn lock(core: &Mutex<Core>) -> std::sync::MutexGuard<'_, Core> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::Duration;
 
     use fair_queue::Class;
-    use mail::{AcceptedMail, Envelope, Origin};
     use tokio::{sync::Semaphore, time::timeout};
 
     use super::*;
-    use crate::{core::Limits, verdict::Checked};
+    use crate::{
+        core::{Limits, tests::accepted},
+        verdict::Checked,
+    };
 
     /// Panics on the first check, and publishes only with a permit.
     struct Worker {
@@ -177,21 +179,7 @@ mod tests {
     }
 
     fn delivered(number: u8) -> Input {
-        let data = vec![number];
-        let envelope = Envelope {
-            peer: [127, 0, 0, 1].into(),
-            helo: String::new(),
-            mail_from: String::new(),
-            rcpt_to: Vec::new(),
-        };
-        let origin = Origin::Smtp(envelope);
-        let mail = AcceptedMail {
-            id: MailId::of(&data),
-            received_at: UNIX_EPOCH,
-            origin,
-            consumers: Vec::new(),
-            data,
-        };
+        let mail = accepted(vec![number]);
         Input::Delivered { mail: Arc::new(mail), class: Class::default() }
     }
 

@@ -143,7 +143,8 @@ mod tests {
         tests::{entries, now},
     };
 
-    /// A log of `leaves` leaves, the last one an order, and a function that returns the batch of some of them as the chain would have it.
+    /// A log of `leaves` leaves, the last one an order, and a function that returns the batch of some of them as the
+    /// chain would have it.
     fn log(leaves: u64) -> (tempfile::TempDir, impl Fn(u64, u32) -> Batch) {
         let dir = tempfile::tempdir().unwrap();
         let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();

@@ -30,21 +30,25 @@ fn evidence(index: u64) -> Evidence {
     Evidence { index, recorded_at: now(), entry: finding(index).entry(&source()) }
 }
 
-fn receipt() -> Receipt {
-    let batch: Vec<_> = (10..15).map(evidence).collect();
-    let tree = merkle::Tree::new(batch.iter().map(Evidence::leaf).collect());
-    let anchor = Anchor {
-        first: 10,
-        count: 5,
-        root: tree.root(),
+/// The anchor of so many leaves from `first` on, in some block.
+pub(crate) fn anchor(first: u64, count: u32, root: Hash) -> Anchor {
+    Anchor {
+        first,
+        count,
+        root,
         chain_id: 1,
         contract: [1; 20],
         transaction: [2; 32],
         block_number: 3,
         block_hash: [4; 32],
         anchored_at: UNIX_EPOCH,
-    };
-    let evidence = batch[2].clone();
+    }
+}
+
+fn receipt() -> Receipt {
+    let batch: Vec<_> = (10..15).map(evidence).collect();
+    let tree = merkle::Tree::new(batch.iter().map(Evidence::leaf).collect());
+    let (evidence, anchor) = (batch[2].clone(), anchor(10, 5, tree.root()));
     Receipt { leaf: evidence.leaf(), evidence, anchor, inclusion_proof: tree.proof(2).unwrap() }
 }
 

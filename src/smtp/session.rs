@@ -29,8 +29,6 @@ const JUNK_COMMANDS: u32 = 100;
 /// the rest of its list (RFC 5321 section 4.5.3.1.10), so these do not count as errors.
 const RECIPIENTS_OVER: u32 = 10_000;
 
-/// Reply if there is no memory for a mail.
-const NO_MEMORY: &str = "452 4.3.1 too many large mails at once, try again later";
 /// Reply if the disk has no room for mails.
 const NO_ROOM: &str = "452 4.3.1 no room for mails now, try again later";
 
@@ -296,7 +294,7 @@ impl Session {
             Ok(data) => Ok(data),
             Err(refusal) if refusal.is_temporary() => {
                 self.turned_away = self.turned_away.saturating_add(1);
-                self.reply_to_data(NO_MEMORY);
+                self.reply_to_data(&self.refusal_text(refusal));
                 return None;
             }
             Err(refusal) => Err((self.refusal_text(refusal), refusal.closes())),
@@ -337,7 +335,7 @@ impl Session {
                 format!("552 5.3.4 mail is larger than {} bytes", self.limits.message_bytes)
             }
             Refusal::LineTooLong => format!("554 5.6.0 line of text is longer than {TEXT_LINE_BYTES} bytes"),
-            Refusal::NoMemory => NO_MEMORY.to_owned(),
+            Refusal::NoMemory => "452 4.3.1 too many large mails at once, try again later".to_owned(),
         }
     }
 

@@ -17,7 +17,11 @@ const START: Duration = Duration::ZERO;
 
 /// A mail with this text from the author, passed on by a gateway.
 fn mail(author: &str, text: u32) -> Arc<AcceptedMail> {
-    let data = format!("From: {author}\r\n\r\n{text}").into_bytes();
+    Arc::new(accepted(format!("From: {author}\r\n\r\n{text}").into_bytes()))
+}
+
+/// A mail of these bytes, passed on by a gateway.
+pub(crate) fn accepted(data: Vec<u8>) -> AcceptedMail {
     let envelope = Envelope {
         peer: [127, 0, 0, 1].into(),
         helo: String::new(),
@@ -25,13 +29,7 @@ fn mail(author: &str, text: u32) -> Arc<AcceptedMail> {
         rcpt_to: Vec::new(),
     };
     let origin = Origin::Smtp(envelope);
-    Arc::new(AcceptedMail {
-        id: MailId::of(&data),
-        received_at: UNIX_EPOCH,
-        origin,
-        consumers: Vec::new(),
-        data,
-    })
+    AcceptedMail { id: MailId::of(&data), received_at: UNIX_EPOCH, origin, consumers: Vec::new(), data }
 }
 
 fn delivered(mail: &Arc<AcceptedMail>) -> Input {

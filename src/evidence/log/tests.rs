@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::{
     super::{
@@ -26,17 +26,7 @@ fn records_have_the_length_that_finds_them() {
 }
 
 fn anchor(log: &EvidenceLog, first: u64, count: u32) -> Anchor {
-    Anchor {
-        first,
-        count,
-        root: Tree::new(log.leaves(first, count).unwrap()).root(),
-        chain_id: 1,
-        contract: [1; 20],
-        transaction: [2; 32],
-        block_number: 3,
-        block_hash: [4; 32],
-        anchored_at: UNIX_EPOCH,
-    }
+    crate::tests::anchor(first, count, Tree::new(log.leaves(first, count).unwrap()).root())
 }
 
 #[test]

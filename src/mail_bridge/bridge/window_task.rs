@@ -17,9 +17,9 @@ use crate::{
     window::{Effect, Input, Window},
 };
 
-/// Reads mails from disk and passes them on with the consumers that they are published for, one at a time, until either end is gone; reports when it is done with
-/// each. Both queues of ids are unbounded because the window has only a bounded number of mails with the publisher at a
-/// time.
+/// Reads mails from disk and passes them on with the consumers that they are published for, one at a time, until either
+/// end is gone; reports when it is done with each. Both queues are unbounded because the window has only a bounded number
+/// of mails with the publisher at a time.
 pub(super) async fn publisher(
     journal: Journal,
     mut due: mpsc::UnboundedReceiver<(MailId, Vec<String>)>,
