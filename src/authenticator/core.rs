@@ -2,8 +2,8 @@
 //! What the authenticator decides about the mails between their delivery and their verdict. Pure.
 //!
 //! A delivered mail waits, is checked (SPF, DKIM, DMARC), is looked up in the registry if its sender may be proven, has
-//! its verdict recorded, and then published. A mail whose check or lookup got no answer is left: it is forgotten without
-//! evidence, and mail_bridge delivers it again.
+//! its verdict recorded, and then published. A mail whose check or lookup got no answer is left: it is forgotten
+//! without evidence, and mail_bridge delivers it again.
 //!
 //! # Invariants
 //! - A mail is here at most once, in one [`Stage`], and one [`Job`] at most is under way for it. Delivering it again
@@ -12,8 +12,8 @@
 //! - A mail is forgotten once it is published, left, or a job on it failed; if it comes again, it starts over.
 //! - Checks have the slots of [`Intake`]. None starts while checked mails that are not published yet number
 //!   `max_in_flight` or hold [`LANE_BYTES`], so at most twice `max_in_flight` mails are past the queue.
-//! - No check starts before the chain has connected or the registry's patience is over, so that a backlog is not refused
-//!   because the chain starts a little later; and none after [`Input::Drain`].
+//! - No check starts before the chain has connected or the registry's patience is over, so that a backlog is not
+//!   refused because the chain starts a little later; and none after [`Input::Drain`].
 //!
 //! [`Intake`] sets the order of the checks, [`Judge`] the patience, and [`super::verdict`] the verdict. Time is an
 //! argument: the time since the node started. DNS, registry, disk and topics are left to the caller.

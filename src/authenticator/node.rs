@@ -2,8 +2,8 @@
 //! The authenticator node: verifies mails from `mail/raw`, publishes their verdicts, anchors evidence and serves the
 //! registry.
 //!
-//! [`Core`] decides what happens to a mail and when; this module does it: queries DNS and the registry, writes evidence,
-//! publishes. It also connects the other parts to topics, services and tasks.
+//! [`Core`] decides what happens to a mail and when; this module does it: queries DNS and the registry, writes
+//! evidence, publishes. It also connects the other parts to topics, services and tasks.
 
 use std::{pin::pin, process::ExitCode, sync::Arc, time::SystemTime};
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Remembers which domains' DNS did not answer lately, so that mails do not wait for them again and again. Pure.
 //!
-//! While it is remembered, a silent domain costs one wait per kind of question, and no other domain is affected. DKIM is
-//! the exception: all keys of a mail are one question, so a silent signing domain costs one wait for each distinct set
-//! of signing domains; these are all of the author's organisation. A wrong entry delays a domain's mails no longer than
-//! it is remembered, and an answer removes it.
+//! While it is remembered, a silent domain costs one wait per kind of question, and no other domain is affected. DKIM
+//! is the exception: all keys of a mail are one question, so a silent signing domain costs one wait for each distinct
+//! set of signing domains; these are all of the author's organisation. A wrong entry delays a domain's mails no longer
+//! than it is remembered, and an answer removes it.
 //!
 //! The caller runs the queries, reports their outcome and passes in the time.
 

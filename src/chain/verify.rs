@@ -34,9 +34,9 @@ impl Ledger {
     }
 }
 
-/// Verifies a receipt as [`Ledger::verify`] does, without an account and without a state directory: against `chain`, and
-/// against the evidence ledger at address `contract`. Whoever deploys a contract can anchor anything in it, so the address
-/// must come from somebody to be trusted, not from the receipt.
+/// Verifies a receipt as [`Ledger::verify`] does, without an account and without a state directory: against `chain`,
+/// and against the evidence ledger at address `contract`. Whoever deploys a contract can anchor anything in it, so the
+/// address must come from somebody to be trusted, not from the receipt.
 ///
 /// # Errors
 /// As [`Ledger::verify`].
@@ -48,9 +48,9 @@ pub async fn verify_on(chain: Connection, contract: [u8; 20], receipt: &Receipt)
     verify(&web3, chain_id, contract.into(), &Artifact::evidence_ledger()?, receipt).await
 }
 
-/// All batches that the evidence ledger at address `contract` of `chain` has anchored from `from_block` on, in order, and
-/// the number of leaves that it had anchored before they were read. The events may be incomplete (`from_block` is too
-/// late, or the node has pruned its logs); the number is not.
+/// All batches that the evidence ledger at address `contract` of `chain` has anchored from `from_block` on, in order,
+/// and the number of leaves that it had anchored before they were read. The events may be incomplete (`from_block` is
+/// too late, or the node has pruned its logs); the number is not.
 ///
 /// # Errors
 /// If there is no evidence ledger at this address, or the chain cannot be reached, which is retryable.

@@ -47,8 +47,8 @@ pub(super) struct ReceivedMail {
 }
 
 impl ReceivedMail {
-    /// Keeps the parts of a mail. `None` unless From is exactly one address, as DMARC speaks for one, and in ASCII, so that
-    /// it can be written to through a smart host without SMTPUTF8.
+    /// Keeps the parts of a mail. `None` unless From is exactly one address, as DMARC speaks for one, and in ASCII, so
+    /// that it can be written to through a smart host without SMTPUTF8.
     pub fn of(id: MailId, content: &Content) -> Option<Self> {
         let [from] = content.from.as_slice() else { return None };
         let address = EmailAddress::parse_ascii(&from.address).ok()?;

@@ -1,349 +1,210 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Decides what happens to each mail.
+//! Takes each mail from its delivery to its disposition. Pure.
 //!
-//! [`Core`] keeps no state: the same mail, verdict, vehicle states, quota and time give the same effects. A mail that
-//! is delivered twice is answered by mails of the same identity, and the outbox takes only one of them.
+//! A delivered mail is interpreted, judged and, if that needs vehicles, answered from their states. An order waits in
+//! [`Orders`] for its vehicle.
 //!
-//! What an order needs beyond its mail is left to [`super::orders`].
+//! # Invariants
+//! - A mail is here at most once, and one [`Job`] at most is under way for it. Delivering it again meanwhile changes
+//!   nothing.
+//! - At most `capacity` mails have a job. A mail beyond these, or whose job fails, is left: mail_bridge delivers it
+//!   again.
+//! - A mail is concluded at most once for each time that it is taken.
+//!
+//! [`Policy`] decides what happens to a mail, [`Orders`] what happens to an order. Topics, services and the disk are
+//! left to the caller.
 
-mod unsure;
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
-use std::time::{Duration, SystemTime};
-
-use mail::{Action, Disposition, Mail, MailId, OutboundMail, Verdict};
-use unsure::Bound;
-use vehicle::{Command, VehicleCommand, VehicleState};
+use health::Status;
+use mail::MailId;
+use vehicle::Acknowledgement;
 
 use super::{
-    authority::{self, Standing},
-    battery,
-    compose::{self, Copy, ReceivedMail},
-    describe::{Clock, span},
-    help,
-    intent::{self, Request, Seeming, Unclear},
-    order,
-    orders::{Entry, Ordered},
-    params::Params,
-    position,
+    Params,
+    effect::{CONSUMER, Delivered, Effect, Job},
+    fleet::{Fleet, Unavailable},
+    health::Work,
+    interpretation::Interpretation,
+    orders::{Book, Consideration, Entry, Now, Ordered, Orders},
+    policy::{Pending, Policy, Step},
     quota::Quota,
-    status,
 };
 
-/// Name of all replicas together, as in the parameter `consumers` of mail_bridge.
-pub(super) const CONSUMER: &str = "chatbot";
-/// Most vehicle names listed in an answer.
-const MAX_NAMES: usize = 50;
-
-/// An action for the node to take, in the order given. Each MUST be complete before the next begins: a crash in between
-/// then repeats an action, which its identity makes harmless, and loses none.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Pass the order to [`super::orders::Orders::consider`]. Always the only effect.
-    Order(Box<Ordered>),
-    /// Write the state of an order to disk.
-    Record(Entry),
-    /// Sign and publish the order.
-    Command(VehicleCommand),
-    /// Publish the mail for sending.
-    Send(OutboundMail),
-    /// Publish the disposition, so that the mail is not delivered again.
-    Settle(Disposition),
-    /// Do nothing: the mail stays unsettled, so mail_bridge delivers it again. Always the only effect.
-    Retry,
-}
-
-/// The next step for a mail.
+/// An event that changes what is to be done.
 #[derive(Clone, Debug)]
-pub enum Step {
-    /// Take these actions; the mail needs nothing else.
-    Done(Vec<Effect>),
-    /// After [`Pending::pause`], ask vehicle_router for [`Pending::query`], and then call [`Core::answer`].
-    NeedsStates(Box<Pending>),
+pub enum Input {
+    /// A mail came in, for the first time or again.
+    Delivered(Arc<Delivered>),
+    /// A [`Job`] on this mail has ended.
+    Done(MailId, Outcome),
+    /// A vehicle acknowledged an order.
+    Acknowledged(Acknowledgement),
+    /// [`Effect::Write`] has ended; whether everything is on disk.
+    Written(bool),
+    /// [`Effect::Record`] has ended; whether the authenticator has everything on its disk.
+    Recorded(bool),
+    /// Time passed.
+    Tick {
+        /// Number of subscribers to orders.
+        listeners: usize,
+    },
 }
 
-/// A permitted request that waits for the states of vehicles. Only [`Core::interpret`] makes one.
+/// How a [`Job`] ended.
 #[derive(Clone, Debug)]
-pub struct Pending {
-    pause: Duration,
-    request: Request,
-    received: ReceivedMail,
-    /// Identity of an order; `None` for a question.
-    identity: Option<order::Identity>,
-    /// When the mail was received; for an order, its Date if that is earlier.
-    since: SystemTime,
+pub enum Outcome {
+    /// [`Job::Interpret`] is done.
+    Interpreted(Box<Interpretation>),
+    /// [`Job::AskStates`] got this answer, or none.
+    States(Result<Fleet, Unavailable>),
+    /// The job panicked.
+    Failed,
 }
 
-impl Pending {
-    /// `GetState.vehicle` of the request to vehicle_router; empty for all vehicles.
-    pub fn query(&self) -> &str {
-        self.request.vehicle().unwrap_or_default()
-    }
-
-    /// How long to wait before asking vehicle_router.
-    pub fn pause(&self) -> Duration {
-        self.pause
-    }
+/// What a mail is waiting for.
+#[derive(Debug)]
+enum Stage {
+    /// [`Job::Interpret`].
+    Interpreting(Arc<Delivered>),
+    /// [`Job::AskStates`]; vehicle_router has been asked since then.
+    Asking(Box<Pending>, Instant),
 }
 
-/// vehicle_router's answer (`GetState.srv`).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Fleet {
-    /// States of the requested vehicles.
-    pub states: Vec<VehicleState>,
-    /// Names of all vehicles.
-    pub vehicles: Vec<String>,
-}
-
-impl Fleet {
-    /// vehicle_router's spelling of the only vehicle whose name matches `name`, ignoring case.
-    fn vehicle(&self, name: &str) -> Option<&str> {
-        let mut matching = self.vehicles.iter().filter(|vehicle| vehicle.eq_ignore_ascii_case(name));
-        matching.next().filter(|_| matching.next().is_none()).map(String::as_str)
-    }
-
-    fn state(&self, vehicle: &str) -> Option<&VehicleState> {
-        self.states.iter().find(|state| state.vehicle == vehicle)
-    }
-}
-
-/// vehicle_router did not answer, or not in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("vehicle_router does not answer")]
-pub struct Unavailable;
-
-/// Decides what happens to mails, by the node's parameters.
-#[derive(Clone, Debug)]
+/// The mails that are being answered, and the orders.
+#[derive(Debug)]
 pub struct Core {
-    params: Params,
+    policy: Policy,
+    quota: Quota,
+    orders: Orders,
+    /// The order that begins with [`Input::Written`].
+    admitted: Option<Box<Ordered>>,
+    /// The last [`Effect::Write`] worked.
+    written: bool,
+    mails: HashMap<MailId, Stage>,
+    work: Work,
 }
 
 impl Core {
-    /// Creates a core that decides by `params`.
-    pub fn new(params: Params) -> Self {
-        Self { params }
-    }
-
-    /// Takes the first step for a mail; none for one that is other consumers' alone. `automatic` says why it counts as automatic mail, if it does (RFC 3834);
-    /// `quota` bounds what is sent on account of senders whose registration is not known.
-    pub fn interpret(
-        &self,
-        mail: &Mail,
-        verdict: &Verdict,
-        automatic: Option<&str>,
-        quota: &mut Quota,
-        now: SystemTime,
-    ) -> Step {
-        if !mail.consumers.iter().any(|consumer| consumer == CONSUMER) {
-            return Step::Done(Vec::new());
-        }
-        let done = |action, reason: &str| Step::Done(vec![settle(mail.id, action, reason)]);
-        let standing = authority::standing(verdict, self.params.answers_without_registry);
-        let received = ReceivedMail::of(mail.id, &mail.content);
-        let reading = intent::read(&mail.content);
-        let bound = Bound { quota, now };
-        if let Some(why) = automatic {
-            return match received {
-                Some(received) => Step::Done(self.automatic(&received, &reading, standing, why, bound)),
-                None => done(Action::Ignored, why),
-            };
-        }
-        // The verdict's reason explains why a sender is not authenticated, but not why an authenticated one may not do
-        // this.
-        let why = |why: &'static str| match verdict.reason.as_str() {
-            "" => why.to_owned(),
-            _ if verdict.authenticated => why.to_owned(),
-            reason => reason.to_owned(),
-        };
-        if let Standing::Rejected(reason) = standing {
-            return done(Action::Rejected, &why(reason));
-        }
-        let Some(received) = received else {
-            return done(Action::Rejected, "From must have exactly one address");
-        };
-        if self.is_own(&received) {
-            return done(Action::Ignored, "sent by posthorn itself");
-        }
-        let is_question = reading.as_ref().is_ok_and(|request| !request.is_order());
-        match reading {
-            _ if standing == Standing::Unjudged => {
-                let why = why("it could not be found out who sent it");
-                Step::Done(self.unjudged(&received, &why, bound))
-            }
-            reading if standing == Standing::Unchecked || standing == Standing::Unproven && !is_question => {
-                Step::Done(self.unchecked(&received, &reading, bound))
-            }
-            Err(intent::NotTaken { why, looks_like: Some(seeming) }) if standing == Standing::Operator => {
-                Step::Done(self.not_taken(&received, &why, &seeming))
-            }
-            Err(not_taken) => Step::Done(self.forward(&received, &not_taken.to_string(), Copy::Plain)),
-            Ok(Request::Help) => {
-                let text = help::answer(standing == Standing::Operator);
-                Step::Done(self.send(&received, &text, Action::Answered, "help"))
-            }
-            Ok(Request::Order(command, vehicle)) if standing != Standing::Operator => {
-                let text = order::refuse(command, &vehicle);
-                let reason = "an order from an observer, answered that it is not allowed";
-                Step::Done(self.send(&received, &text, Action::Answered, reason))
-            }
-            Ok(Request::Order(command, vehicle)) => {
-                let seeming = Seeming { command, vehicle: Some(vehicle.clone()) };
-                if let Err(why) = intent::may_order(&mail.content, verdict) {
-                    return Step::Done(self.not_taken(&received, &why, &seeming));
-                }
-                let Some(identity) = order::Identity::of(&received.from, &mail.content) else {
-                    let why = Unclear::NotCovered("it has no Message-ID or no Date".to_owned());
-                    return Step::Done(self.not_taken(&received, &why, &seeming));
-                };
-                let since = mail.received_at.min(identity.date);
-                Step::NeedsStates(Box::new(Pending {
-                    pause: Duration::ZERO,
-                    request: Request::Order(command, vehicle),
-                    received,
-                    identity: Some(identity),
-                    since,
-                }))
-            }
-            Ok(request) => Step::NeedsStates(Box::new(Pending {
-                pause: Duration::ZERO,
-                request,
-                received,
-                identity: None,
-                since: mail.received_at,
-            })),
+    /// A core without mails that continues from the orders that were read from disk.
+    pub fn new(params: Params, book: Book, now: Instant) -> Self {
+        Self {
+            work: Work::new(params.capacity),
+            policy: Policy::new(params.clone()),
+            quota: Quota::default(),
+            orders: Orders::new(params, book, now),
+            admitted: None,
+            written: true,
+            mails: HashMap::new(),
         }
     }
 
-    fn is_own(&self, received: &ReceivedMail) -> bool {
-        received.from.is_same(&self.params.from_address)
-    }
-
-    /// Goes on with a request that [`Core::interpret`] began, with vehicle_router's answer. A question is asked once and
-    /// can wait for its next delivery. The sender of an order must hear soon, so vehicle_router is asked again until the
-    /// request has been `asked_for` this long.
-    pub fn answer(
-        &self,
-        pending: Box<Pending>,
-        fleet: Result<&Fleet, Unavailable>,
-        asked_for: Duration,
-        now: SystemTime,
-    ) -> Step {
-        let is_urgent = pending.request.is_order() && asked_for < self.params.acknowledgement_timeout;
-        match fleet {
-            Err(Unavailable) if is_urgent => {
-                Step::NeedsStates(Box::new(Pending { pause: self.params.order_retry, ..*pending }))
-            }
-            fleet => Step::Done(self.complete(&pending, fleet, now)),
-        }
-    }
-
-    fn complete(
-        &self,
-        pending: &Pending,
-        fleet: Result<&Fleet, Unavailable>,
-        now: SystemTime,
-    ) -> Vec<Effect> {
-        let Pending { request, received, identity, since, .. } = pending;
-        let clock = Clock { now, stale_after: self.params.stale_after };
-        let fleet = match (fleet, request) {
-            (Ok(fleet), _) => fleet,
-            (Err(unavailable), Request::Order(command, name)) => {
-                let why = format!("{unavailable}, which knows the vehicles");
-                return self.not_ordered(received, *command, name, &why);
-            }
-            (Err(unavailable), _) if clock.age(*since) > self.params.give_up_after => {
-                let reason = format!("{unavailable}, for {} now", span(clock.age(*since)));
-                return self.forward(received, &reason, Copy::Plain);
-            }
-            (Err(Unavailable), _) => return vec![Effect::Retry],
+    /// Applies an input and returns what to do now.
+    pub fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        let mut effects = match input {
+            Input::Delivered(delivered) => self.deliver(delivered),
+            Input::Done(id, outcome) => self.done(id, outcome, now),
+            Input::Acknowledged(acknowledgement) => self.orders.acknowledged(&acknowledgement),
+            Input::Written(written) => self.written(written, now),
+            Input::Recorded(on_ledger) => write(self.orders.recorded(on_ledger, now.steady)),
+            Input::Tick { listeners } => self.orders.due(now, listeners),
         };
-        let Some(name) = request.vehicle() else {
-            let text = status::answer_fleet(&fleet.states, &clock);
-            return self.send(received, &text, Action::Answered, "status of all vehicles");
-        };
-        let Some(vehicle) = fleet.vehicle(name) else {
-            let known = known(name, &fleet.vehicles);
-            return match request {
-                Request::Order(command, name) => self.not_ordered(received, *command, name, &known),
-                _ => self.send(
-                    received,
-                    &format!("{known}.\n"),
-                    Action::Answered,
-                    "a vehicle that is not known",
-                ),
-            };
-        };
-        let unheard = VehicleState::unheard(vehicle);
-        let state = fleet.state(vehicle);
-        let known = state.unwrap_or(&unheard);
-        let (text, what) = match (request, identity) {
-            (Request::Position(_), _) => (position::answer(known, &clock), "position"),
-            (Request::Battery(_), _) => (battery::answer(known, &clock), "battery"),
-            (Request::Order(command, _), Some(identity)) => {
-                let order = VehicleCommand {
-                    command_id: identity.command_id,
-                    mail_id: received.id,
-                    vehicle: vehicle.to_owned(),
-                    command: *command,
-                    ordered_by: received.from.to_string(),
-                    ordered_at: identity.date,
-                    signature: [0; 64],
-                };
-                let state = state.map(|state| status::answer(state, &clock)).unwrap_or_default();
-                let ordered = Ordered { received: received.clone(), order, since: *since, state };
-                return vec![Effect::Order(Box::new(ordered))];
-            }
-            _ => (status::answer(known, &clock), "status"),
-        };
-        self.send(received, &text, Action::Answered, &format!("{what} of {vehicle}"))
-    }
-
-    /// Handles an operator's mail that reads like an order but cannot be taken as one.
-    fn not_taken(&self, received: &ReceivedMail, why: &Unclear, seeming: &Seeming) -> Vec<Effect> {
-        self.tell(received, &order::not_taken(why, seeming), &why.to_string())
-    }
-
-    /// Handles an operator's order that cannot be sent now.
-    fn not_ordered(
-        &self,
-        received: &ReceivedMail,
-        command: Command,
-        vehicle: &str,
-        why: &str,
-    ) -> Vec<Effect> {
-        let reason = format!("it orders \"{} {vehicle}\", and {why}", command.word());
-        self.tell(received, &order::not_ordered(command, vehicle, why), &reason)
-    }
-
-    /// Tells the sender at once that an order is not carried out, and forwards it to a person as urgent.
-    fn tell(&self, received: &ReceivedMail, text: &str, reason: &str) -> Vec<Effect> {
-        let mut effects = vec![Effect::Send(received.answer(&self.params, text))];
-        effects.extend(self.forward(received, reason, Copy::Urgent));
+        let to_record = self.orders.begin_recording(now.steady);
+        effects.extend((!to_record.is_empty()).then_some(Effect::Record(to_record)));
+        effects.iter().for_each(|effect| self.work.count(effect));
         effects
     }
 
-    fn send(&self, received: &ReceivedMail, text: &str, action: Action, reason: &str) -> Vec<Effect> {
-        vec![Effect::Send(received.answer(&self.params, text)), settle(received.id, action, reason)]
+    /// When the next `Tick` is needed; `None` if not before another input.
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        self.orders.next_due()
     }
 
-    fn forward(&self, received: &ReceivedMail, reason: &str, copy: Copy) -> Vec<Effect> {
-        let forward = received.forward(&self.params, reason, copy);
-        vec![Effect::Send(forward), settle(received.id, Action::Forwarded, reason)]
+    /// The orders that must be kept on disk beside those of [`Effect::Write`].
+    pub fn book(&self) -> &Book {
+        self.orders.book()
+    }
+
+    /// Number of mails that have a job.
+    pub fn in_flight(&self) -> usize {
+        self.mails.len()
+    }
+
+    /// The statuses for `/diagnostics`.
+    pub fn health(&self) -> Vec<Status> {
+        let mut statuses = self.work.health(self.mails.len());
+        statuses.push(self.orders.health(self.written));
+        statuses
+    }
+
+    fn deliver(&mut self, delivered: Arc<Delivered>) -> Vec<Effect> {
+        let id = delivered.mail.id;
+        let is_ours = delivered.mail.consumers.iter().any(|consumer| consumer == CONSUMER);
+        let is_here = self.mails.contains_key(&id) || self.orders.is_waiting(id);
+        if !is_ours || is_here || self.mails.len() >= self.work.capacity() {
+            return Vec::new();
+        }
+        self.mails.insert(id, Stage::Interpreting(Arc::clone(&delivered)));
+        vec![Effect::Start(id, Job::Interpret(delivered))]
+    }
+
+    /// Moves a mail to its next stage, or forgets it. An outcome of anything but its job changes nothing.
+    fn done(&mut self, id: MailId, outcome: Outcome, now: Now) -> Vec<Effect> {
+        let (step, since) = match (self.mails.remove(&id), outcome) {
+            (Some(Stage::Interpreting(delivered)), Outcome::Interpreted(interpretation)) => {
+                let Delivered { mail, verdict } = &*delivered;
+                let step = self.policy.judge(mail, verdict, *interpretation, &mut self.quota, now.clock);
+                (step, now.steady)
+            }
+            (Some(Stage::Asking(pending, since)), Outcome::States(fleet)) => {
+                self.work.asked(fleet.is_ok());
+                let asked_for = now.steady.duration_since(since);
+                let fleet = fleet.as_ref().map_err(|&unavailable| unavailable);
+                (self.policy.answer(pending, fleet, asked_for, now.clock), since)
+            }
+            (None, _) | (Some(_), Outcome::Failed) => return Vec::new(),
+            (Some(stage), _) => {
+                self.mails.insert(id, stage);
+                return Vec::new();
+            }
+        };
+        match step {
+            Step::Conclude(conclusion) => vec![Effect::Conclude(conclusion)],
+            Step::AskStates(pending) => {
+                let job = Job::AskStates { vehicle: pending.query().to_owned(), after: pending.pause() };
+                self.mails.insert(id, Stage::Asking(pending, since));
+                vec![Effect::Start(id, job)]
+            }
+            Step::Order(ordered) => self.order(ordered, now),
+            Step::Leave => self.leave(),
+        }
+    }
+
+    fn order(&mut self, ordered: Box<Ordered>, now: Now) -> Vec<Effect> {
+        match self.orders.consider(&ordered, now) {
+            Consideration::Conclude(conclusion) => vec![Effect::Conclude(conclusion)],
+            Consideration::Write(entry) => {
+                self.admitted = Some(ordered);
+                write(vec![entry])
+            }
+            Consideration::Leave => self.leave(),
+        }
+    }
+
+    fn written(&mut self, written: bool, now: Now) -> Vec<Effect> {
+        self.written = written;
+        let admitted = self.admitted.take();
+        admitted.map_or_else(Vec::new, |ordered| self.orders.begin(*ordered, written, now))
+    }
+
+    fn leave(&mut self) -> Vec<Effect> {
+        self.work.left();
+        Vec::new()
     }
 }
 
-pub(super) fn settle(mail_id: MailId, action: Action, reason: &str) -> Effect {
-    let consumer = CONSUMER.to_owned();
-    Effect::Settle(Disposition { mail_id, consumer, action, reason: compose::reason(reason) })
-}
-
-/// Says that there is no vehicle `name`, and lists those that exist.
-fn known(name: &str, vehicles: &[String]) -> String {
-    let names: Vec<_> = vehicles.iter().take(MAX_NAMES).map(String::as_str).collect();
-    let more = match vehicles.len().saturating_sub(MAX_NAMES) {
-        0 => String::new(),
-        more => format!(", and {more} more"),
-    };
-    format!("there is no vehicle \"{name}\". Vehicles: {}{more}", names.join(", "))
+fn write(entries: Vec<Entry>) -> Vec<Effect> {
+    if entries.is_empty() { Vec::new() } else { vec![Effect::Write(entries)] }
 }
 
 #[cfg(test)]

@@ -1,32 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Counts chatbot's work, and builds its diagnostics: mails in flight, vehicle_router's answers, and orders.
-//!
-//! It never admits more mails than its capacity. Publishing the statuses is left to the node.
-
-use std::sync::Arc;
+//! Counts chatbot's work, and builds its diagnostics: mails in progress and vehicle_router's answers. Pure.
 
 use health::{Level, Status};
 use mail::Action;
 
-use super::core::{Effect, Unavailable};
-
-/// Room for one mail. Dropping it gives the room back, so that work which panics gives it back too.
-#[derive(Debug)]
-pub struct Slot {
-    _held: Arc<()>,
-}
+use super::{effect::Effect, fleet::Unavailable};
 
 /// The work of one replica since it started.
 #[derive(Debug)]
 pub struct Work {
-    /// Each [`Slot`] holds one more reference.
-    slots: Arc<()>,
-    capacity: u32,
-    settled: [u64; ACTIONS.len()],
-    retried: u64,
+    capacity: usize,
+    disposed: [u64; ACTIONS.len()],
+    left: u64,
     /// Failures of vehicle_router in a row; `None` if it was never asked.
     unavailable: Option<u64>,
-    orders: Option<Status>,
 }
 
 const ACTIONS: [(Action, &str); 5] = [
@@ -39,61 +26,36 @@ const ACTIONS: [(Action, &str); 5] = [
 
 impl Work {
     /// Starts with no work done.
-    pub fn new(capacity: u32) -> Self {
-        Self {
-            slots: Arc::default(),
-            capacity,
-            settled: [0; ACTIONS.len()],
-            retried: 0,
-            unavailable: None,
-            orders: None,
-        }
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity, disposed: [0; ACTIONS.len()], left: 0, unavailable: None }
     }
 
-    /// Admits a mail if there is room; hold the slot as long as the work on it lasts. Leave a mail without a slot: it
-    /// will be delivered again.
-    pub fn begin(&mut self) -> Option<Slot> {
-        (self.in_flight() < self.capacity).then(|| Slot { _held: Arc::clone(&self.slots) })
+    /// Most mails in progress at once.
+    pub fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// Counts an effect that the node is about to carry out.
     pub fn count(&mut self, effect: &Effect) {
-        match effect {
-            Effect::Settle(disposition) => {
-                let counts = self.settled.iter_mut().zip(ACTIONS);
-                counts
-                    .filter(|(_, (action, _))| *action == disposition.action)
-                    .for_each(|(count, _)| *count += 1);
-            }
-            Effect::Retry => self.retried += 1,
-            _ => {}
-        }
+        let Effect::Conclude(conclusion) = effect else { return };
+        let counts = self.disposed.iter_mut().zip(ACTIONS);
+        let same = counts.filter(|(_, (action, _))| *action == conclusion.disposition.action);
+        same.for_each(|(count, _)| *count += 1);
     }
 
-    /// Sets the status about orders.
-    pub fn orders(&mut self, status: Status) {
-        self.orders = Some(status);
+    /// Counts a mail that is left to be delivered again.
+    pub fn left(&mut self) {
+        self.left += 1;
     }
 
-    /// Records whether vehicle_router answered a request.
-    pub fn asked<T>(&mut self, answer: &Result<T, Unavailable>) {
+    /// Counts a request to vehicle_router.
+    pub fn asked(&mut self, answered: bool) {
         let before = self.unavailable.unwrap_or_default();
-        self.unavailable = Some(if answer.is_ok() { 0 } else { before + 1 });
+        self.unavailable = Some(if answered { 0 } else { before + 1 });
     }
 
-    /// Mails in progress.
-    pub fn in_flight(&self) -> u32 {
-        u32::try_from(Arc::strong_count(&self.slots) - 1).unwrap_or(u32::MAX)
-    }
-
-    /// Most mails in progress at once.
-    pub fn capacity(&self) -> u32 {
-        self.capacity
-    }
-
-    /// The statuses for `/diagnostics`.
-    pub fn health(&self) -> Vec<Status> {
-        let in_flight = self.in_flight();
+    /// The statuses for `/diagnostics`, with this many mails in progress.
+    pub fn health(&self, in_flight: usize) -> Vec<Status> {
         let (level, message) = if in_flight < self.capacity {
             (Level::Ok, "takes mails")
         } else {
@@ -102,8 +64,8 @@ impl Work {
         let mails = Status::new("mails", level, message)
             .gauge("in_flight", in_flight)
             .gauge("capacity", self.capacity)
-            .counter("retried", self.retried);
-        let counts = self.settled.iter().zip(ACTIONS);
+            .counter("retried", self.left);
+        let counts = self.disposed.iter().zip(ACTIONS);
         let mails = counts.fold(mails, |status, (count, (_, name))| status.counter(name, *count));
         let vehicles = match self.unavailable {
             None => Status::new("vehicle_router", Level::Ok, "not asked yet"),
@@ -112,44 +74,35 @@ impl Work {
                 Status::new("vehicle_router", Level::Error, Unavailable.to_string()).gauge("times", times)
             }
         };
-        [mails, vehicles].into_iter().chain(self.orders.clone()).collect()
+        vec![mails, vehicles]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mail::{Disposition, MailId};
+    use crate::effect::Conclusion;
+    use mail::MailId;
 
     #[test]
-    fn takes_no_more_than_its_capacity_and_says_so() {
-        let mut work = Work::new(1);
-        let slot = work.begin();
-        assert!(slot.is_some() && work.begin().is_none());
-        assert_eq!((work.in_flight(), work.health()[0].level), (1, Level::Warn));
-        drop(slot);
-        assert_eq!((work.in_flight(), work.health()[0].level), (0, Level::Ok));
+    fn at_capacity_it_says_so() {
+        let level = |in_flight| Work::new(1).health(in_flight)[0].level;
+        assert_eq!((level(0), level(1)), (Level::Ok, Level::Warn));
     }
 
     #[test]
     fn counts_dispositions_by_action() {
         let mut work = Work::new(1);
-        let disposition = Disposition {
-            mail_id: MailId::of(b""),
-            consumer: "chatbot".into(),
-            action: Action::Forwarded,
-            reason: String::new(),
-        };
-        work.count(&Effect::Settle(disposition));
-        assert_eq!(work.health()[0].figure("forwarded"), Some(1));
+        work.count(&Effect::Conclude(Conclusion::silent(MailId::of(b""), Action::Forwarded, "")));
+        assert_eq!(work.health(0)[0].figure("forwarded"), Some(1));
     }
 
     #[test]
     fn an_error_while_vehicle_router_does_not_answer() {
         let mut work = Work::new(1);
-        work.asked::<()>(&Err(Unavailable));
-        assert_eq!(work.health()[1].level, Level::Error);
-        work.asked(&Ok(()));
-        assert_eq!(work.health()[1].level, Level::Ok);
+        for (answered, level) in [(false, Level::Error), (true, Level::Ok)] {
+            work.asked(answered);
+            assert_eq!(work.health(0)[1].level, level);
+        }
     }
 }

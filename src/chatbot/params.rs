@@ -107,7 +107,7 @@ pub struct Params {
     /// Age above which a mail goes to a person if it is an order, or if vehicle_router does not answer.
     pub give_up_after: Duration,
     /// Most mails in progress at once.
-    pub capacity: u32,
+    pub capacity: usize,
     /// Longest wait for an answer of vehicle_router.
     pub state_timeout: Duration,
     /// Longest wait for a vehicle's acknowledgement of an order.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The entries of the ledger: which node states which facts about what. Pure.
 //!
-//! An entry has a kind, a source, a subject and the digest of its facts. Names that break a rule, and facts that are not
-//! those of the digest, make no entry. The ledger holds the facts of mails ([`Finding`]); the facts of all other
+//! An entry has a kind, a source, a subject and the digest of its facts. Names that break a rule, and facts that are
+//! not those of the digest, make no entry. The ledger holds the facts of mails ([`Finding`]); the facts of all other
 //! kinds stay with the node that recorded them.
 //!
 //! Its place in the sequence, and how it is hashed, is left to [`super::Evidence`].

@@ -3,8 +3,8 @@
 //!
 //! An [`Entry`] says which node states which facts about what; the facts about a mail are a [`Finding`]. It becomes
 //! [`Evidence`] when it gets its index in the sequence. A [`Receipt`] proves it once an [`Anchor`] covers that index:
-//! `Evidenced -> Anchored`, both on disk. Evidence survives a crash between the two states, and the anchorer resumes from
-//! there.
+//! `Evidenced -> Anchored`, both on disk. Evidence survives a crash between the two states, and the anchorer resumes
+//! from there.
 //!
 //! [`log`] stores evidence and anchors on disk, and [`audit`] compares it with what is on chain; checking a receipt
 //! against the chain is left to `chain::Ledger::verify`.
@@ -71,8 +71,8 @@ impl Evidence {
         .concat()
     }
 
-    /// Returns the record on disk: the canonical encoding, the length of the facts in one byte, and the facts with zeros
-    /// behind them.
+    /// Returns the record on disk: the canonical encoding, the length of the facts in one byte, and the facts with
+    /// zeros behind them.
     pub(crate) fn to_record(&self) -> Vec<u8> {
         let facts = self.entry.facts();
         let mut record = self.encode();

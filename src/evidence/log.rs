@@ -4,8 +4,8 @@
 //! `evidence.log` holds one record per piece of evidence, in order, and `anchors.log` one per batch on chain.
 //! Receipts are computed from both, so a batch has all its receipts or none. Whatever a call returned is on disk.
 //!
-//! All records of a log have the same length, so a record is located by its number. `evidence.index` locates an entry by
-//! its [`Identity`] (see [`super::index`]). Neither log is kept in memory, and everything read back is checked.
+//! All records of a log have the same length, so a record is located by its number. `evidence.index` locates an entry
+//! by its [`Identity`] (see [`super::index`]). Neither log is kept in memory, and everything read back is checked.
 //! Opening reads the evidence that the index does not cover yet, the newest anchors, and a sample of all evidence.
 //!
 //! Submitting batches to the chain is left to the anchorer.
@@ -165,8 +165,8 @@ impl EvidenceLog {
     }
 
     /// Gives each entry its index, at `now`, and returns the evidence in the order of `entries`, once all of it is on
-    /// disk: one sync for all. What the log has already, by its [`Identity`], keeps index, time and facts, and nothing is
-    /// written for it.
+    /// disk: one sync for all. What the log has already, by its [`Identity`], keeps index, time and facts, and nothing
+    /// is written for it.
     ///
     /// # Errors
     /// If the logs cannot be read or written. If the log itself cannot be written, none of the new entries is in it,

@@ -22,6 +22,28 @@ const MAX_ELAPSED: Duration = Duration::from_secs(60);
 /// Height of the plane on which all trucks drive.
 const ALTITUDE_M: f64 = 520.0;
 
+/// An event that moves the fleet or changes what it obeys.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// So much time passed since the last time; at most a minute counts.
+    Elapsed(Duration),
+    /// A public key of orders was published.
+    Key(OrderPublicKey),
+    /// An order was published.
+    Order(VehicleCommand),
+}
+
+/// An action for the node to take.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Publish the readings of all vehicles, in the order of [`Core::vehicles`].
+    Publish(Vec<Sample>),
+    /// Publish an acknowledgement.
+    Acknowledge(Acknowledgement),
+    /// Say whether every vehicle now trusts this key.
+    Trusts(OrderPublicKey, bool),
+}
+
 #[derive(Debug)]
 struct Member {
     truck: Truck,
@@ -63,13 +85,25 @@ impl Core {
         }
     }
 
-    /// Names of the vehicles, in the order of [`Core::samples`].
+    /// Names of the vehicles.
     pub fn vehicles(&self) -> impl Iterator<Item = &str> {
         self.members.iter().map(|member| member.truck.name())
     }
 
-    /// Moves all vehicles on by `elapsed`, at most a minute.
-    pub fn step(&mut self, elapsed: Duration) {
+    /// Applies an input at the time `now`, and returns what to do.
+    pub fn step(&mut self, input: Input, now: SystemTime) -> Vec<Effect> {
+        match input {
+            Input::Elapsed(elapsed) => {
+                self.drive(elapsed);
+                let done = self.done().into_iter().map(Effect::Acknowledge);
+                done.chain([Effect::Publish(self.samples().collect())]).collect()
+            }
+            Input::Key(key) => vec![Effect::Trusts(key, self.hear_key(key))],
+            Input::Order(order) => self.command(&order, now).into_iter().map(Effect::Acknowledge).collect(),
+        }
+    }
+
+    fn drive(&mut self, elapsed: Duration) {
         let elapsed_s = elapsed.min(MAX_ELAPSED).as_secs_f64();
         #[expect(
             clippy::cast_possible_truncation,
@@ -83,21 +117,20 @@ impl Core {
         }
     }
 
-    /// Current sensor readings of all vehicles.
-    pub fn samples(&self) -> impl Iterator<Item = Sample> {
+    fn samples(&self) -> impl Iterator<Item = Sample> {
         self.members.iter().map(|member| member.truck.sample(&self.origin, ALTITUDE_M))
     }
 
     /// Passes a published order key to every gate, which adopts it if it trusts none yet. Returns whether every vehicle
     /// now trusts `key`.
-    pub fn hear_key(&mut self, key: OrderPublicKey) -> bool {
+    fn hear_key(&mut self, key: OrderPublicKey) -> bool {
         // Not `all`, which would stop at the first refusal: every vehicle must hear the key.
         self.members.iter_mut().filter_map(|member| (!member.gate.hear_key(key)).then_some(())).count() == 0
     }
 
     /// Gives `order` to the vehicle it names, and returns the acknowledgement. `None` if no vehicle has that name, or
     /// the vehicle knows no key yet.
-    pub fn command(&mut self, order: &VehicleCommand, now: SystemTime) -> Option<Acknowledgement> {
+    fn command(&mut self, order: &VehicleCommand, now: SystemTime) -> Option<Acknowledgement> {
         use AcknowledgementStatus::{Accepted, Done, Refused};
         let member = self.members.iter_mut().find(|member| member.truck.name() == order.vehicle)?;
         let (status, reason) = match member.gate.rule(order, now) {
@@ -115,7 +148,7 @@ impl Core {
     }
 
     /// Acknowledges the orders that were completed since the last call.
-    pub fn done(&mut self) -> Vec<Acknowledgement> {
+    fn done(&mut self) -> Vec<Acknowledgement> {
         let mut done = Vec::new();
         for member in self.members.iter_mut().filter(|member| member.truck.obeys()) {
             if let Some((command_id, said)) = &mut member.order

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Runs the node: publishes the simulated fleet on the topics that real vehicles would have, and passes orders to it.
 //!
-//! It stops at a shutdown request, or with an error if one of its tasks ends. Which orders are carried out is left to [`Core`].
+//! It stops at a shutdown request, or with an error if one of its tasks ends. Which orders are carried out is left to
+//! [`Core`].
 
 use std::{
     process::ExitCode,
@@ -11,6 +12,7 @@ use std::{
 
 use ros::{
     RosError,
+    builtin_interfaces::msg::Time,
     convert::{acknowledgement_to_ros, command_from_ros, time_to_ros},
     diagnostics,
     graph::{Graph, Publisher},
@@ -22,7 +24,8 @@ use tokio::time::MissedTickBehavior;
 use vehicle::Acknowledgement;
 
 use super::{
-    Core, Params,
+    Core, Params, Sample,
+    core::{Effect, Input},
     messages::{battery_state, fix, odometry},
     params::SPECS,
 };
@@ -42,11 +45,15 @@ pub fn main() -> ExitCode {
 async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result<(), NodeError> {
     let core = Core::new(&params);
     let names: Vec<_> = core.vehicles().map(str::to_owned).collect();
-    let vehicles =
-        names.iter().map(|name| Vehicle::new(&mut graph, name)).collect::<Result<Vec<_>, RosError>>()?;
+    let outputs = Outputs {
+        vehicles: names
+            .iter()
+            .map(|name| Vehicle::new(&mut graph, name))
+            .collect::<Result<Vec<_>, RosError>>()?,
+        acknowledgements: graph.publisher(&topics::VEHICLES_ACKNOWLEDGEMENTS)?,
+    };
     let mut commands = graph.subscribe(&topics::VEHICLES_COMMANDS)?;
     let mut keys = graph.subscribe(&topics::CHATBOT_ORDER_KEY)?;
-    let acknowledgements = graph.publisher(&topics::VEHICLES_ACKNOWLEDGEMENTS)?;
     let core = Arc::new(Mutex::new(core));
     let health_core = Arc::clone(&core);
     diagnostics::publish(&mut graph, move || lock(&health_core).health())?;
@@ -57,70 +64,68 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = Instant::now();
     loop {
-        tokio::select! {
+        let input = tokio::select! {
             () = shutdown.requested() => break,
             error = running.ended() => return Err(error.into()),
-            Some(key) = keys.recv() => hear_key(&mut lock(&core), &key),
-            Some(command) = commands.recv() => {
-                acknowledge(&acknowledgements, run_command(&mut lock(&core), &command));
-            }
+            Some(message) = keys.recv() => key(&message),
+            Some(message) = commands.recv() => order(&message),
             _ = ticks.tick() => {
                 let now = Instant::now();
-                let (samples, done): (Vec<_>, _) = {
-                    let mut core = lock(&core);
-                    core.step(now.duration_since(before));
-                    (core.samples().collect(), core.done())
-                };
-                acknowledge(&acknowledgements, done);
-                before = now;
-                let stamp = time_to_ros(SystemTime::now());
-                for (vehicle, sample) in vehicles.iter().zip(&samples) {
-                    let published = vehicle
-                        .fix
-                        .publish(&fix(sample, &stamp))
-                        .and_then(|()| vehicle.battery_state.publish(&battery_state(sample, &stamp)))
-                        .and_then(|()| vehicle.odometry.publish(&odometry(sample, &stamp)));
-                    if let Err(error) = published {
-                        tracing::warn!(%error, vehicle = %sample.vehicle, "readings are lost");
-                    }
-                }
+                Some(Input::Elapsed(now.duration_since(std::mem::replace(&mut before, now))))
             }
-        }
+        };
+        let Some(input) = input else { continue };
+        let effects = lock(&core).step(input, SystemTime::now());
+        effects.into_iter().for_each(|effect| outputs.carry_out(effect));
     }
     Ok(running.shutdown().await?)
 }
 
-fn hear_key(core: &mut Core, message: &msg::OrderKey) {
-    match message.public_key.parse() {
-        Ok(key) if core.hear_key(key) => tracing::info!(%key, "orders by this key are taken"),
-        Ok(key) => {
-            tracing::warn!(%key, "another order key than the one that is trusted: its orders are refused")
-        }
-        Err(error) => tracing::warn!("a message on chatbot/order_key: must hold {error}"),
-    }
+fn key(message: &msg::OrderKey) -> Option<Input> {
+    let key = message.public_key.parse();
+    let key = key.inspect_err(|error| tracing::warn!("a message on chatbot/order_key: must hold {error}"));
+    key.ok().map(Input::Key)
 }
 
-fn run_command(core: &mut Core, message: &msg::VehicleCommand) -> Option<Acknowledgement> {
-    let command = match command_from_ros(message) {
-        Ok(command) => command,
-        Err(error) => {
-            tracing::warn!(%error, "a message on vehicles/commands breaks its specification");
-            return None;
-        }
-    };
-    let acknowledgement = core.command(&command, SystemTime::now())?;
-    let Acknowledgement { vehicle, status, reason, .. } = &acknowledgement;
-    tracing::info!(%vehicle, command = command.command.word(), ?status, %reason, "order");
-    Some(acknowledgement)
+fn order(message: &msg::VehicleCommand) -> Option<Input> {
+    let order = command_from_ros(message);
+    let order = order.inspect_err(
+        |error| tracing::warn!(%error, "a message on vehicles/commands breaks its specification"),
+    );
+    order.ok().map(Input::Order)
 }
 
-fn acknowledge(
-    publisher: &Publisher<msg::VehicleAcknowledgement>,
-    acknowledgements: impl IntoIterator<Item = Acknowledgement>,
-) {
-    for acknowledgement in acknowledgements {
-        if let Err(error) = publisher.publish(&acknowledgement_to_ros(&acknowledgement, SystemTime::now())) {
-            tracing::warn!(%error, vehicle = %acknowledgement.vehicle, "an acknowledgement is lost");
+struct Outputs {
+    /// In the order of [`Core::vehicles`].
+    vehicles: Vec<Vehicle>,
+    acknowledgements: Publisher<msg::VehicleAcknowledgement>,
+}
+
+impl Outputs {
+    fn carry_out(&self, effect: Effect) {
+        let now = SystemTime::now();
+        match effect {
+            Effect::Publish(samples) => {
+                let stamp = time_to_ros(now);
+                for (vehicle, sample) in self.vehicles.iter().zip(&samples) {
+                    if let Err(error) = vehicle.publish(sample, &stamp) {
+                        tracing::warn!(%error, vehicle = %sample.vehicle, "readings are lost");
+                    }
+                }
+            }
+            Effect::Acknowledge(acknowledgement) => {
+                let Acknowledgement { vehicle, status, reason, .. } = &acknowledgement;
+                tracing::info!(%vehicle, ?status, %reason, "order");
+                if let Err(error) =
+                    self.acknowledgements.publish(&acknowledgement_to_ros(&acknowledgement, now))
+                {
+                    tracing::warn!(%error, %vehicle, "an acknowledgement is lost");
+                }
+            }
+            Effect::Trusts(key, true) => tracing::info!(%key, "orders by this key are taken"),
+            Effect::Trusts(key, false) => {
+                tracing::warn!(%key, "another order key than the one that is trusted: its orders are refused");
+            }
         }
     }
 }
@@ -139,5 +144,11 @@ impl Vehicle {
             battery_state: graph.vehicle_publisher(name, &topics::BATTERY_STATE)?,
             odometry: graph.vehicle_publisher(name, &topics::ODOMETRY)?,
         })
+    }
+
+    fn publish(&self, sample: &Sample, stamp: &Time) -> Result<(), RosError> {
+        self.fix.publish(&fix(sample, stamp))?;
+        self.battery_state.publish(&battery_state(sample, stamp))?;
+        self.odometry.publish(&odometry(sample, stamp))
     }
 }

@@ -16,8 +16,8 @@ const SYMBOLS: &str = "!#$%&'*+-/=?^_`{|}~";
 /// One bare address, `local-part@domain`; `Display` writes it as it was given.
 ///
 /// Both sides are dot-atoms (RFC 5322 section 3.4.1), in which characters beyond ASCII may stand as well (RFC 6531
-/// section 3.3). Quoted local parts and domain literals are not addresses here (`docs/decisions/0052`), and a local part
-/// may be longer than 64 bytes, as bounce addresses are.
+/// section 3.3). Quoted local parts and domain literals are not addresses here (`docs/decisions/0052`), and a local
+/// part may be longer than 64 bytes, as bounce addresses are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EmailAddress {
     text: String,

@@ -2,8 +2,8 @@
 //! Defines the domain types that more than one node shares: mail, verdict, outbound mail and disposition. Pure.
 //!
 //! The messages in `msg/` carry the same facts on the wire, and the enum numbers are theirs; converting is left to
-//! `ros::convert`. The numbers of fields (`serde(index)`) are those of the journal of mail_bridge: one is never used for
-//! another field, and a field that is added later has a default.
+//! `ros::convert`. The numbers of fields (`serde(index)`) are those of the journal of mail_bridge: one is never used
+//! for another field, and a field that is added later has a default.
 
 mod address;
 mod automatic;

@@ -41,8 +41,8 @@ impl Budget {
 }
 
 impl Lease {
-    /// Notes that the connection holds so many bytes. If there is no room for them, returns false and notes nothing; the
-    /// connection MUST then drop them.
+    /// Notes that the connection holds so many bytes. If there is no room for them, returns false and notes nothing;
+    /// the connection MUST then drop them.
     pub(super) fn hold(&mut self, bytes: usize) -> bool {
         let wanted = bytes.saturating_sub(self.budget.share);
         if wanted <= self.taken {

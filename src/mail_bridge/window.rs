@@ -15,9 +15,9 @@
 //!   the new subscriber may be the one that matters, while another (a recorder) was there all along. New and repeated
 //!   publications take turns.
 //! - A mail is settled once, when each consumer that it is for has disposed of it. Until then it is published for those
-//!   that have not. A disposition that promises an answer, an order's answer or a forward counts only once the outbox has
-//!   that outbound mail on disk. If the disposition comes first it is kept until then; meanwhile the mail is published
-//!   again, so that an answer that got lost is made again.
+//!   that have not. A disposition that promises an answer, an order's answer or a forward counts only once the outbox
+//!   has that outbound mail on disk. If the disposition comes first it is kept until then; meanwhile the mail is
+//!   published again, so that an answer that got lost is made again.
 //!
 //! Time is an argument everywhere: the time since the node started. Disk, topics and timers are left to `bridge`.
 

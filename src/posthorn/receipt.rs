@@ -2,8 +2,8 @@
 //! A receipt as a JSON file: the fields of `LedgerReceipt.msg` as JSON has them, so that the program in
 //! `docs/interfaces.md` verifies the file, too. Pure, except that [`read_file`] reads the file.
 //!
-//! [`read`] takes what [`write()`] makes, in any order and layout, and refuses anything else; what the receipt proves is
-//! left to [`Receipt::verify_offline`] and the chain.
+//! [`read`] takes what [`write()`] makes, in any order and layout, and refuses anything else; what the receipt proves
+//! is left to [`Receipt::verify_offline`] and the chain.
 
 use std::{
     io::{self, Read},

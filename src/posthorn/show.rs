@@ -2,8 +2,8 @@
 //! Shows a mail as text for a terminal. Pure.
 //!
 //! No control or formatting character of the mail reaches the terminal: each is shown as its escape, such as `\u{1b}`.
-//! The first paragraph is posthorn's own, and what it quotes of the mail is between quotation marks; everything below it
-//! was written by others.
+//! The first paragraph is posthorn's own, and what it quotes of the mail is between quotation marks; everything below
+//! it was written by others.
 
 use mail::{Content, MailId, parse};
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! rclrs links `example_interfaces` and `test_msgs`, which a lean ROS 2 prefix lacks and posthorn does not use: where no
-//! prefix has them, empty archives of their names satisfy the linker.
+//! rclrs links `example_interfaces` and `test_msgs`, which a lean ROS 2 prefix lacks and posthorn does not use: where
+//! no prefix has them, empty archives of their names satisfy the linker.
 
 use std::{env, fs, io, path::Path};
 

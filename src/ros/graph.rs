@@ -188,8 +188,8 @@ impl Graph {
         Ok(Client { service: name, inner })
     }
 
-    /// Starts a task that must run as long as the node: [`Running::ended`] tells when it does not. Call it inside a tokio
-    /// runtime, and start a task before those that need it: at shutdown, the last one started ends first.
+    /// Starts a task that must run as long as the node: [`Running::ended`] tells when it does not. Call it inside a
+    /// tokio runtime, and start a task before those that need it: at shutdown, the last one started ends first.
     pub fn watch(&mut self, name: &'static str, task: impl Future<Output: Outcome> + Send + 'static) {
         self.tasks.watch(name, task);
     }

@@ -48,7 +48,8 @@ pub fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Does `work` on a thread of its own. Returns whether it ended within `patience`; if not, it goes on in the background.
+/// Does `work` on a thread of its own. Returns whether it ended within `patience`; if not, it goes on in the
+/// background.
 fn ends_within(patience: Duration, work: impl FnOnce() + Send + 'static) -> bool {
     let (ended, wait) = mpsc::channel();
     thread::spawn(move || {

@@ -19,6 +19,20 @@ use super::{
     params::Params,
 };
 
+/// An event that changes what is known.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A message came in on a topic.
+    Message {
+        /// Index in [`Core::routes`].
+        route: usize,
+        /// Its numbers, in the order of the extractor's fields.
+        values: Vec<f64>,
+    },
+    /// Time to publish what changed.
+    Tick,
+}
+
 /// An action for the node to take.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
@@ -28,9 +42,12 @@ pub enum Effect {
     PublishAll(Vec<VehicleState>),
     /// Publish an alert that was raised or cleared.
     Alert(Alert),
+    /// Say why a message was rejected. The state stays as it was, but the vehicle counts as heard, unless no such route
+    /// exists.
+    Reject(Reject),
 }
 
-/// One topic to subscribe to. Its index in [`Core::routes`] is the route number for [`Core::update`].
+/// One topic to subscribe to.
 #[derive(Clone, Debug)]
 pub struct Route {
     topic: String,
@@ -112,13 +129,20 @@ impl Core {
         &self.routes
     }
 
-    /// Stores the values of one message that was received at `now`, in the order of its extractor's fields.
-    /// The state is published at the next [`Core::tick`], an alert at once.
-    ///
-    /// # Errors
-    /// Why the values are rejected. The state stays as it was, but the vehicle counts as heard, unless no such route
-    /// exists.
-    pub fn update(&mut self, route: usize, values: &[f64], now: SystemTime) -> Result<Vec<Effect>, Reject> {
+    /// Applies an input and returns what to do now. Alerts are published at once, states at the next [`Input::Tick`]
+    /// (all of them at the first).
+    pub fn step(&mut self, input: Input, now: SystemTime) -> Vec<Effect> {
+        match input {
+            Input::Message { route, values } => match self.update(route, &values, now) {
+                Ok(alert) => alert.into_iter().collect(),
+                Err(reject) => vec![Effect::Reject(reject)],
+            },
+            Input::Tick => self.tick(now),
+        }
+    }
+
+    /// Stores the values of one message; returns the alert that follows.
+    fn update(&mut self, route: usize, values: &[f64], now: SystemTime) -> Result<Option<Effect>, Reject> {
         let number = route;
         let route = self.routes.get_mut(number).ok_or(Reject::Route(number))?;
         let vehicle = self.vehicles.get_mut(route.vehicle).ok_or(Reject::Route(number))?;
@@ -137,12 +161,12 @@ impl Core {
             Fact::Motion(motion) => vehicle.state.motion = Some(motion),
             Fact::Battery(battery) => vehicle.state.battery = Some(battery),
         }
-        Ok(vehicle.judge_battery(self.battery_low, self.battery_recovered, now).into_iter().collect())
+        Ok(vehicle.judge_battery(self.battery_low, self.battery_recovered, now))
     }
 
-    /// Publishes every state that changed since the last tick (all of them at first), and alerts when a vehicle falls
-    /// silent or is heard again.
-    pub fn tick(&mut self, now: SystemTime) -> Vec<Effect> {
+    /// Publishes every state that changed since the last tick, and alerts when a vehicle falls silent or is heard
+    /// again.
+    fn tick(&mut self, now: SystemTime) -> Vec<Effect> {
         let mut effects = Vec::new();
         let mut some_changed = false;
         for (place, vehicle) in self.vehicles.iter_mut().enumerate() {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Extracts facts from messages: lists the numeric fields to read of each message type, and checks their values.
 //!
-//! No fact holds a value out of its range. The fields may have any numeric ROS type that an `f64` holds exactly: floats,
-//! and integers of at most 32 bits. Reading them from a message, in the order listed, is left to the node.
+//! No fact holds a value out of its range. The fields may have any numeric ROS type that an `f64` holds exactly:
+//! floats, and integers of at most 32 bits. Reading them from a message, in the order listed, is left to the node.
 
 use std::time::SystemTime;
 

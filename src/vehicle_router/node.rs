@@ -21,7 +21,11 @@ use ros::{
 };
 use tokio::time::MissedTickBehavior;
 
-use super::{Core, Params, core::Effect, params::SPECS};
+use super::{
+    Core, Params,
+    core::{Effect, Input},
+    params::SPECS,
+};
 
 /// Name, purpose and parameters for the runtime.
 pub const FACTS: NodeFacts = NodeFacts {
@@ -61,12 +65,8 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         .collect();
     let (of_updates, on_update) = (Arc::clone(&core), Arc::clone(&outputs));
     let _subscribed = dynamic::subscribe(&mut graph, &subscriptions, move |route, values| {
-        let now = SystemTime::now();
-        match lock(&of_updates).update(route, &values, now) {
-            Ok(effects) => on_update.carry_out(effects),
-            // Only counted and shown in diagnostics, because a vehicle may send thousands.
-            Err(reject) => tracing::debug!(%reject, "message rejected"),
-        }
+        let effects = lock(&of_updates).step(Input::Message { route, values }, SystemTime::now());
+        on_update.carry_out(effects);
     })?;
     let mut running = graph.spin()?;
     tracing::info!(topics = subscriptions.len(), "listening");
@@ -78,7 +78,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             () = shutdown.requested() => break,
             error = running.ended() => return Err(error.into()),
             _ = ticks.tick() => {
-                let effects = lock(&core).tick(SystemTime::now());
+                let effects = lock(&core).step(Input::Tick, SystemTime::now());
                 outputs.carry_out(effects);
             }
         }
@@ -102,6 +102,11 @@ impl Outputs {
                 }
                 Effect::PublishAll(states) => self.states.publish(&states_to_ros(&states, SystemTime::now())),
                 Effect::Alert(alert) => self.alerts.publish(&alert_to_ros(&alert)),
+                // Diagnostics show it; a vehicle may send thousands.
+                Effect::Reject(reject) => {
+                    tracing::debug!(%reject, "message rejected");
+                    Ok(())
+                }
             };
             if let Err(error) = result {
                 tracing::warn!(%error, "lost");

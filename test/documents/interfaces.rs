@@ -180,8 +180,9 @@ fn the_documented_program_verifies_receipts_and_nothing_else() {
     assert!(python.wait().expect("python3").success());
 }
 
-/// The receipts of a batch of `size` leaves as JSON in the form of `LedgerReceipt.msg`: each genuine, with a change to what
-/// it proves, and with an extra hash in its proof. Every other one is of an order, whose facts the ledger does not hold.
+/// The receipts of a batch of `size` leaves as JSON in the form of `LedgerReceipt.msg`: each genuine, with a change to
+/// what it proves, and with an extra hash in its proof. Every other one is of an order, whose facts the ledger does not
+/// hold.
 fn receipts_of(size: u8) -> Vec<serde_json::Value> {
     let first = 1000;
     let verdict = |n| Finding {

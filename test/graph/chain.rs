@@ -39,7 +39,8 @@ fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
     assert_eq!(judged["verdict"]["registry"], msg::Verdict::REGISTRY_UNAVAILABLE as u64);
     assert_eq!(judged["verdict"]["authenticated"], false);
 
-    // The mail's sender is told; at the second delivery, if chatbot and authenticator had not found each other at the first.
+    // The mail's sender is told; at the second delivery, if chatbot and authenticator had not found each other at the
+    // first.
     let told = posthorn.sink.next();
     assert_eq!(told.rcpt_to, [SENDER]);
     assert!(told.text().starts_with("Your mail has had no effect"), "{}", told.text());

@@ -1,342 +1,328 @@
 // SPDX-License-Identifier: Apache-2.0
-mod told;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, time::Duration};
-
-use mail::{Attachment, AuthResult, Content, Envelope, Mailbox, OutboundKind, Registration, Role};
+use mail::{AuthResult, Content, Envelope, Mail, Mailbox, Origin, Registration, Role, Verdict};
 use proptest::prelude::*;
-use settings::{Value, resolve};
-use vehicle::{Battery, Position};
+use settings::resolve;
+use vehicle::{AcknowledgementStatus, Command, VehicleState};
 
 use super::*;
 use crate::params::SPECS;
 
-fn core_with(policy: &str) -> Core {
-    let policy = BTreeMap::from([("when_registry_unavailable".to_owned(), Value::Text(policy.to_owned()))]);
-    Core::new(Params::load(&resolve(SPECS, policy).unwrap(), Path::new("/state")).unwrap())
+const CAPACITY: usize = 2;
+
+fn params() -> Params {
+    let params = Params::load(&resolve(SPECS, BTreeMap::new()).unwrap(), Path::new("/state")).unwrap();
+    Params { capacity: CAPACITY, ..params }
 }
 
-fn at(seconds: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+/// A core with a clock and a disk that can fail, in a fleet of one vehicle.
+struct World {
+    core: Core,
+    began: Instant,
+    second: u64,
+    disk_works: bool,
 }
 
-fn address(address: &str) -> Mailbox {
-    Mailbox { name: "Anna".into(), address: address.into() }
+impl World {
+    fn new() -> Self {
+        Self::after(Book::default())
+    }
+
+    fn after(book: Book) -> Self {
+        let began = Instant::now();
+        Self { core: Core::new(params(), book, began), began, second: 0, disk_works: true }
+    }
+
+    /// Applies an input, and writes what is to be written.
+    fn step(&mut self, input: Input) -> Vec<Effect> {
+        let passed = Duration::from_secs(self.second);
+        let now = Now { clock: at(0) + passed, steady: self.began + passed };
+        let mut done = Vec::new();
+        for effect in self.core.step(input, now) {
+            let is_write = matches!(effect, Effect::Write(_));
+            done.push(effect);
+            if is_write {
+                done.extend(self.step(Input::Written(self.disk_works)));
+            }
+        }
+        done
+    }
+
+    fn tick(&mut self, seconds: u64) -> Vec<Effect> {
+        self.second += seconds;
+        self.step(Input::Tick { listeners: 1 })
+    }
+
+    /// Does a job.
+    fn run(&mut self, id: MailId, job: &Job) -> Vec<Effect> {
+        let outcome = match job {
+            Job::Interpret(delivered) => {
+                Outcome::Interpreted(Box::new(Interpretation::of(&delivered.mail, &delivered.verdict)))
+            }
+            Job::AskStates { .. } => Outcome::States(Ok(fleet())),
+        };
+        self.step(Input::Done(id, outcome))
+    }
+
+    /// Delivers a mail and does its jobs, until there are none.
+    fn finish(&mut self, mail: &Arc<Delivered>) -> Vec<Effect> {
+        let mut effects = self.step(Input::Delivered(Arc::clone(mail)));
+        while let [Effect::Start(id, job)] = &effects[..] {
+            effects = self.run(*id, &job.clone());
+        }
+        effects
+    }
+
+    fn figure(&self, status: usize, name: &str) -> Option<u64> {
+        self.core.health()[status].figure(name)
+    }
 }
 
-/// A mail received at 0 s, whose From and Reply-To differ.
-fn mail(subject: &str, text: &str) -> Mail {
-    let envelope = Envelope {
-        peer: Ipv4Addr::LOCALHOST.into(),
-        helo: "client.example.org".into(),
-        mail_from: "bounces@example.org".into(),
-        rcpt_to: vec!["posthorn@localhost".into()],
-    };
-    let content = Content {
-        message_id: "1@example.org".into(),
-        date: Some(at(0)),
-        subject: subject.into(),
-        from: vec![address("anna@example.org")],
-        reply_to: vec![address("stranger@example.net")],
-        text: text.into(),
-        text_only: true,
-        ..Content::default()
-    };
-    let id = MailId::of(format!("{subject}\0{text}").as_bytes());
-    let (origin, consumers) = (mail::Origin::Smtp(envelope), vec!["chatbot".into()]);
-    Mail { id, received_at: at(0), origin, consumers, content, size: 0 }
-}
-
-fn verdict(role: Role) -> Verdict {
-    let (dmarc, registry) = (AuthResult::Pass, Registration::Active);
-    let reason = "ok".into();
-    Verdict { dmarc, registry, role, authenticated: true, order_covered: true, reason, ..Verdict::default() }
-}
-
-fn unavailable() -> Verdict {
-    Verdict { dmarc: AuthResult::Pass, registry: Registration::Unavailable, ..Verdict::default() }
+fn at(second: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + second)
 }
 
 fn fleet() -> Fleet {
-    let position = Position { latitude_deg: 48.0, longitude_deg: 11.0, altitude_m: 520.0, at: at(1) };
-    let battery = Battery { charge: 0.83, voltage_v: 24.8, at: at(1) };
-    let known =
-        VehicleState { position: Some(position), battery: Some(battery), ..VehicleState::unheard("Truck_1") };
-    Fleet { states: vec![known], vehicles: vec!["Truck_1".into(), "truck_2".into()] }
+    Fleet { states: vec![VehicleState::unheard("truck_1")], vehicles: vec!["truck_1".into()] }
 }
 
-/// The first step for a mail, at 3 s.
-fn interpret(core: &Core, mail: &Mail, verdict: &Verdict, automatic: Option<&str>) -> Step {
-    core.interpret(mail, verdict, automatic, &mut Quota::default(), at(3))
+/// An operator's mail, of which `number` makes many different ones.
+fn delivered(number: u8, subject: &str) -> Arc<Delivered> {
+    let envelope = Envelope {
+        peer: Ipv4Addr::LOCALHOST.into(),
+        helo: "client.example.org".into(),
+        mail_from: "anna@example.org".into(),
+        rcpt_to: vec!["posthorn@localhost".into()],
+    };
+    let content = Content {
+        message_id: format!("{number}@example.org"),
+        date: Some(at(0)),
+        subject: subject.into(),
+        from: vec![Mailbox { name: String::new(), address: "anna@example.org".into() }],
+        text_only: true,
+        ..Content::default()
+    };
+    let mail = Mail {
+        id: MailId::from_bytes([number; 32]),
+        received_at: at(0),
+        origin: Origin::Smtp(envelope),
+        consumers: vec![CONSUMER.into()],
+        content,
+        size: 0,
+    };
+    let verdict = Verdict {
+        dmarc: AuthResult::Pass,
+        registry: Registration::Active,
+        role: Role::Operator,
+        authenticated: true,
+        order_covered: true,
+        ..Verdict::default()
+    };
+    Arc::new(Delivered { mail, verdict })
 }
 
-/// All effects of a mail, with vehicle_router answering at 3 s.
-fn effects(core: &Core, mail: &Mail, verdict: &Verdict) -> Vec<Effect> {
-    completed(core, interpret(core, mail, verdict, None))
+fn accepted(command_id: [u8; 32]) -> Input {
+    let (vehicle, status) = ("truck_1".to_owned(), AcknowledgementStatus::Accepted);
+    Input::Acknowledged(Acknowledgement { command_id, vehicle, status, reason: String::new() })
 }
 
-fn completed(core: &Core, step: Step) -> Vec<Effect> {
-    match step {
-        Step::Done(effects) => effects,
-        Step::NeedsStates(pending) => done(core.answer(pending, Ok(&fleet()), Duration::ZERO, at(3))),
+#[test]
+fn a_question_is_interpreted_answered_from_states_and_concluded() {
+    let mut world = World::new();
+    let mail = delivered(1, "status");
+    let effects = world.step(Input::Delivered(Arc::clone(&mail)));
+    assert_eq!(effects, [Effect::Start(mail.mail.id, Job::Interpret(Arc::clone(&mail)))]);
+    let effects = world.run(mail.mail.id, &Job::Interpret(Arc::clone(&mail)));
+    let ask = Job::AskStates { vehicle: String::new(), after: Duration::ZERO };
+    assert_eq!((effects, world.core.in_flight()), (vec![Effect::Start(mail.mail.id, ask.clone())], 1));
+    let effects = world.run(mail.mail.id, &ask);
+    let [Effect::Conclude(conclusion)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((conclusion.mails.len(), conclusion.disposition.mail_id), (1, mail.mail.id));
+    assert_eq!((world.core.in_flight(), world.figure(0, "answered")), (0, Some(1)));
+}
+
+#[test]
+fn a_mail_of_other_consumers_is_not_touched() {
+    let mut theirs = (*delivered(1, "status")).clone();
+    theirs.mail.consumers = vec!["archive".into()];
+    assert_eq!(World::new().step(Input::Delivered(Arc::new(theirs))), []);
+}
+
+#[test]
+fn a_mail_is_taken_once_at_a_time_and_no_more_than_there_is_room_for() {
+    let mut world = World::new();
+    let mails: Vec<_> = (1..=3).map(|number| delivered(number, "status")).collect();
+    let started = |effects: Vec<Effect>| effects.len();
+    let mut deliver = |mail: &Arc<Delivered>| started(world.step(Input::Delivered(Arc::clone(mail))));
+    assert_eq!(mails.iter().map(&mut deliver).collect::<Vec<_>>(), [1, 1, 0]);
+    assert_eq!(deliver(&mails[0]), 0);
+    // A job that panics costs its mail this delivery and leaves room for another.
+    world.step(Input::Done(mails[0].mail.id, Outcome::Failed));
+    assert_eq!(world.step(Input::Delivered(Arc::clone(&mails[0]))).len(), 1);
+    // A report about a job that the mail does not have changes nothing.
+    let stale = Input::Done(mails[0].mail.id, Outcome::States(Ok(fleet())));
+    assert_eq!((world.step(stale), world.core.in_flight()), (vec![], CAPACITY));
+}
+
+#[test]
+fn an_order_is_written_then_published_then_recorded_and_its_mail_ends_with_the_acknowledgement() {
+    let mut world = World::new();
+    let mail = delivered(1, "stop truck_1");
+    let effects = world.finish(&mail);
+    let [Effect::Write(_), Effect::Command(order), Effect::Record(recorded)] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((order.command, recorded.len()), (Command::Stop, 1));
+    let id = order.command_id;
+    assert_eq!(world.step(Input::Delivered(Arc::clone(&mail))), [], "it waits for its vehicle");
+    assert_eq!(world.core.in_flight(), 0, "and takes no room");
+    let effects = world.step(accepted(id));
+    assert!(matches!(&effects[..], [Effect::Write(_), Effect::Conclude(_)]), "{effects:?}");
+    let effects = world.step(Input::Recorded(true));
+    assert!(matches!(&effects[..], [Effect::Write(entries)] if entries[0].on_ledger), "{effects:?}");
+    assert_eq!(world.figure(0, "ordered"), Some(1));
+}
+
+#[test]
+fn what_is_on_disk_and_not_on_the_ledger_is_recorded_after_a_restart_without_another_event() {
+    let mut before = World::new();
+    before.finish(&delivered(1, "stop truck_1"));
+    let mut world = World::after(before.core.book().clone());
+    assert_eq!(world.core.next_wakeup(), Some(world.began));
+    let effects = world.tick(0);
+    assert!(matches!(&effects[..], [Effect::Record(orders)] if orders.len() == 1), "{effects:?}");
+    assert_eq!(world.step(Input::Recorded(false)), []);
+    assert_eq!(world.core.next_wakeup(), Some(world.began + Duration::from_secs(1)));
+    assert_eq!(world.tick(1), effects);
+    world.step(Input::Recorded(true));
+    assert_eq!(world.core.next_wakeup(), None);
+}
+
+#[test]
+fn with_a_dead_disk_a_resume_is_answered_and_a_stop_is_published() {
+    let mut world = World { disk_works: false, ..World::new() };
+    let effects = world.finish(&delivered(1, "resume truck_1"));
+    assert!(matches!(&effects[..], [Effect::Write(_), Effect::Conclude(_)]), "{effects:?}");
+    let effects = world.finish(&delivered(2, "stop truck_1"));
+    assert!(matches!(&effects[..], [Effect::Write(_), Effect::Command(_), Effect::Record(_)]), "{effects:?}");
+    assert!(world.core.health()[2].message.contains("cannot be written"));
+}
+
+#[test]
+fn without_vehicle_router_a_question_is_left_and_an_order_asks_until_its_sender_must_hear() {
+    let mut world = World::new();
+    let (question, order) = (delivered(1, "status"), delivered(2, "stop truck_1"));
+    let asks = |effects: &[Effect]| matches!(effects, [Effect::Start(_, Job::AskStates { .. })]);
+    for mail in [&question, &order] {
+        let effects = world.step(Input::Delivered(Arc::clone(mail)));
+        let [Effect::Start(id, job)] = &effects[..] else { panic!("{effects:?}") };
+        assert!(asks(&world.run(*id, &job.clone())));
     }
+    let unanswered = |mail: &Arc<Delivered>| Input::Done(mail.mail.id, Outcome::States(Err(Unavailable)));
+    assert_eq!((world.step(unanswered(&question)), world.figure(0, "retried")), (vec![], Some(1)));
+    let timeout = params().acknowledgement_timeout.as_secs();
+    world.second += timeout - 1;
+    assert!(asks(&world.step(unanswered(&order))), "for {timeout} s");
+    world.second += 1;
+    let effects = world.step(unanswered(&order));
+    assert!(matches!(&effects[..], [Effect::Conclude(told)] if told.mails.len() == 2), "{effects:?}");
+    assert_eq!(world.core.health()[1].level, health::Level::Error);
 }
 
-fn done(step: Step) -> Vec<Effect> {
-    match step {
-        Step::Done(effects) => effects,
-        Step::NeedsStates(_) => panic!("{step:?}"),
-    }
+/// An event of a random run; the number says which of the mails or of the jobs under way it is about.
+#[derive(Clone, Debug)]
+enum Event {
+    Deliver(u8),
+    Finish(usize),
+    Fail(usize),
+    Unanswered(usize),
+    Acknowledge,
+    Recorded(bool),
+    Wait(u64),
 }
 
-fn one_disposition(effects: &[Effect]) -> (Action, &str) {
-    let [Effect::Settle(disposition)] = effects else { panic!("{effects:?}") };
-    (disposition.action, &disposition.reason)
-}
-
-fn sent_and_settled(effects: &[Effect]) -> (&OutboundMail, Action) {
-    let [Effect::Send(mail), Effect::Settle(disposition)] = effects else { panic!("{effects:?}") };
-    (mail, disposition.action)
-}
-
-#[test]
-fn answers_a_question_to_the_authenticated_address_only() {
-    let mail = mail("Where is truck_1?", "");
-    let effects = effects(&core_with("refuse"), &mail, &verdict(Role::Observer));
-    let (answer, action) = sent_and_settled(&effects);
-    assert_eq!(action, Action::Answered);
-    assert_eq!((answer.answers, answer.kind), (Some(mail.id), OutboundKind::Answer));
-    assert_eq!(answer.to, ["anna@example.org"]);
-    assert_eq!(answer.subject, "Re: Where is truck_1?");
-    assert_eq!(answer.in_reply_to, "1@example.org");
-    assert_eq!(answer.message_id, format!("{}.answer@localhost", &mail.id.to_string()[..32]));
-    assert!(answer.text.starts_with("Truck_1\n\nPosition: 48.000000, 11.000000, altitude 520 m, 2 s ago"));
-}
-
-#[test]
-fn answers_help_status_and_battery() {
-    let core = core_with("refuse");
-    let text = |subject, role| {
-        let effects = effects(&core, &mail(subject, ""), &verdict(role));
-        sent_and_settled(&effects).0.text.clone()
-    };
-    assert!(text("help", Role::Operator).contains("stop VEHICLE"));
-    assert!(!text("help", Role::Observer).contains("stop VEHICLE"));
-    assert_eq!(text("status", Role::Observer), "Truck_1: geo:48.000000,11.000000, battery 83 %, 2 s ago\n");
-    assert!(text("status truck_1", Role::Observer).contains("Speed:    never reported"));
-    assert_eq!(text("battery truck_1", Role::Observer), "Truck_1\n\nBattery:  83 %, 24.8 V, 2 s ago\n");
-    assert_eq!(text("battery truck_2", Role::Observer), "truck_2\n\nBattery:  never reported\n");
-    assert_eq!(
-        text("battery bus", Role::Observer),
-        "there is no vehicle \"bus\". Vehicles: Truck_1, truck_2.\n"
-    );
-}
-
-#[test]
-fn an_operator_orders() {
-    let mail = mail("", "Stop truck_1!");
-    let effects = effects(&core_with("refuse"), &mail, &verdict(Role::Operator));
-    let [Effect::Order(ordered)] = &effects[..] else { panic!("{effects:?}") };
-    let order = &ordered.order;
-    assert_eq!((order.mail_id, order.command, order.ordered_at), (mail.id, Command::Stop, at(0)));
-    assert_eq!((order.vehicle.as_str(), order.ordered_by.as_str()), ("Truck_1", "anna@example.org"));
-    assert!(ordered.state.starts_with("Truck_1\n\nPosition: 48."));
-}
-
-#[test]
-fn a_forward_says_what_is_attached_and_its_reply_goes_to_the_sender() {
-    let mut mail = mail("Damage", "See the photo.");
-    mail.content.attachments = vec![Attachment {
-        filename: "dent\r\nBcc: x.jpg".into(),
-        media_type: "image/jpeg".into(),
-        size: 1_200_000,
-        digest: [0; 32],
-    }];
-    let effects = effects(&core_with("refuse"), &mail, &verdict(Role::Observer));
-    let (forward, _) = sent_and_settled(&effects);
-    assert!(
-        forward.text.contains("\nAttached: dent  Bcc: x.jpg (image/jpeg, 1200000 bytes)\n"),
-        "{}",
-        forward.text
-    );
-    assert_eq!((forward.reply_to.as_slice(), forward.urgent), (&["anna@example.org".to_owned()][..], false));
-}
-
-#[test]
-fn an_observer_is_told_that_orders_are_not_allowed() {
-    let effects = effects(&core_with("refuse"), &mail("stop truck_1", ""), &verdict(Role::Observer));
-    let (answer, action) = sent_and_settled(&effects);
-    assert_eq!((answer.kind, action), (OutboundKind::Answer, Action::Answered));
-    assert!(answer.text.starts_with("NOT carried out: \"stop truck_1\": you are registered as an observer"));
-}
-
-#[test]
-fn rejects_who_is_not_authenticated_and_tells_nobody() {
-    let failed = Verdict { reason: "DMARC failed".into(), ..Verdict::default() };
-    let contradictory = Verdict { dmarc: AuthResult::Fail, reason: String::new(), ..verdict(Role::Operator) };
-    let core = core_with("answer");
-    for subject in ["status", "stop truck_1", "gibberish"] {
-        assert_eq!(
-            one_disposition(&effects(&core, &mail(subject, ""), &failed)),
-            (Action::Rejected, "DMARC failed")
-        );
-        let effects = effects(&core, &mail(subject, ""), &contradictory);
-        assert_eq!(one_disposition(&effects), (Action::Rejected, "not authenticated"));
-    }
-    let effects = effects(&core, &mail("help", ""), &verdict(Role::None));
-    assert_eq!(one_disposition(&effects), (Action::Rejected, "registered without a role"));
-}
-
-#[test]
-fn ignores_automatic_mail_and_its_own() {
-    let core = core_with("refuse");
-    let step = interpret(&core, &mail("status", ""), &verdict(Role::Operator), Some("Auto-Submitted"));
-    let Step::Done(done) = step else { panic!("{step:?}") };
-    assert_eq!(one_disposition(&done), (Action::Ignored, "Auto-Submitted"));
-    let mut own = mail("status", "");
-    own.content.from = vec![address("Posthorn@localhost")];
-    assert_eq!(one_disposition(&effects(&core, &own, &verdict(Role::Operator))).0, Action::Ignored);
-}
-
-#[test]
-fn rejects_other_than_one_from_address() {
-    for from in [vec![], vec![address("a@b"), address("c@d")], vec![address("a@b\r\nBcc: c@d")]] {
-        let mut mail = mail("status", "");
-        mail.content.from = from;
-        assert_eq!(
-            one_disposition(&effects(&core_with("refuse"), &mail, &verdict(Role::Operator))).0,
-            Action::Rejected
-        );
-    }
-}
-
-#[test]
-fn forwards_what_is_not_understood_with_sender_and_text() {
-    let mail = mail("The\r\nBcc: x", "Truck one is on fire");
-    let effects = effects(&core_with("refuse"), &mail, &verdict(Role::Observer));
-    let (forward, action) = sent_and_settled(&effects);
-    assert_eq!((forward.kind, action), (OutboundKind::Forward, Action::Forwarded));
-    assert_eq!(forward.to, ["operator@localhost"]);
-    assert_eq!(forward.subject, "Fwd: The  Bcc: x");
-    assert!(
-        forward.text.contains("From: Anna <anna@example.org>\n")
-            && forward.text.ends_with("\nTruck one is on fire")
-    );
-    assert!(forward.message_id.ends_with(".forward@localhost"));
-}
-
-#[test]
-fn a_forward_keeps_the_bounds_of_the_message() {
-    let mail = mail(&"ü".repeat(998), &"ü".repeat(262_144));
-    let effects = effects(&core_with("refuse"), &mail, &verdict(Role::Observer));
-    let (forward, _) = sent_and_settled(&effects);
-    assert!(
-        forward.subject.len() <= 998 && forward.text.len() <= 262_144 && forward.text.ends_with("[cut]\n")
-    );
-}
-
-#[test]
-fn waits_for_vehicle_router_and_gives_up_in_favour_of_a_person() {
-    let core = core_with("refuse");
-    let Step::NeedsStates(pending) = interpret(&core, &mail("status", ""), &verdict(Role::Observer), None)
-    else {
-        panic!("needs states")
-    };
-    assert_eq!((pending.query(), pending.pause()), ("", Duration::ZERO));
-    let answer = |fleet: Result<&Fleet, Unavailable>, now| {
-        done(core.answer(pending.clone(), fleet, Duration::ZERO, now))
-    };
-    assert_eq!(answer(Err(Unavailable), at(900)), [Effect::Retry]);
-    let late = answer(Err(Unavailable), at(901));
-    assert_eq!(sent_and_settled(&late).1, Action::Forwarded);
-    assert_eq!(sent_and_settled(&answer(Ok(&fleet()), at(901))).1, Action::Answered);
-}
-
-#[test]
-fn vehicle_router_is_asked_again_about_an_order_until_its_sender_must_hear() {
-    let core = core_with("refuse");
-    let mail = mail("stop truck_1", "");
-    let Step::NeedsStates(first) = interpret(&core, &mail, &verdict(Role::Operator), None) else {
-        panic!("needs states")
-    };
-    let (timeout, nearly) = (core.params.acknowledgement_timeout, Duration::from_nanos(1));
-    let again = core.answer(first, Err(Unavailable), timeout - nearly, at(3));
-    let Step::NeedsStates(again) = again else { panic!("{again:?}") };
-    assert_eq!((again.query(), again.pause()), ("truck_1", core.params.order_retry));
-    let ordered = done(core.answer(again.clone(), Ok(&fleet()), timeout, at(3)));
-    assert!(matches!(ordered[..], [Effect::Order(_)]), "an answer is never too late: {ordered:?}");
-    let told = done(core.answer(again, Err(Unavailable), timeout, at(3)));
-    let [Effect::Send(answer), Effect::Send(forward), Effect::Settle(_)] = &told[..] else {
-        panic!("{told:?}")
-    };
-    assert!(answer.text.starts_with("NOT carried out") && forward.urgent, "{told:?}");
-}
-
-/// A signature does not cover every field: a copy with one more field has another mail id, but is the same order.
-#[test]
-fn a_copy_of_an_order_is_the_same_order() {
-    let core = core_with("refuse");
-    let original = mail("stop truck_1", "");
-    let copy = Mail { id: MailId::of(b"with one more field"), received_at: at(800), ..original.clone() };
-    let command = |mail: &Mail| match effects(&core, mail, &verdict(Role::Operator)).as_slice() {
-        [Effect::Order(ordered)] => ordered.order.command_id,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(command(&copy), command(&original));
-    let mut other = original.clone();
-    other.content.message_id = "2@example.org".into();
-    assert_ne!(command(&other), command(&original));
-}
-
-fn any_verdict() -> impl Strategy<Value = Verdict> {
-    use AuthResult::{Fail, Pass, TempError, Unknown};
-    let result = || prop::sample::select(vec![Unknown, Pass, Fail, TempError]);
-    let registry =
-        prop::sample::select(vec![Registration::Active, Registration::Revoked, Registration::Unavailable]);
-    let role = prop::sample::select(vec![Role::None, Role::Observer, Role::Operator]);
-    (result(), registry, role, any::<[bool; 2]>()).prop_map(
-        |(dmarc, registry, role, [authenticated, order_covered])| Verdict {
-            dmarc,
-            registry,
-            role,
-            authenticated,
-            order_covered,
-            ..Verdict::default()
-        },
-    )
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => (0..5u8).prop_map(Event::Deliver),
+        4 => (0..4usize).prop_map(Event::Finish),
+        1 => (0..4usize).prop_map(Event::Fail),
+        1 => (0..4usize).prop_map(Event::Unanswered),
+        1 => Just(Event::Acknowledge),
+        1 => any::<bool>().prop_map(Event::Recorded),
+        1 => (1..30u64).prop_map(Event::Wait),
+    ]
 }
 
 proptest! {
-    /// For any words and any verdict: no order without authority, no answer to an unproven sender, and every mail that
-    /// is not an order is settled exactly once, as the last effect.
+    /// In any order of events: one job a mail, no more jobs than there is room for, and a mail ends only if it was
+    /// taken.
     #[test]
-    fn nothing_leaves_without_authority(
-        subject in "((stop|resume|status|battery|where is) [a-z_0-9]{1,9}|help|(?s).{0,40})",
-        text in "((stop|resume|status) (truck_1|bus)|(?s).{0,80})",
-        verdict in any_verdict(),
-        automatic in prop::option::of(Just("a list")),
-        policy in prop::sample::select(vec!["refuse", "answer"]),
-    ) {
-        let core = core_with(policy);
-        let effects = completed(&core, interpret(&core, &mail(&subject, &text), &verdict, automatic));
-        let operator = verdict.dmarc == AuthResult::Pass
-            && verdict.registry == Registration::Active
-            && verdict.role == Role::Operator
-            && verdict.authenticated;
-        if let [Effect::Order(_)] = effects.as_slice() {
-            prop_assert!(operator && verdict.order_covered && automatic.is_none());
-            return Ok(());
-        }
-        let sent = |effect: &Effect| if let Effect::Send(mail) = effect { Some(mail.kind) } else { None };
-        for kind in effects.iter().filter_map(sent) {
-            let proven = verdict.dmarc == AuthResult::Pass;
-            match kind {
-                OutboundKind::Answer => prop_assert!(proven && automatic.is_none()),
-                _ => prop_assert!(proven && verdict.authenticated || verdict.dmarc == AuthResult::TempError),
+    fn the_invariants_hold(events in prop::collection::vec(any_event(), 1..60), disk_works in any::<bool>()) {
+        const SUBJECTS: [&str; 5] = ["status", "stop truck_1", "resume truck_1", "gibberish", "where is truck_1?"];
+        let mut world = World { disk_works, ..World::new() };
+        let mut jobs: Vec<(MailId, Job)> = Vec::new();
+        let (mut open, mut ordered) = (BTreeSet::new(), Vec::new());
+        for event in events {
+            let job = |nth: usize| (!jobs.is_empty()).then(|| nth % jobs.len().max(1));
+            let effects = match event {
+                Event::Deliver(number) => {
+                    let mail = delivered(number, SUBJECTS[usize::from(number)]);
+                    let effects = world.step(Input::Delivered(Arc::clone(&mail)));
+                    if !effects.is_empty() {
+                        prop_assert!(open.insert(mail.mail.id), "taken twice");
+                    }
+                    effects
+                }
+                Event::Finish(nth) => match job(nth).map(|nth| jobs.remove(nth)) {
+                    Some((id, job)) => world.run(id, &job),
+                    None => continue,
+                },
+                Event::Fail(nth) => match job(nth).map(|nth| jobs.remove(nth)) {
+                    Some((id, _)) => {
+                        open.remove(&id);
+                        world.step(Input::Done(id, Outcome::Failed))
+                    }
+                    None => continue,
+                },
+                Event::Unanswered(nth) => match job(nth) {
+                    Some(nth) if matches!(jobs[nth].1, Job::AskStates { .. }) => {
+                        let (id, _) = jobs.remove(nth);
+                        let effects = world.step(Input::Done(id, Outcome::States(Err(Unavailable))));
+                        if effects.is_empty() {
+                            open.remove(&id);
+                        }
+                        effects
+                    }
+                    _ => continue,
+                },
+                Event::Acknowledge => match ordered.last() {
+                    Some(id) => world.step(accepted(*id)),
+                    None => continue,
+                },
+                Event::Recorded(on_ledger) => world.step(Input::Recorded(on_ledger)),
+                Event::Wait(seconds) => world.tick(seconds),
+            };
+            for effect in effects {
+                match effect {
+                    Effect::Start(id, job) => {
+                        prop_assert!(jobs.iter().all(|(other, _)| *other != id), "two jobs for one mail");
+                        jobs.push((id, job));
+                    }
+                    Effect::Conclude(end) => {
+                        prop_assert!(open.remove(&end.disposition.mail_id), "ended without being taken");
+                    }
+                    Effect::Command(order) => ordered.push(order.command_id),
+                    Effect::Write(_) | Effect::Record(_) | Effect::Notify(_) => {}
+                }
             }
+            prop_assert_eq!(jobs.len(), world.core.in_flight());
+            prop_assert!(jobs.len() <= CAPACITY);
         }
-        let is_settle = |effect: &Effect| matches!(effect, Effect::Settle(_));
-        prop_assert_eq!(effects.iter().filter(|effect| is_settle(effect)).count(), 1);
-        prop_assert!(effects.last().is_some_and(is_settle));
     }
 }

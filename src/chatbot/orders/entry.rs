@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Defines what is remembered of an order, and its encoding on disk. Pure.
 //!
-//! Encoding: version 2, state, command, whether it is on the ledger, time (seconds and nanoseconds since 1970), command_id, mail_id, then vehicle,
-//! ordered_by, message_id and reason, each after its length in 2 bytes; integers are big-endian. Every encoded order
-//! can be decoded, and texts longer than 998 bytes are cut.
+//! Encoding: version 2, state, command, whether it is on the ledger, time (seconds and nanoseconds since 1970),
+//! command_id, mail_id, then vehicle, ordered_by, message_id and reason, each after its length in 2 bytes; integers are
+//! big-endian. Every encoded order can be decoded, and texts longer than 998 bytes are cut.
 //!
 //! Reading and writing files is left to [`super::store`].
 

@@ -2,8 +2,8 @@
 //! Decides when orders are recorded on the evidence ledger (`authenticator/record`). Pure.
 //!
 //! An order is published first and recorded then. It is recorded again, with longer and longer pauses and also after a
-//! restart, until the authenticator answers that it is on its disk. To record an order twice is harmless: the ledger takes
-//! it once.
+//! restart, until the authenticator answers that it is on its disk. To record an order twice is harmless: the ledger
+//! takes it once.
 //!
 //! Asking the authenticator, and writing to disk what it answered, is left to the node.
 
@@ -33,15 +33,17 @@ pub(super) struct Ledger {
     asked: usize,
     /// Requests that failed in a row.
     failures: u32,
-    /// End of the pause after a failure.
+    /// When to ask, at the start and after a failure.
     next: Option<Instant>,
     overflowed: u64,
 }
 
 impl Ledger {
-    pub(super) fn of(book: &Book) -> Self {
+    /// The orders on disk that are not on the ledger; they are due at once.
+    pub(super) fn of(book: &Book, now: Instant) -> Self {
         let mut ledger = Self::default();
         book.entries().for_each(|entry| ledger.put(entry));
+        ledger.next = (!ledger.waiting.is_empty()).then_some(now);
         ledger
     }
 
@@ -57,7 +59,7 @@ impl Ledger {
         }
     }
 
-    /// When to ask again after a failure.
+    /// When to ask, if that is not at the next chance.
     pub(super) fn next(&self) -> Option<Instant> {
         self.next
     }
@@ -77,8 +79,8 @@ impl Ledger {
 }
 
 impl Orders {
-    /// The orders to record now, oldest first; empty if there are none, a request is under way, or it is too early. Then
-    /// call [`Orders::recorded`] with the answer.
+    /// The orders to record now, oldest first; empty if there are none, a request is under way, or it is too early.
+    /// Then call [`Orders::recorded`] with the answer.
     pub fn begin_recording(&mut self, now: Instant) -> Vec<Entry> {
         let ledger = &mut self.ledger;
         if ledger.asked > 0 || ledger.next.is_some_and(|next| now < next) {
@@ -114,8 +116,8 @@ impl Orders {
     }
 }
 
-/// Whether two entries are of the same `VehicleCommand`. A copy of a mail with other unsigned fields is the same order, but
-/// another proof of it.
+/// Whether two entries are of the same `VehicleCommand`. A copy of a mail with other unsigned fields is the same order,
+/// but another proof of it.
 fn is_same(one: &Entry, other: &Entry) -> bool {
     one.command_id == other.command_id && one.mail_id == other.mail_id
 }

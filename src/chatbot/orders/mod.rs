@@ -10,7 +10,7 @@
 //!   crash, is the same order: it is published again while the outcome is open, and answered in the same way once it is
 //!   known.
 //! - Every order that is published is recorded on the evidence ledger, and waits for that in nothing (see [`ledger`]).
-//! - A mail is settled only with the outcome of its order. A person gets an urgent copy of every order that is not
+//! - A mail is disposed of only with the outcome of its order. A person gets an urgent copy of every order that is not
 //!   carried out.
 
 mod book;
@@ -31,15 +31,15 @@ use std::{
 use super::{
     Params,
     compose::{self, Copy, ReceivedMail},
-    core::{Effect, settle},
     describe::span,
+    effect::{Conclusion, Effect},
 };
 use ledger::Ledger;
 use mail::{Action, MailId};
 use vehicle::{Acknowledgement, AcknowledgementStatus, Command, VehicleCommand};
 use wording::Outcome;
 
-/// Most mails whose orders wait for vehicles at once. Further ones stay unsettled and come again.
+/// Most mails whose orders wait for vehicles at once. Further ones are left, and come again.
 const MAX_WAITING: usize = 1000;
 /// How far ahead a resume may be dated. This allows for a wrong clock, not for scheduled orders. A stop may be dated as
 /// far ahead as it may be old.
@@ -69,10 +69,12 @@ pub struct Ordered {
 /// The decision of [`Orders::consider`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Consideration {
-    /// Do not begin the order; carry out these effects instead.
-    Done(Vec<Effect>),
+    /// Do not begin the order; end the mail.
+    Conclude(Conclusion),
     /// Write this to disk, then call [`Orders::begin`].
     Write(Entry),
+    /// Do nothing: the mail waits already, or too many do.
+    Leave,
 }
 
 /// An order that is being published until its vehicle acknowledges it.
@@ -109,10 +111,10 @@ pub struct Orders {
 
 impl Orders {
     /// Continues from the orders that were read from disk.
-    pub fn new(params: Params, book: Book) -> Self {
+    pub fn new(params: Params, book: Book, now: Instant) -> Self {
         Self {
             params,
-            ledger: Ledger::of(&book),
+            ledger: Ledger::of(&book, now),
             book,
             flights: BTreeMap::new(),
             accepted: 0,
@@ -149,7 +151,7 @@ impl Orders {
     pub fn consider(&mut self, ordered: &Ordered, now: Now) -> Consideration {
         let Ordered { received, order, .. } = ordered;
         if self.is_waiting(received.id) {
-            return Consideration::Done(Vec::new());
+            return Consideration::Leave;
         }
         let known = self.book.find(&order.vehicle, &order.command_id).cloned();
         let outcome = match known {
@@ -166,8 +168,8 @@ impl Orders {
             None => self.untimely(ordered, now.clock).or_else(|| self.overtaker(order)),
         };
         match outcome {
-            Some(outcome) => Consideration::Done(self.tell(ordered, &outcome)),
-            None if self.waiting().count() >= MAX_WAITING => Consideration::Done(vec![Effect::Retry]),
+            Some(outcome) => Consideration::Conclude(self.tell(ordered, &outcome)),
+            None if self.waiting().count() >= MAX_WAITING => Consideration::Leave,
             None => Consideration::Write(self.entry_of(ordered)),
         }
     }
@@ -209,7 +211,7 @@ impl Orders {
     pub fn begin(&mut self, ordered: Ordered, written: bool, now: Now) -> Vec<Effect> {
         let order = ordered.order.clone();
         if !written && order.command == Command::Resume {
-            return self.tell(&ordered, &Outcome::Unwritten);
+            return vec![Effect::Conclude(self.tell(&ordered, &Outcome::Unwritten))];
         }
         let entry = self.entry_of(&ordered);
         self.ledger.put(&entry);
@@ -261,7 +263,7 @@ impl Orders {
             (State::Unheard, false) | (State::Accepted, true) => {
                 let notice = wording::notice(&self.params, &entry, &outcome);
                 effects.push(self.note(entry, state, &outcome));
-                effects.push(Effect::Send(notice));
+                effects.push(Effect::Notify(notice));
             }
             _ => {}
         }
@@ -316,7 +318,7 @@ impl Orders {
         let reason = if let Outcome::Refused(reason) = outcome { reason.clone() } else { String::new() };
         let noted = Entry { state, reason, ..entry };
         self.book.put(noted.clone());
-        Effect::Record(noted)
+        Effect::Write(vec![noted])
     }
 
     /// Remembers the outcome of an order unless it already has one, and tells the sender.
@@ -324,28 +326,22 @@ impl Orders {
         let known = self.book.find(&ordered.order.vehicle, &ordered.order.command_id);
         let open = known.filter(|entry| entry.state == State::Sent).cloned();
         let mut effects: Vec<_> = open.map(|entry| self.note(entry, state, outcome)).into_iter().collect();
-        effects.extend(self.tell(ordered, outcome));
+        effects.push(Effect::Conclude(self.tell(ordered, outcome)));
         effects
     }
 
-    /// Answers the sender, sends the person a copy unless the order was accepted, and settles the mail.
-    fn tell(&self, ordered: &Ordered, outcome: &Outcome) -> Vec<Effect> {
+    /// Answers the sender, and sends the person a copy unless the order was accepted.
+    fn tell(&self, ordered: &Ordered, outcome: &Outcome) -> Conclusion {
         let Ordered { received, order, state, .. } = ordered;
         let name = format!("{} {}", order.command.word(), order.vehicle);
         let answer = received.answer(&self.params, &wording::answer(order, outcome, state, &self.params));
         if *outcome == Outcome::Accepted {
-            return vec![Effect::Send(answer), settle(received.id, Action::Ordered, &name)];
+            return Conclusion::new(vec![answer], received.id, Action::Ordered, &name);
         }
         let why = wording::why(order, outcome, &self.params);
-        vec![
-            Effect::Send(answer),
-            Effect::Send(received.forward(
-                &self.params,
-                &format!("it orders \"{name}\", and {why}"),
-                Copy::Urgent,
-            )),
-            settle(received.id, Action::Forwarded, &format!("{name}: {why}")),
-        ]
+        let forward =
+            received.forward(&self.params, &format!("it orders \"{name}\", and {why}"), Copy::Urgent);
+        Conclusion::new(vec![answer, forward], received.id, Action::Forwarded, &format!("{name}: {why}"))
     }
 }
 

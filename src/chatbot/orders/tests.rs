@@ -56,7 +56,8 @@ struct Desk {
 
 impl Desk {
     fn new(book: Book) -> Self {
-        Self { orders: Orders::new(params(), book), began: Instant::now(), disk: true }
+        let began = Instant::now();
+        Self { orders: Orders::new(params(), book, began), began, disk: true }
     }
 
     fn now(&self, second: u64) -> Now {
@@ -66,7 +67,8 @@ impl Desk {
     fn order(&mut self, ordered: Ordered, second: u64) -> Vec<Effect> {
         let now = self.now(second);
         match self.orders.consider(&ordered, now) {
-            Consideration::Done(effects) => effects,
+            Consideration::Conclude(conclusion) => vec![Effect::Conclude(conclusion)],
+            Consideration::Leave => Vec::new(),
             Consideration::Write(_) => self.orders.begin(ordered, self.disk, now),
         }
     }
@@ -85,13 +87,22 @@ fn commands(effects: &[Effect]) -> Vec<u8> {
 }
 
 fn mails(effects: &[Effect]) -> Vec<&OutboundMail> {
-    let mut mails = Vec::new();
-    for effect in effects {
-        if let Effect::Send(mail) = effect {
-            mails.push(mail);
-        }
-    }
-    mails
+    let conclusions = effects
+        .iter()
+        .filter_map(|effect| if let Effect::Conclude(conclusion) = effect { Some(conclusion) } else { None });
+    conclusions.flat_map(|conclusion| &conclusion.mails).collect()
+}
+
+/// Takes apart the effects of an outcome: what is written, and the end of the one mail.
+fn written_and_concluded(effects: &[Effect]) -> (&Entry, &Conclusion) {
+    let [Effect::Write(entries), Effect::Conclude(conclusion)] = effects else { panic!("{effects:?}") };
+    (&entries[0], conclusion)
+}
+
+/// Takes apart the effects of an outcome that corrects an earlier one.
+fn written_and_notified(effects: &[Effect]) -> (&Entry, &OutboundMail) {
+    let [Effect::Write(entries), Effect::Notify(notice)] = effects else { panic!("{effects:?}") };
+    (&entries[0], notice)
 }
 
 /// Takes apart the effects of an order that is not carried out, and returns the text of the answer.
@@ -101,10 +112,7 @@ fn not_carried_out(effects: &[Effect]) -> &str {
     assert_eq!((answer.kind, answer.to.as_slice()), (OutboundKind::Answer, &["dana@example.org".into()][..]));
     assert_eq!((forward.kind, forward.urgent), (OutboundKind::Forward, true));
     let last = effects.last().unwrap();
-    assert!(
-        matches!(last, Effect::Settle(disposition) if disposition.action == Action::Forwarded),
-        "{last:?}"
-    );
+    assert!(matches!(last, Effect::Conclude(end) if end.disposition.action == Action::Forwarded), "{last:?}");
     assert!(answer.text.starts_with("NOT carried out"), "{}", answer.text);
     &answer.text
 }
@@ -120,16 +128,16 @@ fn the_sender_is_told_of_the_acceptance_and_not_before() {
     assert!(desk.orders.is_waiting(MailId::from_bytes([1; 32])));
     assert_eq!(desk.order(ordered(1, Command::Stop, 0), 2), []);
     let effects = desk.orders.acknowledged(&said(1, AcknowledgementStatus::Accepted));
-    let [Effect::Record(entry), Effect::Send(answer), Effect::Settle(disposition)] = &effects[..] else {
-        panic!("{effects:?}")
-    };
-    assert_eq!((entry.state, disposition.action), (State::Accepted, Action::Ordered));
+    let (entry, end) = written_and_concluded(&effects);
+    let [answer] = &end.mails[..] else { panic!("{end:?}") };
+    assert_eq!((entry.state, end.disposition.action), (State::Accepted, Action::Ordered));
     assert!(answer.text.starts_with("truck_2 has accepted the order \"stop\".\n"), "{}", answer.text);
     assert!(answer.text.ends_with("Last known before the order:\n\ntruck_2\n\nSpeed: 5 m/s\n"));
     assert_eq!(desk.orders.acknowledged(&said(1, AcknowledgementStatus::Done)), []);
     assert_eq!(desk.orders.next_due(), None);
     // Another delivery of the mail, or a copy with another id, gets the same answer and orders nothing.
-    assert_eq!(desk.order(ordered(1, Command::Stop, 0), 3).len(), 2);
+    let again = desk.order(ordered(1, Command::Stop, 0), 3);
+    assert_eq!((mails(&again)[0], again.len()), (answer, 1));
 }
 
 /// Regression: a stop was published, and then a resume that had been ordered a minute earlier.
@@ -182,14 +190,14 @@ fn what_nobody_acknowledges_is_published_again_and_then_its_sender_and_a_person_
     let text = not_carried_out(&effects[1..]);
     assert!(text.starts_with("NOT carried out as far as is known: \"stop truck_2\""), "{text}");
     assert!(text.contains("within 20 s; nothing listens for orders at the moment"), "{text}");
-    assert!(matches!(&effects[0], Effect::Record(entry) if entry.state == State::Unheard), "{effects:?}");
+    assert_eq!(written_and_concluded(&effects).0.state, State::Unheard);
     assert_eq!(desk.orders.next_due(), None);
     // If the mail comes again because its disposition was lost, the answer is the same.
     assert!(commands(&desk.order(ordered(1, Command::Stop, 0), 30)).is_empty());
 
     // The vehicle heard the order after all, and says so twice.
     let notice = desk.orders.acknowledged(&said(1, AcknowledgementStatus::Accepted));
-    let [Effect::Record(entry), Effect::Send(mail)] = &notice[..] else { panic!("{notice:?}") };
+    let (entry, mail) = written_and_notified(&notice);
     assert_eq!(entry.state, State::Accepted);
     assert_eq!((mail.kind, mail.to.len()), (OutboundKind::Notice, 2));
     assert_eq!(mail.message_id, format!("{}.truck_2.accepted.notice@localhost", "01".repeat(32)));
@@ -215,7 +223,7 @@ fn a_refusal_is_told_with_its_reason_also_after_an_acceptance() {
     desk.order(ordered(2, Command::Resume, 1), 1);
     desk.orders.acknowledged(&said(2, AcknowledgementStatus::Accepted));
     let effects = desk.orders.acknowledged(&said(2, AcknowledgementStatus::Refused));
-    let [Effect::Record(entry), Effect::Send(mail)] = &effects[..] else { panic!("{effects:?}") };
+    let (entry, mail) = written_and_notified(&effects);
     assert_eq!(entry.state, State::Refused);
     assert!(mail.text.contains("has now refused it: brakes are hot"), "{}", mail.text);
 }

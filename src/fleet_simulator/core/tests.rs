@@ -40,12 +40,25 @@ fn order(number: u8, vehicle: &str, command: Command) -> VehicleCommand {
     order
 }
 
-fn status(fleet: &mut Core, order: &VehicleCommand) -> Option<AcknowledgementStatus> {
-    fleet.command(order, NOW).map(|acknowledgement| acknowledgement.status)
+fn acknowledged(effects: Vec<Effect>) -> Vec<Acknowledgement> {
+    let of =
+        |effect| if let Effect::Acknowledge(acknowledgement) = effect { Some(acknowledgement) } else { None };
+    effects.into_iter().filter_map(of).collect()
 }
 
-fn run(fleet: &mut Core, seconds: u64) {
-    (0..seconds * 2).for_each(|_| fleet.step(Duration::from_millis(500)));
+fn give(fleet: &mut Core, order: &VehicleCommand) -> Option<Acknowledgement> {
+    acknowledged(fleet.step(Input::Order(order.clone()), NOW)).pop()
+}
+
+fn status(fleet: &mut Core, order: &VehicleCommand) -> Option<AcknowledgementStatus> {
+    give(fleet, order).map(|acknowledgement| acknowledgement.status)
+}
+
+/// Lets time pass; returns the ids of the orders that were completed.
+fn run(fleet: &mut Core, seconds: u64) -> Vec<[u8; 32]> {
+    let half = Input::Elapsed(Duration::from_millis(500));
+    let effects = (0..seconds * 2).flat_map(|_| fleet.step(half.clone(), NOW)).collect();
+    acknowledged(effects).iter().map(|done| done.command_id).collect()
 }
 
 fn truck_1(fleet: &Core) -> Sample {
@@ -74,18 +87,16 @@ fn an_order_stops_and_another_resumes() {
     run(&mut fleet, 60);
     assert!(truck_1(&fleet).speed_mps > 3.0);
     assert_eq!(status(&mut fleet, &order(1, "truck_1", Command::Stop)), Some(Accepted));
-    assert!(fleet.done().is_empty());
-    run(&mut fleet, 20);
+    let done = run(&mut fleet, 20);
     let halted = truck_1(&fleet);
-    assert_eq!((halted.speed_mps, halted.stopped), (0.0, true));
-    run(&mut fleet, 20);
+    assert_eq!((halted.speed_mps, halted.stopped, done), (0.0, true, vec![[1; 32]]));
+    assert!(run(&mut fleet, 20).is_empty());
     let later = truck_1(&fleet);
     assert_eq!((later.latitude_deg, later.longitude_deg), (halted.latitude_deg, halted.longitude_deg));
-    assert_eq!(fleet.done().iter().map(|done| done.command_id).collect::<Vec<_>>(), [[1; 32]]);
     assert_eq!(status(&mut fleet, &order(1, "truck_1", Command::Stop)), Some(Done));
     assert_eq!(status(&mut fleet, &order(2, "truck_1", Command::Resume)), Some(Accepted));
-    run(&mut fleet, 20);
-    assert!(truck_1(&fleet).speed_mps > 3.0 && fleet.done().len() == 1 && fleet.done().is_empty());
+    assert_eq!(run(&mut fleet, 20), [[2; 32]]);
+    assert!(truck_1(&fleet).speed_mps > 3.0);
 }
 
 #[test]
@@ -106,7 +117,7 @@ fn an_order_that_is_forged_or_overtaken_is_refused_and_moves_nothing() {
     OrderKey::from_bytes([2; 32]).sign(&mut forged);
     assert_eq!(status(&mut fleet, &forged), Some(Refused));
     assert_eq!(status(&mut fleet, &order(3, "truck_1", Command::Resume)), Some(Accepted));
-    let overtaken = fleet.command(&order(2, "truck_1", Command::Stop), NOW).unwrap();
+    let overtaken = give(&mut fleet, &order(2, "truck_1", Command::Stop)).unwrap();
     assert_eq!((overtaken.status, truck_1(&fleet).stopped), (Refused, false));
     assert_eq!(overtaken.reason, "this vehicle has taken a resume, dated 1 s later");
 }
@@ -139,10 +150,10 @@ fn batteries_discharge_under_way_and_charge_when_low() {
 #[test]
 fn a_process_that_slept_does_not_catch_up() {
     let (mut a, mut b) = (fleet(1), fleet(1));
-    a.step(Duration::from_secs(60));
-    b.step(Duration::MAX);
+    a.step(Input::Elapsed(Duration::from_secs(60)), NOW);
+    b.step(Input::Elapsed(Duration::MAX), NOW);
     assert_eq!(truck_1(&a), truck_1(&b));
-    b.step(Duration::ZERO);
+    b.step(Input::Elapsed(Duration::ZERO), NOW);
     assert_eq!(truck_1(&a), truck_1(&b));
 }
 
@@ -159,7 +170,7 @@ proptest! {
         }
         let dt_s = milliseconds as f64 / 1000.0;
         let before: Vec<_> = fleet.samples().collect();
-        fleet.step(Duration::from_millis(milliseconds));
+        fleet.step(Input::Elapsed(Duration::from_millis(milliseconds)), NOW);
         for (before, after) in before.iter().zip(fleet.samples()) {
             let moved = (after.east_m - before.east_m).hypot(after.north_m - before.north_m);
             let bound = (ACCELERATION_MPS2 + DECELERATION_MPS2) * dt_s * dt_s + 0.01;

@@ -18,8 +18,8 @@ use crate::{
 };
 
 /// Reads mails from disk and passes them on with the consumers that they are published for, one at a time, until either
-/// end is gone; reports when it is done with each. Both queues are unbounded because the window has only a bounded number
-/// of mails with the publisher at a time.
+/// end is gone; reports when it is done with each. Both queues are unbounded because the window has only a bounded
+/// number of mails with the publisher at a time.
 pub(super) async fn publisher(
     journal: Journal,
     mut due: mpsc::UnboundedReceiver<(MailId, Vec<String>)>,

@@ -213,8 +213,8 @@ impl Writer {
         Some(after(reply, if known { Accepted::Known } else { Accepted::New }))
     }
 
-    /// Whether the known mail with these bytes is for all consumers that this one is for. Nobody can tell if its record is
-    /// gone or cannot be read.
+    /// Whether the known mail with these bytes is for all consumers that this one is for. Nobody can tell if its record
+    /// is gone or cannot be read.
     fn covers(&self, mail: &AcceptedMail) -> bool {
         let all_in = |known: &[String]| mail.consumers.iter().all(|consumer| known.contains(consumer));
         if let Some(known) = self.batch.accepted.get(&mail.id) {

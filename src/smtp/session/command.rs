@@ -2,8 +2,9 @@
 //! Command lines of a session: framing, grammar and order.
 //!
 //! The grammar is `smtp_proto::Request::parse`. Its `RequestReceiver` is not used, because it accepts a bare LF as
-//! the end of a line and removes a CR anywhere. It removes the quotes of a local part, so `"a@b"@c` reaches us as another
-//! text, which [`EmailAddress`] refuses; `"ab"@c` is `ab@c` (RFC 5321 section 4.1.2). Here a line ends with CRLF and holds no other control character.
+//! the end of a line and removes a CR anywhere. It removes the quotes of a local part, so `"a@b"@c` reaches us as
+//! another text, which [`EmailAddress`] refuses; `"ab"@c` is `ab@c` (RFC 5321 section 4.1.2). Here a line ends with
+//! CRLF and holds no other control character.
 
 use mail::EmailAddress;
 use smtp_proto::{Error, MAIL_BODY_7BIT, MAIL_BODY_8BITMIME, MAIL_SMTPUTF8, MailFrom, RcptTo, Request};

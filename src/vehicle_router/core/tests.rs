@@ -20,15 +20,23 @@ fn route(core: &Core, topic: &str) -> usize {
     core.routes().iter().position(|route| route.topic() == topic).unwrap()
 }
 
+fn hear(core: &mut Core, route: usize, values: &[f64], now: f64) -> Vec<Effect> {
+    core.step(Input::Message { route, values: values.to_vec() }, at(now))
+}
+
+fn tick(core: &mut Core, now: f64) -> Vec<Effect> {
+    core.step(Input::Tick, at(now))
+}
+
 fn charge(core: &mut Core, charge: f64, now: f64) -> Vec<Effect> {
     let route = route(core, "truck_1/battery_state");
-    core.update(route, &[charge, 24.0], at(now)).unwrap()
+    hear(core, route, &[charge, 24.0], now)
 }
 
 fn alerts<'a>(effects: &'a [Effect]) -> Vec<(&'a str, Condition, bool)> {
     let alert = |effect: &'a Effect| match effect {
         Effect::Alert(alert) => Some((alert.vehicle.as_str(), alert.condition, alert.raised)),
-        Effect::Publish(..) | Effect::PublishAll(_) => None,
+        Effect::Publish(..) | Effect::PublishAll(_) | Effect::Reject(_) => None,
     };
     effects.iter().filter_map(alert).collect()
 }
@@ -44,18 +52,18 @@ fn routes_every_topic_of_every_vehicle() {
 #[test]
 fn keeps_the_latest_of_each_group_and_publishes_a_change_once() {
     let mut core = core();
-    core.tick(at(0.0));
+    tick(&mut core, 0.0);
     let (fix, odometry) = (route(&core, "truck_2/fix"), route(&core, "truck_2/odometry"));
-    core.update(fix, &[0.0, 48.0, 11.0, 520.0], at(1.0)).unwrap();
-    core.update(fix, &[0.0, 48.5, 11.5, 521.0], at(2.0)).unwrap();
-    core.update(odometry, &[3.0, 4.0], at(2.5)).unwrap();
+    assert_eq!(hear(&mut core, fix, &[0.0, 48.0, 11.0, 520.0], 1.0), []);
+    assert_eq!(hear(&mut core, fix, &[0.0, 48.5, 11.5, 521.0], 2.0), []);
+    assert_eq!(hear(&mut core, odometry, &[3.0, 4.0], 2.5), []);
     let [state] = &core.states("TRUCK_2")[..] else { panic!("one state") };
     assert_eq!(state.position.map(|p| (p.latitude_deg, p.at)), Some((48.5, at(2.0))));
     assert_eq!(state.motion.map(|m| m.speed_mps), Some(5.0));
     assert_eq!((state.stamp, state.battery), (at(2.5), None));
     let state = state.clone();
-    assert_eq!(core.tick(at(2.6)), [Effect::Publish(1, state), Effect::PublishAll(core.states(""))]);
-    assert_eq!(core.tick(at(2.7)), []);
+    assert_eq!(tick(&mut core, 2.6), [Effect::Publish(1, state), Effect::PublishAll(core.states(""))]);
+    assert_eq!(tick(&mut core, 2.7), []);
 }
 
 #[test]
@@ -65,7 +73,7 @@ fn publishes_at_first_that_nothing_is_known() {
     let mut expected: Vec<_> =
         states.iter().cloned().enumerate().map(|(place, state)| Effect::Publish(place, state)).collect();
     expected.push(Effect::PublishAll(states));
-    assert_eq!(core.tick(at(0.0)), expected);
+    assert_eq!(tick(&mut core, 0.0), expected);
 }
 
 #[test]
@@ -90,24 +98,24 @@ fn raises_and_clears_a_low_battery_with_hysteresis() {
 #[test]
 fn raises_and_clears_silence() {
     let mut core = core();
-    assert_eq!(alerts(&core.tick(at(9.9))), []);
+    assert_eq!(alerts(&tick(&mut core, 9.9)), []);
     charge(&mut core, 0.9, 9.9);
-    let effects = core.tick(at(10.0));
+    let effects = tick(&mut core, 10.0);
     assert_eq!(
         alerts(&effects),
         [("truck_2", Condition::Silent, true), ("truck_3", Condition::Silent, true)]
     );
-    assert_eq!(alerts(&core.tick(at(11.0))), []);
+    assert_eq!(alerts(&tick(&mut core, 11.0)), []);
     let fix = route(&core, "truck_2/fix");
-    core.update(fix, &[0.0, 0.0, 0.0, 0.0], at(12.0)).unwrap();
-    assert_eq!(alerts(&core.tick(at(12.0))), [("truck_2", Condition::Silent, false)]);
+    assert_eq!(hear(&mut core, fix, &[0.0, 0.0, 0.0, 0.0], 12.0), []);
+    assert_eq!(alerts(&tick(&mut core, 12.0)), [("truck_2", Condition::Silent, false)]);
 }
 
 #[test]
 fn a_clock_that_goes_back_makes_nobody_silent() {
     let mut core = core();
     charge(&mut core, 0.9, 5.0);
-    assert_eq!(alerts(&core.tick(SystemTime::UNIX_EPOCH)), []);
+    assert_eq!(alerts(&core.step(Input::Tick, SystemTime::UNIX_EPOCH)), []);
 }
 
 #[test]
@@ -116,10 +124,10 @@ fn rejected_values_leave_the_state_but_the_vehicle_is_heard() {
     let battery = route(&core, "truck_1/battery_state");
     charge(&mut core, 0.9, 1.0);
     let before = core.states("truck_1");
-    assert!(core.update(battery, &[90.0, 24.0], at(9.0)).is_err());
+    assert!(matches!(hear(&mut core, battery, &[90.0, 24.0], 9.0)[..], [Effect::Reject(_)]));
     assert_eq!(core.states("truck_1"), before);
-    assert_eq!(alerts(&core.tick(at(12.0))).iter().filter(|alert| alert.0 == "truck_1").count(), 0);
-    assert_eq!(core.update(99, &[], at(1.0)), Err(Reject::Route(99)));
+    assert_eq!(alerts(&tick(&mut core, 12.0)).iter().filter(|alert| alert.0 == "truck_1").count(), 0);
+    assert_eq!(hear(&mut core, 99, &[], 1.0), [Effect::Reject(Reject::Route(99))]);
 }
 
 #[test]
@@ -133,11 +141,11 @@ fn health_names_the_topic_that_is_rejected() {
             Group::Battery => vec![0.8, 24.0],
             Group::Motion => vec![1.0, 0.0],
         };
-        core.update(route, &values, at(1.0)).unwrap();
+        assert_eq!(hear(&mut core, route, &values, 1.0), []);
     }
     assert_eq!(worst(&core, at(2.0)), Some(Level::Ok));
     let fix = route(&core, "truck_3/fix");
-    core.update(fix, &[-1.0, 0.0, 0.0, 0.0], at(2.0)).unwrap_err();
+    assert!(matches!(hear(&mut core, fix, &[-1.0, 0.0, 0.0, 0.0], 2.0)[..], [Effect::Reject(_)]));
     let health = core.health(at(2.0));
     let status = health.iter().find(|status| status.name == "position").unwrap();
     assert_eq!(status.level, Level::Warn);
@@ -159,9 +167,9 @@ proptest! {
         let mut effects = Vec::new();
         for (route, values, plausible, pause) in messages {
             now += pause;
-            effects.extend(core.tick(at(now)));
-            effects.extend(core.update(route, &values, at(now)).unwrap_or_default());
-            effects.extend(core.update(route, &[plausible, plausible], at(now)).unwrap_or_default());
+            effects.extend(tick(&mut core, now));
+            effects.extend(hear(&mut core, route, &values, now));
+            effects.extend(hear(&mut core, route, &[plausible, plausible], now));
         }
         for state in core.states("") {
             prop_assert!(state.position.is_none_or(|p| p.latitude_deg.abs() <= 90.0 && p.longitude_deg.abs() <= 180.0));

@@ -30,7 +30,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// The world around the orders: disk, vehicle, outbox, and which mails are settled.
+/// The world around the orders: disk, vehicle, outbox, and which mails are disposed of.
 struct World {
     desk: Desk,
     second: u64,
@@ -43,7 +43,7 @@ struct World {
     /// The outbox takes only one answer for each mail.
     answers: BTreeMap<MailId, String>,
     notices: BTreeSet<String>,
-    settled: BTreeSet<MailId>,
+    disposed: BTreeSet<MailId>,
     /// The facts of the orders that the authenticator has on disk.
     ledger: BTreeSet<Vec<u8>>,
 }
@@ -61,18 +61,19 @@ impl World {
             taken: BTreeSet::new(),
             answers: BTreeMap::new(),
             notices: BTreeSet::new(),
-            settled: BTreeSet::new(),
+            disposed: BTreeSet::new(),
             ledger: BTreeSet::new(),
         }
     }
 
     fn mail(&mut self, ordered: Ordered) {
         let now = self.desk.now(self.second);
-        if self.settled.contains(&ordered.received.id) {
+        if self.disposed.contains(&ordered.received.id) {
             return;
         }
         let effects = match self.desk.orders.consider(&ordered, now) {
-            Consideration::Done(effects) => effects,
+            Consideration::Conclude(conclusion) => vec![Effect::Conclude(conclusion)],
+            Consideration::Leave => Vec::new(),
             Consideration::Write(entry) => {
                 if self.crashes() {
                     return;
@@ -106,19 +107,28 @@ impl World {
                     key().sign(&mut order);
                     self.published.push(order);
                 }
-                Effect::Record(entry) => self.disk.put(entry),
-                Effect::Send(mail) if mail.kind == OutboundKind::Answer => {
-                    self.answers.entry(mail.answers.unwrap()).or_insert(mail.text);
+                Effect::Write(entries) => entries.into_iter().for_each(|entry| self.disk.put(entry)),
+                Effect::Conclude(Conclusion { mails, disposition }) => {
+                    for mail in mails {
+                        self.send(mail);
+                        if self.crashes() {
+                            return;
+                        }
+                    }
+                    assert!(self.answers.contains_key(&disposition.mail_id), "disposed of without an answer");
+                    assert!(self.disposed.insert(disposition.mail_id), "disposed of twice");
                 }
-                Effect::Send(mail) => {
-                    self.notices.insert(mail.message_id);
-                }
-                Effect::Settle(disposition) => {
-                    assert!(self.answers.contains_key(&disposition.mail_id), "settled without an answer");
-                    assert!(self.settled.insert(disposition.mail_id), "settled twice");
-                }
+                Effect::Notify(mail) => self.send(mail),
                 effect => panic!("{effect:?}"),
             }
+        }
+    }
+
+    fn send(&mut self, mail: OutboundMail) {
+        if mail.kind == OutboundKind::Answer {
+            self.answers.entry(mail.answers.unwrap()).or_insert(mail.text);
+        } else {
+            self.notices.insert(mail.message_id);
         }
     }
 
@@ -199,7 +209,7 @@ proptest! {
                 Event::Crash(after) => world.crash_after = Some(after),
             }
         }
-        // mail_bridge delivers unsettled mails again until all are settled.
+        // mail_bridge delivers a mail again until it is disposed of.
         world.crash_after = None;
         for mail in came.iter().chain(&came) {
             world.mail(mails[*mail].clone());
@@ -215,7 +225,7 @@ proptest! {
         for mail in came {
             let (id, number) = (mails[mail].received.id, mails[mail].order.command_id[0]);
             let answer = &world.answers[&id];
-            prop_assert!(world.settled.contains(&id), "not settled: {}", answer);
+            prop_assert!(world.disposed.contains(&id), "not disposed of: {}", answer);
             prop_assert!(!world.desk.orders.is_waiting(id));
             if answer.contains("has accepted the order") {
                 let same = mails.iter().filter(|other| other.order.command == mails[mail].order.command);

@@ -38,7 +38,7 @@ fn an_order_is_published_at_once_and_recorded_until_it_is_on_the_ledger() {
     assert_eq!(desk.begin_recording(2), [2]);
     desk.recorded(true, 2);
     let effects = desk.orders.acknowledged(&said(2, AcknowledgementStatus::Accepted));
-    assert!(matches!(&effects[0], Effect::Record(entry) if entry.on_ledger), "{effects:?}");
+    assert!(matches!(&effects[0], Effect::Write(entries) if entries[0].on_ledger), "{effects:?}");
     assert_eq!((desk.begin_recording(3), desk.figure("wait_for_ledger")), (vec![], Some(0)));
 }
 

@@ -8,19 +8,18 @@ use std::time::SystemTime;
 
 use mail::Action;
 
-use super::super::authority::Standing;
-use super::super::compose::Copy;
-use super::super::compose::ReceivedMail;
-use super::super::intent::NotTaken;
-use super::super::intent::Request;
-use super::super::intent::Seeming;
-use super::super::order;
-use super::super::quota::Quota;
-use super::Core;
-use super::Effect;
-use super::settle;
+use super::{
+    super::{
+        authority::Standing,
+        compose::{Copy, ReceivedMail},
+        intent::{NotTaken, Request, Seeming},
+        order,
+        quota::Quota,
+    },
+    Policy, Step, conclude,
+};
 
-type Reading = Result<Request, NotTaken>;
+type Asked = Result<Request, NotTaken>;
 
 pub(super) struct Bound<'a> {
     pub quota: &'a mut Quota,
@@ -33,58 +32,53 @@ impl Bound<'_> {
     }
 }
 
-impl Core {
+impl Policy {
     /// Never answers an automatic mail, but forwards an operator's order in it instead of dropping it silently.
     pub(super) fn automatic(
         &self,
         received: &ReceivedMail,
-        reading: &Reading,
+        asked: &Asked,
         standing: Standing,
         why: &str,
         mut bound: Bound<'_>,
-    ) -> Vec<Effect> {
-        let orders = standing == Standing::Operator && ordered(reading).is_some();
+    ) -> Step {
+        let orders = standing == Standing::Operator && ordered(asked).is_some();
         // The person's own absence note about a forward would become another forward.
         let from_person = received.from.is_same(&self.params.human_mailbox);
         if orders && !from_person && !self.is_own(received) && bound.allows(received) {
             let reason = format!("it reads like an order, which is NOT carried out, as {why}");
             self.forward(received, &reason, Copy::Automatic)
         } else {
-            vec![settle(received.id, Action::Ignored, why)]
+            conclude(Vec::new(), received, Action::Ignored, why)
         }
     }
 
     /// Handles a mail whose DMARC could not be evaluated. Anybody can claim the address, so it gets no answer; a person
     /// can judge it.
-    pub(super) fn unjudged(&self, received: &ReceivedMail, why: &str, mut bound: Bound<'_>) -> Vec<Effect> {
+    pub(super) fn unjudged(&self, received: &ReceivedMail, why: &str, mut bound: Bound<'_>) -> Step {
         if bound.allows(received) {
             self.forward(received, &format!("it could not be judged: {why}"), Copy::Unproven)
         } else {
             let why = format!("over the hour's bound of mails that cannot be judged: {why}");
-            vec![settle(received.id, Action::Rejected, &why)]
+            conclude(Vec::new(), received, Action::Rejected, &why)
         }
     }
 
     /// Answers a proven sender whose role is unknown because the registry cannot be asked.
-    pub(super) fn unchecked(
-        &self,
-        received: &ReceivedMail,
-        reading: &Reading,
-        mut bound: Bound<'_>,
-    ) -> Vec<Effect> {
+    pub(super) fn unchecked(&self, received: &ReceivedMail, asked: &Asked, mut bound: Bound<'_>) -> Step {
         let reason = "the registry cannot be asked who may ask and order";
         if bound.allows(received) {
-            self.send(received, &order::unchecked(ordered(reading).as_ref()), Action::Answered, reason)
+            self.answer_with(received, &order::unchecked(ordered(asked).as_ref()), reason)
         } else {
             let why = format!("over the hour's bound of answers: {reason}");
-            vec![settle(received.id, Action::Rejected, &why)]
+            conclude(Vec::new(), received, Action::Rejected, &why)
         }
     }
 }
 
 /// The order that a mail gives or seems to give.
-fn ordered(reading: &Reading) -> Option<Seeming> {
-    match reading {
+fn ordered(asked: &Asked) -> Option<Seeming> {
+    match asked {
         Ok(Request::Order(command, vehicle)) => {
             Some(Seeming { command: *command, vehicle: Some(vehicle.clone()) })
         }
