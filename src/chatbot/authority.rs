@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Decides who may ask and who may order.
 //!
-//! A contradictory verdict permits nothing. What a sender without permission is told is left to [`super::core`].
+//! A contradictory verdict permits nothing. What a sender without permission is told is left to [`super::policy`].
 
 use mail::{AuthResult, Registration, Role, Verdict};
 

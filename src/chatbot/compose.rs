@@ -39,6 +39,8 @@ pub(super) struct ReceivedMail {
     pub from: EmailAddress,
     name: String,
     subject: String,
+    /// Subject of an answer.
+    answer_subject: String,
     message_id: String,
     text: String,
     /// The attachments, one line each.
@@ -52,11 +54,16 @@ impl ReceivedMail {
     pub fn of(id: MailId, content: &Content) -> Option<Self> {
         let [from] = content.from.as_slice() else { return None };
         let address = EmailAddress::parse_ascii(&from.address).ok()?;
+        let subject = one_line(&content.subject);
         Some(Self {
             id,
             from: address,
             name: one_line(&from.name),
-            subject: one_line(&content.subject),
+            answer_subject: match reading::subject(&subject).words {
+                "" => "Re: your mail to posthorn".to_owned(),
+                words => format!("Re: {words}"),
+            },
+            subject,
             message_id: message_id(&content.message_id),
             text: content.text.clone(),
             attachments: listed(&content.attachments),
@@ -71,10 +78,7 @@ impl ReceivedMail {
 
     /// Composes an answer to the From address; Reply-To is ignored.
     pub fn answer(&self, params: &Params, text: &str) -> OutboundMail {
-        let subject = match reading::subject(&self.subject).words {
-            "" => "Re: your mail to posthorn".to_owned(),
-            words => format!("Re: {words}"),
-        };
+        let subject = self.answer_subject.clone();
         self.compose(params, OutboundKind::Answer, self.from.to_string(), subject, text.to_owned())
     }
 

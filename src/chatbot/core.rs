@@ -162,7 +162,8 @@ impl Core {
                 let fleet = fleet.as_ref().map_err(|&unavailable| unavailable);
                 (self.policy.answer(pending, fleet, asked_for, now.clock), since)
             }
-            (None, _) | (Some(_), Outcome::Failed) => return Vec::new(),
+            (None, _) => return Vec::new(),
+            (Some(_), Outcome::Failed) => return self.leave(),
             (Some(stage), _) => {
                 self.mails.insert(id, stage);
                 return Vec::new();

@@ -11,6 +11,7 @@ use super::{effect::Effect, fleet::Unavailable};
 pub struct Work {
     capacity: usize,
     disposed: [u64; ACTIONS.len()],
+    /// Mails left to be delivered again, `retried` in the diagnostics.
     left: u64,
     /// Failures of vehicle_router in a row; `None` if it was never asked.
     unavailable: Option<u64>,

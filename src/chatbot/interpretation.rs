@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a mail says, as far as anything is decided by it. Pure.
 //!
-//! This is all that reads what strangers wrote; it may take long for a long mail.
+//! Nothing else in this crate makes sense of what strangers wrote. For a long mail it takes long, so it is a
+//! [`Job`](super::effect::Job).
 
 use mail::{Mail, Verdict, is_automatic};
 

@@ -75,15 +75,16 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         }),
         jobs: JoinSet::new(),
         recording: JoinSet::new(),
-        core: Arc::new(Mutex::new(Core::new(params.clone(), book, Instant::now()))),
+        core: Core::new(params.clone(), book, Instant::now()),
     };
     let mut mails = graph.subscribe(&topics::MAIL_AUTHENTICATED)?;
     let mut acknowledgements = graph.subscribe(&topics::VEHICLES_ACKNOWLEDGEMENTS)?;
     let keys = graph.publisher(&topics::CHATBOT_ORDER_KEY)?;
     let heartbeats = graph.publisher(&topics::CHATBOT_WORKERS)?;
     let id = format!("{}/{}", graph.name(), std::process::id());
-    let core = Arc::clone(&desk.core);
-    diagnostics::publish(&mut graph, move || lock(&core).health())?;
+    let health = Arc::new(Mutex::new(desk.core.health()));
+    let last_health = Arc::clone(&health);
+    diagnostics::publish(&mut graph, move || lock(&last_health).clone())?;
     let mut running = graph.spin()?;
     keys.publish(&msg::OrderKey {
         stamp: time_to_ros(SystemTime::now()),
@@ -94,12 +95,15 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let mut ticks = tokio::time::interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let wakeup = lock(&desk.core).next_wakeup();
+        let wakeup = desk.core.next_wakeup();
         let input = tokio::select! {
+            // Jobs that have ended make room for mails, so these come last.
+            biased;
             () = shutdown.requested() => break,
             error = running.ended() => return Err(error.into()),
             _ = ticks.tick() => {
-                heartbeat(&heartbeats, &id, &params, lock(&desk.core).in_flight());
+                *lock(&health) = desk.core.health();
+                heartbeat(&heartbeats, &id, &params, desk.core.in_flight());
                 None
             }
             Some(done) = desk.jobs.join_next(), if !desk.jobs.is_empty() => done.ok().map(finished),
@@ -166,7 +170,7 @@ fn heartbeat(heartbeats: &Publisher<msg::WorkerStatus>, id: &str, params: &Param
 
 /// Carries out the decisions, one at a time.
 struct Desk {
-    core: Arc<Mutex<Core>>,
+    core: Core,
     store: Store,
     worker: Arc<Worker>,
     jobs: JoinSet<(MailId, Outcome)>,
@@ -181,7 +185,7 @@ struct Desk {
 impl Desk {
     fn step(&mut self, input: Input) {
         let now = Now { clock: SystemTime::now(), steady: Instant::now() };
-        let effects = lock(&self.core).step(input, now);
+        let effects = self.core.step(input, now);
         effects.into_iter().for_each(|effect| self.carry_out(effect));
     }
 
@@ -189,7 +193,7 @@ impl Desk {
         let result = match effect {
             Effect::Start(id, job) => {
                 let worker = Arc::clone(&self.worker);
-                self.jobs.spawn(async move { (id, guarded(worker.run(job)).await) });
+                self.jobs.spawn(async move { (id, guarded(id, worker.run(job)).await) });
                 Ok(())
             }
             Effect::Write(entries) => {
@@ -208,15 +212,15 @@ impl Desk {
             Effect::Notify(mail) => self.outbound.publish(&outbound_to_ros(&mail, SystemTime::now())),
         };
         if let Err(error) = result {
-            tracing::warn!(%error, "an effect is lost; if it was about a mail, that comes again");
+            tracing::warn!(%error, "a message was not published; unless it was a notice, it is published again");
         }
     }
 
     fn write(&mut self, entries: &[Entry]) -> bool {
         for Entry { mail_id, vehicle, state, on_ledger, reason, .. } in entries {
-            tracing::info!(%mail_id, vehicle, ?state, on_ledger, reason, "order");
+            tracing::info!(%mail_id, %vehicle, ?state, on_ledger, %reason, "order");
         }
-        let result = self.store.write(entries, lock(&self.core).book());
+        let result = self.store.write(entries, self.core.book());
         if let Err(error) = &result {
             tracing::error!(error = %runtime::with_sources(error), "an order cannot be written to disk");
         }
@@ -240,9 +244,12 @@ impl Desk {
     }
 }
 
-/// A job that panics costs its mail this delivery, and the node nothing. The panic has already been reported.
-async fn guarded(job: impl Future<Output = Outcome>) -> Outcome {
-    AssertUnwindSafe(job).catch_unwind().await.unwrap_or(Outcome::Failed)
+/// A job that panics costs its mail this delivery, and the node nothing.
+async fn guarded(mail_id: MailId, job: impl Future<Output = Outcome>) -> Outcome {
+    AssertUnwindSafe(job).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(%mail_id, "the work on a mail panicked; the mail comes again");
+        Outcome::Failed
+    })
 }
 
 /// Does the work on single mails.
@@ -315,7 +322,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_that_panics_has_failed() {
-        let outcome = guarded(async { panic!("on purpose") }).await;
+        let outcome = guarded(MailId::of(b"mail"), async { panic!("on purpose") }).await;
         assert!(matches!(outcome, Outcome::Failed));
     }
 }

@@ -7,8 +7,8 @@
 //! | entry | mails |
 //! |---|---|
 //! | `archive=*` | all |
-//! | `requirements=reqs@fleet.example` | those with a recipient that fits the pattern, in which `*` stands for any text
-//! | | `chatbot` | those with a recipient that no pattern fits |
+//! | `requirements=reqs@fleet.example` | those with a recipient that fits the pattern, where `*` is any text |
+//! | `chatbot` | those with a recipient that no pattern fits |
 
 use mail::Origin;
 

@@ -147,6 +147,18 @@ fn a_question_is_interpreted_answered_from_states_and_concluded() {
     assert_eq!((world.core.in_flight(), world.figure(0, "answered")), (0, Some(1)));
 }
 
+/// Otherwise two programs could answer each other for ever.
+#[test]
+fn an_automatic_mail_is_recognised_and_gets_no_answer() {
+    let mut bounce = (*delivered(1, "status")).clone();
+    if let Origin::Smtp(envelope) = &mut bounce.mail.origin {
+        envelope.mail_from.clear();
+    }
+    let effects = World::new().finish(&Arc::new(bounce));
+    let [Effect::Conclude(end)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((&end.mails[..], end.disposition.action), (&[][..], mail::Action::Ignored));
+}
+
 #[test]
 fn a_mail_of_other_consumers_is_not_touched() {
     let mut theirs = (*delivered(1, "status")).clone();
@@ -260,69 +272,72 @@ fn any_event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// In any order of events: one job a mail, no more jobs than there is room for, and a mail ends only if it was
-    /// taken.
+    /// In any order of events: one job a mail, no more jobs than there is room for, and no mail that was taken is lost: it
+    /// has a job or waits for its vehicle until it ends or is left.
     #[test]
     fn the_invariants_hold(events in prop::collection::vec(any_event(), 1..60), disk_works in any::<bool>()) {
         const SUBJECTS: [&str; 5] = ["status", "stop truck_1", "resume truck_1", "gibberish", "where is truck_1?"];
         let mut world = World { disk_works, ..World::new() };
         let mut jobs: Vec<(MailId, Job)> = Vec::new();
-        let (mut open, mut ordered) = (BTreeSet::new(), Vec::new());
+        let (mut taken, mut left, mut ordered, mut recording) = (BTreeSet::new(), 0, Vec::new(), false);
         for event in events {
-            let job = |nth: usize| (!jobs.is_empty()).then(|| nth % jobs.len().max(1));
+            let nth = |nth: usize| (nth % jobs.len().max(1)).min(jobs.len().saturating_sub(1));
             let effects = match event {
                 Event::Deliver(number) => {
                     let mail = delivered(number, SUBJECTS[usize::from(number)]);
-                    let effects = world.step(Input::Delivered(Arc::clone(&mail)));
-                    if !effects.is_empty() {
-                        prop_assert!(open.insert(mail.mail.id), "taken twice");
-                    }
-                    effects
+                    world.step(Input::Delivered(mail))
                 }
-                Event::Finish(nth) => match job(nth).map(|nth| jobs.remove(nth)) {
-                    Some((id, job)) => world.run(id, &job),
-                    None => continue,
-                },
-                Event::Fail(nth) => match job(nth).map(|nth| jobs.remove(nth)) {
-                    Some((id, _)) => {
-                        open.remove(&id);
-                        world.step(Input::Done(id, Outcome::Failed))
-                    }
-                    None => continue,
-                },
-                Event::Unanswered(nth) => match job(nth) {
-                    Some(nth) if matches!(jobs[nth].1, Job::AskStates { .. }) => {
-                        let (id, _) = jobs.remove(nth);
-                        let effects = world.step(Input::Done(id, Outcome::States(Err(Unavailable))));
-                        if effects.is_empty() {
-                            open.remove(&id);
-                        }
-                        effects
-                    }
-                    _ => continue,
-                },
+                Event::Wait(seconds) => world.tick(seconds),
                 Event::Acknowledge => match ordered.last() {
                     Some(id) => world.step(accepted(*id)),
                     None => continue,
                 },
-                Event::Recorded(on_ledger) => world.step(Input::Recorded(on_ledger)),
-                Event::Wait(seconds) => world.tick(seconds),
+                Event::Recorded(on_ledger) if recording => {
+                    recording = false;
+                    world.step(Input::Recorded(on_ledger))
+                }
+                Event::Recorded(_) => continue,
+                Event::Finish(_) | Event::Fail(_) | Event::Unanswered(_) if jobs.is_empty() => continue,
+                Event::Finish(place) => {
+                    let (id, job) = jobs.remove(nth(place));
+                    world.run(id, &job)
+                }
+                Event::Fail(place) => {
+                    let (id, _) = jobs.remove(nth(place));
+                    world.step(Input::Done(id, Outcome::Failed))
+                }
+                Event::Unanswered(place) => match jobs[nth(place)] {
+                    (id, Job::AskStates { .. }) => {
+                        jobs.retain(|(other, _)| *other != id);
+                        world.step(Input::Done(id, Outcome::States(Err(Unavailable))))
+                    }
+                    (_, Job::Interpret(_)) => continue,
+                },
             };
             for effect in effects {
                 match effect {
                     Effect::Start(id, job) => {
                         prop_assert!(jobs.iter().all(|(other, _)| *other != id), "two jobs for one mail");
+                        taken.insert(id);
                         jobs.push((id, job));
                     }
                     Effect::Conclude(end) => {
-                        prop_assert!(open.remove(&end.disposition.mail_id), "ended without being taken");
+                        prop_assert!(taken.remove(&end.disposition.mail_id), "ended without being taken");
                     }
                     Effect::Command(order) => ordered.push(order.command_id),
-                    Effect::Write(_) | Effect::Record(_) | Effect::Notify(_) => {}
+                    Effect::Record(_) => prop_assert!(!std::mem::replace(&mut recording, true), "two at once"),
+                    Effect::Write(_) | Effect::Notify(_) => {}
                 }
             }
             prop_assert_eq!(jobs.len(), world.core.in_flight());
             prop_assert!(jobs.len() <= CAPACITY);
+            let is_here = |id: &MailId| {
+                jobs.iter().any(|(other, _)| other == id) || world.core.orders.is_waiting(*id)
+            };
+            let gone = taken.extract_if(.., |id| !is_here(id)).count();
+            let now_left = world.figure(0, "retried").unwrap();
+            prop_assert_eq!(gone as u64, now_left - left, "a mail is lost, or counted as left and is not");
+            left = now_left;
         }
     }
 }

@@ -138,7 +138,7 @@ impl Orders {
         self.flights.values().flat_map(|flight| &flight.waiting)
     }
 
-    /// When to call [`Orders::due`] and [`Orders::begin_recording`] next; `None` if nothing is in progress.
+    /// When to call [`Orders::due`] and [`Orders::begin_recording`] next; `None` if no order is in progress or waits for the ledger.
     pub fn next_due(&self) -> Option<Instant> {
         let of_flight = |flight: &Flight| {
             let until = flight.waiting.iter().map(|waiting| waiting.until);
