@@ -12,6 +12,8 @@ test_threads := $(shell echo $$((2 * $$(nproc))))
 # What compiles without ROS 2: every crate but ros, chain and the tests; of the nodes what decides.
 pure := mail settings health record_log vehicle fair_queue smtp evidence \
   mail_bridge authenticator chatbot vehicle_router fleet_simulator
+# Those of them that have no more tests with ROS 2 than without.
+tested := mail settings health record_log vehicle fair_queue smtp evidence vehicle_router fleet_simulator
 
 .PHONY: help bootstrap build demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-evidence shell lock clean
 
@@ -29,7 +31,7 @@ demo: build ## three mails through the whole graph, with what became of each
 	@$(env) build/posthorn/cargo-target/release/examples/demo
 
 test: $(if $(CRATE)$(ONLY),,test-bootstrap test-package) build $(if $(CRATE),,test-core) contracts/node_modules/.package-lock.json ## run every test; CRATE=NAME those of one crate, ONLY=NAME those with NAME in their path
-	$(cargo) test --locked --release $(if $(CRATE),-p $(CRATE)) -- --test-threads $(test_threads) $(ONLY)
+	$(cargo) test --locked --release $(if $(CRATE),-p $(CRATE),--workspace $(addprefix --exclude ,$(tested))) -- --test-threads $(test_threads) $(ONLY)
 
 test-core: ## run the tests of what needs no ROS, with debug assertions
 	cargo test --locked --no-default-features $(addprefix -p ,$(pure)) -- $(ONLY)

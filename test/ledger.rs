@@ -20,6 +20,7 @@ use fixture::{Anvil, Kind, World, fund, on_both_chains, options};
 use jsonrpc_core::Value;
 use mail::{MailId, Registration, Role};
 use serde_json::json;
+use testbed::wait_for;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -63,8 +64,14 @@ async fn append(store: &EvidenceStore, numbers: std::ops::Range<u64>) -> Vec<Evi
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
+/// Opens the log, again if need be: a process that another test is starting shares the lock of a log that was just closed
+/// until it runs its own program.
 fn store(dir: &Path) -> EvidenceStore {
-    EvidenceStore::new(EvidenceLog::open(&dir.join("evidence")).unwrap().0)
+    let unlocked = || match EvidenceLog::open(&dir.join("evidence")) {
+        Err(error) if error.to_string().contains("in use") => None,
+        opened => Some(opened.unwrap().0),
+    };
+    EvidenceStore::new(wait_for("the lock of the evidence log", unlocked))
 }
 
 /// A running anchorer and its channels.

@@ -82,7 +82,8 @@ where
     signals.release();
     if !closing.close(CLOSING_PATIENCE) {
         in_time(|| {
-            tracing::warn!("the middleware has not closed within {CLOSING_PATIENCE:?}: ended without it")
+            // Debug, because nobody need do anything, and the last line tells why the node ended.
+            tracing::debug!("the middleware has not closed within {CLOSING_PATIENCE:?}: ended without it")
         });
         // Destructors would wait for what the middleware holds.
         end(code);

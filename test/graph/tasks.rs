@@ -16,11 +16,10 @@ use testbed::{
 
 use super::beside_others;
 
-/// The last line on standard error, without time and level. What the middleware does then is another matter
-/// (`docs/decisions/0054`).
+/// The last line on standard error, without time and level.
 fn last_words(node: &Node) -> String {
     let log = node.log();
-    let last = log.lines().rfind(|line| !line.contains("the middleware has not closed")).unwrap_or_default();
+    let last = log.lines().last().unwrap_or_default();
     last.split_once(": ").map_or(last, |(_, words)| words).to_owned()
 }
 
