@@ -4,10 +4,10 @@
 //! At shutdown it finishes the mails in progress. What happens to a mail is left to [`Core`].
 
 use std::{
-    future::Future,
-    panic::AssertUnwindSafe,
+    panic::{self, AssertUnwindSafe},
     process::ExitCode,
     sync::{Arc, Mutex},
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -191,9 +191,16 @@ impl Desk {
 
     fn carry_out(&mut self, effect: Effect) {
         let result = match effect {
-            Effect::Start(id, job) => {
+            Effect::Start(id, Job::Interpret(delivered)) => {
+                // At once: even for the longest mail it takes a few milliseconds, and for most less than to start a task.
+                let interpreted = panic::catch_unwind(|| interpret(&delivered));
+                self.step(Input::Done(id, ended(id, interpreted)));
+                Ok(())
+            }
+            Effect::Start(id, Job::AskStates { vehicle, after }) => {
                 let worker = Arc::clone(&self.worker);
-                self.jobs.spawn(async move { (id, guarded(id, worker.run(job)).await) });
+                let ask = async move { Outcome::States(worker.states(vehicle, after).await) };
+                self.jobs.spawn(async move { (id, ended(id, AssertUnwindSafe(ask).catch_unwind().await)) });
                 Ok(())
             }
             Effect::Write(entries) => {
@@ -244,38 +251,30 @@ impl Desk {
     }
 }
 
+fn interpret(Delivered { mail, verdict }: &Delivered) -> Outcome {
+    Outcome::Interpreted(Box::new(Interpretation::of(mail, verdict)))
+}
+
 /// A job that panics costs its mail this delivery, and the node nothing.
-async fn guarded(mail_id: MailId, job: impl Future<Output = Outcome>) -> Outcome {
-    AssertUnwindSafe(job).catch_unwind().await.unwrap_or_else(|_| {
+fn ended(mail_id: MailId, job: thread::Result<Outcome>) -> Outcome {
+    job.unwrap_or_else(|_| {
         tracing::error!(%mail_id, "the work on a mail panicked; the mail comes again");
         Outcome::Failed
     })
 }
 
-/// Does the work on single mails.
+/// Asks vehicle_router.
 struct Worker {
     router: Client<srv::GetState::Service>,
     state_timeout: Duration,
 }
 
 impl Worker {
-    async fn run(&self, job: Job) -> Outcome {
-        match job {
-            Job::Interpret(delivered) => {
-                let Delivered { mail, verdict } = &*delivered;
-                Outcome::Interpreted(Box::new(Interpretation::of(mail, verdict)))
-            }
-            Job::AskStates { vehicle, after } => {
-                // tokio's timers have steps of a millisecond, and a sleep of no time takes one.
-                if !after.is_zero() {
-                    tokio::time::sleep(after).await;
-                }
-                Outcome::States(self.states(vehicle).await)
-            }
+    async fn states(&self, vehicle: String, after: Duration) -> Result<Fleet, Unavailable> {
+        // tokio's timers have steps of a millisecond, and a sleep of no time takes one.
+        if !after.is_zero() {
+            tokio::time::sleep(after).await;
         }
-    }
-
-    async fn states(&self, vehicle: String) -> Result<Fleet, Unavailable> {
         let request = srv::GetState::Request { vehicle };
         let answer = self.router.ask(&request, self.state_timeout).await.map_err(|error| {
             tracing::warn!(%error, "no states");
@@ -322,7 +321,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_that_panics_has_failed() {
-        let outcome = guarded(MailId::of(b"mail"), async { panic!("on purpose") }).await;
-        assert!(matches!(outcome, Outcome::Failed));
+        let id = MailId::of(b"mail");
+        assert!(matches!(ended(id, panic::catch_unwind(|| panic!("on purpose"))), Outcome::Failed));
+        let ask = AssertUnwindSafe(async { panic!("on purpose") }).catch_unwind();
+        assert!(matches!(ended(id, ask.await), Outcome::Failed));
     }
 }
