@@ -9,11 +9,10 @@ env := scripts/env
 cargo := $(env) build/posthorn/cargo
 # Tests mostly wait: for nodes to find each other, for time-outs.
 test_threads := $(shell echo $$((2 * $$(nproc))))
-# What compiles without ROS 2: every crate but ros, chain and the tests; of the nodes what decides.
-pure := mail settings health record_log vehicle fair_queue smtp evidence \
-  mail_bridge authenticator chatbot vehicle_router fleet_simulator
-# Those of them that have no more tests with ROS 2 than without.
+# Crates that have no more tests with ROS 2 than without.
 tested := mail settings health record_log vehicle fair_queue smtp evidence vehicle_router fleet_simulator
+# What compiles without ROS 2: every crate but ros, chain and the tests; of the nodes what decides.
+pure := $(tested) mail_bridge authenticator chatbot
 
 .PHONY: help bootstrap build demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-evidence shell lock clean
 

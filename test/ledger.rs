@@ -64,8 +64,8 @@ async fn append(store: &EvidenceStore, numbers: std::ops::Range<u64>) -> Vec<Evi
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
-/// Opens the log, again if need be: a process that another test is starting shares the lock of a log that was just closed
-/// until it runs its own program.
+/// Opens the log, again if need be: a process that another test is starting shares the lock of a log that was just
+/// closed until it runs its own program.
 fn store(dir: &Path) -> EvidenceStore {
     let unlocked = || match EvidenceLog::open(&dir.join("evidence")) {
         Err(error) if error.to_string().contains("in use") => None,

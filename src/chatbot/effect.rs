@@ -20,8 +20,8 @@ pub struct Delivered {
     pub verdict: Verdict,
 }
 
-/// An action for the node to take, in the order given. None depends on the success of another; what follows from that of
-/// a `Write` is decided when it is reported.
+/// An action for the node to take, in the order given. None depends on the success of another; what follows from that
+/// of a `Write` is decided when it is reported.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Do a job on this mail, then report how it ended, whatever happens.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a mail says, as far as anything is decided by it. Pure.
 //!
-//! Nothing else in this crate makes sense of what strangers wrote, so it is a [`Job`](super::effect::Job) that may fail.
+//! Nothing else in this crate makes sense of what strangers wrote, so it is a [`Job`](super::effect::Job) that may
+//! fail.
 
 use mail::{Mail, Verdict, is_automatic};
 

@@ -4,6 +4,7 @@
 //! At shutdown it finishes the mails in progress. What happens to a mail is left to [`Core`].
 
 use std::{
+    fmt::Display,
     panic::{self, AssertUnwindSafe},
     process::ExitCode,
     sync::{Arc, Mutex},
@@ -108,7 +109,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             }
             Some(done) = desk.jobs.join_next(), if !desk.jobs.is_empty() => done.ok().map(finished),
             Some(recorded) = desk.recording.join_next(), if !desk.recording.is_empty() => {
-                Some(Input::Recorded(recorded.is_ok_and(|on_ledger| on_ledger)))
+                Some(Input::Recorded(recorded.unwrap_or(false)))
             }
             Some(message) = acknowledgements.recv() => acknowledged(&message),
             () = until(wakeup) => Some(Input::Tick { listeners: desk.commands.subscribers() }),
@@ -121,7 +122,9 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     // Finish the mails in progress; the runtime bounds how long that may take. A mail whose order waits for a vehicle
     // comes again.
     while let Some(done) = desk.jobs.join_next().await {
-        done.ok().map(finished).into_iter().for_each(|input| desk.step(input));
+        if let Ok(done) = done {
+            desk.step(finished(done));
+        }
     }
     Ok(running.shutdown().await?)
 }
@@ -134,20 +137,18 @@ async fn until(due: Option<Instant>) {
 }
 
 fn delivered(message: &msg::AuthenticatedMail) -> Option<Input> {
-    authenticated_from_ros(message)
-        .map(|(mail, verdict)| Input::Delivered(Arc::new(Delivered { mail, verdict })))
-        .inspect_err(
-            |error| tracing::warn!(%error, "a message on mail/authenticated breaks its specification"),
-        )
-        .ok()
+    let (mail, verdict) = valid("mail/authenticated", authenticated_from_ros(message))?;
+    Some(Input::Delivered(Arc::new(Delivered { mail, verdict })))
 }
 
 fn acknowledged(message: &msg::VehicleAcknowledgement) -> Option<Input> {
-    acknowledgement_from_ros(message)
-        .map(Input::Acknowledged)
-        .inspect_err(
-            |error| tracing::warn!(%error, "a message on vehicles/acknowledgements breaks its specification"),
-        )
+    valid("vehicles/acknowledgements", acknowledgement_from_ros(message)).map(Input::Acknowledged)
+}
+
+/// The content of a message on `topic`, unless it breaks its specification, which is logged.
+fn valid<T, E: Display>(topic: &str, converted: Result<T, E>) -> Option<T> {
+    converted
+        .inspect_err(|error| tracing::warn!(%error, "a message on {topic} breaks its specification"))
         .ok()
 }
 
@@ -192,7 +193,8 @@ impl Desk {
     fn carry_out(&mut self, effect: Effect) {
         let result = match effect {
             Effect::Start(id, Job::Interpret(delivered)) => {
-                // At once: even for the longest mail it takes a few milliseconds, and for most less than to start a task.
+                // At once: even for the longest mail it takes a few milliseconds, and for most less than to start a
+                // task.
                 let interpreted = panic::catch_unwind(|| interpret(&delivered));
                 self.step(Input::Done(id, ended(id, interpreted)));
                 Ok(())

@@ -272,8 +272,8 @@ fn any_event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// In any order of events: one job a mail, no more jobs than there is room for, and no mail that was taken is lost: it
-    /// has a job or waits for its vehicle until it ends or is left.
+    /// In any order of events: one job a mail, no more jobs than there is room for, and no mail that was taken is lost:
+    /// it has a job or waits for its vehicle until it ends or is left.
     #[test]
     fn the_invariants_hold(events in prop::collection::vec(any_event(), 1..60), disk_works in any::<bool>()) {
         const SUBJECTS: [&str; 5] = ["status", "stop truck_1", "resume truck_1", "gibberish", "where is truck_1?"];

@@ -138,7 +138,8 @@ impl Orders {
         self.flights.values().flat_map(|flight| &flight.waiting)
     }
 
-    /// When to call [`Orders::due`] and [`Orders::begin_recording`] next; `None` if no order is in progress or waits for the ledger.
+    /// When to call [`Orders::due`] and [`Orders::begin_recording`] next; `None` if no order is in progress or waits
+    /// for the ledger.
     pub fn next_due(&self) -> Option<Instant> {
         let of_flight = |flight: &Flight| {
             let until = flight.waiting.iter().map(|waiting| waiting.until);

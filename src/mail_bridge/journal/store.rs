@@ -76,7 +76,7 @@ pub enum JournalError {
     /// A write failed: the request is not on disk. The journal recovers once the disk allows it.
     #[error("journal cannot write: {0}")]
     Failed(Arc<str>),
-    /// The mail is known, but not as one for all consumers that it is for now.
+    /// The same bytes were accepted before, for other consumers than they are for now.
     #[error("journal: the same bytes came before for other consumers")]
     ForOthers,
     /// No mails are taken, so that there is room to settle those on disk.
