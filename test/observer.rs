@@ -144,8 +144,11 @@ fn ask(
     let (service, type_name) = (text("service")?, text("type")?);
     let client = node.create_client_untyped(&service, &type_name, QosProfile::services_default())?;
     let request = call["request"].clone();
+    let available = r2r::Node::is_available(&client)?;
     tokio::spawn(async move {
-        // The graph lists a killed server for a while, and a starting one not yet: try again.
+        // Fast DDS loses a request to a server of which it does not know both ends yet.
+        let _ = available.await;
+        // The graph lists a killed server for a while: try again.
         let line = loop {
             // Fast DDS rejects a request while it knows no server.
             let Ok(answer) = client.request(request.clone()) else {

@@ -20,7 +20,7 @@ use testbed::{
     wait_for,
 };
 
-use super::{alone, beside_others};
+use super::beside_others;
 
 pub const NODES: [&str; 5] = ["mail_bridge", "authenticator", "chatbot", "vehicle_router", "fleet_simulator"];
 
@@ -155,7 +155,7 @@ fn signal_twice(nodes: &[Node], first: &str, apart_s: &str, second: &str) {
 #[test]
 fn a_signal_that_comes_twice_at_once_drains_every_node() {
     const ROUNDS: usize = 20;
-    let _alone = alone();
+    let _graph = beside_others();
     let (domain, state) = (Domain::take(), tempfile::tempdir().unwrap());
     let directory = |name: &str| state.path().join(name).display().to_string();
     let (journal, evidence, orders) = (directory("journal"), directory("evidence"), directory("orders"));
@@ -280,7 +280,7 @@ impl Drop for Killed {
 #[test]
 fn idle_nodes_cost_little() {
     const WINDOW: Duration = Duration::from_secs(10);
-    let _alone = alone();
+    let _graph = beside_others();
     let mut posthorn = Posthorn::start(&[], &[]);
     let before = posthorn.nodes().map(|node| node.cpu_ticks());
     // This sleep is the measurement period, not synchronisation.

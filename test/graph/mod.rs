@@ -14,6 +14,7 @@ mod observing;
 mod orders;
 mod outbound;
 mod parameters;
+mod publisher;
 mod python;
 mod registry;
 mod security;

@@ -7,9 +7,9 @@ use std::{
 };
 
 use serde_json::Value;
-use testbed::{domain::Domain, executable, project, wait_for};
+use testbed::{PATIENCE, domain::Domain, executable, project, wait_for};
 
-use super::{alone, beside_others};
+use super::beside_others;
 
 /// Messages published at once: ten times what r2r queues.
 const BURST: usize = 100;
@@ -24,8 +24,8 @@ impl Drop for Burst {
     }
 }
 
-/// The numbers that the observer printed of a burst, and its exit status. Stops at the whole burst or after one second
-/// without output.
+/// The numbers that the observer printed of a burst, and its exit status. Stops at the whole burst or when nothing comes any
+/// more.
 fn observe_a_burst(
     arguments: &[&str],
     end: impl FnOnce(&mut Child),
@@ -60,7 +60,7 @@ fn observe_a_burst(
 
     let mut numbers = Vec::new();
     while numbers.len() < BURST {
-        let Ok(line) = lines.recv_timeout(std::time::Duration::from_secs(1)) else { break };
+        let Ok(line) = lines.recv_timeout(PATIENCE) else { break };
         let line: Value = serde_json::from_str(&line).expect("JSON");
         if line["topic"] == "burst" {
             numbers
@@ -74,7 +74,7 @@ fn observe_a_burst(
 
 #[test]
 fn an_observer_prints_every_message_of_a_burst_and_ends_with_its_input() {
-    let _alone = alone();
+    let _graph = beside_others();
     let (numbers, status) = observe_a_burst(&[], |observer| drop(observer.stdin.take()));
     assert_eq!(numbers, (0..BURST).collect::<Vec<_>>());
     assert!(status.success(), "{status}");

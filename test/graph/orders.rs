@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Orders from the mail to the vehicle and back: delayed, unheard, forged, interrupted.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use evidence::digest_of;
 use mail::MailId;
@@ -9,13 +9,12 @@ use ros::{convert::command_from_ros, msg, topics};
 use serde_json::{Value, json};
 use testbed::{
     posthorn::{HUMAN, Posthorn, SENDER, id_of, message_of},
-    project,
     smtp::Delivered,
     wait_for,
 };
 use vehicle::signed_bytes;
 
-use super::{beside_others, command::run, life::DIAGNOSTICS};
+use super::{beside_others, command::run, life::DIAGNOSTICS, publisher::Publisher};
 
 const COMMANDS: topics::TopicFacts = topics::VEHICLES_COMMANDS.facts;
 const ACKNOWLEDGEMENTS: topics::TopicFacts = topics::VEHICLES_ACKNOWLEDGEMENTS.facts;
@@ -26,7 +25,6 @@ trait Ordering {
     fn not_carried_out(&self) -> (Delivered, Delivered);
     fn accepted(&self, order: &str);
     fn speed_of_truck_1(&mut self) -> f64;
-    fn publish(&self, topic: topics::TopicFacts, fields: &Value);
 }
 
 impl Ordering for Posthorn {
@@ -56,16 +54,6 @@ impl Ordering for Posthorn {
     fn speed_of_truck_1(&mut self) -> f64 {
         let answer = self.observer.call(topics::GET_STATE.facts, &json!({ "vehicle": "truck_1" }));
         answer["states"][0]["speed"].as_f64().expect("speed")
-    }
-
-    /// Publishes a message as another node of the graph would; it waits for two subscribers, the vehicles and the
-    /// observer.
-    fn publish(&self, topic: topics::TopicFacts, fields: &Value) {
-        let type_name = topic.type_name.rsplit('/').next().expect("name");
-        let mut command = Command::new("python3");
-        command.arg(project("test/graph/publish.py")).args([topic.name, type_name, &fields.to_string(), "2"]);
-        let status = command.envs(self.domain.environment()).status().expect("python3");
-        assert!(status.success(), "{status}");
     }
 }
 
@@ -141,7 +129,8 @@ fn a_vehicle_takes_no_order_that_the_key_does_not_prove_and_none_twice() {
     posthorn.observer.message(ACKNOWLEDGEMENTS, of(&stop["command_id"], accepted));
 
     // Somebody replays the signed order: it is not carried out again, only acknowledged again.
-    posthorn.publish(COMMANDS, &stop);
+    let mut publisher = Publisher::start(&posthorn.domain, COMMANDS, 2);
+    publisher.publish(&stop);
     posthorn.observer.message(ACKNOWLEDGEMENTS, of(&stop["command_id"], accepted));
     // The same order with a newer date, and one with an invented id.
     let mut newer = stop.clone();
@@ -149,7 +138,7 @@ fn a_vehicle_takes_no_order_that_the_key_does_not_prove_and_none_twice() {
     let mut forged = newer.clone();
     forged["command_id"] = json!("ab".repeat(32));
     for forged in [newer, forged] {
-        posthorn.publish(COMMANDS, &forged);
+        publisher.publish(&forged);
         let refused = of(&forged["command_id"], msg::VehicleAcknowledgement::REFUSED as u64);
         let said = posthorn.observer.message(ACKNOWLEDGEMENTS, refused);
         assert_eq!(said["reason"], "its signature is not by the order key that this vehicle trusts");
@@ -220,7 +209,8 @@ fn an_order_goes_out_without_the_authenticator_and_gets_its_receipt_later() {
     let judged = posthorn.observer.message(judgements, |message| id_of(&message["mail"]["id"]) == stop);
     posthorn.authenticator.kill();
     posthorn.restart_chatbot(&[]);
-    posthorn.publish(judgements, &judged);
+    let mut publisher = Publisher::start(&posthorn.domain, judgements, 2);
+    publisher.publish(&judged);
     let command = posthorn.observer.message(COMMANDS, is(stop));
     posthorn.accepted("stop");
     posthorn.observer.message(DIAGNOSTICS, wait_for_ledger("1"));

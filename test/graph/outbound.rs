@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Outbound mails that any node may publish, and the delivery status that it gets.
 
-use std::process::Command;
-
 use ros::{msg, topics};
 use serde_json::{Value, json};
-use testbed::{domain::Domain, node::Node, observer::Observer, project, smtp::Sink};
+use testbed::{domain::Domain, node::Node, observer::Observer, smtp::Sink};
 
-use super::beside_others;
+use super::{beside_others, publisher::Publisher};
 
 struct Bridge {
-    domain: Domain,
+    publisher: Publisher,
     observer: Observer,
     _directory: tempfile::TempDir,
     _node: Node,
+    _domain: Domain,
 }
 
 impl Bridge {
@@ -29,14 +28,8 @@ impl Bridge {
         node.wait_for_log("listening address=");
         let mut observer = Observer::start(&domain, &[topics::MAIL_DELIVERIES.facts]);
         observer.wait_until_matched();
-        Self { domain, observer, _directory: directory, _node: node }
-    }
-
-    fn publish(&self, fields: &Value) {
-        let mut command = Command::new("python3");
-        command.arg(project("test/graph/publish.py"));
-        command.args([topics::MAIL_OUTBOUND.facts.name, "OutboundMail", &fields.to_string(), "1"]);
-        assert!(command.envs(self.domain.environment()).status().expect("python3").success());
+        let publisher = Publisher::start(&domain, topics::MAIL_OUTBOUND.facts, 1);
+        Self { publisher, observer, _directory: directory, _node: node, _domain: domain }
     }
 
     fn told(&mut self, state: i8, matches: impl Fn(&Value) -> bool) -> Value {
@@ -52,7 +45,7 @@ fn notices_without_message_id_are_sent_and_what_is_malformed_is_refused_with_the
     let mut bridge = Bridge::start(&sink);
     // This once failed: the second notice got the identity of the first and vanished silently.
     for subject in ["battery low", "truck_2 is silent"] {
-        bridge.publish(&json!({
+        bridge.publisher.publish(&json!({
             "kind": msg::OutboundMail::KIND_NOTICE as u8, "to": ["ops@fleet.example"], "subject": subject, "text": subject,
             "reply_to": ["dana@dispatch.example"], "urgent": true,
         }));
@@ -76,7 +69,7 @@ fn notices_without_message_id_are_sent_and_what_is_malformed_is_refused_with_the
             "a forward must name the mail",
         ),
     ] {
-        bridge.publish(&fields);
+        bridge.publisher.publish(&fields);
         let status = bridge
             .told(msg::DeliveryStatus::REFUSED as i8, |status| status["message_id"] == fields["message_id"]);
         let reply = status["reply"].as_str().unwrap();

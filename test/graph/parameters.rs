@@ -45,8 +45,8 @@ fn every_parameter_is_described_also_of_a_renamed_node() {
     let (domain, state) = (Domain::take(), tempfile::tempdir().unwrap());
     let state = state.path().to_str().unwrap();
     let mut observer = Observer::start(&domain, &[DIAGNOSTICS]);
-    for (facts, services) in NODES {
-        let node = start_renamed(facts.name, state, &domain);
+    let nodes = NODES.map(|(facts, _)| start_renamed(facts.name, state, &domain));
+    for (node, (facts, services)) in nodes.iter().zip(NODES) {
         let mut ask = |service: &str, request: Value| {
             let type_name = format!("rcl_interfaces/srv/{service}").leak();
             let words = service.chars().flat_map(|c| c.is_uppercase().then_some('_').into_iter().chain([c]));

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publishes one message as any ROS 2 user's Python node could: TOPIC, TYPE (of posthorn.msg), its fields as JSON,
-and how many SUBSCRIBERS there are.
+"""Publishes messages as any ROS 2 user's Python node could.
 
-Waits for them, and ends when they have acknowledged the message.
+Arguments: TOPIC, TYPE (of posthorn.msg), and how many SUBSCRIBERS to wait for. Each line of standard input is the
+fields of one message as JSON. It ends at the end of input.
 """
 
 import importlib
@@ -11,7 +11,6 @@ import sys
 import time
 
 import rclpy
-from rclpy.duration import Duration
 
 PATIENCE_S = 30.0
 
@@ -32,19 +31,17 @@ def value_of(type_name: str, value: object) -> object:
 
 
 def main() -> None:
-    topic, type_name, fields, subscribers = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4])
-    message = value_of(f"posthorn/{type_name}", fields)
+    topic, type_name, subscribers = sys.argv[1], sys.argv[2], int(sys.argv[3])
     rclpy.init()
     node = rclpy.create_node("publish")
-    publisher = node.create_publisher(type(message), topic, 10)
+    publisher = node.create_publisher(getattr(importlib.import_module("posthorn.msg"), type_name), topic, 10)
     deadline = time.monotonic() + PATIENCE_S
     while publisher.get_subscription_count() < subscribers:
         if time.monotonic() > deadline:
             sys.exit(f"not within {PATIENCE_S} s: {subscribers} subscribers of {topic}")
         time.sleep(0.01)
-    publisher.publish(message)
-    if not publisher.wait_for_all_acked(Duration(seconds=PATIENCE_S)):
-        sys.exit(f"not within {PATIENCE_S} s: the subscribers of {topic} have the message")
+    for line in sys.stdin:
+        publisher.publish(value_of(f"posthorn/{type_name}", json.loads(line)))
     rclpy.shutdown()
 
 
