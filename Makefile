@@ -8,11 +8,15 @@ env := scripts/env
 # cargo with the staged interfaces; CMake makes it.
 cargo := $(env) build/posthorn/cargo
 # Tests mostly wait: for nodes to find each other, for time-outs.
-test_threads := $(shell echo $$((2 * $$(nproc))))
+test_threads := $(shell echo $$((3 * $$(nproc))))
 # Crates that have no more tests with ROS 2 than without.
-tested := mail settings health record_log vehicle fair_queue smtp evidence vehicle_router fleet_simulator
-# What compiles without ROS 2: every crate but ros, chain and the tests; of the nodes what decides.
-pure := $(tested) mail_bridge authenticator chatbot
+tested := mail settings health record_log vehicle fair_queue smtp evidence mail_bridge chatbot vehicle_router fleet_simulator
+# What compiles without ROS 2: every crate but ros, chain and the tests; of authenticator what decides.
+pure := $(tested) authenticator
+# `make test` runs these before the graphs, two at a time.
+before_graphs := $(if $(CRATE),,test-core $(if $(ONLY),,test-bootstrap test-package))
+# Cargo and colcon have workers of their own, and complain about a make whose workers they cannot have.
+unexport MAKEFLAGS MFLAGS
 
 .PHONY: help bootstrap build demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-evidence shell lock clean
 
@@ -29,11 +33,12 @@ demo: build ## three mails through the whole graph, with what became of each
 	@$(cargo) build --quiet --locked --release --example demo --example observer
 	@$(env) build/posthorn/cargo-target/release/examples/demo
 
-test: $(if $(CRATE)$(ONLY),,test-bootstrap test-package) build $(if $(CRATE),,test-core) contracts/node_modules/.package-lock.json ## run every test; CRATE=NAME those of one crate, ONLY=NAME those with NAME in their path
+test: build contracts/node_modules/.package-lock.json ## run every test; CRATE=NAME those of one crate, ONLY=NAME those with NAME in their path
+	$(if $(before_graphs),@$(MAKE) --no-print-directory --jobs=2 --output-sync ONLY=$(ONLY) $(before_graphs))
 	$(cargo) test --locked --release $(if $(CRATE),-p $(CRATE),--workspace $(addprefix --exclude ,$(tested))) -- --test-threads $(test_threads) $(ONLY)
 
 test-core: ## run the tests of what needs no ROS, with debug assertions
-	cargo test --locked --no-default-features $(addprefix -p ,$(pure)) -- $(ONLY)
+	cargo test --locked --no-default-features --features mail_bridge/net $(addprefix -p ,$(pure)) -- $(ONLY)
 
 test-bootstrap: bootstrap ## run the tests of bootstrap, on this machine: what it says when something is missing
 	@test/bootstrap.sh

@@ -201,16 +201,3 @@ impl Verifier {
         Outcome::Published
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use settings::Rule;
-
-    #[test]
-    fn a_batch_is_no_larger_than_what_the_topic_of_receipts_keeps() {
-        let spec = SPECS.iter().find(|spec| spec.name == "batch_max_mails").unwrap();
-        let Rule::IntRange(_, last) = spec.rule else { panic!("{spec:?}") };
-        assert_eq!(usize::try_from(last).unwrap(), topics::MAIL_RECEIPTS.facts.qos.depth());
-    }
-}

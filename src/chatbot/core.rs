@@ -14,7 +14,7 @@
 //! [`Policy`] decides what happens to a mail, [`Orders`] what happens to an order. Topics, services and the disk are
 //! left to the caller.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc, thread, time::Instant};
 
 use health::Status;
 use mail::MailId;
@@ -60,6 +60,16 @@ pub enum Outcome {
     States(Result<Fleet, Unavailable>),
     /// The job panicked.
     Failed,
+}
+
+impl Outcome {
+    /// What a job has returned. One that panicked costs its mail this delivery, and the node nothing.
+    pub fn of(mail_id: MailId, job: thread::Result<Self>) -> Self {
+        job.unwrap_or_else(|_| {
+            tracing::error!(%mail_id, "the work on a mail panicked; the mail comes again");
+            Self::Failed
+        })
+    }
 }
 
 /// What a mail is waiting for.

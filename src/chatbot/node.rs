@@ -8,7 +8,6 @@ use std::{
     panic::{self, AssertUnwindSafe},
     process::ExitCode,
     sync::{Arc, Mutex},
-    thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -196,13 +195,14 @@ impl Desk {
                 // At once: even for the longest mail it takes a few milliseconds, and for most less than to start a
                 // task.
                 let interpreted = panic::catch_unwind(|| interpret(&delivered));
-                self.step(Input::Done(id, ended(id, interpreted)));
+                self.step(Input::Done(id, Outcome::of(id, interpreted)));
                 Ok(())
             }
             Effect::Start(id, Job::AskStates { vehicle, after }) => {
                 let worker = Arc::clone(&self.worker);
                 let ask = async move { Outcome::States(worker.states(vehicle, after).await) };
-                self.jobs.spawn(async move { (id, ended(id, AssertUnwindSafe(ask).catch_unwind().await)) });
+                self.jobs
+                    .spawn(async move { (id, Outcome::of(id, AssertUnwindSafe(ask).catch_unwind().await)) });
                 Ok(())
             }
             Effect::Write(entries) => {
@@ -257,14 +257,6 @@ fn interpret(Delivered { mail, verdict }: &Delivered) -> Outcome {
     Outcome::Interpreted(Box::new(Interpretation::of(mail, verdict)))
 }
 
-/// A job that panics costs its mail this delivery, and the node nothing.
-fn ended(mail_id: MailId, job: thread::Result<Outcome>) -> Outcome {
-    job.unwrap_or_else(|_| {
-        tracing::error!(%mail_id, "the work on a mail panicked; the mail comes again");
-        Outcome::Failed
-    })
-}
-
 /// Asks vehicle_router.
 struct Worker {
     router: Client<srv::GetState::Service>,
@@ -314,18 +306,5 @@ impl Recorder {
         let request = srv::Record::Request { entries: entries.collect::<Result<_, _>>()? };
         let answer = self.authenticator.find_and_ask(&request, RECORD_TIMEOUT).await?;
         if answer.success { Ok(()) } else { Err(answer.message.into()) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_job_that_panics_has_failed() {
-        let id = MailId::of(b"mail");
-        assert!(matches!(ended(id, panic::catch_unwind(|| panic!("on purpose"))), Outcome::Failed));
-        let ask = AssertUnwindSafe(async { panic!("on purpose") }).catch_unwind();
-        assert!(matches!(ended(id, ask.await), Outcome::Failed));
     }
 }

@@ -183,19 +183,3 @@ async fn serve_raw(mut requests: mpsc::Receiver<Request<srv::GetRaw::Service>>, 
 fn no_mail(message: String) -> srv::GetRaw::Response {
     srv::GetRaw::Response { message, ..srv::GetRaw::Response::default() }
 }
-
-#[cfg(test)]
-mod tests {
-    use ros::qos::Qos;
-    use settings::Value;
-
-    use super::SPECS;
-
-    #[test]
-    fn a_reader_of_mails_keeps_what_the_bridge_has_in_flight() {
-        let window = SPECS.iter().find(|spec| spec.name == "max_in_flight").unwrap().default.value();
-        let Value::Int(window) = window else { panic!("{window:?}") };
-        // First publications and further ones.
-        assert_eq!(usize::try_from(2 * window).unwrap(), Qos::Mail.depth());
-    }
-}

@@ -6,14 +6,12 @@ use std::process::Command;
 use testbed::executable;
 
 use super::{is_current, read};
-use crate::graph::beside_others;
 
 const BEGIN: &str = "<!-- generated: demo -->\n```\n";
 const END: &str = "```\n<!-- end -->";
 
 #[test]
 fn the_readme_shows_what_the_demo_prints() {
-    let _graph = beside_others();
     let output = Command::new(executable("demo")).output().expect("demo");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));

@@ -3,9 +3,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ros::runtime::NodeFacts;
+use ros::{runtime::NodeFacts, topics};
 use roxmltree::{Document, Node};
-use settings::{DRAIN_TIMEOUT, Value, resolve};
+use settings::{DRAIN_TIMEOUT, Rule, Spec, Value, resolve};
 
 use super::{NODES, read};
 
@@ -191,4 +191,20 @@ fn the_launch_file_of_all_includes_what_carries_mail_and_passes_every_argument_o
         included.push(node.name);
     }
     assert_eq!(included, ["mail_bridge", "authenticator", "chatbot", "vehicle_router"]);
+}
+
+/// The topics keep as much as the nodes publish at once.
+#[test]
+fn a_slow_reader_misses_neither_mails_nor_receipts() {
+    let spec = |specs: &'static [Spec], name: &str| {
+        specs.iter().find(|spec| spec.name == name).expect("a parameter")
+    };
+    let in_flight = spec(mail_bridge::node::FACTS.specs, "max_in_flight").default.value();
+    let Value::Int(in_flight) = in_flight else { panic!("{in_flight:?}") };
+    // First publications and further ones.
+    assert_eq!(usize::try_from(2 * in_flight), Ok(topics::MAIL_RAW.facts.qos.depth()));
+    let Rule::IntRange(_, batch) = spec(authenticator::node::FACTS.specs, "batch_max_mails").rule else {
+        panic!("batch_max_mails has no range");
+    };
+    assert_eq!(usize::try_from(batch), Ok(topics::MAIL_RECEIPTS.facts.qos.depth()));
 }

@@ -5,8 +5,6 @@ use std::{net::TcpListener, process::Command};
 
 use testbed::{domain::Domain, executable, node::Node};
 
-use super::beside_others;
-
 /// Starts `name`, which must end by itself with `code`, and returns the last line of its log.
 fn last_words(name: &str, parameters: &[(&str, &str)], code: i32) -> String {
     let domain = Domain::take();
@@ -77,7 +75,6 @@ fn a_port_in_use_and_a_journal_that_cannot_be_written_are_named() {
 
 #[test]
 fn two_bridges_do_not_share_a_journal() {
-    let _graph = beside_others();
     let (domain, scratch) = (Domain::take(), tempfile::tempdir().unwrap());
     let journal = scratch.path().display().to_string();
     let parameters = [

@@ -8,12 +8,10 @@ use testbed::{
     posthorn::{SENDER, Unready, id_of, is_receipt_of},
 };
 
-use super::beside_others;
 use crate::ledger::fixture::{Anvil, fund};
 
 #[test]
 fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
-    let _graph = beside_others();
     let port = free_port();
     let endpoint = format!("http://127.0.0.1:{port}");
     let unready = Unready::start(
@@ -60,7 +58,6 @@ fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
 /// A host comes up before its uplink: mails are judged once the registry can be asked, not before.
 #[test]
 fn mails_wait_for_a_chain_that_comes_within_the_patience() {
-    let _graph = beside_others();
     let port = free_port();
     let endpoint = format!("http://127.0.0.1:{port}");
     let mut posthorn =

@@ -17,7 +17,6 @@ use testbed::{
     wait_for,
 };
 
-use super::beside_others;
 use crate::ledger::fixture::{Anvil, fund};
 
 /// Runs the command; returns its exit code, standard output and standard error.
@@ -31,7 +30,6 @@ pub fn run(domain: &Domain, arguments: &[&str]) -> (i32, String, String) {
 
 #[test]
 fn the_command_registers_shows_and_proves() {
-    let _graph = beside_others();
     let anvil = Anvil::start(free_port());
     let endpoint = anvil.endpoint();
     let parameters = [("ethereum_endpoint", endpoint.as_str())];

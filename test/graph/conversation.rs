@@ -6,11 +6,8 @@ use ros::{msg, topics};
 use serde_json::json;
 use testbed::posthorn::{HUMAN, POSTHORN, Posthorn, SENDER, STRANGER_DOMAIN, id_of, is_receipt_of, message};
 
-use super::beside_others;
-
 #[test]
 fn questions_are_answered_from_live_vehicle_data() {
-    let _graph = beside_others();
     let posthorn = Posthorn::start(&[], &[]);
     let cases: [(&str, &[&str]); 5] = [
         ("help", &["status", "where is", "battery"]),
@@ -38,7 +35,6 @@ fn questions_are_answered_from_live_vehicle_data() {
 
 #[test]
 fn a_mail_that_comes_twice_is_answered_once() {
-    let _graph = beside_others();
     let posthorn = Posthorn::start(&[], &[]);
     let data = posthorn.question("twice", "help", "");
     assert_eq!(posthorn.accept(SENDER, &data), posthorn.accept(SENDER, &data));
@@ -54,7 +50,6 @@ fn a_mail_that_comes_twice_is_answered_once() {
 
 #[test]
 fn an_operator_stops_a_vehicle_and_nobody_else_does() {
-    let _graph = beside_others();
     let observed = [topics::VEHICLES_COMMANDS.facts, topics::MAIL_DISPOSITIONS.facts];
     let mut posthorn = Posthorn::start(&observed, &[]);
     let is = |id: MailId| move |message: &serde_json::Value| id_of(&message["mail_id"]) == id;
@@ -101,7 +96,6 @@ fn an_operator_stops_a_vehicle_and_nobody_else_does() {
 
 #[test]
 fn what_is_not_understood_goes_to_a_person_and_a_mail_without_headers_to_nobody() {
-    let _graph = beside_others();
     let mut posthorn = Posthorn::start(&[topics::MAIL_DISPOSITIONS.facts], &[]);
     let bare = posthorn.accept(SENDER, b"stop truck_1\r\n");
     let disposition = posthorn
@@ -123,7 +117,6 @@ fn what_is_not_understood_goes_to_a_person_and_a_mail_without_headers_to_nobody(
 
 #[test]
 fn the_bytes_of_a_mail_and_its_receipt_can_be_asked_for() {
-    let _graph = beside_others();
     let mut posthorn = Posthorn::start(&[topics::MAIL_RECEIPTS.facts], &[]);
     let data = posthorn.question("kept", "help", "");
     let id = posthorn.accept(SENDER, &data);

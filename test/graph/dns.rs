@@ -11,8 +11,6 @@ use testbed::{
     smtp::Client,
 };
 
-use super::{alone, beside_others};
-
 /// A graph whose DNS server is `server`, with [`SENDER`] registered as operator.
 fn start(server: &NameServer, more: &[(&str, &str)]) -> Posthorn {
     let servers = format!("[\"{}\"]", server.address);
@@ -41,7 +39,6 @@ fn level(message: &serde_json::Value, level: u64) -> bool {
 
 #[test]
 fn after_a_hiccup_the_mail_is_judged_and_the_warning_ends() {
-    let _graph = beside_others();
     let server = NameServer::start("", &[SENDER_DOMAIN]);
     let mut posthorn = start(&server, &[("dns_timeout_s", "0.3"), ("dns_silence_s", "0.3")]);
     let data = posthorn.question("early", "help", "");
@@ -61,7 +58,6 @@ fn after_a_hiccup_the_mail_is_judged_and_the_warning_ends() {
 /// instead.
 #[test]
 fn an_order_of_a_registered_sender_that_is_given_up_goes_to_a_person() {
-    let _graph = beside_others();
     let server = NameServer::start("", &[SENDER_DOMAIN]);
     let mut posthorn = start(&server, &[("dns_timeout_s", "0.3"), ("temperror_give_up_s", "0.0")]);
     let verdict = judged(&mut posthorn, "unjudged");
@@ -74,7 +70,6 @@ fn an_order_of_a_registered_sender_that_is_given_up_goes_to_a_person() {
 
 #[test]
 fn four_hundred_mails_of_a_silent_domain_do_not_delay_a_registered_operator() {
-    let _alone = alone();
     let server = NameServer::start("", &["silent.test"]);
     let mut posthorn = start(&server, &[]);
     judged(&mut posthorn, "first");

@@ -10,7 +10,7 @@ use testbed::{
     wait_for,
 };
 
-use super::{beside_others, command::run};
+use super::command::run;
 
 fn entry(kind: &str, number: usize) -> Value {
     json!({ "kind": kind, "source": "/fleet/camera", "subject": format!("{number:064x}"), "digest": vec![7; 32] })
@@ -22,7 +22,6 @@ fn record(posthorn: &mut Posthorn, entries: &[Value]) -> Value {
 
 #[test]
 fn entries_of_other_nodes_are_recorded_once_proven_and_told_from_mails() {
-    let _graph = beside_others();
     let mut posthorn = Posthorn::start(&[topics::MAIL_RECEIPTS.facts], &[]);
     let (order, image) = (entry("order", 1), entry("acme.image", 1));
     let answer = record(&mut posthorn, &[order.clone(), image.clone(), order.clone()]);

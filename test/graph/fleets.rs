@@ -6,10 +6,7 @@ use std::{path::Path, process::Command};
 use serde_json::Value;
 use testbed::{domain::Domain, executable, node::Node, observer::Observer};
 
-use super::{
-    beside_others,
-    life::{DIAGNOSTICS, ROSOUT},
-};
+use super::life::{DIAGNOSTICS, ROSOUT};
 
 /// The nodes that keep state on disk, and what each logs once it is running.
 const KEEPERS: [(&str, &str); 3] =
@@ -28,7 +25,6 @@ pub fn start(name: &str, namespace: &str, home: &Path, domain: &Domain) -> Node 
 
 #[test]
 fn two_fleets_on_one_host_keep_their_state_and_their_names_apart() {
-    let _graph = beside_others();
     let (domain, home) = (Domain::take(), tempfile::tempdir().unwrap());
     let mut observer = Observer::start(&domain, &[DIAGNOSTICS, ROSOUT]);
     let mut nodes = Vec::new();

@@ -20,8 +20,6 @@ use testbed::{
     wait_for,
 };
 
-use super::beside_others;
-
 pub const NODES: [&str; 5] = ["mail_bridge", "authenticator", "chatbot", "vehicle_router", "fleet_simulator"];
 
 /// The ROS topics that every node publishes, which are not posthorn's own.
@@ -36,7 +34,6 @@ pub const ROSOUT: TopicFacts =
 /// The bridge has answered `250` but published nothing, because nobody subscribes; then the power fails.
 #[test]
 fn a_mail_bridge_killed_between_250_and_publication_publishes_after_the_restart() {
-    let _graph = beside_others();
     let (domain, journal) = (Domain::take(), tempfile::tempdir().unwrap());
     let directory = journal.path().display().to_string();
     let parameters = [
@@ -65,7 +62,6 @@ fn a_mail_bridge_killed_between_250_and_publication_publishes_after_the_restart(
 
 #[test]
 fn a_graph_whose_mail_bridge_is_killed_answers_every_mail_once() {
-    let _graph = beside_others();
     let mut posthorn = Posthorn::start(&[DIAGNOSTICS], &[]);
     let mut asked = BTreeSet::new();
     for round in 0..3 {
@@ -107,7 +103,6 @@ fn a_graph_whose_mail_bridge_is_killed_answers_every_mail_once() {
 
 #[test]
 fn every_node_speaks_on_diagnostics_and_rosout_and_drains_on_either_signal() {
-    let _graph = beside_others();
     let mut posthorn = Posthorn::start(&[DIAGNOSTICS, ROSOUT], &[]);
     let speaks = |name: &'static str| {
         move |message: &Value| {
@@ -155,7 +150,6 @@ fn signal_twice(nodes: &[Node], first: &str, apart_s: &str, second: &str) {
 #[test]
 fn a_signal_that_comes_twice_at_once_drains_every_node() {
     const ROUNDS: usize = 20;
-    let _graph = beside_others();
     let (domain, state) = (Domain::take(), tempfile::tempdir().unwrap());
     let directory = |name: &str| state.path().join(name).display().to_string();
     let (journal, evidence, orders) = (directory("journal"), directory("evidence"), directory("orders"));
@@ -190,7 +184,6 @@ fn a_signal_that_comes_twice_at_once_drains_every_node() {
 /// launch.
 #[test]
 fn a_mail_that_is_being_handed_over_at_ctrl_c_is_delivered_once() {
-    let _graph = beside_others();
     let mut posthorn = Posthorn::start(&[], &[]);
     posthorn.sink.hold(true);
     let question = posthorn.question("held", "help", "");
@@ -213,7 +206,6 @@ fn a_mail_that_is_being_handed_over_at_ctrl_c_is_delivered_once() {
 /// without a crash.
 #[test]
 fn a_later_signal_ends_a_node_that_is_draining() {
-    let _graph = beside_others();
     let (domain, state) = (Domain::take(), tempfile::tempdir().unwrap());
     for _ in 0..4 {
         let mut clients = Vec::new();
@@ -246,7 +238,6 @@ fn a_later_signal_ends_a_node_that_is_draining() {
 fn a_node_whose_log_hangs_ends_at_the_second_signal() {
     /// Default capacity of a pipe on Linux [bytes] (pipe(7)).
     const CAPACITY: usize = 65_536;
-    let _graph = beside_others();
     let (domain, state) = (Domain::take(), tempfile::tempdir().unwrap());
     let (_unread, mut log) = std::io::pipe().unwrap();
     log.write_all(&[b'.'; CAPACITY]).unwrap();
@@ -280,7 +271,6 @@ impl Drop for Killed {
 #[test]
 fn idle_nodes_cost_little() {
     const WINDOW: Duration = Duration::from_secs(10);
-    let _graph = beside_others();
     let mut posthorn = Posthorn::start(&[], &[]);
     let before = posthorn.nodes().map(|node| node.cpu_ticks());
     // This sleep is the measurement period, not synchronisation.
@@ -297,7 +287,6 @@ fn idle_nodes_cost_little() {
 /// Anchoring is of use only if the receipt still arrives when the authenticator was down in between.
 #[test]
 fn evidence_survives_a_kill_of_the_authenticator() {
-    let _graph = beside_others();
     let mut posthorn = Posthorn::start(&[topics::MAIL_AUTHENTICATED.facts], &[("batch_max_age_s", "3600.0")]);
     let data = posthorn.question("before", "help", "");
     let id = posthorn.accept(SENDER, &data);

@@ -9,14 +9,11 @@ use std::{
 use serde_json::Value;
 use testbed::{domain::Domain, node::Node, project};
 
-use super::beside_others;
-
 const VEHICLES: usize = 500;
 
 /// When the states of all vehicles shared one topic of depth 5, a subscriber saw only the last five of each burst.
 #[test]
 fn a_reader_with_default_qos_sees_every_one_of_500_vehicles() {
-    let _graph = beside_others();
     let domain = Domain::take();
     let names: Vec<_> = (0..VEHICLES).map(|number| format!("v{number}")).collect();
     let names = serde_json::to_string(&names).unwrap();

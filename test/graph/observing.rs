@@ -9,8 +9,6 @@ use std::{
 use serde_json::Value;
 use testbed::{PATIENCE, domain::Domain, executable, project, wait_for};
 
-use super::beside_others;
-
 /// Messages published at once: ten times what r2r queues.
 const BURST: usize = 100;
 
@@ -24,8 +22,8 @@ impl Drop for Burst {
     }
 }
 
-/// The numbers that the observer printed of a burst, and its exit status. Stops at the whole burst or when nothing comes any
-/// more.
+/// The numbers that the observer printed of a burst, and its exit status. Stops at the whole burst or when nothing
+/// comes any more.
 fn observe_a_burst(
     arguments: &[&str],
     end: impl FnOnce(&mut Child),
@@ -74,7 +72,6 @@ fn observe_a_burst(
 
 #[test]
 fn an_observer_prints_every_message_of_a_burst_and_ends_with_its_input() {
-    let _graph = beside_others();
     let (numbers, status) = observe_a_burst(&[], |observer| drop(observer.stdin.take()));
     assert_eq!(numbers, (0..BURST).collect::<Vec<_>>());
     assert!(status.success(), "{status}");
@@ -82,7 +79,6 @@ fn an_observer_prints_every_message_of_a_burst_and_ends_with_its_input() {
 
 #[test]
 fn watching_goes_on_without_an_input_and_ends_with_a_signal() {
-    let _graph = beside_others();
     for signal in ["INT", "TERM"] {
         let (numbers, status) = observe_a_burst(&["--watch"], |observer| {
             drop(observer.stdin.take());
@@ -98,7 +94,6 @@ fn watching_goes_on_without_an_input_and_ends_with_a_signal() {
 /// SIGABRT.
 #[test]
 fn an_observer_ends_without_a_crash_each_of_ten_times() {
-    let _graph = beside_others();
     let domain = Domain::take();
     for round in 0..10 {
         let mut observer = Command::new(executable("observer"))

@@ -5,7 +5,7 @@ use ros::{msg, topics};
 use serde_json::{Value, json};
 use testbed::{domain::Domain, node::Node, observer::Observer, smtp::Sink};
 
-use super::{beside_others, publisher::Publisher};
+use super::publisher::Publisher;
 
 struct Bridge {
     publisher: Publisher,
@@ -40,7 +40,6 @@ impl Bridge {
 
 #[test]
 fn notices_without_message_id_are_sent_and_what_is_malformed_is_refused_with_the_reason() {
-    let _graph = beside_others();
     let sink = Sink::start();
     let mut bridge = Bridge::start(&sink);
     // This once failed: the second notice got the identity of the first and vanished silently.

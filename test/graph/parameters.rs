@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use settings::{Rule, Spec};
 use testbed::{domain::Domain, executable, node::Node, observer::Observer};
 
-use super::{beside_others, life::DIAGNOSTICS};
+use super::life::DIAGNOSTICS;
 
 const NODES: [(NodeFacts, &[ServiceFacts]); 5] = [
     (mail_bridge::node::FACTS, &[GET_RAW.facts]),
@@ -41,7 +41,6 @@ fn start_renamed(name: &str, state: &str, domain: &Domain) -> Node {
 
 #[test]
 fn every_parameter_is_described_also_of_a_renamed_node() {
-    let _graph = beside_others();
     let (domain, state) = (Domain::take(), tempfile::tempdir().unwrap());
     let state = state.path().to_str().unwrap();
     let mut observer = Observer::start(&domain, &[DIAGNOSTICS]);

@@ -14,11 +14,8 @@ use testbed::{
     project,
 };
 
-use super::beside_others;
-
 #[test]
 fn a_python_node_sees_every_topic_with_its_type_and_qos_and_reads_a_mail() {
-    let _graph = beside_others();
     let posthorn = Posthorn::start(&[], &[]);
     let mut look = Command::new("python3")
         .arg(project("test/graph/look.py"))

@@ -8,11 +8,8 @@ use ros::topics;
 use serde_json::json;
 use testbed::posthorn::{SENDER, Unready};
 
-use super::beside_others;
-
 #[test]
 fn nobody_registers_or_revokes_without_the_token_and_nobody_registers_junk() {
-    let _graph = beside_others();
     let mut posthorn = Unready::start(&[], &[]).0;
     posthorn.register(SENDER, Role::Observer);
     let token = posthorn.registry_token();

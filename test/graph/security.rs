@@ -10,7 +10,7 @@ use std::{
 use roxmltree::Document;
 use testbed::{domain::Domain, project};
 
-use super::{beside_others, fleets::start, life::NODES};
+use super::{fleets::start, life::NODES};
 
 /// The second node in vehicle_router's process, which holds its dynamic subscriptions.
 const SUBSCRIBER: &str = "_vehicle_router_subscriptions";
@@ -46,7 +46,6 @@ fn any_vehicle(part: &str) -> &str {
 
 #[test]
 fn the_security_policies_allow_what_the_nodes_do_and_nothing_else() {
-    let _graph = beside_others();
     let (domain, home) = (Domain::take(), tempfile::tempdir().unwrap());
     let _running = NODES.map(|node| start(node, "fleet", home.path(), &domain));
     let look = Command::new("python3")

@@ -10,11 +10,9 @@ use testbed::{
     executable,
     node::Node,
     observer::Observer,
-    posthorn::{POSTHORN, SENDER, id_of, message},
+    posthorn::{POSTHORN, SENDER, id_of, is_receipt_of, message},
     smtp::Client,
 };
-
-use super::beside_others;
 
 /// The last line on standard error, without time and level.
 fn last_words(node: &Node) -> String {
@@ -25,7 +23,6 @@ fn last_words(node: &Node) -> String {
 
 #[test]
 fn a_node_with_a_task_that_ends_fails_or_panics_ends_and_says_which_last() {
-    let _graph = beside_others();
     let domain = Domain::take();
     for (end, words) in [
         ("ends", "task 'frail' ended before its node"),
@@ -51,7 +48,13 @@ fn a_node_with_a_task_that_ends_fails_or_panics_ends_and_says_which_last() {
 fn start_authenticator(domain: &Domain, state: &Path) -> Node {
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(executable("authenticator"));
-    command.args(["--ros-args", "-p", &format!("state_directory:={}", state.display())]);
+    command.args([
+        "--ros-args",
+        "-p",
+        "batch_max_age_s:=0.1",
+        "-p",
+        &format!("state_directory:={}", state.display()),
+    ]);
     command.env("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4");
     let mut node = Node::run("authenticator", domain, command);
     node.wait_for_log("connected to the");
@@ -61,7 +64,6 @@ fn start_authenticator(domain: &Domain, state: &Path) -> Node {
 /// A file size limit on the running process stands in for a full disk, as in `mail_bridge::full_disk`.
 #[test]
 fn an_authenticator_that_cannot_keep_evidence_ends_and_publishes_the_verdict_after_the_restart() {
-    let _graph = beside_others();
     let (domain, scratch) = (Domain::take(), tempfile::tempdir().unwrap());
     let journal = scratch.path().join("mail_bridge").display().to_string();
     let state = scratch.path().join("authenticator");
@@ -69,17 +71,20 @@ fn an_authenticator_that_cannot_keep_evidence_ends_and_publishes_the_verdict_aft
         [("smtp_listen", "\"127.0.0.1:0\""), ("lmtp_listen", "\"\""), ("journal_directory", &journal)];
     let mut bridge = Node::start("mail_bridge", &domain, &bridge);
     let smtp = bridge.wait_for_log("listening address=").parse().unwrap();
-    let mut observer = Observer::start(&domain, &[topics::MAIL_AUTHENTICATED.facts]);
+    let mut observer =
+        Observer::start(&domain, &[topics::MAIL_AUTHENTICATED.facts, topics::MAIL_RECEIPTS.facts]);
     let mut authenticator = start_authenticator(&domain, &state);
+    observer.wait_until_matched();
     let authenticated = |observer: &mut Observer, mail: &str| {
         let id = mail::MailId::of(mail.as_bytes());
         observer.message(topics::MAIL_AUTHENTICATED.facts, |message| id_of(&message["mail"]["id"]) == id);
     };
-    // Once this has come through, the nodes have found each other.
+    // Once this has come through, the nodes have found each other, and nothing is left to be written.
     let first = message("evidenced", "help", "");
     let reply = Client::connect(smtp).send(SENDER, POSTHORN, first.as_bytes());
     assert!(reply.starts_with("250"), "{reply}");
     authenticated(&mut observer, &first);
+    observer.message(topics::MAIL_RECEIPTS.facts, is_receipt_of(mail::MailId::of(first.as_bytes())));
     let pid = Pid::from_raw(i32::try_from(authenticator.pid()).unwrap());
     prlimit(pid, Resource::Fsize, Rlimit { current: Some(0), maximum: None }).unwrap();
 

@@ -15,7 +15,7 @@ const PHOTO: &str = "From: ada@x.test\r\nSubject: photo\r\nContent-Type: multipa
 #[tokio::test]
 async fn a_forward_carries_its_mail_though_that_was_settled_and_its_segment_is_gone() {
     let dir = tempfile::tempdir().unwrap();
-    let smarthost = free_address().await;
+    let smarthost = free_address();
     let overrides = [
         ("smarthost", text(smarthost)),
         ("journal_segment_bytes", Value::Int(4096)),

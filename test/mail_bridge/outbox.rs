@@ -37,7 +37,7 @@ fn notice(message_id: &str, text: &str) -> OutboundMail {
 #[tokio::test]
 async fn when_a_dead_host_comes_back_everything_is_out_at_once_and_attempts_are_those_made() {
     let dir = tempfile::tempdir().unwrap();
-    let smarthost = free_address().await;
+    let smarthost = free_address();
     let overrides = [
         ("smarthost", text(smarthost)),
         ("retry_min_s", Value::Double(1000.0)),
@@ -74,7 +74,7 @@ async fn when_a_dead_host_comes_back_everything_is_out_at_once_and_attempts_are_
 #[tokio::test]
 async fn the_only_mail_goes_out_when_the_host_is_back_and_not_after_its_back_off() {
     let dir = tempfile::tempdir().unwrap();
-    let smarthost = free_address().await;
+    let smarthost = free_address();
     let wait = Value::Double(1000.0);
     let overrides = [("smarthost", text(smarthost)), ("retry_min_s", wait.clone()), ("retry_max_s", wait)];
     let (bridge, mut streams) = start(dir.path(), &overrides).await;
@@ -113,7 +113,7 @@ async fn a_slow_recipient_holds_up_no_other() {
 #[tokio::test]
 async fn notices_without_message_id_are_all_sent_with_ids_that_are_told_and_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let smarthost = free_address().await;
+    let smarthost = free_address();
     let (bridge, mut streams) = start(dir.path(), &[("smarthost", text(smarthost))]).await;
     // The first two are identical, but without an id nobody can tell that this is unintended. Once, only the first was
     // sent.

@@ -20,6 +20,7 @@ use mail_bridge::{
     params::{Params, SPECS},
 };
 use settings::{Value, resolve};
+use testbed::free_port;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -174,8 +175,8 @@ pub async fn deliver(bridge: &Bridge, data: &str) -> MailId {
 }
 
 /// An address where nobody listens yet.
-pub async fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+pub fn free_address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
 /// States and attempts of the next `count` deliveries.

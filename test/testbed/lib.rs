@@ -25,6 +25,7 @@ pub mod smtp;
 
 use std::{
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -41,10 +42,20 @@ pub fn executable(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is not built: run make test or make demo")).clone()
 }
 
-/// A port of 127.0.0.1 that is free right now.
+/// A TCP port of 127.0.0.1 where nobody listens. Neither another call nor a connection of whatever else runs takes it
+/// later: it is below Linux's ephemeral ports (32,768 and up).
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
-    listener.local_addr().expect("address").port()
+    const PORTS: std::ops::Range<u32> = 10_000..32_000;
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Another process begins somewhere else.
+        let call = CALLS.fetch_add(1, Ordering::Relaxed);
+        let offset = std::process::id().wrapping_mul(101).wrapping_add(call) % (PORTS.end - PORTS.start);
+        let port = u16::try_from(PORTS.start + offset).expect("below 32,000");
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Path of a file of the project.

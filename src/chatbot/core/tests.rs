@@ -341,3 +341,9 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_job_that_panics_has_failed() {
+    let job = std::panic::catch_unwind(|| panic!("on purpose"));
+    assert!(matches!(Outcome::of(MailId::of(b"mail"), job), Outcome::Failed));
+}
