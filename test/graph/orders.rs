@@ -205,9 +205,13 @@ fn an_order_goes_out_without_the_authenticator_and_gets_its_receipt_later() {
     posthorn.authenticator.kill();
     posthorn.restart_chatbot(&[]);
     let mut publisher = Publisher::start(&posthorn.domain, judgements, 2);
-    publisher.publish(&judged);
+    // Again and again, as mail_bridge would have it: nobody knows when chatbot and mail_bridge have found each other.
+    let answer = wait_for("the answer", || {
+        publisher.publish(&judged);
+        posthorn.sink.wait(Duration::from_secs(1))
+    });
+    assert!(answer.text().contains("has accepted the order \"stop\"."), "{}", answer.text());
     let command = posthorn.observer.message(COMMANDS, is(stop));
-    posthorn.accepted("stop");
     posthorn.observer.message(DIAGNOSTICS, wait_for_ledger("1"));
     posthorn.restart_chatbot(&[]);
     posthorn.observer.forget(DIAGNOSTICS);
