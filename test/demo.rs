@@ -180,7 +180,12 @@ fn verify(posthorn: &Posthorn, id: MailId, message: &msg::LedgerReceipt) {
         let chain = EmbeddedChain::open_read_only(&directory.join("chain")).expect("chain");
         let own_key = tempfile::tempdir().expect("scratch");
         let key = LedgerKey::load_or_create(&own_key.path().join("key")).expect("key");
-        let options = LedgerOptions { confirmations: 1, timeout: testbed::PATIENCE, contracts: None };
+        let options = LedgerOptions {
+            confirmations: 1,
+            timeout: testbed::PATIENCE,
+            max_fee: u64::MAX.into(),
+            contracts: None,
+        };
         let ledger =
             Ledger::connect(Connection::Embedded(chain), key, &directory, options).await.expect("ledger");
         ledger.verify(&receipt).await.expect("the proof must verify");

@@ -14,13 +14,15 @@ use authenticator::{
     anchor::{AnchorError, AnchorPolicy, AnchorState, Anchorer},
     store::EvidenceStore,
 };
-use chain::{Connection, Contracts, EmbeddedChain, Ledger, LedgerError, LedgerKey, LedgerOptions};
+use chain::{
+    Connection, Contracts, EmbeddedChain, InFlight, Ledger, LedgerError, LedgerKey, LedgerOptions, WaitsFor,
+};
 use evidence::{Entry, Evidence, Finding, Receipt, log::EvidenceLog};
-use fixture::{Anvil, Kind, World, fund, on_both_chains, options};
+use fixture::{Anvil, CuttingProxy, Kind, World, fund, on_both_chains, options};
 use jsonrpc_core::Value;
 use mail::{MailId, Registration, Role};
 use serde_json::json;
-use testbed::wait_for;
+use testbed::{PATIENCE, wait_for};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -379,35 +381,189 @@ async fn the_embedded_chain_survives_restarts_with_and_without_its_snapshot() {
 
 /// Connects to the contracts of `world` with these options.
 async fn reconnect(world: &World, confirmations: u64, timeout: Duration) -> Arc<Ledger> {
-    let options = LedgerOptions { confirmations, timeout, contracts: None };
+    let options = LedgerOptions { confirmations, timeout, ..options() };
     let ledger = Ledger::connect(world.chain.clone(), world.key.clone(), world.dir.path(), options).await;
     Arc::new(ledger.unwrap())
 }
 
 #[tokio::test]
-async fn replaces_a_transaction_that_is_stuck_and_anchors_once() {
+async fn goes_on_with_a_transaction_that_was_not_confirmed_in_time() {
     let world = World::new(Kind::Anvil).await;
     world.ledger().await;
     let ledger = reconnect(&world, 1, Duration::from_secs(1)).await;
     let store = store(world.dir.path());
-    // The Ethereum node accepts transactions but mines none.
-    world.chain.execute("evm_setAutomine", vec![json!(false)]).await.unwrap();
-    let stuck = ledger.anchor(0, vec![[1; 32]]).await.unwrap_err();
-    assert!(matches!(stuck, LedgerError::Timeout { .. }) && stuck.is_retryable(), "{stuck}");
+    let first = append(&store, 0..1).await;
+    world.automine(false).await;
+    let late = ledger.anchor(0, first.iter().map(Evidence::leaf).collect()).await.unwrap_err();
+    assert!(matches!(late, LedgerError::Timeout { .. }) && late.is_retryable(), "{late}");
 
-    // More evidence has arrived: the stuck batch must not be anchored in addition to the new one.
-    append(&store, 0..2).await;
+    // More evidence has arrived, which wants to be in the same batch.
+    append(&store, 1..2).await;
     let mut running = start(&store, &ledger);
     let waiting = running.state.wait_for(|state| state.last_error.is_some()).await.unwrap().clone();
     let reason = waiting.last_error.unwrap();
     assert!(reason.contains("not confirmed after 1 s"), "{reason}");
-    world.chain.execute("evm_setAutomine", vec![json!(true)]).await.unwrap();
-    world.chain.execute("evm_mine", vec![]).await.unwrap();
-    for receipt in running.receive(2).await {
-        assert_eq!((receipt.anchor.first, receipt.anchor.count), (0, 2));
-        ledger.verify(&receipt).await.unwrap();
+    world.automine(true).await;
+    world.mine().await;
+    let receipts = running.receive(2).await;
+    assert_eq!(receipts.iter().map(|receipt| receipt.anchor.first).collect::<Vec<_>>(), [0, 1]);
+    for receipt in &receipts {
+        ledger.verify(receipt).await.unwrap();
     }
     assert_eq!(ledger.next_index().await.unwrap(), 2);
+    running.stop().await;
+}
+
+/// An anchorer on anvil whose first transaction is in the pool and not mined.
+struct Waiting {
+    world: World,
+    ledger: Arc<Ledger>,
+    running: Running,
+    in_flight: watch::Receiver<Option<InFlight>>,
+    transaction: H256,
+}
+
+impl Waiting {
+    async fn start(options: LedgerOptions) -> Self {
+        let world = World::new(Kind::Anvil).await;
+        // It deploys the contracts, which with more confirmations would need blocks that nobody mines.
+        world.ledger().await;
+        let ledger = Ledger::connect(world.chain.clone(), world.key.clone(), world.dir.path(), options).await;
+        let ledger = Arc::new(ledger.unwrap());
+        world.automine(false).await;
+        let store = store(world.dir.path());
+        let running = start(&store, &ledger);
+        append(&store, 0..1).await;
+        let mut in_flight = ledger.in_flight();
+        let transaction = in_flight.wait_for(Option::is_some).await.unwrap().clone().unwrap().transaction;
+        Self { world, ledger, running, in_flight, transaction }
+    }
+
+    async fn wait_for(&mut self, what: impl Fn(&InFlight) -> bool) -> InFlight {
+        let found = self.in_flight.wait_for(|now| now.as_ref().is_some_and(&what));
+        let found = tokio::time::timeout(PATIENCE, found).await.expect("what is waited for");
+        found.unwrap().clone().unwrap()
+    }
+
+    /// Mines until the receipt comes; it must be true on the chain as it is then. Nothing is anchored twice.
+    async fn receipt_is_true(mut self) -> (Receipt, World) {
+        self.world.automine(true).await;
+        self.world.mine().await;
+        let receipt =
+            tokio::time::timeout(PATIENCE, self.running.receive(1)).await.expect("a receipt").remove(0);
+        self.ledger.verify(&receipt).await.unwrap();
+        assert_eq!(self.ledger.next_index().await.unwrap(), 1);
+        self.in_flight.wait_for(Option::is_none).await.unwrap();
+        self.running.stop().await;
+        (receipt, self.world)
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_the_pool_dropped_is_sent_again_at_once() {
+    let mut waiting = Waiting::start(options()).await;
+    let hash = json!(waiting.transaction);
+    let dropped = waiting.world.chain.execute("anvil_dropTransaction", vec![hash.clone()]).await.unwrap();
+    assert_eq!(dropped, hash);
+    let began = std::time::Instant::now();
+    loop {
+        let known =
+            waiting.world.chain.execute("eth_getTransactionByHash", vec![hash.clone()]).await.unwrap();
+        if !known.is_null() {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(3), "not sent again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    waiting.wait_for(|now| now.waits_for == WaitsFor::Block).await;
+    let transaction = waiting.transaction;
+    assert_eq!(waiting.receipt_is_true().await.0.anchor.transaction, transaction.0);
+}
+
+#[tokio::test]
+async fn fees_that_rise_are_followed_up_to_the_limit_and_waited_for_above_it() {
+    const GWEI: u64 = 1_000_000_000;
+    let cap = 100 * GWEI;
+    let mut waiting = Waiting::start(LedgerOptions { max_fee: cap.into(), ..options() }).await;
+    let first = waiting.transaction;
+    // Below the limit: the next block does not take it, so it pays more.
+    waiting.world.mine_at(20 * GWEI).await;
+    waiting.wait_for(|now| now.transaction != first).await;
+    // Above the limit.
+    waiting.world.mine_at(1_000 * GWEI).await;
+    let now = waiting.wait_for(|now| now.waits_for == WaitsFor::LowerFees { cap: cap.into() }).await;
+    assert!(now.is_late, "{now:?}");
+    assert!(now.to_string().ends_with("waits for fees of at most 100000000000 wei"), "{now}");
+    waiting.world.base_fee(90 * GWEI).await;
+    let (receipt, world) = waiting.receipt_is_true().await;
+    let transaction = H256(receipt.anchor.transaction).into();
+    let mined = Web3::new(world.chain.clone()).eth().transaction(transaction).await.unwrap().unwrap();
+    assert_eq!(mined.max_fee_per_gas, Some(cap.into()));
+}
+
+#[tokio::test]
+async fn a_nonce_that_somebody_else_with_the_key_took_is_given_up() {
+    let waiting = Waiting::start(options()).await;
+    let web3 = Web3::new(waiting.world.chain.clone());
+    let secret = fs::read_to_string(waiting.world.path("ledger.key")).unwrap();
+    let secret: SecretKey = secret.trim().parse().unwrap();
+    let transaction = TransactionParameters {
+        nonce: web3.eth().transaction_count(waiting.world.key.address(), None).await.ok(),
+        to: Some(waiting.world.key.address()),
+        gas: 21_000.into(),
+        chain_id: Some(waiting.ledger.addresses().chain_id),
+        transaction_type: Some(U64::from(2)),
+        max_fee_per_gas: Some(U256::from(90_000_000_000_u64)),
+        max_priority_fee_per_gas: Some(U256::from(9_000_000_000_u64)),
+        ..TransactionParameters::default()
+    };
+    let signed = web3.accounts().sign_transaction(transaction, &secret).await.unwrap();
+    web3.eth().send_raw_transaction(signed.raw_transaction).await.unwrap();
+    waiting.world.mine().await;
+    let stranger = web3.eth().transaction_receipt(signed.transaction_hash).await.unwrap();
+    assert!(stranger.is_some(), "it was mined in place of ours");
+    let first = waiting.transaction;
+    assert_ne!(waiting.receipt_is_true().await.0.anchor.transaction, first.0);
+}
+
+#[tokio::test]
+async fn a_block_that_is_replaced_before_the_confirmations_leaves_no_receipt_behind() {
+    for depth in [1, 2] {
+        let mut waiting = Waiting::start(LedgerOptions { confirmations: 3, ..options() }).await;
+        waiting.world.mine().await;
+        if depth == 2 {
+            waiting.world.mine().await;
+        }
+        let of = WaitsFor::Confirmations { have: depth, of: 3 };
+        waiting.wait_for(|now| now.waits_for == of).await;
+        let block = json!(waiting.transaction);
+        let before = waiting.world.chain.execute("eth_getTransactionReceipt", vec![block]).await.unwrap();
+        waiting.world.chain.execute("anvil_reorg", vec![json!(depth), json!([])]).await.unwrap();
+        waiting.wait_for(|now| now.waits_for == WaitsFor::Block).await;
+        assert!(waiting.running.receipts.try_recv().is_err());
+        waiting.world.mine().await;
+        waiting.world.mine().await;
+        let receipt = waiting.receipt_is_true().await.0;
+        assert_ne!(json!(H256(receipt.anchor.block_hash)), before["blockHash"]);
+    }
+}
+
+/// The node has the transaction, but the connection was cut before it said so.
+#[tokio::test]
+async fn an_answer_that_is_cut_off_costs_nothing() {
+    let world = World::new(Kind::Anvil).await;
+    world.ledger().await;
+    let proxy = CuttingProxy::start(world.port()).await;
+    let chain = Connection::Http(chain::Http::new(&format!("http://{}", proxy.address)).unwrap());
+    let ledger = Ledger::connect(chain, world.key.clone(), world.dir.path(), options()).await.unwrap();
+    let (store, ledger) = (store(world.dir.path()), Arc::new(ledger));
+    proxy.cut_after("eth_sendRawTransaction");
+    let mut running = start(&store, &ledger);
+    append(&store, 0..1).await;
+    let receipt =
+        tokio::time::timeout(Duration::from_secs(3), running.receive(1)).await.expect("soon").remove(0);
+    assert_eq!(proxy.cuts(), 1);
+    ledger.verify(&receipt).await.unwrap();
     running.stop().await;
 }
 
@@ -422,9 +578,9 @@ async fn gives_no_receipt_before_the_confirmations() {
     while ledger.next_index().await.unwrap() == 0 {
         tokio::task::yield_now().await;
     }
-    world.chain.execute("evm_mine", vec![]).await.unwrap();
+    world.mine().await;
     assert!(running.receipts.try_recv().is_err());
-    world.chain.execute("evm_mine", vec![]).await.unwrap();
+    world.mine().await;
     let receipt = running.receive(1).await.remove(0);
     let head = Web3::new(world.chain.clone()).eth().block_number().await.unwrap().as_u64();
     assert_eq!(head, receipt.anchor.block_number + 2);

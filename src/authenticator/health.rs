@@ -54,6 +54,10 @@ pub struct Ledger {
     pub anchored: u64,
     /// Why the last attempt failed; `None` after a success.
     pub last_error: Option<String>,
+    /// Number of transactions in flight.
+    pub in_flight: usize,
+    /// What the transaction in flight waits for; `None` unless it waits for too long.
+    pub late: Option<String>,
 }
 
 /// Returns the two statuses, mails and ledger. `evidenced` is the number of leaves in the evidence log.
@@ -74,17 +78,19 @@ pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger) -> Vec<Status> {
         .counter("malformed", mails.malformed);
 
     let pending = evidenced.saturating_sub(ledger.anchored);
-    let (level, message) = match (&ledger.last_error, ledger.connected, ledger.reachable) {
+    let (level, message) = match (&ledger.last_error, ledger.connected, &ledger.late) {
         (Some(error), false, _) => (Level::Error, format!("waits for the chain: {error}")),
         (None, false, _) => (Level::Warn, "connecting to the chain".to_owned()),
         (Some(error), true, _) => (Level::Error, format!("waits for the chain, evidence is kept: {error}")),
-        (None, true, false) => (Level::Ok, "nothing to anchor yet".to_owned()),
-        (None, true, true) => (Level::Ok, "anchors".to_owned()),
+        (None, true, Some(late)) => (Level::Warn, format!("a transaction is late, evidence is kept: {late}")),
+        (None, true, None) if !ledger.reachable => (Level::Ok, "nothing to anchor yet".to_owned()),
+        (None, true, None) => (Level::Ok, "anchors".to_owned()),
     };
     let ledger = Status::new("ledger", level, message)
         .counter("evidenced", evidenced)
         .counter("anchored", ledger.anchored)
-        .gauge("pending", pending);
+        .gauge("pending", pending)
+        .gauge("in_flight", ledger.in_flight);
     vec![mails, ledger]
 }
 
@@ -104,6 +110,17 @@ mod tests {
     }
 
     #[test]
+    fn a_late_transaction_is_a_warning_until_it_is_an_error() {
+        let late = Some("anchor evidence: transaction 0x1 is in no block after 3 blocks".to_owned());
+        let mut ledger = Ledger { connected: true, reachable: true, in_flight: 1, late, ..Ledger::default() };
+        let status = statuses(&Mails::default(), 3, &ledger).pop().unwrap();
+        assert_eq!((status.level, status.figure("in_flight")), (Level::Warn, Some(1)));
+        assert!(status.message.contains("0x1 is in no block after 3 blocks"), "{}", status.message);
+        ledger.last_error = Some("connection refused".to_owned());
+        assert_eq!(statuses(&Mails::default(), 3, &ledger).pop().unwrap().level, Level::Error);
+    }
+
+    #[test]
     fn an_unanswered_question_is_warned_about_until_the_next_one_is_answered() {
         let mut mails = Mails::default();
         let level = |mails: &Mails| statuses(mails, 0, &Ledger::default())[0].level;
@@ -120,7 +137,7 @@ mod tests {
 
     #[test]
     fn all_is_well_when_the_chain_answers() {
-        let ledger = Ledger { connected: true, reachable: true, anchored: 3, last_error: None };
+        let ledger = Ledger { connected: true, reachable: true, anchored: 3, ..Ledger::default() };
         let statuses = statuses(&Mails::default(), 3, &ledger);
         assert!(statuses.iter().all(|status| status.level == Level::Ok), "{statuses:?}");
     }

@@ -175,6 +175,7 @@ impl ChainKeeper {
         let options = LedgerOptions {
             confirmations: params.confirmations,
             timeout: CONFIRMATION_TIMEOUT,
+            max_fee: params.max_fee.into(),
             contracts: params.contracts.map(|(registry, ledger)| Contracts { registry, ledger }),
         };
         let report = |error: &LedgerError| {
@@ -194,6 +195,7 @@ impl ChainKeeper {
         connected.send_replace(Some(Arc::clone(&ledger)));
 
         let (state, mut states) = watch::channel(AnchorState::default());
+        let mut in_flight = ledger.in_flight();
         let anchorer = Anchorer {
             store,
             ledger,
@@ -207,9 +209,26 @@ impl ChainKeeper {
             now: SystemTime::now,
         };
         let follow = async {
-            while states.changed().await.is_ok() {
+            loop {
                 let AnchorState { reachable, anchored, last_error, .. } = states.borrow_and_update().clone();
-                health.send_replace(health::Ledger { connected: true, reachable, anchored, last_error });
+                let open = in_flight.borrow_and_update().clone();
+                let late = open.as_ref().filter(|open| open.is_late).map(ToString::to_string);
+                let in_flight_now = usize::from(open.is_some());
+                health.send_replace(health::Ledger {
+                    connected: true,
+                    reachable,
+                    anchored,
+                    last_error,
+                    in_flight: in_flight_now,
+                    late,
+                });
+                let changed = tokio::select! {
+                    changed = states.changed() => changed,
+                    changed = in_flight.changed() => changed,
+                };
+                if changed.is_err() {
+                    break;
+                }
             }
             std::future::pending::<()>().await;
         };

@@ -34,6 +34,8 @@ const fn seconds(name: &'static str, default: f64, first: f64, last: f64, descri
     }
 }
 
+/// A gwei [wei].
+const GWEI: u64 = 1_000_000_000;
 /// Port of a DNS server given without one.
 const DNS_PORT: u16 = 53;
 /// Value of `registry_token_path` that disables the token.
@@ -60,6 +62,8 @@ pub const SPECS: &[Spec] = &[
     text("registry_address", "Address of the sender registry, 0x and 40 hex digits; empty: deployed at the first start."),
     text("ledger_address", "Address of the evidence ledger, 0x and 40 hex digits; empty: deployed at the first start."),
     count("confirmations", 1, 1000, "Blocks, the transaction's included, after which it counts as final."),
+    Spec { name: "max_fee_gwei", default: Default::Int(500), rule: Rule::IntRange(1, 1_000_000), unit: "gwei",
+        description: "Most that a transaction may pay per gas, tip included; while the chain asks for more, it waits." },
     count("batch_max_mails", 1000, 1000, "Entries, such as mails and orders, after which a batch is anchored; no more than mail/receipts keeps for a subscriber."),
     seconds("batch_max_age_s", 10.0, 0.01, 86400.0, "Age of a batch's first entry after which it is anchored."),
     text("state_directory", "Folder of evidence and keys; empty: posthorn/<namespace>/authenticator below the user's state folder."),
@@ -96,6 +100,8 @@ pub struct Params {
     pub contracts: Option<(ContractAddress, ContractAddress)>,
     /// Blocks until a transaction is final, including its own.
     pub confirmations: u64,
+    /// Most that a transaction may pay [wei per gas].
+    pub max_fee: u64,
     /// Maximum number of entries in a batch.
     pub batch_max_mails: u32,
     /// Age of its oldest entry at which a batch is anchored.
@@ -137,6 +143,7 @@ impl Params {
             ethereum_endpoint: endpoint(values)?,
             contracts: contracts(values)?,
             confirmations: values.count("confirmations")?,
+            max_fee: values.count::<u64>("max_fee_gwei")?.saturating_mul(GWEI),
             batch_max_mails: values.count("batch_max_mails")?,
             batch_max_age: values.seconds("batch_max_age_s")?,
             ledger_key_path: or_in("ledger_key_path", &state_directory, "ledger.key")?,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Calls the two contracts: queries, transactions and event look-ups.
 //!
-//! Transactions run one at a time, and each returns only once it is confirmed.
+//! Transactions run one at a time, and each returns only once it is confirmed. One that an error interrupts is brought
+//! to its end before the next begins.
 //!
 //! [`super::submit`] signs, sends and confirms them; retrying is left to the caller.
 
@@ -9,7 +10,10 @@ use std::{path::Path, time::Duration};
 
 use evidence::merkle::{Hash, Tree};
 use mail::{Registration, Role};
-use tokio::{sync::Mutex, time::sleep};
+use tokio::{
+    sync::{Mutex, watch},
+    time::sleep,
+};
 use web3::{
     Web3,
     ethabi::Token,
@@ -17,9 +21,10 @@ use web3::{
 };
 
 use crate::{
-    Addresses, Connection, LedgerError, LedgerKey, Mined,
+    Addresses, Connection, InFlight, LedgerError, LedgerKey, Mined,
     contracts::Artifact,
-    submit::{RECONNECT, Submitter, in_block},
+    progress::Progress,
+    submit::{Call, Open, RECONNECT, Submitter, in_block},
 };
 
 /// Blocks per `eth_getLogs` request; public nodes allow this many.
@@ -39,8 +44,11 @@ pub struct Contracts {
 pub struct LedgerOptions {
     /// Blocks until a transaction is final, including its own; at least 1. On the embedded chain it is always 1.
     pub confirmations: u64,
-    /// How long to wait for confirmations.
+    /// How long to wait for confirmations at a time; then [`LedgerError::Timeout`] says so, and whoever asks again
+    /// goes on waiting for the same transaction.
     pub timeout: Duration,
+    /// Most that a transaction may pay for gas, tip included [wei per gas].
+    pub max_fee: U256,
     /// Contracts that are already deployed; `None`: those in `contracts.json`, or new ones.
     pub contracts: Option<Contracts>,
 }
@@ -67,8 +75,9 @@ pub struct Ledger {
     pub(super) addresses: Addresses,
     registry: Artifact,
     pub(super) evidence: Artifact,
-    /// Held from choosing the nonce until the transaction is confirmed.
-    in_flight: Mutex<()>,
+    /// Held from choosing the nonce until the transaction is confirmed; the transaction, if an error came between.
+    in_flight: Mutex<Option<Open>>,
+    progress: Progress,
 }
 
 impl Ledger {
@@ -87,10 +96,13 @@ impl Ledger {
         let action = "connect to the chain";
         let web3 = Web3::new(chain);
         let chain_id = web3.eth().chain_id().await.map_err(|error| LedgerError::from_web3(action, error))?;
+        let chain_id = u64::try_from(chain_id)
+            .map_err(|_| LedgerError::Answer { action, rule: "a chain id below 2^64".to_owned() })?;
         let (registry, evidence) = (Artifact::sender_registry()?, Artifact::evidence_ledger()?);
+        let progress = Progress::default();
         let path = state_dir.join("contracts.json");
         let given = options.contracts.map(|Contracts { registry, ledger }| Addresses {
-            chain_id: chain_id.as_u64(),
+            chain_id,
             sender_registry: registry.into(),
             evidence_ledger: ledger.into(),
             deployed_block: 0,
@@ -100,18 +112,17 @@ impl Ledger {
             Some(addresses) => addresses,
             None => {
                 let submitter =
-                    Submitter { web3: &web3, key: &key, chain_id: chain_id.as_u64(), options: &options };
+                    Submitter { web3: &web3, key: &key, chain_id, options: &options, progress: &progress };
                 let (sender_registry, _) = deploy(&submitter, "deploy SenderRegistry", &registry).await?;
                 let (evidence_ledger, deployed_block) =
                     deploy(&submitter, "deploy EvidenceLedger", &evidence).await?;
-                let chain_id = chain_id.as_u64();
                 let addresses = Addresses { chain_id, sender_registry, evidence_ledger, deployed_block };
                 addresses.store(&path)?;
                 addresses
             }
         };
-        if U256::from(addresses.chain_id) != chain_id {
-            let (expected, found) = (addresses.chain_id, chain_id.as_u64());
+        if addresses.chain_id != chain_id {
+            let (expected, found) = (addresses.chain_id, chain_id);
             return Err(LedgerError::WrongChain { path, expected, found });
         }
         let both = [
@@ -129,7 +140,8 @@ impl Ledger {
                 return Err(LedgerError::NoCode { place, contract, address, chain_id });
             }
         }
-        Ok(Self { web3, key, options, addresses, registry, evidence, in_flight: Mutex::new(()) })
+        progress.clear();
+        Ok(Self { web3, key, options, addresses, registry, evidence, in_flight: Mutex::default(), progress })
     }
 
     /// Calls [`connect`](Self::connect) until the chain can be reached, with growing pauses of at most 5 s. `report`
@@ -155,6 +167,11 @@ impl Ledger {
         }
     }
 
+    /// Follows the transaction in flight; `None` while there is none.
+    pub fn in_flight(&self) -> watch::Receiver<Option<InFlight>> {
+        self.progress.watch()
+    }
+
     /// Returns the addresses of the contracts.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
@@ -175,7 +192,7 @@ impl Ledger {
             return Err(bad());
         };
         let key_hash = key.as_slice().try_into().map_err(|_| bad())?;
-        let role = match role.as_u64() {
+        let role = match u8::try_from(*role).unwrap_or(u8::MAX) {
             _ if registered.is_zero() => return Ok((Registration::Unregistered, Role::None, key_hash)),
             _ if !revoked.is_zero() => return Ok((Registration::Revoked, Role::None, key_hash)),
             1 => Role::Observer,
@@ -256,11 +273,18 @@ impl Ledger {
         }
     }
 
-    /// Waits until a transaction that was sent earlier has its confirmations.
+    /// Waits until a transaction that was sent earlier, perhaps by an earlier process, has its confirmations.
     ///
     /// # Errors
     /// Retryable if the chain cannot be reached or does not confirm in time.
     pub async fn confirm(&self, transaction: H256) -> Result<Mined, LedgerError> {
+        let mut in_flight = self.in_flight.lock().await;
+        if let Some(open) = in_flight.as_mut().filter(|open| open.has(transaction)) {
+            let result = self.submitter().finish(open).await;
+            self.is_over(&result, &mut in_flight);
+            return result;
+        }
+        drop(in_flight);
         self.submitter().confirm("confirm a transaction", transaction).await
     }
 
@@ -275,14 +299,43 @@ impl Ledger {
     }
 
     async fn transact(&self, action: &'static str, to: Address, data: Vec<u8>) -> Result<Mined, LedgerError> {
-        let _turn = self.in_flight.lock().await;
-        let transaction = self.submitter().send(action, Some(to), data).await?;
-        self.submitter().confirm(action, transaction).await
+        let call = Call { action, to: Some(to), data };
+        let mut in_flight = self.in_flight.lock().await;
+        if let Some(open) = in_flight.as_mut() {
+            let is_the_same = open.call == call;
+            let result = self.submitter().finish(open).await;
+            // If it is over, how it ended is for whoever asked for it, and will ask again.
+            if !self.is_over(&result, &mut in_flight) || is_the_same {
+                return result;
+            }
+        }
+        let open = in_flight.insert(self.submitter().begin(call).await?);
+        let result = self.submitter().finish(open).await;
+        self.is_over(&result, &mut in_flight);
+        result
+    }
+
+    /// Whether nothing is left to be done for the transaction in flight. Otherwise it stays so.
+    fn is_over(&self, result: &Result<Mined, LedgerError>, in_flight: &mut Option<Open>) -> bool {
+        let is_over = match result {
+            Ok(_) | Err(LedgerError::Failed { .. } | LedgerError::Reverted { .. }) => true,
+            Err(error) => !error.is_retryable(),
+        };
+        if is_over {
+            *in_flight = None;
+            self.progress.clear();
+        }
+        is_over
     }
 
     fn submitter(&self) -> Submitter<'_> {
-        let chain_id = self.addresses.chain_id;
-        Submitter { web3: &self.web3, key: &self.key, chain_id, options: &self.options }
+        Submitter {
+            web3: &self.web3,
+            key: &self.key,
+            chain_id: self.addresses.chain_id,
+            options: &self.options,
+            progress: &self.progress,
+        }
     }
 }
 
@@ -365,8 +418,8 @@ async fn deploy(
     action: &'static str,
     contract: &Artifact,
 ) -> Result<(Address, u64), LedgerError> {
-    let transaction = submitter.send(action, None, contract.bytecode.0.clone()).await?;
-    let mined = submitter.confirm(action, transaction).await?;
+    let call = Call { action, to: None, data: contract.bytecode.0.clone() };
+    let mined = submitter.finish(&mut submitter.begin(call).await?).await?;
     let address =
         mined.created.ok_or(LedgerError::Answer { action, rule: "the new contract's address".to_owned() })?;
     Ok((address, mined.block_number))

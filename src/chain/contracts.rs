@@ -133,11 +133,12 @@ impl Revert {
             error.decode(arguments).ok()?.into_iter().filter_map(Token::into_uint).collect();
         match (error.name.as_str(), numbers.as_slice()) {
             ("NotOwner", _) => Some(Self::NotOwner),
-            ("OutOfOrder", [next, first]) => {
-                Some(Self::OutOfOrder { next: next.as_u64(), first: first.as_u64() })
-            }
+            ("OutOfOrder", [next, first]) => Some(Self::OutOfOrder {
+                next: u64::try_from(*next).ok()?,
+                first: u64::try_from(*first).ok()?,
+            }),
             ("EmptyBatch", _) => Some(Self::EmptyBatch),
-            ("BadRole", [role]) => Some(Self::BadRole(u8::try_from(role.as_u64()).ok()?)),
+            ("BadRole", [role]) => Some(Self::BadRole(u8::try_from(*role).ok()?)),
             ("NotRegistered", _) => Some(Self::NotRegistered),
             _ => None,
         }

@@ -47,13 +47,29 @@ pub enum LedgerError {
         /// The transaction, if one was sent.
         transaction: Option<H256>,
     },
-    /// Another transaction of this account got in first, or this one failed when it was mined. Before retrying, check
-    /// whether the work is done.
+    /// Another transaction of this account got in first. Before retrying, check whether the work is done.
     #[error("{action}: another transaction of this account is in the way: {reason}")]
     Conflict {
         /// What was being done.
         action: &'static str,
         /// Reason, usually in the node's words.
+        reason: String,
+    },
+    /// The transaction was mined and had no effect: it reverted, or ran out of gas. Before retrying, check whether the
+    /// work is done.
+    #[error("{action}: transaction {transaction:?} failed when it was mined")]
+    Failed {
+        /// What was being done.
+        action: &'static str,
+        /// The transaction.
+        transaction: H256,
+    },
+    /// The node wants higher fees for the transaction.
+    #[error("{action}: the node wants higher fees: {reason}")]
+    Underpriced {
+        /// What was being done.
+        action: &'static str,
+        /// Reason in the node's words.
         reason: String,
     },
     /// The contract reverted; nothing was changed.
@@ -156,6 +172,8 @@ impl LedgerError {
             Self::Unreachable { .. }
             | Self::Timeout { .. }
             | Self::Conflict { .. }
+            | Self::Failed { .. }
+            | Self::Underpriced { .. }
             | Self::Refused { .. }
             | Self::Answer { .. } => true,
             // A revert without a reason occurs when another copy of the transaction was mined in between.
@@ -194,7 +212,10 @@ impl LedgerError {
             return Self::Reverted { action, revert: Revert::from_rpc(&message, error.data.as_ref()) };
         }
         // The wording of go-ethereum, which other nodes copy.
-        if says(&["already known", "already imported", "nonce too low", "nonce too high", "underpriced"]) {
+        if says(&["underpriced", "less than block base fee"]) {
+            return Self::Underpriced { action, reason: message };
+        }
+        if says(&["already known", "already imported", "nonce too low", "nonce too high"]) {
             return Self::Conflict { action, reason: message };
         }
         // A provider's limits, trouble inside the node, or one of several nodes lagging behind the others.

@@ -15,6 +15,8 @@ mod embedded;
 mod error;
 mod http;
 mod key;
+mod progress;
+mod submission;
 mod submit;
 mod verify;
 
@@ -30,7 +32,8 @@ pub use embedded::{ChainError, EMBEDDED_CHAIN_ID, EmbeddedChain};
 pub use error::LedgerError;
 pub use http::Http;
 pub use key::LedgerKey;
-pub use submit::Mined;
+pub use progress::{InFlight, WaitsFor};
+pub use submission::Mined;
 pub use submit::RECONNECT;
 pub use verify::{anchors_on, verify_on};
 

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The chain cannot be reached when the node starts.
+//! The chain cannot be reached, or takes no transaction.
 
 use chain::LedgerKey;
 use ros::{msg, topics};
+use serde_json::{Value, json};
 use testbed::{
     free_port,
     posthorn::{SENDER, Unready, id_of, is_receipt_of},
 };
+use web3::Transport;
 
 use crate::ledger::fixture::{Anvil, fund};
 
@@ -19,13 +21,6 @@ fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
         &[("ethereum_endpoint", &endpoint), ("registry_patience_s", "0.0")],
     );
     let mut posthorn = unready.0;
-    let ledger_status = |message: &serde_json::Value, level: u64, words: &str| {
-        message["status"].as_array().into_iter().flatten().any(|status| {
-            status["name"] == "authenticator: ledger"
-                && status["level"] == level
-                && status["message"].as_str().unwrap().contains(words)
-        })
-    };
     posthorn.observer.message(super::life::DIAGNOSTICS, |m| ledger_status(m, 2, "waits for the chain"));
 
     // Mail is still accepted and judged, but without the registry nobody is authenticated.
@@ -75,4 +70,47 @@ fn mails_wait_for_a_chain_that_comes_within_the_patience() {
         .observer
         .message(topics::MAIL_AUTHENTICATED.facts, |message| id_of(&message["mail"]["id"]) == early);
     assert_eq!(judged["verdict"]["registry"], msg::Verdict::REGISTRY_UNREGISTERED as u64);
+}
+
+/// Once, a transaction that could not get into a block was waited for under a green status.
+#[test]
+fn fees_above_the_limit_are_a_warning_and_anchoring_goes_on_below_it() {
+    const GWEI: u64 = 1_000_000_000;
+    let anvil = Anvil::start(free_port());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let set_base_fee = |gwei: u64| {
+        let base_fee = json!(format!("{:#x}", gwei * GWEI));
+        let chain = anvil.chain();
+        runtime.block_on(async {
+            chain.execute("anvil_setNextBlockBaseFeePerGas", vec![base_fee]).await.unwrap();
+            chain.execute("evm_mine", vec![]).await.unwrap();
+        });
+    };
+    let endpoint = anvil.endpoint();
+    let parameters = [("ethereum_endpoint", endpoint.as_str()), ("max_fee_gwei", "100")];
+    let mut posthorn =
+        Unready::start(&[topics::MAIL_RECEIPTS.facts, super::life::DIAGNOSTICS], &parameters).0;
+    let key = LedgerKey::load_or_create(&posthorn.authenticator_state().join("ledger.key")).unwrap();
+    runtime.block_on(fund(&anvil.chain(), key.address()));
+    posthorn.authenticator.wait_for_log("connected to the chain");
+
+    set_base_fee(1_000);
+    let data = posthorn.question("dear", "help", "");
+    let id = posthorn.accept(SENDER, &data);
+    posthorn.observer.message(super::life::DIAGNOSTICS, |message| {
+        ledger_status(message, 1, "waits for fees of at most 100000000000 wei")
+    });
+    set_base_fee(10);
+    posthorn.observer.message(topics::MAIL_RECEIPTS.facts, is_receipt_of(id));
+    posthorn.observer.forget(super::life::DIAGNOSTICS);
+    posthorn.observer.message(super::life::DIAGNOSTICS, |message| ledger_status(message, 0, "anchors"));
+}
+
+/// Whether the ledger's status has this level, and a message with these words.
+fn ledger_status(message: &Value, level: u64, words: &str) -> bool {
+    message["status"].as_array().into_iter().flatten().any(|status| {
+        status["name"] == "authenticator: ledger"
+            && status["level"] == level
+            && status["message"].as_str().unwrap().contains(words)
+    })
 }

@@ -3,14 +3,23 @@
 
 use std::{
     io::{BufRead, BufReader},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use chain::{Connection, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 use web3::{Transport, types::Address};
 
 const ANVIL: &str =
@@ -75,7 +84,7 @@ pub struct World {
     pub dir: TempDir,
     pub key: LedgerKey,
     pub chain: Connection,
-    _anvil: Option<Anvil>,
+    anvil: Option<Anvil>,
 }
 
 impl World {
@@ -96,7 +105,7 @@ impl World {
         if anvil.is_some() {
             fund(&chain, key.address()).await;
         }
-        Self { dir, key, chain, _anvil: anvil }
+        Self { dir, key, chain, anvil }
     }
 
     pub async fn ledger(&self) -> Ledger {
@@ -110,6 +119,94 @@ impl World {
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
+
+    /// Port of anvil.
+    pub fn port(&self) -> u16 {
+        self.anvil.as_ref().expect("anvil").port
+    }
+
+    /// Whether anvil mines each transaction at once.
+    pub async fn automine(&self, on: bool) {
+        self.chain.execute("evm_setAutomine", vec![json!(on)]).await.unwrap();
+    }
+
+    /// Mines a block with what is in the pool.
+    pub async fn mine(&self) {
+        self.chain.execute("evm_mine", vec![]).await.unwrap();
+    }
+
+    /// Sets the base fee of the next block [wei].
+    pub async fn base_fee(&self, base_fee: u64) {
+        let base_fee = json!(format!("{base_fee:#x}"));
+        self.chain.execute("anvil_setNextBlockBaseFeePerGas", vec![base_fee]).await.unwrap();
+    }
+
+    /// Mines a block with this base fee [wei].
+    pub async fn mine_at(&self, base_fee: u64) {
+        self.base_fee(base_fee).await;
+        self.mine().await;
+    }
+}
+
+/// Passes HTTP requests on to anvil. On demand it closes the connection in place of an answer.
+pub struct CuttingProxy {
+    pub address: SocketAddr,
+    cut: Arc<Mutex<Option<String>>>,
+    cuts: Arc<AtomicUsize>,
+}
+
+impl CuttingProxy {
+    pub async fn start(anvil: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let proxy = Self { address, cut: Arc::default(), cuts: Arc::default() };
+        let (cut, cuts) = (Arc::clone(&proxy.cut), Arc::clone(&proxy.cuts));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(("127.0.0.1", anvil)).await.unwrap();
+                tokio::spawn(pass(client, server, Arc::clone(&cut), Arc::clone(&cuts)));
+            }
+        });
+        proxy
+    }
+
+    /// Cuts the next connection whose request contains `text`, once anvil has answered.
+    pub fn cut_after(&self, text: &str) {
+        *self.cut.lock().unwrap() = Some(text.to_owned());
+    }
+
+    /// How often it has cut a connection.
+    pub fn cuts(&self) -> usize {
+        self.cuts.load(Ordering::SeqCst)
+    }
+}
+
+async fn pass(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    cut: Arc<Mutex<Option<String>>>,
+    cuts: Arc<AtomicUsize>,
+) {
+    let (mut request, mut answer) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut is_cut = false;
+    loop {
+        tokio::select! {
+            read = client.read(&mut request) => {
+                let Ok(read @ 1..) = read else { return };
+                let text = String::from_utf8_lossy(&request[..read]);
+                is_cut |= cut.lock().unwrap().take_if(|cut| text.contains(cut.as_str())).is_some();
+                server.write_all(&request[..read]).await.unwrap();
+            }
+            read = server.read(&mut answer) => {
+                let Ok(read @ 1..) = read else { return };
+                if is_cut {
+                    cuts.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+                client.write_all(&answer[..read]).await.unwrap();
+            }
+        }
+    }
 }
 
 /// Funds an account on an anvil chain.
@@ -118,7 +215,12 @@ pub async fn fund(chain: &Connection, account: Address) {
 }
 
 pub fn options() -> LedgerOptions {
-    LedgerOptions { confirmations: 1, timeout: Duration::from_secs(30), contracts: None }
+    LedgerOptions {
+        confirmations: 1,
+        timeout: Duration::from_secs(30),
+        max_fee: u64::MAX.into(),
+        contracts: None,
+    }
 }
 
 /// Runs each test function on both chains.

@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Decides how one transaction gets into a final block. Pure.
+//!
+//! A submission holds one nonce. It has made one or more attempts at it: the same call, signed with rising fees, of which
+//! the chain takes one. `Submitted -> Mined -> Final`; each look at the chain may take a step back, as a reorganisation
+//! does:
+//!
+//! | the chain shows | next |
+//! |---|---|
+//! | an attempt in a block | wait for its confirmations |
+//! | the newest attempt in the pool | wait; after [`PATIENCE_BLOCKS`], or when the base fee has outgrown it, pay more |
+//! | no attempt anywhere | the pool has dropped it: send it again |
+//! | the nonce is used, by none of the attempts | sign it anew, with another nonce |
+//!
+//! Sending, signing and time are left to [`super::submit`].
+
+use std::time::Duration;
+
+use web3::types::{Address, Bytes, H256, U256};
+
+/// Blocks after which an attempt that is still in the pool is replaced by one that pays more.
+const PATIENCE_BLOCKS: u64 = 3;
+/// How long a nonce must look used before that is believed: of several nodes behind an endpoint, the one that shows
+/// receipts may lag behind the one that counts.
+const LAG: Duration = Duration::from_secs(2);
+
+/// What a transaction pays per gas, at most [wei] (EIP-1559).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fees {
+    /// Base fee and tip together.
+    pub max_fee: U256,
+    /// Tip.
+    pub tip: U256,
+}
+
+impl Fees {
+    /// What to pay on a chain that asks for `price`, of which `tip` is the tip: the base fee may double before the
+    /// transaction is mined. Never more than `cap`.
+    pub fn of(price: U256, tip: U256, cap: U256) -> Self {
+        Self { max_fee: price.saturating_mul(2.into()).saturating_add(tip), tip }.at_most(cap)
+    }
+
+    fn at_most(self, cap: U256) -> Self {
+        Self { max_fee: self.max_fee.min(cap), tip: self.tip.min(cap) }
+    }
+
+    /// What a replacement must pay, at least: nodes want a tenth more of both (go-ethereum's `txpool.pricebump`), this
+    /// is an eighth.
+    fn raised(self) -> Self {
+        let raise = |fee: U256| fee.saturating_add(fee / 8).saturating_add(1.into());
+        Self { max_fee: raise(self.max_fee), tip: raise(self.tip) }
+    }
+
+    /// What to pay instead if `quote` is today's price; `None` if that exceeds `cap`.
+    pub fn replaced(self, quote: Self, cap: U256) -> Option<Self> {
+        let least = self.raised();
+        let wanted = Self { max_fee: least.max_fee.max(quote.max_fee), tip: least.tip.max(quote.tip) };
+        let fees = wanted.at_most(cap);
+        (fees.max_fee >= least.max_fee && fees.tip >= least.tip).then_some(fees)
+    }
+}
+
+/// One signed transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its hash.
+    pub hash: H256,
+    /// Its bytes, as they are sent.
+    pub raw: Bytes,
+    /// What it pays.
+    pub fees: Fees,
+}
+
+/// A transaction that has its confirmations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mined {
+    /// Hash of the transaction.
+    pub transaction: H256,
+    /// Number of its block.
+    pub block_number: u64,
+    /// Hash of its block.
+    pub block_hash: H256,
+    /// Gas that it used.
+    pub gas_used: u64,
+    /// Address of the contract that it created, if any.
+    pub created: Option<Address>,
+}
+
+/// The newest block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its number.
+    pub number: u64,
+    /// Its base fee [wei]; zero before EIP-1559.
+    pub base_fee: U256,
+}
+
+/// What one look at the chain shows of a submission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum View {
+    /// An attempt is in a block, and whether it succeeded there.
+    Mined(Mined, bool),
+    /// No attempt is in a block.
+    Pool {
+        /// The nonce of the account's next transaction, by the newest block.
+        nonce: U256,
+        /// Whether the node knows the newest attempt.
+        known: bool,
+    },
+}
+
+/// What to do next about a submission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Look again later.
+    Wait,
+    /// Send the newest attempt again.
+    Resend,
+    /// Make an attempt that pays more.
+    Raise,
+    /// Begin again with another nonce.
+    Renew,
+    /// Nothing: it is final.
+    Final(Mined),
+    /// Nothing: it was mined and had no effect.
+    Failed(H256),
+}
+
+/// One nonce, and the attempts at it.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    nonce: U256,
+    /// Oldest first, at least one.
+    attempts: Vec<Attempt>,
+    /// What was tried last, accepted or not.
+    tried: Fees,
+    /// The newest block when the newest attempt was made.
+    since: Option<u64>,
+    /// The newest block at the first look.
+    began: Option<u64>,
+    /// Since when the nonce looks used by none of the attempts.
+    taken: Option<Duration>,
+}
+
+impl Submission {
+    /// A submission whose first attempt was just made.
+    pub fn new(nonce: U256, first: Attempt) -> Self {
+        Self { nonce, tried: first.fees, attempts: vec![first], since: None, began: None, taken: None }
+    }
+
+    /// Its nonce.
+    pub fn nonce(&self) -> U256 {
+        self.nonce
+    }
+
+    /// Hashes of its attempts, the newest first.
+    pub fn hashes(&self) -> impl Iterator<Item = H256> {
+        self.attempts.iter().rev().map(|attempt| attempt.hash)
+    }
+
+    /// The newest attempt.
+    pub fn newest(&self) -> Option<&Attempt> {
+        self.attempts.last()
+    }
+
+    /// Blocks since the first look, by the newest block `head`.
+    pub fn blocks(&self, head: u64) -> u64 {
+        head.saturating_sub(self.began.unwrap_or(head))
+    }
+
+    /// What to pay instead if `quote` is today's price; `None` if that exceeds `cap`. The next time it is more, even if
+    /// the node refuses this, until that is above the cap; then it begins again with what the node last accepted.
+    pub fn raise(&mut self, quote: Fees, cap: U256) -> Option<Fees> {
+        let accepted = self.newest().map(|newest| newest.fees);
+        let fees = self.tried.replaced(quote, cap).or_else(|| accepted?.replaced(quote, cap))?;
+        self.tried = fees;
+        Some(fees)
+    }
+
+    /// Notes an attempt that the node has accepted in place of the others.
+    pub fn attempted(&mut self, attempt: Attempt) {
+        self.attempts.push(attempt);
+        self.since = None;
+    }
+
+    /// Decides what to do after a look at the chain. `now` is the time on any clock that does not go back.
+    pub fn next(&mut self, view: View, head: Head, confirmations: u64, now: Duration) -> Next {
+        let since = *self.since.get_or_insert(head.number);
+        self.began.get_or_insert(head.number);
+        let (nonce, known) = match view {
+            View::Mined(mined, false) => return Next::Failed(mined.transaction),
+            View::Mined(mined, true) => {
+                self.taken = None;
+                let is_final = is_confirmed(head.number, mined.block_number, confirmations);
+                return if is_final { Next::Final(mined) } else { Next::Wait };
+            }
+            View::Pool { nonce, known } => (nonce, known),
+        };
+        if nonce > self.nonce {
+            let taken = *self.taken.get_or_insert(now);
+            return if now.saturating_sub(taken) < LAG { Next::Wait } else { Next::Renew };
+        }
+        self.taken = None;
+        if !known {
+            return Next::Resend;
+        }
+        let blocks = head.number.saturating_sub(since);
+        let is_outgrown = self.newest().is_some_and(|newest| newest.fees.max_fee < head.base_fee);
+        if blocks >= PATIENCE_BLOCKS || blocks > 0 && is_outgrown { Next::Raise } else { Next::Wait }
+    }
+}
+
+/// Whether a block is confirmed, counting itself, when the newest block is `head`.
+fn is_confirmed(head: u64, block: u64, confirmations: u64) -> bool {
+    head.saturating_add(1) >= block.saturating_add(confirmations)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CAP: u64 = 1_000;
+
+    fn attempt(number: u8, max_fee: u64) -> Attempt {
+        let fees = Fees { max_fee: max_fee.into(), tip: U256::one() };
+        Attempt { hash: H256::repeat_byte(number), raw: Bytes::default(), fees }
+    }
+
+    fn head(number: u64) -> Head {
+        Head { number, base_fee: 10.into() }
+    }
+
+    fn pool(nonce: u64, known: bool) -> View {
+        View::Pool { nonce: nonce.into(), known }
+    }
+
+    fn mined(block_number: u64) -> Mined {
+        Mined {
+            transaction: H256::repeat_byte(1),
+            block_number,
+            block_hash: H256::zero(),
+            gas_used: 0,
+            created: None,
+        }
+    }
+
+    fn at(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn a_block_counts_as_its_own_first_confirmation() {
+        assert!(is_confirmed(7, 7, 1));
+        assert!(!is_confirmed(7, 7, 2) && is_confirmed(8, 7, 2));
+        assert!(!is_confirmed(8, 7, 3) && is_confirmed(9, 7, 3));
+        // This node lags behind the one that returned the receipt.
+        assert!(!is_confirmed(6, 7, 1));
+    }
+
+    #[test]
+    fn what_the_pool_dropped_is_sent_again_at_once_and_what_is_not_mined_pays_more() {
+        let mut submission = Submission::new(4.into(), attempt(1, 100));
+        assert_eq!(submission.next(pool(4, true), head(7), 1, at(0)), Next::Wait);
+        assert_eq!(submission.next(pool(4, false), head(7), 1, at(1)), Next::Resend);
+        assert_eq!(submission.next(pool(4, true), head(9), 1, at(2)), Next::Wait);
+        assert_eq!(submission.next(pool(4, true), head(10), 1, at(3)), Next::Raise);
+        submission.attempted(attempt(2, 200));
+        assert_eq!(submission.hashes().collect::<Vec<_>>(), [2, 1].map(H256::repeat_byte));
+        // The new attempt has its own three blocks.
+        assert_eq!(submission.next(pool(4, true), head(10), 1, at(4)), Next::Wait);
+        assert_eq!(submission.next(pool(4, true), head(12), 1, at(5)), Next::Wait);
+        assert_eq!(submission.next(pool(4, true), head(13), 1, at(6)), Next::Raise);
+        assert_eq!(submission.blocks(13), 6);
+    }
+
+    #[test]
+    fn a_base_fee_that_outgrew_an_attempt_is_not_waited_for() {
+        let mut submission = Submission::new(4.into(), attempt(1, 100));
+        let dear = |number| Head { number, base_fee: 101.into() };
+        assert_eq!(submission.next(pool(4, true), dear(7), 1, at(0)), Next::Wait);
+        assert_eq!(submission.next(pool(4, true), dear(8), 1, at(1)), Next::Raise);
+    }
+
+    #[test]
+    fn fees_that_a_node_refuses_are_raised_up_to_the_cap_and_offered_again() {
+        let (mut submission, cap) = (Submission::new(4.into(), attempt(1, 80)), U256::from(100));
+        let raise = |submission: &mut Submission, price: u64| {
+            submission.raise(Fees::of(price.into(), 1.into(), cap), cap).map(|fees| fees.max_fee.as_u64())
+        };
+        assert_eq!(raise(&mut submission, 5), Some(91));
+        // Refused; 103 would be too much.
+        assert_eq!(raise(&mut submission, 5), Some(91));
+        assert_eq!(raise(&mut submission, 1_000), Some(100));
+        assert_eq!(raise(&mut submission, 1_000), Some(100));
+        submission.attempted(attempt(2, 100));
+        assert_eq!(raise(&mut submission, 1_000), None);
+    }
+
+    #[test]
+    fn a_nonce_that_another_transaction_took_is_given_up_after_a_while() {
+        let mut submission = Submission::new(4.into(), attempt(1, 100));
+        assert_eq!(submission.next(pool(5, false), head(7), 1, at(0)), Next::Wait);
+        assert_eq!(submission.next(pool(5, false), head(8), 1, at(1_999)), Next::Wait);
+        // The node had lagged.
+        assert_eq!(submission.next(View::Mined(mined(7), true), head(8), 3, at(2_000)), Next::Wait);
+        assert_eq!(submission.next(pool(5, false), head(8), 3, at(2_001)), Next::Wait);
+        assert_eq!(submission.next(pool(5, false), head(8), 3, at(4_001)), Next::Renew);
+    }
+
+    #[test]
+    fn a_block_that_is_replaced_takes_the_transaction_back() {
+        let mut submission = Submission::new(4.into(), attempt(1, 100));
+        assert_eq!(submission.next(View::Mined(mined(7), true), head(7), 2, at(0)), Next::Wait);
+        assert_eq!(submission.next(pool(4, false), head(7), 2, at(1)), Next::Resend);
+        assert_eq!(submission.next(View::Mined(mined(8), true), head(8), 2, at(2)), Next::Wait);
+        assert_eq!(submission.next(View::Mined(mined(8), true), head(9), 2, at(3)), Next::Final(mined(8)));
+        let failed = submission.next(View::Mined(mined(8), false), head(9), 2, at(3));
+        assert_eq!(failed, Next::Failed(H256::repeat_byte(1)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_replacement_pays_an_eighth_more_of_both_and_never_more_than_the_cap(
+            max_fee in 0..2 * CAP, tip in 0..CAP, price in any::<u64>(), quoted_tip in any::<u64>(),
+        ) {
+            let (fees, cap) = (Fees { max_fee: max_fee.into(), tip: tip.min(max_fee).into() }, CAP.into());
+            let quote = Fees::of(price.into(), quoted_tip.into(), cap);
+            prop_assert!(quote.max_fee <= cap && quote.tip <= quote.max_fee);
+            match fees.replaced(quote, cap) {
+                Some(new) => {
+                    prop_assert!(new.max_fee <= cap && new.tip <= new.max_fee);
+                    prop_assert!(new.max_fee * 8 > fees.max_fee * 9 && new.tip * 8 > fees.tip * 9);
+                }
+                None => prop_assert!(fees.raised().max_fee > cap),
+            }
+        }
+
+        #[test]
+        fn no_price_that_an_endpoint_names_overflows(price in any::<[u8; 32]>(), tip in any::<[u8; 32]>()) {
+            let (price, tip) = (U256::from(price), U256::from(tip));
+            let fees = Fees::of(price, tip, U256::MAX);
+            prop_assert!(fees.max_fee >= price.max(tip));
+            prop_assert!(Fees::of(price, tip, CAP.into()).max_fee <= CAP.into());
+        }
+    }
+}
