@@ -6,6 +6,7 @@ mod dns;
 mod load;
 mod orders;
 mod properties;
+mod published;
 pub mod scene;
 
 use std::{
@@ -256,6 +257,21 @@ fn a_key_that_is_missing_malformed_or_revoked_is_a_permanent_error() {
     }
     let unreadable = edit(signed, "a=ed25519-sha256", "a=ed25519-sha512");
     assert_results(&scene.check(unreadable), Fail, PermError, Fail);
+}
+
+#[test]
+fn a_signature_whose_key_is_not_in_the_dns_is_not() {
+    let scene = Scene::new();
+    let asks = |query: &str| {
+        edit(scene.domain.sign(MAIL), "DKIM-Signature: v=1;", &format!("DKIM-Signature: v=1; q={query};"))
+    };
+    for query in ["http", "dns", "http:\r\n dns/x"] {
+        let checked = scene.check(asks(query));
+        assert_results(&checked, Fail, PermError, Fail);
+        assert!(checked.reason.contains("another place than the DNS"), "{}", checked.reason);
+    }
+    // This changes what was signed, and so is no pass; but its key is asked for.
+    assert_results(&scene.check(asks("x/y:\r\n dns/txt")), Fail, Fail, Fail);
 }
 
 #[test]

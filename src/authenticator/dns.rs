@@ -2,9 +2,13 @@
 //! Answers the DNS queries of verification, either from a zone file alone or from name servers.
 //!
 //! With a zone file, mail-auth finds every answer, including that a name does not exist, in what it takes for its
-//! cache, and its resolver has no server to ask. Without one, only the resolver's own cache is used, which is bounded
-//! and keyed by name and type. mail-auth's cache of parsed records stays unused because it is keyed by name alone: a
-//! mail could get a name cached as SPF that another mail needs as DMARC.
+//! cache, and its resolver has no server to ask. Without one, the resolver's own cache is used, which is bounded and keyed
+//! by name and type.
+//!
+//! TXT records are not left to mail-auth, which takes the first that it can parse. What it takes for its cache of them,
+//! [`TxtRecords`], notes which names a check has looked up; they are read again as [`super::records`] says, which the
+//! resolver's cache answers, and the check runs once more, until it looks up nothing new. There is one for each check,
+//! because mail-auth looks up a name without saying which kind of record it wants.
 //!
 //! [`super::zone`] parses the zone file; [`super::silence`] decides when not to ask.
 
@@ -14,24 +18,26 @@ use std::{
     hash::Hash,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use mail_auth::{
     DnsError as Answer, DnssecStatus, Error, MX, MessageAuthenticator, Parameters, RecordSet, ResolverCache,
     Txt,
-    common::{parse::TxtRecordParser, verify::DomainKey},
-    dmarc::Dmarc,
+    common::verify::DomainKey,
     hickory_resolver::{
         config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
-        proto::op::ResponseCode,
+        proto::{
+            op::ResponseCode,
+            rr::{Name, RData},
+        },
         system_conf::read_system_conf,
     },
-    spf::Spf,
 };
 
 use super::{
+    records::{self, Reading},
     silence::{Question, Silence, Waits},
     zone::{Records, Zone, ZoneError},
 };
@@ -135,7 +141,7 @@ impl Dns {
         check: impl Future<Output = T>,
         is_answer: impl FnOnce(&T) -> bool,
     ) -> Option<T> {
-        let silence = || self.silence.lock().unwrap_or_else(PoisonError::into_inner);
+        let silence = || lock(&self.silence);
         if silence().covers(question, domain, Instant::now()) {
             return None;
         }
@@ -145,19 +151,46 @@ impl Dns {
         outcome
     }
 
-    pub(super) fn spf<P>(&self, params: P) -> Query<'_, P> {
-        self.query(params, &self.answers.spf)
+    /// TXT records for a check that wants SPF records.
+    pub(super) fn spf_records(&self) -> TxtRecords<'_> {
+        TxtRecords::new(records::spf, self.answers.txt.as_ref())
     }
 
-    pub(super) fn dkim<P>(&self, params: P) -> Query<'_, P> {
-        self.query(params, &self.answers.dkim)
+    /// TXT records for a check that wants DKIM keys.
+    pub(super) fn dkim_keys(&self) -> TxtRecords<'_> {
+        TxtRecords::new(records::key, self.answers.txt.as_ref())
     }
 
-    pub(super) fn dmarc<P>(&self, params: P) -> Query<'_, P> {
-        self.query(params, &self.answers.dmarc)
+    /// TXT records for a check that wants DMARC policies.
+    pub(super) fn dmarc_policies(&self) -> TxtRecords<'_> {
+        TxtRecords::new(records::dmarc, self.answers.txt.as_ref())
     }
 
-    fn query<'d, P>(&'d self, params: P, txt: &'d TxtAnswers) -> Query<'d, P> {
+    /// Reads what a check has looked up without `txt`; returns whether there was anything, so that the check runs again.
+    pub(super) async fn read(&self, txt: &TxtRecords<'_>) -> bool {
+        let unread = std::mem::take(&mut *lock(&txt.unread));
+        for name in &unread {
+            let answer = match self.txt(name).await {
+                Ok(records) => (txt.reading)(&records),
+                Err(error) => Txt::Error(error),
+            };
+            lock(&txt.answers).insert(name.clone(), answer);
+        }
+        !unread.is_empty()
+    }
+
+    /// The TXT records of a name, the strings of each concatenated.
+    async fn txt(&self, name: &str) -> Result<Vec<Vec<u8>>, Error> {
+        let lookup = self.resolver.resolver().txt_lookup(Name::from_str_relaxed(name)?).await?;
+        let text = |data: &RData| match data {
+            RData::TXT(txt) => Some(txt.txt_data.iter().flat_map(|part| part.iter().copied()).collect()),
+            _ => None,
+        };
+        Ok(lookup.answers().iter().filter_map(|record| text(&record.data)).collect())
+    }
+
+    /// mail-auth's parameters for one check, which reads `txt`.
+    pub(super) fn query<'d, P>(&'d self, params: P, txt: &'d TxtRecords<'d>) -> Query<'d, P> {
         Query {
             params,
             cache_txt: Some(txt),
@@ -168,32 +201,89 @@ impl Dns {
         }
     }
 
-    /// Returns the size of a DKIM key in bits; `None` if the key cannot be looked up.
-    pub(super) async fn key_bits(&self, name: &str) -> Option<usize> {
-        let key = self.resolver.txt_lookup::<DomainKey>(name, Some(&self.answers.dkim)).await.ok()?;
+    /// Returns the size of a DKIM key in bits; `None` if `keys` does not have the key.
+    pub(super) async fn key_bits(&self, name: &str, keys: &TxtRecords<'_>) -> Option<usize> {
+        let key = self.resolver.txt_lookup::<DomainKey>(name, Some(keys)).await.ok()?;
         Some(key.p.public_key_bits())
     }
 }
 
-type TxtAnswers = Known<Box<str>, Txt>;
 /// mail-auth's parameters for one check, with the known answers as its caches.
 pub(super) type Query<'d, P> = Parameters<
     'd,
     P,
-    TxtAnswers,
+    TxtRecords<'d>,
     Known<Box<str>, RecordSet<MX>>,
     Known<Box<str>, RecordSet<Ipv4Addr>>,
     Known<Box<str>, RecordSet<Ipv6Addr>>,
     Known<IpAddr, RecordSet<Box<str>>>,
 >;
 
-/// Answers known without a query. TXT records are kept per kind, because mail-auth looks up a name without saying
-/// which kind it wants.
+/// The TXT records that one check has asked for so far.
+pub(super) struct TxtRecords<'d> {
+    reading: Reading,
+    /// Every record there is; without it, servers are asked.
+    zone: Option<&'d TxtZone>,
+    answers: Mutex<HashMap<Box<str>, Txt>>,
+    /// Names that were looked up and are not among the answers yet.
+    unread: Mutex<Vec<Box<str>>>,
+}
+
+impl<'d> TxtRecords<'d> {
+    fn new(reading: Reading, zone: Option<&'d TxtZone>) -> Self {
+        Self { reading, zone, answers: Mutex::default(), unread: Mutex::default() }
+    }
+
+    /// Has [`Dns::read`] read `name` before the check asks for it.
+    pub(super) fn will_ask(&self, name: &str) {
+        if self.zone.is_none() {
+            // As mail-auth asks: with a final dot, in lower case.
+            let name = format!("{}.", name.trim_end_matches('.').to_lowercase());
+            lock(&self.unread).push(name.into());
+        }
+    }
+}
+
+impl ResolverCache<Box<str>, Txt> for TxtRecords<'_> {
+    fn get<Q>(&self, name: &Q) -> Option<Txt>
+    where
+        Box<str>: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        match self.zone {
+            Some(zone) => Some(zone.get(name).map_or_else(not_found, |records| (self.reading)(records))),
+            None => lock(&self.answers).get(name).cloned(),
+        }
+    }
+
+    fn remove<Q>(&self, _: &Q) -> Option<Txt>
+    where
+        Box<str>: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        None
+    }
+
+    /// mail-auth has looked up `name` and taken one of its records.
+    fn insert(&self, name: Box<str>, _: Txt, _: Instant) {
+        lock(&self.unread).push(name);
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn not_found() -> Txt {
+    Txt::Error(Error::Dns(Answer::RecordNotFound(ResponseCode::NXDomain)))
+}
+
+type TxtZone = HashMap<Box<str>, Vec<Vec<u8>>>;
+
+/// Answers known without a query.
 #[derive(Default)]
 struct Answers {
-    spf: TxtAnswers,
-    dkim: TxtAnswers,
-    dmarc: TxtAnswers,
+    txt: Option<TxtZone>,
     mx: Known<Box<str>, RecordSet<MX>>,
     a: Known<Box<str>, RecordSet<Ipv4Addr>>,
     aaaa: Known<Box<str>, RecordSet<Ipv6Addr>>,
@@ -203,9 +293,7 @@ struct Answers {
 impl Answers {
     fn of(zone: &Zone) -> Self {
         Self {
-            spf: txt::<Spf>(zone),
-            dkim: txt::<DomainKey>(zone),
-            dmarc: txt::<Dmarc>(zone),
+            txt: Some(zone.iter().map(|(name, records)| (name.into(), records.txt.clone())).collect()),
             mx: all(zone, mx, record_set(Vec::new())),
             a: all(zone, |records| record_set(records.a.clone()), record_set(Vec::new())),
             aaaa: all(zone, |records| record_set(records.aaaa.clone()), record_set(Vec::new())),
@@ -217,22 +305,6 @@ impl Answers {
 fn all<V>(zone: &Zone, answer: impl Fn(&Records) -> V, otherwise: V) -> Known<Box<str>, V> {
     let answers = zone.iter().map(|(name, records)| (name.into(), answer(records))).collect();
     Known { answers, otherwise: Some(otherwise) }
-}
-
-fn txt<T: TxtRecordParser + Into<Txt>>(zone: &Zone) -> TxtAnswers {
-    let not_found = || Error::Dns(Answer::RecordNotFound(ResponseCode::NXDomain));
-    // Take the first record that parses, as mail-auth does with a server's answer.
-    let answer = |records: &Records| {
-        let mut result = Err(not_found());
-        for record in &records.txt {
-            result = T::parse(record);
-            if result.is_ok() {
-                break;
-            }
-        }
-        result.map_or_else(Txt::Error, Into::into)
-    };
-    all(zone, answer, Txt::Error(not_found()))
 }
 
 fn mx(records: &Records) -> RecordSet<MX> {

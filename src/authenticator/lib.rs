@@ -11,6 +11,7 @@
 //! # Layout, in reading order
 //! - [`params`]: every parameter, its default and its rules. Pure.
 //! - [`zone`]: reads DNS records from a file. Pure. `dns`: answers queries from that file or from name servers.
+//!   `records`: what TXT records mean, strictly. Pure.
 //!   [`silence`]: remembers which domains did not answer. Pure.
 //! - `verify`: runs SPF, DKIM and DMARC on one mail. [`verdict`]: turns the results into a verdict. Pure.
 //! - [`core`]: decides what happens to each delivered mail, and when. Pure. Its parts are [`intake`], which picks the
@@ -48,6 +49,8 @@ pub mod pace;
 pub mod params;
 #[cfg(feature = "net")]
 pub mod receipts;
+#[cfg(feature = "net")]
+mod records;
 #[cfg(feature = "ros")]
 mod services;
 pub mod silence;

@@ -79,8 +79,9 @@ pub async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, data: &[u8], no
     };
     let domain = from.domain().to_owned();
     let mut signatures = dkim::select(policy, &section, &mut message, &domain, now);
-    let message = message;
-    let (spf, ()) = tokio::join!(spf::verify(dns, policy, origin, &domain), signatures.verify(dns, &message));
+    let (message, keys) = (message, dns.dkim_keys());
+    let (spf, ()) =
+        tokio::join!(spf::verify(dns, policy, origin, &domain), signatures.verify(dns, &keys, &message));
     let mut checked = Checked { spf: spf.result, dkim: signatures.result, ..Checked::default() };
     (checked.dkim_domain, checked.dkim_selector) = signatures.proof(&domain);
     let outcome = verify_dmarc(dns, &message, &signatures, &spf.output, origin, &domain).await;
@@ -220,19 +221,28 @@ async fn ask_dmarc(
     domain: &str,
 ) -> Option<DmarcOutput> {
     let mail_from_domain = origin.envelope().map(spf::domain).unwrap_or_default();
-    let params = DmarcParameters {
+    let params = || DmarcParameters {
         message,
         dkim_output: signatures,
         dkim2_output: None,
         rfc5321_mail_from_domain: &mail_from_domain,
         spf_output: spf,
     };
+    let policies = dns.dmarc_policies();
+    let check = async {
+        loop {
+            let output = dns.resolver.verify_dmarc(dns.query(params(), &policies)).await;
+            if !dns.read(&policies).await {
+                return output;
+            }
+        }
+    };
     let is_answer = |output: &DmarcOutput| {
         let results = [output.spf_result(), output.dkim_result()];
         output.dmarc_record().is_some()
             || !results.iter().any(|result| matches!(result, DmarcResult::TempError(_)))
     };
-    dns.ask(Question::Dmarc, domain, dns.resolver.verify_dmarc(dns.dmarc(params)), is_answer).await
+    dns.ask(Question::Dmarc, domain, check, is_answer).await
 }
 
 /// Sums up the result in one sentence. The domain comes from the sender, but has no white space, brackets or quotes.

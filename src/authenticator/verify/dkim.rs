@@ -16,12 +16,16 @@ use std::{
 use mail::{AuthResult, parse::MAX_FIELDS};
 use mail_auth::{
     AuthenticatedMessage, DkimOutput, DkimResult, Error,
-    common::{crypto::Algorithm, verify::VerifySignature},
+    common::{crypto::Algorithm, headers::Header, verify::VerifySignature},
     dkim::{DkimError, Signature},
 };
 
 use super::{Policy, Section, may_align, order};
-use crate::{dns::Dns, silence::Question};
+use crate::{
+    dns::{Dns, TxtRecords},
+    records,
+    silence::Question,
+};
 
 /// Fields that a signature must cover if the mail has them: author, subject, date and reply address. Without that,
 /// the signature could be reused under another subject. [`order`] lists what an order needs in addition.
@@ -132,7 +136,7 @@ pub(super) fn select<'m>(
         aligns
     });
     message.dkim_headers.truncate(policy.dkim_max_signatures);
-    message.dkim_headers.retain_mut(|header| match accept(&mut header.header, section, now) {
+    message.dkim_headers.retain_mut(|header| match accept(header, section, now) {
         Ok(()) => true,
         Err((result, why)) => {
             signatures.note(result, why);
@@ -143,7 +147,12 @@ pub(super) fn select<'m>(
 }
 
 impl<'m> Signatures<'m> {
-    pub(super) async fn verify(&mut self, dns: &'m Dns, message: &'m AuthenticatedMessage<'m>) {
+    pub(super) async fn verify(
+        &mut self,
+        dns: &'m Dns,
+        keys: &'m TxtRecords<'m>,
+        message: &'m AuthenticatedMessage<'m>,
+    ) {
         let mut domains: Vec<_> =
             message.dkim_headers.iter().map(|header| header.header.d.as_str()).collect();
         domains.sort_unstable();
@@ -151,7 +160,7 @@ impl<'m> Signatures<'m> {
         let is_answer = |outputs: &Outputs<'m>| {
             !outputs.iter().any(|(output, _)| matches!(output.result(), DkimResult::TempError(_)))
         };
-        let asked = dns.ask(Question::Dkim, &domains.join(" "), check(dns, message), is_answer).await;
+        let asked = dns.ask(Question::Dkim, &domains.join(" "), check(dns, keys, message), is_answer).await;
         let Some(outputs) = asked else {
             self.timed_out = true;
             self.note(AuthResult::TempError, "its DKIM key could not be asked for now");
@@ -172,11 +181,22 @@ impl<'m> Signatures<'m> {
 
 /// Whether a signature should be verified at all.
 fn accept(
-    signature: &mut Signature,
+    header: &mut Header<Signature>,
     section: &Section,
     now: u64,
 ) -> Result<(), (AuthResult, Cow<'static, str>)> {
     let refuse = |result, why: &'static str| Err((result, why.into()));
+    // mail-auth does not read `q=`, which says how to ask for the key (RFC 6376 section 3.5).
+    let asks_dns = |(name, value): (&str, &str)| {
+        name != "q" || value.split(':').any(|method| method.trim().eq_ignore_ascii_case("dns/txt"))
+    };
+    if !records::tags(header.value).all(asks_dns) {
+        return refuse(
+            AuthResult::PermError,
+            "its DKIM signature names another place than the DNS for its key",
+        );
+    }
+    let signature = &mut header.header;
     if signature.a == Algorithm::RsaSha1 {
         return refuse(AuthResult::Neutral, "its DKIM signature is of the withdrawn kind rsa-sha1");
     }
@@ -209,13 +229,25 @@ pub(super) fn covers(signature: &Signature, name: &str) -> bool {
 type Outputs<'m> = Vec<(DkimOutput<'m>, Result<(), &'static str>)>;
 
 /// Verifies the signatures and checks for each one that passes whether its key is strong enough.
-async fn check<'m>(dns: &'m Dns, message: &'m AuthenticatedMessage<'m>) -> Outputs<'m> {
+async fn check<'m>(
+    dns: &'m Dns,
+    keys: &'m TxtRecords<'m>,
+    message: &'m AuthenticatedMessage<'m>,
+) -> Outputs<'m> {
+    message.dkim_headers.iter().for_each(|header| keys.will_ask(&header.header.domain_key()));
+    dns.read(keys).await;
+    let outputs = loop {
+        let outputs = dns.resolver.verify_dkim(dns.query(message, keys)).await;
+        if !dns.read(keys).await {
+            break outputs;
+        }
+    };
     let mut checked = Vec::new();
-    for output in dns.resolver.verify_dkim(dns.dkim(message)).await {
+    for output in outputs {
         let Some(signature) = output.signature() else { continue };
         let mut accepted = Ok(());
         if *output.result() == DkimResult::Pass {
-            let bits = dns.key_bits(&signature.domain_key()).await.unwrap_or(0);
+            let bits = dns.key_bits(&signature.domain_key(), keys).await.unwrap_or(0);
             if bits < MIN_RSA_BITS {
                 accepted = Err("its DKIM key is too short");
             }

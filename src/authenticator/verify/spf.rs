@@ -56,13 +56,21 @@ pub(super) async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, author: 
     if !may_align(&domain, author) {
         return Spf::unknown("its envelope sender is of another domain");
     }
-    let params = if envelope.mail_from.is_empty() {
-        SpfParameters::verify_ehlo(envelope.peer, &envelope.helo, HOST)
-    } else {
-        SpfParameters::verify_mail_from(envelope.peer, &envelope.helo, HOST, &envelope.mail_from)
+    let params = || match envelope.mail_from.as_str() {
+        "" => SpfParameters::verify_ehlo(envelope.peer, &envelope.helo, HOST),
+        mail_from => SpfParameters::verify_mail_from(envelope.peer, &envelope.helo, HOST, mail_from),
+    };
+    let records = dns.spf_records();
+    let check = async {
+        loop {
+            let output = dns.resolver.verify_spf(dns.query(params(), &records)).await;
+            if !dns.read(&records).await {
+                return output;
+            }
+        }
     };
     let is_answer = |output: &SpfOutput| output.result() != SpfResult::TempError;
-    let asked = dns.ask(Question::Spf, &domain, dns.resolver.verify_spf(dns.spf(params)), is_answer).await;
+    let asked = dns.ask(Question::Spf, &domain, check, is_answer).await;
     let output = asked.unwrap_or_else(|| SpfOutput::default().with_result(SpfResult::TempError));
     Spf { result: result(&output), output, why_not: "" }
 }
