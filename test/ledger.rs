@@ -434,9 +434,10 @@ impl Waiting {
         let store = store(world.dir.path());
         let running = start(&store, &ledger);
         append(&store, 0..1).await;
-        let mut in_flight = ledger.in_flight();
-        let transaction = in_flight.wait_for(Option::is_some).await.unwrap().clone().unwrap().transaction;
-        Self { world, ledger, running, in_flight, transaction }
+        let in_flight = ledger.in_flight();
+        let mut waiting = Self { world, ledger, running, in_flight, transaction: H256::zero() };
+        waiting.transaction = waiting.wait_for(|now| now.transaction.is_some()).await.transaction.unwrap();
+        waiting
     }
 
     async fn wait_for(&mut self, what: impl Fn(&InFlight) -> bool) -> InFlight {
@@ -461,7 +462,7 @@ impl Waiting {
 
 #[tokio::test]
 async fn a_transaction_that_the_pool_dropped_is_sent_again_at_once() {
-    let mut waiting = Waiting::start(options()).await;
+    let waiting = Waiting::start(options()).await;
     let hash = json!(waiting.transaction);
     let dropped = waiting.world.chain.execute("anvil_dropTransaction", vec![hash.clone()]).await.unwrap();
     assert_eq!(dropped, hash);
@@ -475,7 +476,6 @@ async fn a_transaction_that_the_pool_dropped_is_sent_again_at_once() {
         assert!(began.elapsed() < Duration::from_secs(3), "not sent again");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    waiting.wait_for(|now| now.waits_for == WaitsFor::Block).await;
     let transaction = waiting.transaction;
     assert_eq!(waiting.receipt_is_true().await.0.anchor.transaction, transaction.0);
 }
@@ -488,12 +488,12 @@ async fn fees_that_rise_are_followed_up_to_the_limit_and_waited_for_above_it() {
     let first = waiting.transaction;
     // Below the limit: the next block does not take it, so it pays more.
     waiting.world.mine_at(20 * GWEI).await;
-    waiting.wait_for(|now| now.transaction != first).await;
+    waiting.wait_for(|now| now.transaction != Some(first)).await;
     // Above the limit.
     waiting.world.mine_at(1_000 * GWEI).await;
     let now = waiting.wait_for(|now| now.waits_for == WaitsFor::LowerFees { cap: cap.into() }).await;
     assert!(now.is_late, "{now:?}");
-    assert!(now.to_string().ends_with("waits for fees of at most 100000000000 wei"), "{now}");
+    assert!(now.to_string().ends_with("waits for fees below max_fee_gwei = 100"), "{now}");
     waiting.world.base_fee(90 * GWEI).await;
     let (receipt, world) = waiting.receipt_is_true().await;
     let transaction = H256(receipt.anchor.transaction).into();
@@ -548,23 +548,56 @@ async fn a_block_that_is_replaced_before_the_confirmations_leaves_no_receipt_beh
     }
 }
 
-/// The node has the transaction, but the connection was cut before it said so.
+/// The node has the transaction, but the connection was cut before it said so; the same for a replacement.
 #[tokio::test]
-async fn an_answer_that_is_cut_off_costs_nothing() {
+async fn answers_that_are_cut_off_cost_nothing() {
     let world = World::new(Kind::Anvil).await;
     world.ledger().await;
     let proxy = CuttingProxy::start(world.port()).await;
     let chain = Connection::Http(chain::Http::new(&format!("http://{}", proxy.address)).unwrap());
     let ledger = Ledger::connect(chain, world.key.clone(), world.dir.path(), options()).await.unwrap();
     let (store, ledger) = (store(world.dir.path()), Arc::new(ledger));
+    let web3 = Web3::new(world.chain.clone());
+    let nonce = async || web3.eth().transaction_count(world.key.address(), None).await.unwrap();
+    let before = nonce().await;
+    world.automine(false).await;
     proxy.cut_after("eth_sendRawTransaction");
     let mut running = start(&store, &ledger);
     append(&store, 0..1).await;
-    let receipt =
-        tokio::time::timeout(Duration::from_secs(3), running.receive(1)).await.expect("soon").remove(0);
+    let mut in_flight = ledger.in_flight();
+    let first = in_flight.wait_for(Option::is_some).await.unwrap().clone().unwrap().transaction;
     assert_eq!(proxy.cuts(), 1);
+
+    proxy.cut_after("eth_sendRawTransaction");
+    world.mine_at(20_000_000_000).await;
+    let replaced = in_flight.wait_for(|now| now.as_ref().is_some_and(|now| now.transaction != first));
+    let replaced = tokio::time::timeout(PATIENCE, replaced).await.expect("a replacement").unwrap().clone();
+    assert_eq!(proxy.cuts(), 2);
+    world.mine().await;
+    let receipt = tokio::time::timeout(PATIENCE, running.receive(1)).await.expect("a receipt").remove(0);
+    assert_eq!(Some(H256(receipt.anchor.transaction)), replaced.unwrap().transaction);
     ledger.verify(&receipt).await.unwrap();
+    assert_eq!(nonce().await, before + 1, "nothing was sent twice");
     running.stop().await;
+}
+
+/// Who wanted the registration has gone.
+#[tokio::test]
+async fn a_transaction_that_nobody_waits_for_is_brought_to_its_end() {
+    let world = World::new(Kind::Anvil).await;
+    let ledger = Arc::new(world.ledger().await);
+    world.automine(false).await;
+    let registering = ledger.register([1; 32], Role::Operator, [0; 32]);
+    tokio::time::timeout(Duration::from_secs(1), registering).await.expect_err("nobody mines");
+    let tended = Arc::clone(&ledger);
+    let tending = tokio::spawn(async move { tended.tend().await });
+    let mut in_flight = ledger.in_flight();
+    let open = in_flight.borrow_and_update().clone().expect("in flight").transaction.expect("sent");
+    world.chain.execute("anvil_dropTransaction", vec![json!(open)]).await.unwrap();
+    world.automine(true).await;
+    tokio::time::timeout(PATIENCE, in_flight.wait_for(Option::is_none)).await.expect("its end").unwrap();
+    assert_eq!(ledger.sender([1; 32]).await.unwrap().1, Role::Operator);
+    tending.abort();
 }
 
 #[tokio::test]
@@ -579,6 +612,10 @@ async fn gives_no_receipt_before_the_confirmations() {
         tokio::task::yield_now().await;
     }
     world.mine().await;
+    let two_of_three = WaitsFor::Confirmations { have: 2, of: 3 };
+    let mut in_flight = ledger.in_flight();
+    let waits = in_flight.wait_for(|now| now.as_ref().is_some_and(|now| now.waits_for == two_of_three));
+    tokio::time::timeout(PATIENCE, waits).await.expect("two confirmations").unwrap();
     assert!(running.receipts.try_recv().is_err());
     world.mine().await;
     let receipt = running.receive(1).await.remove(0);

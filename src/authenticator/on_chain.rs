@@ -5,7 +5,7 @@
 //! An unreachable chain stops nothing: evidence waits on disk, the registry counts as unavailable, and both resume
 //! when the chain is back.
 //!
-//! [`super::anchor`] decides what to anchor and when; [`super::ledger`] talks to the contracts.
+//! [`super::anchor`] decides what to anchor and when; [`Ledger`] talks to the contracts.
 
 use std::{
     sync::Arc,
@@ -195,7 +195,7 @@ impl ChainKeeper {
         connected.send_replace(Some(Arc::clone(&ledger)));
 
         let (state, mut states) = watch::channel(AnchorState::default());
-        let mut in_flight = ledger.in_flight();
+        let (mut in_flight, tended) = (ledger.in_flight(), Arc::clone(&ledger));
         let anchorer = Anchorer {
             store,
             ledger,
@@ -210,21 +210,29 @@ impl ChainKeeper {
         };
         let follow = async {
             loop {
-                let AnchorState { reachable, anchored, last_error, .. } = states.borrow_and_update().clone();
-                let open = in_flight.borrow_and_update().clone();
-                let late = open.as_ref().filter(|open| open.is_late).map(ToString::to_string);
-                let in_flight_now = usize::from(open.is_some());
-                health.send_replace(health::Ledger {
-                    connected: true,
-                    reachable,
-                    anchored,
-                    last_error,
-                    in_flight: in_flight_now,
-                    late,
-                });
+                let is_open = {
+                    let open = in_flight.borrow_and_update();
+                    let late = open.as_ref().filter(|open| open.is_late).map(ToString::to_string);
+                    health.send_modify(|health| {
+                        (health.in_flight, health.late) = (usize::from(open.is_some()), late);
+                    });
+                    open.is_some()
+                };
                 let changed = tokio::select! {
-                    changed = states.changed() => changed,
-                    changed = in_flight.changed() => changed,
+                    changed = states.changed() => {
+                        let AnchorState { reachable, anchored, last_error, .. } = states.borrow_and_update().clone();
+                        health.send_modify(|health| {
+                            (health.reachable, health.anchored, health.last_error) = (reachable, anchored, last_error);
+                        });
+                        changed
+                    }
+                    changed = in_flight.changed() => {
+                        // Whoever reports has just heard from the chain.
+                        if is_open {
+                            health.send_modify(|health| (health.reachable, health.last_error) = (true, None));
+                        }
+                        changed
+                    }
                 };
                 if changed.is_err() {
                     break;
@@ -235,6 +243,7 @@ impl ChainKeeper {
         tokio::select! {
             result = anchorer.run(std::future::pending()) => Ok(result?),
             () = follow => Ok(()),
+            () = tended.tend() => Ok(()),
         }
     }
 }

@@ -30,6 +30,9 @@ use crate::{
 /// Blocks per `eth_getLogs` request; public nodes allow this many.
 pub(super) const LOG_RANGE: u64 = 5_000;
 
+/// How often to look for a transaction that nobody brings to its end.
+const TENDING: Duration = Duration::from_secs(1);
+
 /// Addresses of contracts that are deployed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contracts {
@@ -44,8 +47,8 @@ pub struct Contracts {
 pub struct LedgerOptions {
     /// Blocks until a transaction is final, including its own; at least 1. On the embedded chain it is always 1.
     pub confirmations: u64,
-    /// How long to wait for confirmations at a time; then [`LedgerError::Timeout`] says so, and whoever asks again
-    /// goes on waiting for the same transaction.
+    /// How long to wait while nothing becomes of a transaction; then [`LedgerError::Timeout`] says so, and whoever asks
+    /// again goes on waiting for the same transaction.
     pub timeout: Duration,
     /// Most that a transaction may pay for gas, tip included [wei per gas].
     pub max_fee: U256,
@@ -273,15 +276,28 @@ impl Ledger {
         }
     }
 
+    /// Brings transactions to their end that an error left in flight and nobody asks for any more. Never ends.
+    pub async fn tend(&self) {
+        loop {
+            sleep(TENDING).await;
+            // Otherwise somebody else is at it.
+            if let Ok(mut in_flight) = self.in_flight.try_lock()
+                && let Some(Err(error)) = self.finish(&mut in_flight).await
+            {
+                tracing::warn!(%error, "a transaction is still in flight");
+            }
+        }
+    }
+
     /// Waits until a transaction that was sent earlier, perhaps by an earlier process, has its confirmations.
     ///
     /// # Errors
     /// Retryable if the chain cannot be reached or does not confirm in time.
     pub async fn confirm(&self, transaction: H256) -> Result<Mined, LedgerError> {
         let mut in_flight = self.in_flight.lock().await;
-        if let Some(open) = in_flight.as_mut().filter(|open| open.has(transaction)) {
-            let result = self.submitter().finish(open).await;
-            self.is_over(&result, &mut in_flight);
+        if in_flight.as_ref().is_some_and(|open| open.has(transaction))
+            && let Some(result) = self.finish(&mut in_flight).await
+        {
             return result;
         }
         drop(in_flight);
@@ -301,31 +317,31 @@ impl Ledger {
     async fn transact(&self, action: &'static str, to: Address, data: Vec<u8>) -> Result<Mined, LedgerError> {
         let call = Call { action, to: Some(to), data };
         let mut in_flight = self.in_flight.lock().await;
-        if let Some(open) = in_flight.as_mut() {
-            let is_the_same = open.call == call;
-            let result = self.submitter().finish(open).await;
-            // If it is over, how it ended is for whoever asked for it, and will ask again.
-            if !self.is_over(&result, &mut in_flight) || is_the_same {
-                return result;
-            }
+        let is_the_same = in_flight.as_ref().is_some_and(|open| open.call == call);
+        if let Some(result) = self.finish(&mut in_flight).await
+            && (is_the_same || in_flight.is_some())
+        {
+            return result;
         }
-        let open = in_flight.insert(self.submitter().begin(call).await?);
+        let prepared = self.submitter().prepare(call).await.inspect_err(|_| self.progress.clear())?;
+        let open = in_flight.insert(prepared);
         let result = self.submitter().finish(open).await;
-        self.is_over(&result, &mut in_flight);
+        self.settle(&mut in_flight, &result);
         result
     }
 
-    /// Whether nothing is left to be done for the transaction in flight. Otherwise it stays so.
-    fn is_over(&self, result: &Result<Mined, LedgerError>, in_flight: &mut Option<Open>) -> bool {
-        let is_over = match result {
-            Ok(_) | Err(LedgerError::Failed { .. } | LedgerError::Reverted { .. }) => true,
-            Err(error) => !error.is_retryable(),
-        };
-        if is_over {
-            *in_flight = None;
+    /// Brings the transaction in flight to its end, if there is one.
+    async fn finish(&self, in_flight: &mut Option<Open>) -> Option<Result<Mined, LedgerError>> {
+        let result = self.submitter().finish(in_flight.as_mut()?).await;
+        self.settle(in_flight, &result);
+        Some(result)
+    }
+
+    /// Ends the flight of a transaction, unless this result leaves its end open.
+    fn settle(&self, in_flight: &mut Option<Open>, result: &Result<Mined, LedgerError>) {
+        if in_flight.take_if(|open| open.is_over(result)).is_some() {
             self.progress.clear();
         }
-        is_over
     }
 
     fn submitter(&self) -> Submitter<'_> {
@@ -419,7 +435,7 @@ async fn deploy(
     contract: &Artifact,
 ) -> Result<(Address, u64), LedgerError> {
     let call = Call { action, to: None, data: contract.bytecode.0.clone() };
-    let mined = submitter.finish(&mut submitter.begin(call).await?).await?;
+    let mined = submitter.finish(&mut submitter.prepare(call).await?).await?;
     let address =
         mined.created.ok_or(LedgerError::Answer { action, rule: "the new contract's address".to_owned() })?;
     Ok((address, mined.block_number))

@@ -55,6 +55,12 @@ pub enum LedgerError {
         /// Reason, usually in the node's words.
         reason: String,
     },
+    /// The node has this transaction already.
+    #[error("{action}: the node has the transaction already")]
+    Known {
+        /// What was being done.
+        action: &'static str,
+    },
     /// The transaction was mined and had no effect: it reverted, or ran out of gas. Before retrying, check whether the
     /// work is done.
     #[error("{action}: transaction {transaction:?} failed when it was mined")]
@@ -172,6 +178,7 @@ impl LedgerError {
             Self::Unreachable { .. }
             | Self::Timeout { .. }
             | Self::Conflict { .. }
+            | Self::Known { .. }
             | Self::Failed { .. }
             | Self::Underpriced { .. }
             | Self::Refused { .. }
@@ -211,11 +218,20 @@ impl LedgerError {
         if code == 3 || says(&["revert"]) {
             return Self::Reverted { action, revert: Revert::from_rpc(&message, error.data.as_ref()) };
         }
-        // The wording of go-ethereum, which other nodes copy.
-        if says(&["underpriced", "less than block base fee"]) {
+        // The words of go-ethereum, which many nodes copy, then those of Nethermind and Erigon.
+        if says(&[
+            "underpriced",
+            "less than block base fee",
+            "feetoolow",
+            "replacementnotallowed",
+            "could not replace",
+        ]) {
             return Self::Underpriced { action, reason: message };
         }
-        if says(&["already known", "already imported", "nonce too low", "nonce too high"]) {
+        if says(&["already known", "already imported", "alreadyknown"]) {
+            return Self::Known { action };
+        }
+        if says(&["nonce too low", "nonce too high", "oldnonce", "noncegap"]) {
             return Self::Conflict { action, reason: message };
         }
         // A provider's limits, trouble inside the node, or one of several nodes lagging behind the others.
@@ -247,6 +263,8 @@ mod tests {
             (-32000, "Nonce too high", true),
             (-32000, "already known", true),
             (-32000, "replacement transaction underpriced", true),
+            (-32010, "FeeTooLow, MaxFeePerGas too low", true),
+            (-32000, "AlreadyKnown", true),
             (-32005, "daily request count exceeded", true),
             (-32603, "Internal error", true),
             (-32000, "header not found", true),

@@ -5,17 +5,21 @@
 
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{sync::watch, time::Instant};
 use web3::types::{H256, U256};
 
+use crate::submission::Head;
+
+/// A gwei [wei].
+const GWEI: u64 = 1_000_000_000;
 /// Time between two blocks until it has been seen: a slot of Ethereum. No chain is believed to be slower, because a
 /// test chain may mine only when there is something to mine.
 const SLOT: Duration = Duration::from_secs(12);
-/// No chain is believed to be faster, because the chain is looked at only this often.
+/// No chain is believed to be faster, because timestamps are seconds and the chain is looked at only this often.
 const SHORTEST_SLOT: Duration = Duration::from_secs(1);
 /// A transaction is late once so many blocks, or the time of so many, brought nothing.
 const LATE_BLOCKS: u32 = 3;
@@ -25,8 +29,8 @@ const LATE_BLOCKS: u32 = 3;
 pub struct InFlight {
     /// What it does.
     pub action: &'static str,
-    /// Hash of its newest attempt.
-    pub transaction: H256,
+    /// Hash of its newest attempt; `None` before the first.
+    pub transaction: Option<H256>,
     /// Blocks since it was first looked for.
     pub blocks: u64,
     /// What it waits for.
@@ -40,6 +44,8 @@ pub struct InFlight {
 pub enum WaitsFor {
     /// To be in a block.
     Block,
+    /// For a transaction of an earlier process, or of somebody else with the key, which is in the pool.
+    Another,
     /// For blocks on top of its own.
     Confirmations {
         /// Number that it has, its own block included.
@@ -59,12 +65,17 @@ pub enum WaitsFor {
 impl fmt::Display for InFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { action, transaction, blocks, waits_for, .. } = self;
-        write!(f, "{action}: transaction {transaction:?} ")?;
+        match transaction {
+            Some(transaction) => write!(f, "{action}: transaction {transaction:?} ")?,
+            None => write!(f, "{action}: the transaction ")?,
+        }
         match waits_for {
+            WaitsFor::Block if *blocks == 0 => write!(f, "waits for a block, and the chain makes none"),
             WaitsFor::Block => write!(f, "is in no block after {blocks} blocks"),
+            WaitsFor::Another => write!(f, "waits for another one of the account, which is in the pool"),
             WaitsFor::Confirmations { have, of } => write!(f, "has {have} of {of} confirmations"),
-            WaitsFor::LowerFees { cap } => write!(f, "waits for fees of at most {cap} wei"),
-            WaitsFor::Node(reason) => write!(f, "is not taken by the node: {reason}"),
+            WaitsFor::LowerFees { cap } => write!(f, "waits for fees below max_fee_gwei = {}", cap / GWEI),
+            WaitsFor::Node(reason) => write!(f, "is rejected by the node: {reason}"),
         }
     }
 }
@@ -87,38 +98,35 @@ impl Progress {
         self.current.subscribe()
     }
 
-    /// Reports what the transaction waits for, as of block `head`. It is late if three blocks did not take it, if the
-    /// chain has made no block in the time of three, or if the node or our own limit holds it back.
-    pub fn report(
-        &self,
-        action: &'static str,
-        transaction: H256,
-        blocks: u64,
-        waits_for: WaitsFor,
-        head: u64,
-    ) {
-        let stands = self.blocks.lock().unwrap_or_else(PoisonError::into_inner).observe(head, Instant::now());
-        let is_late = stands
-            || match waits_for {
-                WaitsFor::Block => blocks >= LATE_BLOCKS.into(),
+    /// Reports what a transaction waits for. It is late if three blocks did not take it, if the chain has made no block
+    /// in the time of three, or if the node or our own limit holds it back.
+    pub fn report(&self, now: InFlight, head: &Head) {
+        let has_stalled = lock(&self.blocks).observe(head, Instant::now());
+        let is_late = has_stalled
+            || match now.waits_for {
+                WaitsFor::Block | WaitsFor::Another => now.blocks >= LATE_BLOCKS.into(),
                 WaitsFor::Confirmations { .. } => false,
                 WaitsFor::LowerFees { .. } | WaitsFor::Node(_) => true,
             };
-        let now = Some(InFlight { action, transaction, blocks, waits_for, is_late });
-        self.current.send_if_modified(|current| std::mem::replace(current, now.clone()) != now);
+        self.current.send_replace(Some(InFlight { is_late, ..now }));
     }
 
     /// Reports that there is no transaction in flight.
     pub fn clear(&self) {
+        lock(&self.blocks).newest = None;
         self.current.send_if_modified(|current| current.take().is_some());
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Learns how long the chain takes for a block.
 #[derive(Debug)]
 struct BlockClock {
-    /// The newest block, and when it was first seen.
-    newest: Option<(u64, Instant)>,
+    /// The newest block, its time, and when it was first seen.
+    newest: Option<(Head, Instant)>,
     slot: Duration,
 }
 
@@ -129,21 +137,17 @@ impl Default for BlockClock {
 }
 
 impl BlockClock {
-    /// Notes that the newest block is `head`; returns whether it should have had three successors by now.
-    fn observe(&mut self, head: u64, now: Instant) -> bool {
-        match self.newest {
-            Some((newest, seen)) if newest == head => {
+    /// Notes the head that a look has shown; returns whether the newest block should have had three successors by now.
+    /// Of several nodes behind an endpoint one may lag, so a head that is not newer is no news.
+    fn observe(&mut self, head: &Head, now: Instant) -> bool {
+        if let Some((newest, seen)) = self.newest {
+            let Some(blocks) = head.number.checked_sub(newest.number).filter(|blocks| *blocks > 0) else {
                 return now.saturating_duration_since(seen) >= self.slot * LATE_BLOCKS;
-            }
-            Some((newest, seen)) => {
-                let blocks = u32::try_from(head.saturating_sub(newest)).unwrap_or(u32::MAX);
-                if let Some(slot) = now.saturating_duration_since(seen).checked_div(blocks) {
-                    self.slot = slot.clamp(SHORTEST_SLOT, SLOT);
-                }
-            }
-            None => {}
+            };
+            let time = Duration::from_secs(head.timestamp.saturating_sub(newest.timestamp));
+            self.slot = time.div_f64(blocks as f64).clamp(SHORTEST_SLOT, SLOT);
         }
-        self.newest = Some((head, now));
+        self.newest = Some((*head, now));
         false
     }
 }
@@ -152,16 +156,25 @@ impl BlockClock {
 mod tests {
     use super::*;
 
+    fn head(number: u64, timestamp: u64) -> Head {
+        Head { number, timestamp, base_fee: U256::zero() }
+    }
+
     #[test]
-    fn a_chain_that_makes_no_block_in_the_time_of_three_stands() {
+    fn a_chain_that_makes_no_block_in_the_time_of_three_has_stalled() {
         let (start, mut clock) = (Instant::now(), BlockClock::default());
-        let at = |seconds| start + Duration::from_secs(seconds);
-        assert!(!clock.observe(7, at(0)) && !clock.observe(7, at(35)) && clock.observe(7, at(36)));
-        // Four blocks in eight seconds: it makes one every two.
-        assert!(!clock.observe(8, at(40)) && !clock.observe(12, at(48)));
-        assert!(!clock.observe(12, at(53)) && clock.observe(12, at(54)));
-        // It was reset: nothing is learnt of a head that goes back.
-        assert!(!clock.observe(1, at(55)) && !clock.observe(1, at(60)) && clock.observe(1, at(61)));
+        let mut has_stalled =
+            |seconds, head: &Head| clock.observe(head, start + Duration::from_secs(seconds));
+        let seven = head(7, 1_000);
+        assert!(!has_stalled(0, &seven) && !has_stalled(35, &seven) && has_stalled(36, &seven));
+        // Four blocks in eight seconds by their own times, however late they are seen: one every two.
+        let eleven = head(11, 1_008);
+        assert!(!has_stalled(37, &eleven) && !has_stalled(42, &eleven) && has_stalled(43, &eleven));
+        // A node that lags behind changes nothing.
+        assert!(has_stalled(44, &seven) && has_stalled(45, &eleven));
+        // One that is seen at the end of its time does not make the chain look fast.
+        assert!(!has_stalled(46, &head(12, 1_020)) && !has_stalled(47, &head(13, 1_032)));
+        assert!(!has_stalled(82, &head(13, 1_032)) && has_stalled(83, &head(13, 1_032)));
     }
 
     #[test]
@@ -169,7 +182,11 @@ mod tests {
         let progress = Progress::default();
         let current = progress.watch();
         let is_late = |blocks, waits_for| {
-            progress.report("anchor evidence", H256::zero(), blocks, waits_for, 9);
+            let action = "anchor evidence";
+            progress.report(
+                InFlight { action, transaction: None, blocks, waits_for, is_late: false },
+                &head(9, 0),
+            );
             current.borrow().as_ref().is_some_and(|current| current.is_late)
         };
         assert!(!is_late(2, WaitsFor::Block) && is_late(3, WaitsFor::Block));
@@ -178,10 +195,7 @@ mod tests {
             is_late(0, WaitsFor::LowerFees { cap: 1.into() }) && is_late(0, WaitsFor::Node("full".into()))
         );
         let text = current.borrow().as_ref().map(ToString::to_string).unwrap_or_default();
-        assert_eq!(
-            text,
-            format!("anchor evidence: transaction {:?} is not taken by the node: full", H256::zero())
-        );
+        assert_eq!(text, "anchor evidence: the transaction is rejected by the node: full");
         progress.clear();
         assert_eq!(*current.borrow(), None);
     }

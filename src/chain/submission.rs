@@ -8,9 +8,11 @@
 //! | the chain shows | next |
 //! |---|---|
 //! | an attempt in a block | wait for its confirmations |
-//! | the newest attempt in the pool | wait; after [`PATIENCE_BLOCKS`], or when the base fee has outgrown it, pay more |
-//! | no attempt anywhere | the pool has dropped it: send it again |
-//! | the nonce is used, by none of the attempts | sign it anew, with another nonce |
+//! | the newest attempt in the pool | wait |
+//! | the newest attempt nowhere | the pool has dropped it: send it again |
+//! | no attempt in a block after [`PATIENCE_BLOCKS`], or a base fee above what the newest pays | pay more |
+//! | the nonce used, by none of the attempts | re-sign with a new nonce |
+//! | a nonce before this one free for [`PATIENCE_BLOCKS`], as a reorganisation may leave it | re-sign with that nonce |
 //!
 //! Sending, signing and time are left to [`super::submit`].
 
@@ -18,7 +20,7 @@ use std::time::Duration;
 
 use web3::types::{Address, Bytes, H256, U256};
 
-/// Blocks after which an attempt that is still in the pool is replaced by one that pays more.
+/// Blocks after which an attempt that is not mined is replaced by one that pays more.
 const PATIENCE_BLOCKS: u64 = 3;
 /// How long a nonce must look used before that is believed: of several nodes behind an endpoint, the one that shows
 /// receipts may lag behind the one that counts.
@@ -91,6 +93,8 @@ pub struct Mined {
 pub struct Head {
     /// Its number.
     pub number: u64,
+    /// Its time [s since 1970].
+    pub timestamp: u64,
     /// Its base fee [wei]; zero before EIP-1559.
     pub base_fee: U256,
 }
@@ -132,7 +136,7 @@ pub struct Submission {
     nonce: U256,
     /// Oldest first, at least one.
     attempts: Vec<Attempt>,
-    /// What was tried last, accepted or not.
+    /// The highest fees that were tried, accepted or not.
     tried: Fees,
     /// The newest block when the newest attempt was made.
     since: Option<u64>,
@@ -140,12 +144,22 @@ pub struct Submission {
     began: Option<u64>,
     /// Since when the nonce looks used by none of the attempts.
     taken: Option<Duration>,
+    /// The newest block when a nonce before this one was first seen to be free.
+    gap: Option<u64>,
 }
 
 impl Submission {
     /// A submission whose first attempt was just made.
     pub fn new(nonce: U256, first: Attempt) -> Self {
-        Self { nonce, tried: first.fees, attempts: vec![first], since: None, began: None, taken: None }
+        Self {
+            nonce,
+            tried: first.fees,
+            attempts: vec![first],
+            since: None,
+            began: None,
+            taken: None,
+            gap: None,
+        }
     }
 
     /// Its nonce.
@@ -168,19 +182,33 @@ impl Submission {
         head.saturating_sub(self.began.unwrap_or(head))
     }
 
-    /// What to pay instead if `quote` is today's price; `None` if that exceeds `cap`. The next time it is more, even if
-    /// the node refuses this, until that is above the cap; then it begins again with what the node last accepted.
-    pub fn raise(&mut self, quote: Fees, cap: U256) -> Option<Fees> {
-        let accepted = self.newest().map(|newest| newest.fees);
-        let fees = self.tried.replaced(quote, cap).or_else(|| accepted?.replaced(quote, cap))?;
-        self.tried = fees;
-        Some(fees)
+    /// What to pay instead if `quote` is today's price; `None` if that exceeds `cap`. What a node has refused is raised
+    /// the next time, until that is above the cap; then this begins again with what the newest attempt pays.
+    pub fn raised(&self, quote: Fees, cap: U256) -> Option<Fees> {
+        let newest = || self.newest()?.fees.replaced(quote, cap);
+        self.tried.replaced(quote, cap).or_else(newest)
     }
 
-    /// Notes an attempt that the node has accepted in place of the others.
-    pub fn attempted(&mut self, attempt: Attempt) {
+    /// Notes an attempt that is about to be sent in place of the others.
+    pub fn attempt(&mut self, attempt: Attempt) {
         self.attempts.push(attempt);
         self.since = None;
+    }
+
+    /// Notes that the node has accepted the newest attempt.
+    pub fn accepted(&mut self) {
+        self.tried = self.newest().map_or(self.tried, |newest| newest.fees);
+    }
+
+    /// Notes that the node has refused the newest attempt, which is not in its pool; `underpriced`: for its fees. The
+    /// first one stays, so that there is always one to send.
+    pub fn refused(&mut self, underpriced: bool) {
+        if underpriced {
+            self.accepted();
+        }
+        if self.attempts.len() > 1 {
+            self.attempts.pop();
+        }
     }
 
     /// Decides what to do after a look at the chain. `now` is the time on any clock that does not go back.
@@ -190,7 +218,9 @@ impl Submission {
         let (nonce, known) = match view {
             View::Mined(mined, false) => return Next::Failed(mined.transaction),
             View::Mined(mined, true) => {
-                self.taken = None;
+                (self.taken, self.gap) = (None, None);
+                // If a reorganisation takes it back, it has time again.
+                self.since = Some(head.number);
                 let is_final = is_confirmed(head.number, mined.block_number, confirmations);
                 return if is_final { Next::Final(mined) } else { Next::Wait };
             }
@@ -201,12 +231,23 @@ impl Submission {
             return if now.saturating_sub(taken) < LAG { Next::Wait } else { Next::Renew };
         }
         self.taken = None;
-        if !known {
-            return Next::Resend;
+        if nonce < self.nonce {
+            let gap = *self.gap.get_or_insert(head.number);
+            if head.number.saturating_sub(gap) >= PATIENCE_BLOCKS {
+                return Next::Renew;
+            }
+        } else {
+            self.gap = None;
         }
         let blocks = head.number.saturating_sub(since);
         let is_outgrown = self.newest().is_some_and(|newest| newest.fees.max_fee < head.base_fee);
-        if blocks >= PATIENCE_BLOCKS || blocks > 0 && is_outgrown { Next::Raise } else { Next::Wait }
+        if blocks >= PATIENCE_BLOCKS || blocks > 0 && is_outgrown {
+            Next::Raise
+        } else if known {
+            Next::Wait
+        } else {
+            Next::Resend
+        }
     }
 }
 
@@ -229,7 +270,7 @@ mod tests {
     }
 
     fn head(number: u64) -> Head {
-        Head { number, base_fee: 10.into() }
+        Head { number, timestamp: 0, base_fee: 10.into() }
     }
 
     fn pool(nonce: u64, known: bool) -> View {
@@ -266,36 +307,58 @@ mod tests {
         assert_eq!(submission.next(pool(4, false), head(7), 1, at(1)), Next::Resend);
         assert_eq!(submission.next(pool(4, true), head(9), 1, at(2)), Next::Wait);
         assert_eq!(submission.next(pool(4, true), head(10), 1, at(3)), Next::Raise);
-        submission.attempted(attempt(2, 200));
+        submission.attempt(attempt(2, 200));
         assert_eq!(submission.hashes().collect::<Vec<_>>(), [2, 1].map(H256::repeat_byte));
         // The new attempt has its own three blocks.
         assert_eq!(submission.next(pool(4, true), head(10), 1, at(4)), Next::Wait);
         assert_eq!(submission.next(pool(4, true), head(12), 1, at(5)), Next::Wait);
-        assert_eq!(submission.next(pool(4, true), head(13), 1, at(6)), Next::Raise);
+        // Also if the node shows the pool's transactions to nobody, or has no room for ours.
+        assert_eq!(submission.next(pool(4, false), head(13), 1, at(6)), Next::Raise);
         assert_eq!(submission.blocks(13), 6);
     }
 
     #[test]
     fn a_base_fee_that_outgrew_an_attempt_is_not_waited_for() {
         let mut submission = Submission::new(4.into(), attempt(1, 100));
-        let dear = |number| Head { number, base_fee: 101.into() };
+        let dear = |number| Head { number, timestamp: 0, base_fee: 101.into() };
         assert_eq!(submission.next(pool(4, true), dear(7), 1, at(0)), Next::Wait);
         assert_eq!(submission.next(pool(4, true), dear(8), 1, at(1)), Next::Raise);
     }
 
     #[test]
     fn fees_that_a_node_refuses_are_raised_up_to_the_cap_and_offered_again() {
-        let (mut submission, cap) = (Submission::new(4.into(), attempt(1, 80)), U256::from(100));
-        let raise = |submission: &mut Submission, price: u64| {
-            submission.raise(Fees::of(price.into(), 1.into(), cap), cap).map(|fees| fees.max_fee.as_u64())
+        let (mut submission, cap) = (Submission::new(4.into(), attempt(1, 70)), U256::from(100));
+        let raised = |submission: &Submission, price: u64| {
+            submission.raised(Fees::of(price.into(), 1.into(), cap), cap).map(|fees| fees.max_fee.as_u64())
         };
-        assert_eq!(raise(&mut submission, 5), Some(91));
-        // Refused; 103 would be too much.
-        assert_eq!(raise(&mut submission, 5), Some(91));
-        assert_eq!(raise(&mut submission, 1_000), Some(100));
-        assert_eq!(raise(&mut submission, 1_000), Some(100));
-        submission.attempted(attempt(2, 100));
-        assert_eq!(raise(&mut submission, 1_000), None);
+        assert_eq!(raised(&submission, 5), Some(79));
+        submission.attempt(attempt(2, 79));
+        submission.refused(true);
+        assert_eq!(raised(&submission, 5), Some(89));
+        // The node had another reason: this does not ask for more.
+        submission.attempt(attempt(3, 89));
+        submission.refused(false);
+        assert_eq!(raised(&submission, 5), Some(89));
+        submission.attempt(attempt(3, 89));
+        submission.refused(true);
+        // 101 would be too much.
+        assert_eq!(raised(&submission, 5), Some(79));
+        assert_eq!(raised(&submission, 1_000), Some(100));
+        assert_eq!(submission.hashes().collect::<Vec<_>>(), [H256::repeat_byte(1)]);
+        submission.attempt(attempt(4, 100));
+        submission.accepted();
+        assert_eq!(raised(&submission, 1_000), None);
+    }
+
+    #[test]
+    fn a_nonce_that_a_reorganisation_freed_is_taken() {
+        let mut submission = Submission::new(4.into(), attempt(1, 100));
+        assert_eq!(submission.next(pool(3, true), head(7), 1, at(0)), Next::Wait);
+        // The node had lagged.
+        assert_eq!(submission.next(pool(4, true), head(8), 1, at(1)), Next::Wait);
+        assert_eq!(submission.next(pool(3, true), head(9), 1, at(2)), Next::Wait);
+        submission.attempt(attempt(2, 200));
+        assert_eq!(submission.next(pool(3, true), head(12), 1, at(3)), Next::Renew);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! Signs transactions, sends them, and looks at the chain until they are final, as [`super::submission`] decides.
 //!
 //! If an earlier process left a transaction in the pool, the next one waits some blocks for it, then takes its nonce
-//! and pays double. That is safe because the contracts reject whatever must not happen twice.
+//! and pays at least double. That is safe because the contracts reject whatever must not happen twice.
 //!
 //! Running only one transaction at a time is left to the caller.
 
@@ -22,7 +22,7 @@ use web3::{
 
 use crate::{
     Connection, LedgerError, LedgerKey, LedgerOptions,
-    progress::{Progress, WaitsFor},
+    progress::{InFlight, Progress, WaitsFor},
     submission::{Attempt, Fees, Head, Mined, Next, Submission, View},
 };
 
@@ -30,10 +30,14 @@ use crate::{
 const FIRST_POLL: Duration = Duration::from_millis(50);
 /// Longest pause between two looks: a fraction of the time between blocks.
 const LAST_POLL: Duration = Duration::from_secs(1);
-/// Smallest tip to pay, also if the node suggests none [wei].
-const MIN_TIP: u64 = 1;
+/// Tip if the node suggests none, unless the whole price is lower [wei].
+const DEFAULT_TIP: u64 = 1_000_000_000;
+/// How many of the newest attempts are looked for: more are too many for the batch limits of some nodes.
+const LOOKED_AT: usize = 16;
+/// How long a transaction that was in a block may be in none, and in no pool, before it is given up.
+const GONE: Duration = Duration::from_secs(3);
 /// Blocks that an earlier process's transaction is waited for.
-const STRANGERS_BLOCKS: u64 = 3;
+const ANOTHERS_BLOCKS: u64 = 3;
 
 /// What a transaction does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,10 @@ pub(super) struct Call {
 pub(super) struct Open {
     pub call: Call,
     submission: Submission,
+    /// Gas limit of each attempt.
+    gas: U256,
+    /// Whether the node may have an attempt.
+    is_sent: bool,
     /// When its first attempt was made.
     began: Instant,
 }
@@ -58,6 +66,14 @@ impl Open {
     /// Whether `transaction` is one of its attempts.
     pub fn has(&self, transaction: H256) -> bool {
         self.submission.hashes().any(|hash| hash == transaction)
+    }
+
+    /// Whether nothing is left to be done after this result of [`Submitter::finish`].
+    pub fn is_over(&self, result: &Result<Mined, LedgerError>) -> bool {
+        match result {
+            Ok(_) | Err(LedgerError::Failed { .. } | LedgerError::Reverted { .. }) => true,
+            Err(error) => !self.is_sent || !error.is_retryable(),
+        }
     }
 }
 
@@ -71,37 +87,46 @@ pub(super) struct Submitter<'a> {
 }
 
 impl Submitter<'_> {
-    /// Signs and sends a transaction.
-    pub async fn begin(&self, call: Call) -> Result<Open, LedgerError> {
-        let (nonce, stuck) = self.free_nonce(call.action).await?;
+    /// Signs a transaction, which [`finish`](Self::finish) sends.
+    pub async fn prepare(&self, call: Call) -> Result<Open, LedgerError> {
+        let (nonce, another) = self.free_nonce(call.action).await?;
         let quote = self.quote(call.action).await?;
-        let raised =
-            if stuck { quote.replaced(self.fees(quote.max_fee, quote.tip), self.cap()) } else { None };
-        let attempt = self.sign(&call, nonce, raised.unwrap_or(quote)).await?;
-        match self.send(call.action, &attempt).await {
-            // The node may have it, or wants more for it: the next look tells.
-            Ok(()) | Err(LedgerError::Unreachable { .. } | LedgerError::Underpriced { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(Open { call, submission: Submission::new(nonce, attempt), began: Instant::now() })
+        let doubled = || quote.replaced(self.fees(quote.max_fee, quote.tip * 2), self.cap());
+        let fees = if another { doubled().unwrap_or(quote) } else { quote };
+        // Estimating also reveals, before anything is paid, whether the contract would revert.
+        let request = CallRequest {
+            from: Some(self.key.address()),
+            to: call.to,
+            data: Some(Bytes(call.data.clone())),
+            ..CallRequest::default()
+        };
+        // Estimate on mined state, because what is in the pool is about to be replaced.
+        let gas = self.web3.eth().estimate_gas(request, Some(BlockNumber::Latest)).await;
+        let gas = gas.map_err(|error| LedgerError::from_web3(call.action, error))?;
+        // Headroom for changes between estimating and mining.
+        let gas = gas.saturating_add(gas / 4);
+        let attempt = self.sign(&call, nonce, gas, fees).await?;
+        let submission = Submission::new(nonce, attempt);
+        Ok(Open { call, submission, gas, is_sent: false, began: Instant::now() })
     }
 
-    /// Looks at the chain until the transaction is final. After a retryable error it may be called again.
+    /// Sends the transaction, if it is not sent yet, and looks at the chain until it is final. After a retryable error
+    /// it may be called again, and it may be cancelled at any time.
     ///
     /// # Errors
-    /// [`LedgerError::Failed`] if the transaction was mined without effect; [`LedgerError::Reverted`] if the contract
-    /// refuses it by now.
+    /// [`LedgerError::Failed`] if the transaction was mined without effect; [`LedgerError::Reverted`] if it had to be
+    /// re-signed and the contract refuses it by now; [`LedgerError::Timeout`] if nothing has become of it for as long as
+    /// the options say.
     pub async fn finish(&self, open: &mut Open) -> Result<Mined, LedgerError> {
         let action = open.call.action;
         let mut poll = Poll::new(self.options.timeout);
+        let mut newest_block = 0;
         loop {
+            if !open.is_sent {
+                self.send_first(open).await?;
+            }
             let (view, head) = self.look(action, &open.submission).await?;
-            let confirmed = match &view {
-                View::Mined(mined, _) => {
-                    Some(head.number.saturating_add(1).saturating_sub(mined.block_number))
-                }
-                View::Pool { .. } => None,
-            };
+            let confirmed = confirmations_of(&view, &head);
             let next = open.submission.next(view, head, self.confirmations(), open.began.elapsed());
             let done = match next {
                 Next::Final(mined) => return Ok(mined),
@@ -111,146 +136,176 @@ impl Submitter<'_> {
                 Next::Raise => self.raise(open).await,
                 Next::Renew => self.renew(open).await.map(|()| None),
             };
-            let waits_for = match done {
-                Ok(None) => confirmed.map_or(WaitsFor::Block, |have| WaitsFor::Confirmations {
-                    have,
-                    of: self.confirmations(),
-                }),
-                Ok(Some(capped)) => capped,
+            let waits_for = match (done, confirmed) {
+                (Ok(Some(held_back)), _) => held_back,
+                (Ok(None), Some(have)) => WaitsFor::Confirmations { have, of: self.confirmations() },
+                // A nonce that the node calls used or too high is what the next look shows.
+                (Ok(None) | Err(LedgerError::Conflict { .. }), None) => WaitsFor::Block,
                 // The pool's opinion changes: what it refuses now, it may take at the next block.
-                Err(
-                    error @ (LedgerError::Conflict { .. }
-                    | LedgerError::Underpriced { .. }
-                    | LedgerError::Refused { .. }),
-                ) => WaitsFor::Node(error.to_string()),
-                Err(error) => return Err(error),
+                (Err(error), _) if is_refusal(&error) => WaitsFor::Node(error.to_string()),
+                (Err(error), _) => return Err(error),
             };
-            let transaction = open.submission.hashes().next().unwrap_or_default();
+            if confirmed.is_some() && head.number > newest_block {
+                newest_block = head.number;
+                poll.until = Instant::now() + self.options.timeout;
+            }
+            let transaction = open.submission.hashes().next();
             let blocks = open.submission.blocks(head.number);
-            self.progress.report(action, transaction, blocks, waits_for, head.number);
+            self.progress.report(InFlight { action, transaction, blocks, waits_for, is_late: false }, &head);
             if !poll.pause().await {
-                let seconds = self.options.timeout.as_secs();
-                return Err(LedgerError::Timeout { action, seconds, transaction: Some(transaction) });
+                return Err(self.timeout(action, transaction));
             }
         }
     }
 
-    /// Waits until `transaction`, sent earlier by whomever, has its confirmations.
+    /// Waits until `transaction`, sent earlier by anyone, has its confirmations.
     pub async fn confirm(&self, action: &'static str, transaction: H256) -> Result<Mined, LedgerError> {
-        let mut poll = Poll::new(self.options.timeout);
-        // Neither its bytes nor its nonce matter, because a transaction of another process is only looked at.
-        let attempt = Attempt {
-            hash: transaction,
-            raw: Bytes::default(),
-            fees: Fees { max_fee: U256::MAX, tip: U256::MAX },
-        };
+        // Neither its bytes nor its nonce matter, because it is only looked at.
+        let fees = Fees { max_fee: U256::MAX, tip: U256::MAX };
+        let attempt = Attempt { hash: transaction, raw: Bytes::default(), fees };
         let mut submission = Submission::new(U256::MAX, attempt);
-        let began = Instant::now();
+        let (mut poll, began) = (Poll::new(self.options.timeout), Instant::now());
+        let mut last_seen = Instant::now();
+        let mut newest_block = 0;
         loop {
             let (view, head) = self.look(action, &submission).await?;
+            let confirmed = confirmations_of(&view, &head);
+            if confirmed.is_some() || matches!(view, View::Pool { known: true, .. }) {
+                last_seen = Instant::now();
+            } else if last_seen.elapsed() > GONE {
+                return Err(LedgerError::Conflict {
+                    action,
+                    reason: "a reorganisation has removed the transaction".to_owned(),
+                });
+            }
             match submission.next(view, head, self.confirmations(), began.elapsed()) {
                 Next::Final(mined) => return Ok(mined),
                 Next::Failed(transaction) => return Err(LedgerError::Failed { action, transaction }),
                 Next::Wait | Next::Resend | Next::Raise | Next::Renew => {}
             }
+            if confirmed.is_some() && head.number > newest_block {
+                newest_block = head.number;
+                poll.until = Instant::now() + self.options.timeout;
+            }
             if !poll.pause().await {
-                let seconds = self.options.timeout.as_secs();
-                return Err(LedgerError::Timeout { action, seconds, transaction: Some(transaction) });
+                return Err(self.timeout(action, Some(transaction)));
             }
         }
     }
 
-    /// The pool has lost the newest attempt. If it does not want it back, because fees have risen, another is made.
+    fn timeout(&self, action: &'static str, transaction: Option<H256>) -> LedgerError {
+        LedgerError::Timeout { action, seconds: self.options.timeout.as_secs(), transaction }
+    }
+
+    async fn send_first(&self, open: &mut Open) -> Result<(), LedgerError> {
+        // Before the node has it, so that it is not forgotten if this is cancelled.
+        open.is_sent = true;
+        let sent = self.send_newest(open).await;
+        match sent {
+            Err(LedgerError::Underpriced { .. }) => {
+                open.submission.refused(true);
+                Ok(())
+            }
+            Err(error) if is_refusal(&error) => {
+                open.is_sent = false;
+                Err(error)
+            }
+            // If the answer was lost, the next look tells.
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends the newest attempt again, which the pool does not have; if it wants more for it, makes one that pays more.
     async fn resend(&self, open: &mut Open) -> Result<Option<WaitsFor>, LedgerError> {
-        let Some(newest) = open.submission.newest() else { return Ok(None) };
-        match self.send(open.call.action, newest).await {
+        let sent = self.send_newest(open).await;
+        if sent.is_ok() {
+            tracing::warn!(transaction = ?open.submission.hashes().next(), action = open.call.action,
+                "the node did not have the transaction; sent again");
+        }
+        match sent {
+            // Fees have risen since.
             Err(LedgerError::Underpriced { .. }) => self.raise(open).await,
-            sent => {
-                tracing::warn!(transaction = ?newest.hash, action = open.call.action,
-                    "the node no longer had the transaction; sent again");
-                sent.map(|()| None)
-            }
+            sent => sent.map(|()| None),
         }
     }
 
-    /// Makes an attempt that pays more, unless that is above the cap; then it says so.
+    /// Makes an attempt that pays more; if that is above the limit, says so.
     async fn raise(&self, open: &mut Open) -> Result<Option<WaitsFor>, LedgerError> {
-        let (action, nonce) = (open.call.action, open.submission.nonce());
+        let (action, cap) = (open.call.action, self.cap());
         let quote = self.quote(action).await?;
-        let Some(fees) = open.submission.raise(quote, self.cap()) else {
-            return Ok(Some(WaitsFor::LowerFees { cap: self.cap() }));
+        let Some(fees) = open.submission.raised(quote, cap) else {
+            // The pool may have dropped it.
+            let sent = self.send_newest(open).await;
+            let too_dear = sent.is_ok() || matches!(sent, Err(LedgerError::Underpriced { .. }));
+            return if too_dear { Ok(Some(WaitsFor::LowerFees { cap })) } else { sent.map(|()| None) };
         };
-        let attempt = self.sign(&open.call, nonce, fees).await?;
-        match self.send(action, &attempt).await {
-            Err(LedgerError::Underpriced { .. }) if fees.max_fee == self.cap() => {
-                return Ok(Some(WaitsFor::LowerFees { cap: self.cap() }));
+        let attempt = self.sign(&open.call, open.submission.nonce(), open.gas, fees).await?;
+        let transaction = attempt.hash;
+        open.submission.attempt(attempt);
+        match self.send_newest(open).await {
+            Ok(()) => {
+                open.submission.accepted();
+                tracing::warn!(?transaction, action, max_fee_wei = %fees.max_fee, "sent again with higher fees");
+                Ok(None)
             }
-            sent => sent?,
+            Err(LedgerError::Underpriced { .. }) if fees.max_fee == cap => {
+                open.submission.refused(false);
+                Ok(Some(WaitsFor::LowerFees { cap }))
+            }
+            Err(error) if is_refusal(&error) => {
+                open.submission.refused(matches!(error, LedgerError::Underpriced { .. }));
+                Err(error)
+            }
+            // The node may have it.
+            Err(error) => Err(error),
         }
-        tracing::warn!(transaction = ?attempt.hash, action, max_fee_wei = %fees.max_fee,
-            "the transaction was not mined; sent again with higher fees");
-        open.submission.attempted(attempt);
-        Ok(None)
     }
 
-    /// Begins again, because another transaction of this account took the nonce.
+    /// Begins again with another nonce.
     async fn renew(&self, open: &mut Open) -> Result<(), LedgerError> {
-        let again = self.begin(open.call.clone()).await?;
+        let again = self.prepare(open.call.clone()).await?;
         tracing::warn!(nonce = %open.submission.nonce(), action = open.call.action,
-            "another transaction of this account took the nonce; signed anew");
+            "the nonce is another transaction's, or one before it is free; re-signed with a new one");
         *open = again;
         Ok(())
     }
 
-    async fn sign(&self, call: &Call, nonce: U256, fees: Fees) -> Result<Attempt, LedgerError> {
-        let failed = |error| LedgerError::from_web3(call.action, error);
-        let data = Bytes(call.data.clone());
-        // Estimating also reveals, before anything is paid, whether the contract would revert.
-        let request = CallRequest {
-            from: Some(self.key.address()),
-            to: call.to,
-            data: Some(data.clone()),
-            ..CallRequest::default()
-        };
-        // Estimate on mined state, because what is in the pool is about to be replaced.
-        let latest = Some(BlockNumber::Latest);
-        let gas = self.web3.eth().estimate_gas(request, latest).await.map_err(failed)?;
+    async fn sign(&self, call: &Call, nonce: U256, gas: U256, fees: Fees) -> Result<Attempt, LedgerError> {
         let transaction = TransactionParameters {
             nonce: Some(nonce),
             to: call.to,
-            // Headroom for changes between estimating and mining.
-            gas: gas.saturating_add(gas / 4),
+            gas,
             value: U256::zero(),
-            data,
+            data: Bytes(call.data.clone()),
             chain_id: Some(self.chain_id),
             transaction_type: Some(U64::from(2)),
             max_fee_per_gas: Some(fees.max_fee),
             max_priority_fee_per_gas: Some(fees.tip),
             ..TransactionParameters::default()
         };
-        let signed =
-            self.web3.accounts().sign_transaction(transaction, self.key.secret()).await.map_err(failed)?;
+        let signed = self.web3.accounts().sign_transaction(transaction, self.key.secret()).await;
+        let signed = signed.map_err(|error| LedgerError::from_web3(call.action, error))?;
         Ok(Attempt { hash: signed.transaction_hash, raw: signed.raw_transaction, fees })
     }
 
-    async fn send(&self, action: &'static str, attempt: &Attempt) -> Result<(), LedgerError> {
-        let sent = self.web3.eth().send_raw_transaction(attempt.raw.clone()).await;
+    /// Sends the newest attempt. That the node has it already is as good as sending it.
+    async fn send_newest(&self, open: &Open) -> Result<(), LedgerError> {
+        let action = open.call.action;
+        let raw = open.submission.newest().map(|newest| newest.raw.clone()).unwrap_or_default();
+        let sent = self.web3.eth().send_raw_transaction(raw).await;
         match sent.map_err(|error| LedgerError::from_web3(action, error)) {
-            // The same transaction is already in the pool, which is as good as sending it.
-            Err(LedgerError::Conflict { reason, .. }) if reason.to_ascii_lowercase().contains("already") => {
-                Ok(())
-            }
-            result => result.map(|_| ()),
+            Err(LedgerError::Known { .. }) => Ok(()),
+            result => result.map(drop),
         }
     }
 
     /// Looks at the chain: first for a block that has one of the attempts, and only if there is none, at the pool.
     async fn look(&self, action: &'static str, submission: &Submission) -> Result<(View, Head), LedgerError> {
         let newest_block = ("eth_getBlockByNumber", vec![json!("latest"), json!(false)]);
-        let receipts = submission.hashes().map(|hash| ("eth_getTransactionReceipt", vec![json!(hash)]));
+        let hashes = submission.hashes().take(LOOKED_AT);
+        let receipts = hashes.map(|hash| ("eth_getTransactionReceipt", vec![json!(hash)]));
         let mut answers = self.ask(action, std::iter::once(newest_block).chain(receipts)).await?.into_iter();
-        let head: Block = read(action, answers.next(), "a block")?;
-        let head = Head { number: head.number.as_u64(), base_fee: head.base_fee.unwrap_or_default() };
+        let head = head(action, answers.next())?;
         for answer in answers {
             let receipt: Option<TransactionReceipt> = read(action, Some(answer), "a receipt")?;
             let Some((receipt, block_number, block_hash)) = receipt.and_then(in_block) else { continue };
@@ -310,16 +365,23 @@ impl Submitter<'_> {
         loop {
             let account = json!(self.key.address());
             let count = |tag: &str| ("eth_getTransactionCount", vec![account.clone(), json!(tag)]);
-            let block = ("eth_blockNumber", Vec::new());
+            let block = ("eth_getBlockByNumber", vec![json!("latest"), json!(false)]);
             let mut answers =
                 self.ask(action, [count("latest"), count("pending"), block].into_iter()).await?.into_iter();
             let latest: U256 = read(action, answers.next(), "a nonce")?;
             let pending: U256 = read(action, answers.next(), "a nonce")?;
-            let head = read::<U64>(action, answers.next(), "a block number")?.as_u64();
+            let head = head(action, answers.next())?;
             if pending <= latest {
                 return Ok((latest, false));
             }
-            if head.saturating_sub(*began.get_or_insert(head)) >= STRANGERS_BLOCKS || !poll.pause().await {
+            let blocks = head.number.saturating_sub(*began.get_or_insert(head.number));
+            if blocks >= ANOTHERS_BLOCKS {
+                return Ok((latest, true));
+            }
+            let waits_for = WaitsFor::Another;
+            self.progress
+                .report(InFlight { action, transaction: None, blocks, waits_for, is_late: false }, &head);
+            if !poll.pause().await {
                 return Ok((latest, true));
             }
         }
@@ -332,10 +394,38 @@ impl Submitter<'_> {
         let requests =
             ["eth_gasPrice", "eth_maxPriorityFeePerGas"].map(|method| chain.prepare(method, Vec::new()));
         let mut answers = chain.send_batch(requests).await.map_err(failed)?.into_iter();
-        let price = read(action, answers.next().transpose().map_err(failed)?, "a gas price in hex")?;
+        let price: U256 = read(action, answers.next().transpose().map_err(failed)?, "a gas price in hex")?;
         // Not every node suggests a tip.
-        let tip: U256 = read(action, answers.next().and_then(Result::ok), "a tip in hex").unwrap_or_default();
-        Ok(self.fees(price, tip.max(MIN_TIP.into())))
+        let tip = read(action, answers.next().and_then(Result::ok), "a tip in hex");
+        let tip = tip.unwrap_or_else(|_| price.min(DEFAULT_TIP.into()));
+        Ok(self.fees(price, tip.max(U256::one())))
+    }
+}
+
+fn head(action: &'static str, block: Option<Value>) -> Result<Head, LedgerError> {
+    let block: Block = read(action, block, "a block")?;
+    Ok(Head {
+        number: block.number.as_u64(),
+        timestamp: u64::try_from(block.timestamp).unwrap_or(u64::MAX),
+        base_fee: block.base_fee.unwrap_or_default(),
+    })
+}
+
+/// Confirmations of the attempt that is in a block.
+fn confirmations_of(view: &View, head: &Head) -> Option<u64> {
+    match view {
+        View::Mined(mined, _) => Some(head.number.saturating_add(1).saturating_sub(mined.block_number)),
+        View::Pool { .. } => None,
+    }
+}
+
+/// Whether the node has said that it does not take a transaction. An error of the transport says nothing of the kind, nor
+/// does a status of HTTP.
+fn is_refusal(error: &LedgerError) -> bool {
+    match error {
+        LedgerError::Conflict { .. } | LedgerError::Underpriced { .. } => true,
+        LedgerError::Refused { code, .. } => *code < 0,
+        _ => false,
     }
 }
 
@@ -343,6 +433,7 @@ impl Submitter<'_> {
 #[derive(Deserialize)]
 struct Block {
     number: U64,
+    timestamp: U256,
     #[serde(rename = "baseFeePerGas")]
     base_fee: Option<U256>,
 }

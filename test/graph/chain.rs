@@ -98,7 +98,7 @@ fn fees_above_the_limit_are_a_warning_and_anchoring_goes_on_below_it() {
     let data = posthorn.question("dear", "help", "");
     let id = posthorn.accept(SENDER, &data);
     posthorn.observer.message(super::life::DIAGNOSTICS, |message| {
-        ledger_status(message, 1, "waits for fees of at most 100000000000 wei")
+        ledger_status(message, 1, "waits for fees below max_fee_gwei = 100")
     });
     set_base_fee(10);
     posthorn.observer.message(topics::MAIL_RECEIPTS.facts, is_receipt_of(id));

@@ -206,8 +206,6 @@ fn start_mail_bridge(domain: &Domain, journal: &str, sink: SocketAddr) -> Node {
         ("lmtp_listen", "\"\""),
         // All clients of the testbed share one address.
         ("max_connections_per_address", "64"),
-        // A mail that was published while a node restarted comes again soon.
-        ("redelivery_min_s", "2.0"),
         ("journal_directory", journal),
         ("smarthost", &smarthost),
     ];
