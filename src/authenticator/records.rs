@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Takes SPF records, DKIM keys and DMARC policies from TXT records as their RFCs say. Pure.
 //!
-//! mail-auth takes the first record that it can parse and reads on where a record is broken; who controls no more than one
-//! of several records, or profits from a mistake in one, could prove a sender by that. Here a record is checked whole before
-//! mail-auth parses it.
+//! mail-auth takes the first record that it can parse and reads on where a record is broken; who controls no more than
+//! one of several records, or profits from a mistake in one, could prove a sender by that. Here a record is checked
+//! whole, and mail-auth gets no more of it than what counts.
 //!
 //! | the name has | result |
 //! |---|---|
 //! | more than one SPF record | permanent error (RFC 7208 section 4.5) |
 //! | an SPF record with a mistake anywhere, also behind the term that matches | permanent error (section 4.6) |
+//! | the macro `p` in an SPF record, which the client's own DNS decides | permanent error (section 7.2 advises against it) |
 //! | more than one DMARC policy | none (RFC 9989 section 4.10) |
-//! | `v=dmarc1`, or another tag in front of `v` | none: the version is case-sensitive and comes first (section 4.7) |
-//! | an invalid value of a DMARC tag | the tag's default (section 4.7) |
-//! | a DKIM key with `v` not in front, `s` without email, `h` without sha256, or a tag twice | unusable (RFC 6376 sections 3.2 and 3.6.1) |
+//! | `v=dmarc1`, or another tag in front of `v`, or a tag twice | none (section 4.7, RFC 6376 section 3.2) |
+//! | an invalid `p`, `sp` or `np` | `p=none` if there is a `rua`, else none (RFC 9989 section 4.10.1) |
+//! | another invalid tag, or a piece that is no tag | as if it were not there (section 4.8) |
+//! | a DKIM key with `v` not in front, `s` without email, `h` without sha256, a tag twice, or a piece that is no tag | unusable (RFC 6376 sections 3.2 and 3.6.1) |
 
 use mail_auth::{
     DnsError, Error, Txt,
@@ -43,36 +45,55 @@ pub(super) fn spf(records: &[Vec<u8>]) -> Txt {
     let mut found = records.iter().filter(is_spf);
     match (found.next(), found.next()) {
         (None, _) => none(),
-        (Some(record), None) if terms_are_valid(record) => {
-            Spf::parse(record).map_or_else(|_| broken(), Into::into)
-        }
+        (Some(record), None) => match what_counts(record) {
+            Some(record) => Spf::parse(record.as_bytes()).map_or_else(|_| broken(), Into::into),
+            None => broken(),
+        },
         (Some(_), _) => broken(),
     }
 }
 
-/// Whether every term of an SPF record follows the grammar of RFC 7208 section 12.
-fn terms_are_valid(record: &[u8]) -> bool {
-    let Ok(text) = str::from_utf8(record) else { return false };
-    let terms: Vec<_> = text.split(' ').skip(1).filter(|term| !term.is_empty()).collect();
-    let named = |name: &str| {
-        let is_it =
-            |term: &&&str| term.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name));
-        terms.iter().filter(is_it).count()
-    };
-    named("redirect=") <= 1
-        && named("exp=") <= 1
-        && terms.iter().all(|term| modifier(term).unwrap_or_else(|| directive(term)))
+/// What counts of an SPF record: its directives and `redirect`. Other modifiers are ignored (RFC 7208 section 6), but
+/// mail-auth takes `a=example.org` for a directive. `None` unless every term follows the grammar of section 12.
+fn what_counts(record: &[u8]) -> Option<String> {
+    let text = str::from_utf8(record).ok()?;
+    let mut counts = "v=spf1".to_owned();
+    let mut seen = Vec::new();
+    for term in text.split(' ').skip(1).filter(|term| !term.is_empty()) {
+        let is_directive = match modifier(term) {
+            Some((_, false)) => return None,
+            Some((name, true)) => {
+                let is_known = matches!(name.as_str(), "redirect" | "exp");
+                if is_known && seen.contains(&name) {
+                    return None;
+                }
+                let is_redirect = name == "redirect";
+                seen.push(name);
+                is_redirect
+            }
+            None if directive(term) => true,
+            None => return None,
+        };
+        if is_directive {
+            counts = format!("{counts} {term}");
+        }
+    }
+    Some(counts)
 }
 
-/// Whether a modifier is valid; `None` if the term is none.
-fn modifier(term: &str) -> Option<bool> {
+/// A modifier's name in lower case, and whether its value is valid; `None` if the term is no modifier.
+fn modifier(term: &str) -> Option<(String, bool)> {
     let (name, value) = term.split_once('=')?;
     let is_name = name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     // An equals sign may also be part of a domain.
-    is_name.then(|| match name.to_ascii_lowercase().as_str() {
-        "redirect" | "exp" => is_domain_spec(value),
-        _ => is_macro_string(value),
+    is_name.then(|| {
+        let name = name.to_ascii_lowercase();
+        let is_valid = match name.as_str() {
+            "redirect" | "exp" => is_domain_spec(value),
+            _ => is_macro_string(value),
+        };
+        (name, is_valid)
     })
 }
 
@@ -137,7 +158,9 @@ fn is_domain_spec(text: &str) -> bool {
             && !top.ends_with('-')
             && top.bytes().any(|byte| !byte.is_ascii_digit())
     });
-    is_macro_string(text) && (ends_in_macro || ends_in_label)
+    // DNS cannot be asked for such a name.
+    let can_be_asked = text.contains('%') || labels.split('.').all(|label| (1..=63).contains(&label.len()));
+    is_macro_string(text) && (ends_in_macro || ends_in_label) && can_be_asked
 }
 
 fn is_macro_string(text: &str) -> bool {
@@ -167,8 +190,8 @@ fn is_macro_string(text: &str) -> bool {
 /// Whether `body` is what stands between the braces of a macro (RFC 7208 section 7.1).
 fn is_macro(body: &str) -> bool {
     let mut rest = body.chars();
-    // `c`, `r` and `t` are for the text that `exp` names, not for a record.
-    let is_letter = rest.next().is_some_and(|letter| "slodiphv".contains(letter.to_ascii_lowercase()));
+    // `c`, `r` and `t` are for the text that `exp` names, not for a record. `p` would be what the client's own DNS says.
+    let is_letter = rest.next().is_some_and(|letter| "slodihv".contains(letter.to_ascii_lowercase()));
     let after_digits = rest.as_str().trim_start_matches(|c: char| c.is_ascii_digit());
     let delimiters = after_digits.strip_prefix(['r', 'R']).unwrap_or(after_digits);
     let digits = rest.as_str().len() - after_digits.len();
@@ -177,33 +200,49 @@ fn is_macro(body: &str) -> bool {
     is_letter && is_count && delimiters.chars().all(|c| ".-+,/_=".contains(c))
 }
 
-/// The DMARC policy (RFC 9989 sections 4.7 and 4.10).
+/// The DMARC policy (RFC 9989 sections 4.7 to 4.10).
 pub(super) fn dmarc(records: &[Vec<u8>]) -> Txt {
-    let is_policy = |record: &&&[u8]| tags(record).next() == Some(("v", "DMARC1"));
-    let records: Vec<_> = records.iter().map(Vec::as_slice).collect();
+    let is_policy = |record: &&Vec<u8>| {
+        tags(record)
+            .next()
+            .flatten()
+            .is_some_and(|(name, value)| name.eq_ignore_ascii_case("v") && value == "DMARC1")
+    };
     let mut found = records.iter().filter(is_policy);
     let (Some(record), None) = (found.next(), found.next()) else { return none() };
-    let valid: Vec<_> = tags(record).filter(|(name, value)| dmarc_tag_is_valid(name, value)).collect();
-    let policy = |keeps: fn(&str) -> bool| {
-        let kept = valid.iter().filter(|(name, _)| keeps(name));
-        let text: String = kept.map(|(name, value)| format!("{name}={value};")).collect();
+    let tags: Vec<_> =
+        tags(record).flatten().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+    let is_read = |name: &str| matches!(name, "v" | "p" | "sp" | "np" | "adkim" | "aspf" | "psd" | "t");
+    let is_twice = |(place, (name, _)): (usize, &(String, &str))| {
+        is_read(name) && tags.iter().take(place).any(|(other, _)| other == name)
+    };
+    if tags.iter().enumerate().any(is_twice) {
+        return none();
+    }
+    let is_policy = |name: &str| matches!(name, "p" | "sp" | "np");
+    let has_policy = tags.iter().all(|(name, value)| !is_policy(name) || is_valid(name, value));
+    let policy = |reports: bool| {
+        let counts = |(name, value): &&(String, &str)| match name.as_str() {
+            "rua" => reports,
+            name if is_policy(name) => has_policy,
+            name => is_read(name) && is_valid(name, value),
+        };
+        let text: String =
+            tags.iter().filter(counts).map(|(name, value)| format!("{name}={value};")).collect();
         Dmarc::parse(text.as_bytes())
     };
     // Where reports go matters only to whoever sends some, and that there is such a place if there is no policy.
-    let parsed = policy(|_| true).or_else(|_| policy(|name| !matches!(name, "rua" | "ruf")));
-    parsed.map_or_else(|_| none(), Into::into)
+    policy(true).or_else(|_| policy(false)).map_or_else(|_| none(), Into::into)
 }
 
-/// Whether mail-auth may see a tag; without it, it takes the default.
-fn dmarc_tag_is_valid(name: &str, value: &str) -> bool {
+fn is_valid(name: &str, value: &str) -> bool {
     let is_one_of = |values: &[&str]| values.iter().any(|one| one.eq_ignore_ascii_case(value));
     match name {
-        "v" | "rua" | "ruf" => true,
+        "v" => true,
         "p" | "sp" | "np" => is_one_of(&["none", "quarantine", "reject"]),
         "adkim" | "aspf" => is_one_of(&["r", "s"]),
         "psd" => is_one_of(&["y", "n", "u"]),
         "t" => is_one_of(&["y", "n"]),
-        // Failure reports, and what newer documents define: posthorn uses neither.
         _ => false,
     }
 }
@@ -221,7 +260,7 @@ pub(super) fn key(records: &[Vec<u8>]) -> Txt {
 }
 
 fn key_of(record: &[u8]) -> Txt {
-    let tags: Vec<_> = tags(record).collect();
+    let Some(tags) = tags(record).collect::<Option<Vec<_>>>() else { return broken() };
     let value = |wanted: &str| tags.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
     let lists = |wanted: &str, accepted: &[&str]| {
         value(wanted).is_none_or(|list| list.split(':').any(|one| accepted.contains(&one.trim())))
@@ -236,14 +275,19 @@ fn key_of(record: &[u8]) -> Txt {
     if tags.iter().enumerate().any(is_twice) || !lists("s", &["*", "email"]) || !lists("h", &["sha256"]) {
         return broken();
     }
-    DomainKey::parse(record).map_or_else(Txt::Error, Into::into)
+    // mail-auth also takes tags in upper case, which are others.
+    let counts = tags.iter().filter(|(name, _)| matches!(*name, "k" | "t" | "p"));
+    let text: String = counts.map(|(name, value)| format!("{name}={value};")).collect();
+    DomainKey::parse(text.as_bytes()).map_or_else(Txt::Error, Into::into)
 }
 
-/// The tags of a `name=value` list (RFC 6376 section 3.2), in order. Ends at what is no tag.
-pub(super) fn tags(record: &[u8]) -> impl Iterator<Item = (&str, &str)> {
-    let text = str::from_utf8(record).unwrap_or_default();
-    let tags = text.split(';').filter(|tag| !tag.trim().is_empty());
-    tags.map_while(|tag| tag.split_once('=')).map(|(name, value)| (name.trim(), value.trim()))
+/// The tags of a `name=value` list (RFC 6376 section 3.2), in order; `None` for a piece that is no tag.
+pub(super) fn tags(record: &[u8]) -> impl Iterator<Item = Option<(&str, &str)>> {
+    let pieces = record.split(|byte| *byte == b';').filter(|piece| !piece.trim_ascii().is_empty());
+    pieces.map(|piece| {
+        let (name, value) = str::from_utf8(piece).ok()?.split_once('=')?;
+        Some((name.trim(), value.trim()))
+    })
 }
 
 #[cfg(test)]
@@ -268,6 +312,8 @@ mod tests {
             "v=spf1",
             "V=SPF1 -ALL",
             "v=spf1 a mx/24 a:mail.example.org/24//64 ~mx:%{d}//48 ptr ?ptr:example.org -all",
+            "v=spf1 exists:%{i}._spf.mta.salesforce.com include:%{ir}.%{v}.%{d}.spf.has.pphosted.com ~all",
+            "v=spf1 include:_spf.example.org ip4=192.0.2.1 x= y=a/b rp=abc ~all",
             "v=spf1  ip4:192.0.2.0/24 ip4:192.0.2.1 ip6:2001:db8::/32 include:_spf.example.org -all ",
             "v=spf1 exists:%{ir}.%{v}.%{l1r-}._spf.%{d2} redirect=%{d}",
             "v=spf1 redirect=example.org. exp=explain.%{d} unknown=%%%_%-anything",
@@ -289,6 +335,8 @@ mod tests {
             "v=spf1 include",
             "v=spf1 include: -all",
             "v=spf1 exists:%{z}.example.org",
+            "v=spf1 include:%{p} -all",
+            "v=spf1 a:foo..example.org",
             "v=spf1 exists:%{d0}.example.org",
             "v=spf1 exists:%{d.example.org",
             "v=spf1 exists:100%.example.org",
@@ -302,6 +350,13 @@ mod tests {
             let is_no_record = mistaken.starts_with("v=spf1\t");
             assert!(if is_no_record { is_none(&result) } else { is_broken(&result) }, "{mistaken}");
         }
+        // A modifier that nobody knows is no directive, whatever its name.
+        let Txt::Spf(modified) =
+            spf(&records(&["v=spf1 a=mail.example.org mx=x.example -all exp=e.example"]))
+        else {
+            panic!("it is valid");
+        };
+        assert_eq!(modified.directives.len(), 1);
         assert!(is_broken(&spf(&records(&["v=spf1 -all", "v=spf1 +all"]))));
         assert!(is_none(&spf(&records(&["v=spf10 +all", "spf2.0/pra +all"]))));
         assert!(is_none(&spf(&[])));
@@ -324,6 +379,13 @@ mod tests {
             ("v = DMARC1 ;p = Quarantine", Some("Quarantine Relaxed Relaxed")),
             ("v=DMARC1; adkim=strict; p=reject; aspf=s; fo=x; pct=no", Some("Reject Relaxed Strict")),
             ("v=DMARC1; p=rejects; rua=mailto:d@example.org", Some("Unspecified Relaxed Relaxed")),
+            (
+                "v=DMARC1; p=reject; sp=x; adkim=s; rua=mailto:d@example.org",
+                Some("Unspecified Strict Relaxed"),
+            ),
+            ("V=DMARC1; P=Reject", Some("Reject Relaxed Relaxed")),
+            ("v=DMARC1; p=reject; fo; adkim=s; n=\u{fc}; aspf=s", Some("Reject Strict Strict")),
+            ("v=DMARC1; p=reject; adkim=s; adkim=r", None),
             ("v=dmarc1; p=reject", None),
             ("p=reject; v=DMARC1", None),
             ("v=DMARC10; p=reject", None),
@@ -331,6 +393,11 @@ mod tests {
         ] {
             assert_eq!(read(text).as_deref(), wanted, "{text}");
         }
+        let bytes = b"v=DMARC1; p=reject; n=\xe9; adkim=s".to_vec();
+        assert!(matches!(dmarc(&[bytes]), Txt::Dmarc(policy) if format!("{:?}", policy.adkim) == "Strict"));
+        let reports =
+            policy("v=DMARC1; rua=mailto:d@example.org; ruf=mailto:x@y!z").map(|policy| policy.rua.len());
+        assert_eq!(reports, Some(1));
         assert_eq!(policy("v=DMARC1; p=none; rua=%zz").map(|policy| policy.rua.len()), Some(0));
         assert!(is_none(&dmarc(&records(&["v=DMARC1; p=reject", "v=DMARC1; p=none"]))));
     }
@@ -351,6 +418,9 @@ mod tests {
             "k=ed25519; s=tlsrpt; ",
             "k=ed25519; h=sha1; ",
             "k=ed25519; k=ed25519; ",
+            "k=ed25519; x; s=tlsrpt; ",
+            "v=DKIM1; s=tlsrpt; n=\u{e9}; k=ed25519; ",
+            "k=ed25519; x; ",
             "v=DKIM1; k=ed25519; s=; ",
         ] {
             assert!(is_broken(&key(&records(&[&format!("{unusable}{KEY}")]))), "{unusable}");
@@ -358,6 +428,8 @@ mod tests {
         for other in ["k=ed25519; v=DKIM1; ", "v=DKIM2; k=ed25519; ", "v=dkim1; k=ed25519; "] {
             assert!(is_none(&key(&records(&[&format!("{other}{KEY}")]))), "{other}");
         }
+        let revoked = format!("v=DKIM1; k=ed25519; p=; {}", KEY.replacen('p', "P", 1));
+        assert!(matches!(key(&records(&[&revoked])), Txt::Error(Error::Dkim(_))));
         let second = format!("k=ed25519; {KEY}");
         assert!(matches!(key(&records(&["v=spf1 -all", &second])), Txt::DomainKey(_)));
     }

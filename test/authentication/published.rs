@@ -27,6 +27,8 @@ const ROWS: &[Row] = &[
     (SPF, "@ TXT \"v=spf1 include:_spf.example.org -all\"\n_spf TXT \"v=spf1 ip4:203.0.113.7\"\n_spf TXT \"v=spf1 -all\"", "RFC 7208 5.2: an included name with two", [PermError, Pass, Pass]),
     (SPF, "@ TXT \"v=spf1 include:_spf.example.org -all\"\n_spf TXT \"v=spf1 ip4:203.0.113.7\"", "RFC 7208 5.2", [Pass, Pass, Pass]),
     (SPF, "@ TXT \"v=spf1 redirect=_spf.example.org\"\n_spf TXT \"v=spf1 ip4:203.0.113.7/40\"", "RFC 7208 6.1: redirected to a mistake", [PermError, Pass, Pass]),
+    (SPF, "@ TXT \"v=spf1 a=203.0.113.7.example ip4=203.0.113.7 -all\"", "RFC 7208 6: unknown modifiers are ignored", [Fail, Pass, Pass]),
+    (SPF, "@ TXT \"v=spf1 include:%{p} ip4:203.0.113.7 -all\"", "RFC 7208 7.2: the client's DNS decides nothing", [PermError, Pass, Pass]),
     (SPF, "@ TXT \"v=spf1\\009ip4:203.0.113.7\"", "RFC 7208 12: a tab is no space", [None, Pass, Pass]),
     (KEY, "v=DKIM1; s=tlsrpt; k=ed25519; p=", "RFC 6376 3.6.1: s= without email", [Pass, PermError, Pass]),
     (KEY, "v=DKIM1; s=*; h=sha256; k=ed25519; p=", "RFC 6376 3.6.1", [Pass, Pass, Pass]),
@@ -37,10 +39,12 @@ const ROWS: &[Row] = &[
     (POLICY, "v=DMARC1; p=reject\"\n_dmarc TXT \"v=DMARC1; p=none", "RFC 9989 4.10: two policies", [Pass, Pass, None]),
     (POLICY, "v=dmarc1; p=reject", "RFC 9989 4.7: the version is case-sensitive", [Pass, Pass, None]),
     (POLICY, "p=reject; v=DMARC1", "RFC 9989 4.7: the version is the first", [Pass, Pass, None]),
-    (POLICY, "v=DMARC1; p=refuse", "RFC 9989 4.7: no policy, and nobody to report to", [Pass, Pass, None]),
-    (POLICY, "v=DMARC1; p=refuse; rua=mailto:d@example.org", "RFC 9989 4.7: as if p=none", [Pass, Pass, Pass]),
-    (POLICY, "v=DMARC1; p=reject; adkim=strict; aspf=x", "RFC 9989 4.7: relaxed, the default", [Pass, Pass, Pass]),
-    (POLICY, "v=DMARC1; p=reject; sp=x; fo=y; pct=z; new=1", "RFC 9989 4.7: what is not understood is ignored", [Pass, Pass, Pass]),
+    (POLICY, "v=DMARC1; p=refuse", "RFC 9989 4.10.1: no policy, and nobody to report to", [Pass, Pass, None]),
+    (POLICY, "v=DMARC1; p=refuse; rua=mailto:d@example.org", "RFC 9989 4.10.1: as if p=none", [Pass, Pass, Pass]),
+    (POLICY, "v=DMARC1; p=reject; sp=x", "RFC 9989 4.10.1: as if it had no policy at all", [Pass, Pass, None]),
+    (POLICY, "v=DMARC1; p=reject; adkim=s; adkim=r", "RFC 6376 3.2: a tag twice", [Pass, Pass, None]),
+    (POLICY, "v=DMARC1; p=reject; adkim=strict; aspf=x", "RFC 9989 4.8: relaxed, the default", [Pass, Pass, Pass]),
+    (POLICY, "v=DMARC1; p=reject; fo=y; pct=z; new=1; stray", "RFC 9989 4.8: what is not understood is ignored", [Pass, Pass, Pass]),
 ];
 
 #[test]

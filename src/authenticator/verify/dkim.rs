@@ -187,10 +187,13 @@ fn accept(
 ) -> Result<(), (AuthResult, Cow<'static, str>)> {
     let refuse = |result, why: &'static str| Err((result, why.into()));
     // mail-auth does not read `q=`, which says how to ask for the key (RFC 6376 section 3.5).
-    let asks_dns = |(name, value): (&str, &str)| {
-        name != "q" || value.split(':').any(|method| method.trim().eq_ignore_ascii_case("dns/txt"))
+    let Some(tags) = records::tags(header.value).collect::<Option<Vec<_>>>() else {
+        return refuse(AuthResult::PermError, "its DKIM signature cannot be read");
     };
-    if !records::tags(header.value).all(asks_dns) {
+    let asks_dns = |(name, value): &(&str, &str)| {
+        *name != "q" || value.split(':').any(|method| method.trim().eq_ignore_ascii_case("dns/txt"))
+    };
+    if !tags.iter().all(asks_dns) {
         return refuse(
             AuthResult::PermError,
             "its DKIM signature names another place than the DNS for its key",
@@ -234,7 +237,12 @@ async fn check<'m>(
     keys: &'m TxtRecords<'m>,
     message: &'m AuthenticatedMessage<'m>,
 ) -> Outputs<'m> {
-    message.dkim_headers.iter().for_each(|header| keys.will_ask(&header.header.domain_key()));
+    for header in &message.dkim_headers {
+        // Nobody asks for the key of a signature over another body.
+        if message.body_hashes.iter().any(|(.., hash)| *hash == header.header.bh) {
+            keys.will_ask(&header.header.domain_key());
+        }
+    }
     dns.read(keys).await;
     let outputs = loop {
         let outputs = dns.resolver.verify_dkim(dns.query(message, keys)).await;
