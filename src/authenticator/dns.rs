@@ -2,8 +2,8 @@
 //! Answers the DNS queries of verification, either from a zone file alone or from name servers.
 //!
 //! With a zone file, mail-auth finds every answer, including that a name does not exist, in what it takes for its
-//! cache, and its resolver has no server to ask. Without one, the resolver's own cache is used, which is bounded and keyed
-//! by name and type.
+//! cache, and its resolver has no server to ask. Without one, the resolver's own cache is used, which is bounded and
+//! keyed by name and type.
 //!
 //! TXT records are not left to mail-auth, which takes the first that it can parse. What it takes for its cache of them,
 //! [`TxtRecords`], notes which names a check has looked up; they are read again as [`super::records`] says, which the
@@ -166,7 +166,8 @@ impl Dns {
         TxtRecords::new(records::dmarc, self.answers.txt.as_ref())
     }
 
-    /// Reads what a check has looked up without `txt`; returns whether there was anything, so that the check runs again.
+    /// Reads what a check has looked up without `txt`; returns whether there was anything, so that the check runs
+    /// again.
     pub(super) async fn read(&self, txt: &TxtRecords<'_>) -> bool {
         let unread = std::mem::take(&mut *lock(&txt.unread));
         for name in &unread {

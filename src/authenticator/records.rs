@@ -190,7 +190,7 @@ fn is_macro_string(text: &str) -> bool {
 /// Whether `body` is what stands between the braces of a macro (RFC 7208 section 7.1).
 fn is_macro(body: &str) -> bool {
     let mut rest = body.chars();
-    // `c`, `r` and `t` are for the text that `exp` names, not for a record. `p` would be what the client's own DNS says.
+    // `c`, `r` and `t` are for the text that `exp` names, not for a record. `p` would be what the client's DNS says.
     let is_letter = rest.next().is_some_and(|letter| "slodihv".contains(letter.to_ascii_lowercase()));
     let after_digits = rest.as_str().trim_start_matches(|c: char| c.is_ascii_digit());
     let delimiters = after_digits.strip_prefix(['r', 'R']).unwrap_or(after_digits);
@@ -436,7 +436,10 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_a_record_or_none(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64), text in "v=(spf1|DMARC1|DKIM1)[ ;].{0,40}") {
+        fn any_bytes_are_a_record_or_none(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64),
+            text in "v=(spf1|DMARC1|DKIM1)[ ;].{0,40}",
+        ) {
             for record in [bytes, text.into_bytes()] {
                 for reading in [spf, dmarc, key] {
                     let _ = reading(std::slice::from_ref(&record));

@@ -284,7 +284,7 @@ impl Ledger {
             if let Ok(mut in_flight) = self.in_flight.try_lock()
                 && let Some(Err(error)) = self.finish(&mut in_flight).await
             {
-                tracing::warn!(%error, "a transaction is still in flight");
+                tracing::debug!(%error, "a transaction is still in flight");
             }
         }
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Decides how one transaction gets into a final block. Pure.
 //!
-//! A submission holds one nonce. It has made one or more attempts at it: the same call, signed with rising fees, of which
-//! the chain takes one. `Submitted -> Mined -> Final`; each look at the chain may take a step back, as a reorganisation
-//! does:
+//! A submission holds one nonce. It has made one or more attempts at it: the same call, signed with rising fees, of
+//! which the chain takes one. `Submitted -> Mined -> Final`; each look at the chain may take a step back, as a
+//! reorganisation does:
 //!
 //! | the chain shows | next |
 //! |---|---|

@@ -91,7 +91,8 @@ impl Submitter<'_> {
     pub async fn prepare(&self, call: Call) -> Result<Open, LedgerError> {
         let (nonce, another) = self.free_nonce(call.action).await?;
         let quote = self.quote(call.action).await?;
-        let doubled = || quote.replaced(self.fees(quote.max_fee, quote.tip * 2), self.cap());
+        let doubled =
+            || quote.replaced(self.fees(quote.max_fee, quote.tip.saturating_mul(2.into())), self.cap());
         let fees = if another { doubled().unwrap_or(quote) } else { quote };
         // Estimating also reveals, before anything is paid, whether the contract would revert.
         let request = CallRequest {
@@ -115,8 +116,8 @@ impl Submitter<'_> {
     ///
     /// # Errors
     /// [`LedgerError::Failed`] if the transaction was mined without effect; [`LedgerError::Reverted`] if it had to be
-    /// re-signed and the contract refuses it by now; [`LedgerError::Timeout`] if nothing has become of it for as long as
-    /// the options say.
+    /// re-signed and the contract refuses it by now; [`LedgerError::Timeout`] if nothing has become of it for as long
+    /// as the options say.
     pub async fn finish(&self, open: &mut Open) -> Result<Mined, LedgerError> {
         let action = open.call.action;
         let mut poll = Poll::new(self.options.timeout);
@@ -419,8 +420,8 @@ fn confirmations_of(view: &View, head: &Head) -> Option<u64> {
     }
 }
 
-/// Whether the node has said that it does not take a transaction. An error of the transport says nothing of the kind, nor
-/// does a status of HTTP.
+/// Whether the node has said that it does not take a transaction. An error of the transport says nothing of the kind,
+/// nor does a status of HTTP.
 fn is_refusal(error: &LedgerError) -> bool {
     match error {
         LedgerError::Conflict { .. } | LedgerError::Underpriced { .. } => true,
