@@ -18,11 +18,11 @@ use chain::{
     Connection, Contracts, EmbeddedChain, InFlight, Ledger, LedgerError, LedgerKey, LedgerOptions, WaitsFor,
 };
 use evidence::{Entry, Evidence, Finding, Receipt, log::EvidenceLog};
-use fixture::{Anvil, CuttingProxy, Kind, World, fund, on_both_chains, options};
+use fixture::{Anvil, CuttingProxy, Kind, World, base_fee, fund, mine_at, on_both_chains, options};
 use jsonrpc_core::Value;
 use mail::{MailId, Registration, Role};
 use serde_json::json;
-use testbed::{PATIENCE, wait_for};
+use testbed::{PATIENCE, free_port, wait_for};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -289,7 +289,7 @@ async fn names_file_and_chain_if_the_contracts_are_elsewhere(world: World) {
 
 #[tokio::test]
 async fn waits_for_a_chain_that_is_not_there_yet_and_for_one_that_went_away() {
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let dir = tempfile::tempdir().unwrap();
     let key = LedgerKey::load_or_create(&dir.path().join("ledger.key")).unwrap();
     let http = chain::Http::new(&format!("http://127.0.0.1:{port}")).unwrap();
@@ -487,14 +487,14 @@ async fn fees_that_rise_are_followed_up_to_the_limit_and_waited_for_above_it() {
     let mut waiting = Waiting::start(LedgerOptions { max_fee: cap.into(), ..options() }).await;
     let first = waiting.transaction;
     // Below the limit: the next block does not take it, so it pays more.
-    waiting.world.mine_at(20 * GWEI).await;
+    mine_at(&waiting.world.chain, 20 * GWEI).await;
     waiting.wait_for(|now| now.transaction != Some(first)).await;
     // Above the limit.
-    waiting.world.mine_at(1_000 * GWEI).await;
+    mine_at(&waiting.world.chain, 1_000 * GWEI).await;
     let now = waiting.wait_for(|now| now.waits_for == WaitsFor::LowerFees { cap: cap.into() }).await;
     assert!(now.is_late, "{now:?}");
     assert!(now.to_string().ends_with("waits for fees below max_fee_gwei = 100"), "{now}");
-    waiting.world.base_fee(90 * GWEI).await;
+    base_fee(&waiting.world.chain, 90 * GWEI).await;
     let (receipt, world) = waiting.receipt_is_true().await;
     let transaction = H256(receipt.anchor.transaction).into();
     let mined = Web3::new(world.chain.clone()).eth().transaction(transaction).await.unwrap().unwrap();
@@ -569,7 +569,7 @@ async fn answers_that_are_cut_off_cost_nothing() {
     assert_eq!(proxy.cuts(), 1);
 
     proxy.cut_after("eth_sendRawTransaction");
-    world.mine_at(20_000_000_000).await;
+    mine_at(&world.chain, 20_000_000_000).await;
     let replaced = in_flight.wait_for(|now| now.as_ref().is_some_and(|now| now.transaction != first));
     let replaced = tokio::time::timeout(PATIENCE, replaced).await.expect("a replacement").unwrap().clone();
     assert_eq!(proxy.cuts(), 2);

@@ -153,21 +153,34 @@ impl Dns {
 
     /// TXT records for a check that wants SPF records.
     pub(super) fn spf_records(&self) -> TxtRecords<'_> {
-        TxtRecords::new(records::spf, self.answers.txt.as_ref())
+        TxtRecords::new(records::spf, &self.answers.spf)
     }
 
     /// TXT records for a check that wants DKIM keys.
     pub(super) fn dkim_keys(&self) -> TxtRecords<'_> {
-        TxtRecords::new(records::key, self.answers.txt.as_ref())
+        TxtRecords::new(records::key, &self.answers.dkim)
     }
 
     /// TXT records for a check that wants DMARC policies.
     pub(super) fn dmarc_policies(&self) -> TxtRecords<'_> {
-        TxtRecords::new(records::dmarc, self.answers.txt.as_ref())
+        TxtRecords::new(records::dmarc, &self.answers.dmarc)
     }
 
-    /// Reads what a check has looked up without `txt`; returns whether there was anything, so that the check runs
-    /// again.
+    /// Runs a check that reads `txt`, again until it has looked up nothing without that.
+    pub(super) async fn run<T, F: Future<Output = T>>(
+        &self,
+        txt: &TxtRecords<'_>,
+        check: impl Fn() -> F,
+    ) -> T {
+        loop {
+            let outcome = check().await;
+            if !self.read(txt).await {
+                return outcome;
+            }
+        }
+    }
+
+    /// Reads what a check has looked up without `txt`, or will ask for; returns whether there was anything.
     pub(super) async fn read(&self, txt: &TxtRecords<'_>) -> bool {
         let unread = std::mem::take(&mut *lock(&txt.unread));
         for name in &unread {
@@ -223,23 +236,23 @@ pub(super) type Query<'d, P> = Parameters<
 /// The TXT records that one check has asked for so far.
 pub(super) struct TxtRecords<'d> {
     reading: Reading,
-    /// Every record there is; without it, servers are asked.
-    zone: Option<&'d TxtZone>,
+    /// Those that are known without a query.
+    known: &'d Known<Box<str>, Txt>,
     answers: Mutex<HashMap<Box<str>, Txt>>,
     /// Names that were looked up and are not among the answers yet.
     unread: Mutex<Vec<Box<str>>>,
 }
 
 impl<'d> TxtRecords<'d> {
-    fn new(reading: Reading, zone: Option<&'d TxtZone>) -> Self {
-        Self { reading, zone, answers: Mutex::default(), unread: Mutex::default() }
+    fn new(reading: Reading, known: &'d Known<Box<str>, Txt>) -> Self {
+        Self { reading, known, answers: Mutex::default(), unread: Mutex::default() }
     }
 
     /// Has [`Dns::read`] read `name` before the check asks for it.
     pub(super) fn will_ask(&self, name: &str) {
-        if self.zone.is_none() {
-            // As mail-auth asks: with a final dot, in lower case.
-            let name = format!("{}.", name.trim_end_matches('.').to_lowercase());
+        // As mail-auth asks: with a final dot, in lower case.
+        let name = format!("{}.", name.trim_end_matches('.').to_lowercase());
+        if self.get(name.as_str()).is_none() {
             lock(&self.unread).push(name.into());
         }
     }
@@ -251,10 +264,7 @@ impl ResolverCache<Box<str>, Txt> for TxtRecords<'_> {
         Box<str>: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        match self.zone {
-            Some(zone) => Some(zone.get(name).map_or_else(not_found, |records| (self.reading)(records))),
-            None => lock(&self.answers).get(name).cloned(),
-        }
+        self.known.get(name).or_else(|| lock(&self.answers).get(name).cloned())
     }
 
     fn remove<Q>(&self, _: &Q) -> Option<Txt>
@@ -279,12 +289,12 @@ fn not_found() -> Txt {
     Txt::Error(Error::Dns(Answer::RecordNotFound(ResponseCode::NXDomain)))
 }
 
-type TxtZone = HashMap<Box<str>, Vec<Vec<u8>>>;
-
 /// Answers known without a query.
 #[derive(Default)]
 struct Answers {
-    txt: Option<TxtZone>,
+    spf: Known<Box<str>, Txt>,
+    dkim: Known<Box<str>, Txt>,
+    dmarc: Known<Box<str>, Txt>,
     mx: Known<Box<str>, RecordSet<MX>>,
     a: Known<Box<str>, RecordSet<Ipv4Addr>>,
     aaaa: Known<Box<str>, RecordSet<Ipv6Addr>>,
@@ -294,7 +304,9 @@ struct Answers {
 impl Answers {
     fn of(zone: &Zone) -> Self {
         Self {
-            txt: Some(zone.iter().map(|(name, records)| (name.into(), records.txt.clone())).collect()),
+            spf: all(zone, |published| records::spf(&published.txt), not_found()),
+            dkim: all(zone, |published| records::key(&published.txt), not_found()),
+            dmarc: all(zone, |published| records::dmarc(&published.txt), not_found()),
             mx: all(zone, mx, record_set(Vec::new())),
             a: all(zone, |records| record_set(records.a.clone()), record_set(Vec::new())),
             aaaa: all(zone, |records| record_set(records.aaaa.clone()), record_set(Vec::new())),

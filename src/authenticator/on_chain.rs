@@ -208,41 +208,34 @@ impl ChainKeeper {
             state,
             now: SystemTime::now,
         };
-        let follow = async {
-            loop {
-                let is_open = {
-                    let open = in_flight.borrow_and_update();
-                    let late = open.as_ref().filter(|open| open.is_late).map(ToString::to_string);
-                    health.send_modify(|health| {
-                        (health.in_flight, health.late) = (usize::from(open.is_some()), late);
-                    });
-                    open.is_some()
-                };
-                let changed = tokio::select! {
-                    changed = states.changed() => {
-                        let AnchorState { reachable, anchored, last_error, .. } = states.borrow_and_update().clone();
-                        health.send_modify(|health| {
-                            (health.reachable, health.anchored, health.last_error) = (reachable, anchored, last_error);
-                        });
-                        changed
-                    }
-                    changed = in_flight.changed() => {
+        let follow_anchorer = async {
+            while states.changed().await.is_ok() {
+                let AnchorState { reachable, anchored, last_error, .. } = states.borrow_and_update().clone();
+                health.send_modify(|health| {
+                    (health.reachable, health.anchored, health.last_error) =
+                        (reachable, anchored, last_error);
+                });
+            }
+            std::future::pending::<()>().await;
+        };
+        let follow_transaction = async {
+            while in_flight.changed().await.is_ok() {
+                let open = in_flight.borrow_and_update().clone();
+                health.send_modify(|health| {
+                    health.in_flight = usize::from(open.is_some());
+                    if open.is_some() {
                         // Whoever reports has just heard from the chain.
-                        if is_open {
-                            health.send_modify(|health| (health.reachable, health.last_error) = (true, None));
-                        }
-                        changed
+                        (health.reachable, health.last_error) = (true, None);
                     }
-                };
-                if changed.is_err() {
-                    break;
-                }
+                    health.late = open.filter(|open| open.is_late).map(|open| open.to_string());
+                });
             }
             std::future::pending::<()>().await;
         };
         tokio::select! {
             result = anchorer.run(std::future::pending()) => Ok(result?),
-            () = follow => Ok(()),
+            () = follow_anchorer => Ok(()),
+            () = follow_transaction => Ok(()),
             () = tended.tend() => Ok(()),
         }
     }

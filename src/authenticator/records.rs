@@ -16,6 +16,8 @@
 //! | another invalid tag, or a piece that is no tag | as if it were not there (section 4.8) |
 //! | a DKIM key with `v` not in front, `s` without email, `h` without sha256, a tag twice, or a piece that is no tag | unusable (RFC 6376 sections 3.2 and 3.6.1) |
 
+use std::collections::HashSet;
+
 use mail_auth::{
     DnsError, Error, Txt,
     common::{parse::TxtRecordParser, verify::DomainKey},
@@ -213,10 +215,7 @@ pub(super) fn dmarc(records: &[Vec<u8>]) -> Txt {
     let tags: Vec<_> =
         tags(record).flatten().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
     let is_read = |name: &str| matches!(name, "v" | "p" | "sp" | "np" | "adkim" | "aspf" | "psd" | "t");
-    let is_twice = |(place, (name, _)): (usize, &(String, &str))| {
-        is_read(name) && tags.iter().take(place).any(|(other, _)| other == name)
-    };
-    if tags.iter().enumerate().any(is_twice) {
+    if has_twice(tags.iter().map(|(name, _)| name.as_str()).filter(|name| is_read(name))) {
         return none();
     }
     let is_policy = |name: &str| matches!(name, "p" | "sp" | "np");
@@ -265,20 +264,27 @@ fn key_of(record: &[u8]) -> Txt {
     let lists = |wanted: &str, accepted: &[&str]| {
         value(wanted).is_none_or(|list| list.split(':').any(|one| accepted.contains(&one.trim())))
     };
-    let is_twice =
-        |(place, (name, _)): (usize, &(&str, &str))| tags.iter().take(place).any(|(other, _)| other == name);
     let is_versioned = value("v")
         .is_none_or(|version| version == "DKIM1" && tags.first().is_some_and(|(name, _)| *name == "v"));
     if !is_versioned {
         return none();
     }
-    if tags.iter().enumerate().any(is_twice) || !lists("s", &["*", "email"]) || !lists("h", &["sha256"]) {
+    if has_twice(tags.iter().map(|(name, _)| *name))
+        || !lists("s", &["*", "email"])
+        || !lists("h", &["sha256"])
+    {
         return broken();
     }
     // mail-auth also takes tags in upper case, which are others.
     let counts = tags.iter().filter(|(name, _)| matches!(*name, "k" | "t" | "p"));
     let text: String = counts.map(|(name, value)| format!("{name}={value};")).collect();
     DomainKey::parse(text.as_bytes()).map_or_else(Txt::Error, Into::into)
+}
+
+/// Whether a name occurs twice.
+fn has_twice<'n>(mut names: impl Iterator<Item = &'n str>) -> bool {
+    let mut seen = HashSet::new();
+    !names.all(|name| seen.insert(name))
 }
 
 /// The tags of a `name=value` list (RFC 6376 section 3.2), in order; `None` for a piece that is no tag.

@@ -229,14 +229,7 @@ async fn ask_dmarc(
         spf_output: spf,
     };
     let policies = dns.dmarc_policies();
-    let check = async {
-        loop {
-            let output = dns.resolver.verify_dmarc(dns.query(params(), &policies)).await;
-            if !dns.read(&policies).await {
-                return output;
-            }
-        }
-    };
+    let check = dns.run(&policies, || dns.resolver.verify_dmarc(dns.query(params(), &policies)));
     let is_answer = |output: &DmarcOutput| {
         let results = [output.spf_result(), output.dkim_result()];
         output.dmarc_record().is_some()

@@ -100,15 +100,22 @@ impl Progress {
 
     /// Reports what a transaction waits for. It is late if three blocks did not take it, if the chain has made no block
     /// in the time of three, or if the node or our own limit holds it back.
-    pub fn report(&self, now: InFlight, head: &Head) {
+    pub fn report(
+        &self,
+        action: &'static str,
+        transaction: Option<H256>,
+        blocks: u64,
+        waits_for: WaitsFor,
+        head: &Head,
+    ) {
         let has_stalled = lock(&self.blocks).observe(head, Instant::now());
         let is_late = has_stalled
-            || match now.waits_for {
-                WaitsFor::Block | WaitsFor::Another => now.blocks >= LATE_BLOCKS.into(),
+            || match waits_for {
+                WaitsFor::Block | WaitsFor::Another => blocks >= LATE_BLOCKS.into(),
                 WaitsFor::Confirmations { .. } => false,
                 WaitsFor::LowerFees { .. } | WaitsFor::Node(_) => true,
             };
-        self.current.send_replace(Some(InFlight { is_late, ..now }));
+        self.current.send_replace(Some(InFlight { action, transaction, blocks, waits_for, is_late }));
     }
 
     /// Reports that there is no transaction in flight.
@@ -182,11 +189,7 @@ mod tests {
         let progress = Progress::default();
         let current = progress.watch();
         let is_late = |blocks, waits_for| {
-            let action = "anchor evidence";
-            progress.report(
-                InFlight { action, transaction: None, blocks, waits_for, is_late: false },
-                &head(9, 0),
-            );
+            progress.report("anchor evidence", None, blocks, waits_for, &head(9, 0));
             current.borrow().as_ref().is_some_and(|current| current.is_late)
         };
         assert!(!is_late(2, WaitsFor::Block) && is_late(3, WaitsFor::Block));

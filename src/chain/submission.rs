@@ -21,7 +21,7 @@ use std::time::Duration;
 use web3::types::{Address, Bytes, H256, U256};
 
 /// Blocks after which an attempt that is not mined is replaced by one that pays more.
-const PATIENCE_BLOCKS: u64 = 3;
+pub const PATIENCE_BLOCKS: u64 = 3;
 /// How long a nonce must look used before that is believed: of several nodes behind an endpoint, the one that shows
 /// receipts may lag behind the one that counts.
 const LAG: Duration = Duration::from_secs(2);
@@ -97,6 +97,14 @@ pub struct Head {
     pub timestamp: u64,
     /// Its base fee [wei]; zero before EIP-1559.
     pub base_fee: U256,
+}
+
+impl Head {
+    /// Confirmations of block `number`, which counts as its own first; none if the node that showed this head lags
+    /// behind the one that showed the block.
+    pub fn confirmations(&self, number: u64) -> u64 {
+        self.number.saturating_add(1).saturating_sub(number)
+    }
 }
 
 /// What one look at the chain shows of a submission.
@@ -221,7 +229,7 @@ impl Submission {
                 (self.taken, self.gap) = (None, None);
                 // If a reorganisation takes it back, it has time again.
                 self.since = Some(head.number);
-                let is_final = is_confirmed(head.number, mined.block_number, confirmations);
+                let is_final = head.confirmations(mined.block_number) >= confirmations;
                 return if is_final { Next::Final(mined) } else { Next::Wait };
             }
             View::Pool { nonce, known } => (nonce, known),
@@ -249,11 +257,6 @@ impl Submission {
             Next::Resend
         }
     }
-}
-
-/// Whether a block is confirmed, counting itself, when the newest block is `head`.
-fn is_confirmed(head: u64, block: u64, confirmations: u64) -> bool {
-    head.saturating_add(1) >= block.saturating_add(confirmations)
 }
 
 #[cfg(test)]
@@ -293,6 +296,7 @@ mod tests {
 
     #[test]
     fn a_block_counts_as_its_own_first_confirmation() {
+        let is_confirmed = |number, block, confirmations| head(number).confirmations(block) >= confirmations;
         assert!(is_confirmed(7, 7, 1));
         assert!(!is_confirmed(7, 7, 2) && is_confirmed(8, 7, 2));
         assert!(!is_confirmed(8, 7, 3) && is_confirmed(9, 7, 3));

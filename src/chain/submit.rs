@@ -22,8 +22,8 @@ use web3::{
 
 use crate::{
     Connection, LedgerError, LedgerKey, LedgerOptions,
-    progress::{InFlight, Progress, WaitsFor},
-    submission::{Attempt, Fees, Head, Mined, Next, Submission, View},
+    progress::{Progress, WaitsFor},
+    submission::{Attempt, Fees, Head, Mined, Next, PATIENCE_BLOCKS, Submission, View},
 };
 
 /// First pause between two looks at the chain; each pause doubles.
@@ -36,8 +36,6 @@ const DEFAULT_TIP: u64 = 1_000_000_000;
 const LOOKED_AT: usize = 16;
 /// How long a transaction that was in a block may be in none, and in no pool, before it is given up.
 const GONE: Duration = Duration::from_secs(3);
-/// Blocks that an earlier process's transaction is waited for.
-const ANOTHERS_BLOCKS: u64 = 3;
 
 /// What a transaction does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,13 +119,16 @@ impl Submitter<'_> {
     pub async fn finish(&self, open: &mut Open) -> Result<Mined, LedgerError> {
         let action = open.call.action;
         let mut poll = Poll::new(self.options.timeout);
-        let mut newest_block = 0;
         loop {
             if !open.is_sent {
                 self.send_first(open).await?;
             }
-            let (view, head) = self.look(action, &open.submission).await?;
-            let confirmed = confirmations_of(&view, &head);
+            let hashes: Vec<_> = open.submission.hashes().collect();
+            let (view, head) = self.look(action, &hashes).await?;
+            let confirmed = match &view {
+                View::Mined(mined, _) => Some(head.confirmations(mined.block_number)),
+                View::Pool { .. } => None,
+            };
             let next = open.submission.next(view, head, self.confirmations(), open.began.elapsed());
             let done = match next {
                 Next::Final(mined) => return Ok(mined),
@@ -146,13 +147,12 @@ impl Submitter<'_> {
                 (Err(error), _) if is_refusal(&error) => WaitsFor::Node(error.to_string()),
                 (Err(error), _) => return Err(error),
             };
-            if confirmed.is_some() && head.number > newest_block {
-                newest_block = head.number;
-                poll.until = Instant::now() + self.options.timeout;
+            if confirmed.is_some() {
+                poll.progressed(&head);
             }
             let transaction = open.submission.hashes().next();
             let blocks = open.submission.blocks(head.number);
-            self.progress.report(InFlight { action, transaction, blocks, waits_for, is_late: false }, &head);
+            self.progress.report(action, transaction, blocks, waits_for, &head);
             if !poll.pause().await {
                 return Err(self.timeout(action, transaction));
             }
@@ -161,32 +161,26 @@ impl Submitter<'_> {
 
     /// Waits until `transaction`, sent earlier by anyone, has its confirmations.
     pub async fn confirm(&self, action: &'static str, transaction: H256) -> Result<Mined, LedgerError> {
-        // Neither its bytes nor its nonce matter, because it is only looked at.
-        let fees = Fees { max_fee: U256::MAX, tip: U256::MAX };
-        let attempt = Attempt { hash: transaction, raw: Bytes::default(), fees };
-        let mut submission = Submission::new(U256::MAX, attempt);
-        let (mut poll, began) = (Poll::new(self.options.timeout), Instant::now());
+        let mut poll = Poll::new(self.options.timeout);
         let mut last_seen = Instant::now();
-        let mut newest_block = 0;
         loop {
-            let (view, head) = self.look(action, &submission).await?;
-            let confirmed = confirmations_of(&view, &head);
-            if confirmed.is_some() || matches!(view, View::Pool { known: true, .. }) {
-                last_seen = Instant::now();
-            } else if last_seen.elapsed() > GONE {
-                return Err(LedgerError::Conflict {
-                    action,
-                    reason: "a reorganisation has removed the transaction".to_owned(),
-                });
-            }
-            match submission.next(view, head, self.confirmations(), began.elapsed()) {
-                Next::Final(mined) => return Ok(mined),
-                Next::Failed(transaction) => return Err(LedgerError::Failed { action, transaction }),
-                Next::Wait | Next::Resend | Next::Raise | Next::Renew => {}
-            }
-            if confirmed.is_some() && head.number > newest_block {
-                newest_block = head.number;
-                poll.until = Instant::now() + self.options.timeout;
+            match self.look(action, &[transaction]).await? {
+                (View::Mined(mined, false), _) => {
+                    return Err(LedgerError::Failed { action, transaction: mined.transaction });
+                }
+                (View::Mined(mined, true), head) => {
+                    if head.confirmations(mined.block_number) >= self.confirmations() {
+                        return Ok(mined);
+                    }
+                    last_seen = Instant::now();
+                    poll.progressed(&head);
+                }
+                (View::Pool { known: true, .. }, _) => last_seen = Instant::now(),
+                (View::Pool { known: false, .. }, _) if last_seen.elapsed() > GONE => {
+                    let reason = "a reorganisation has removed the transaction".to_owned();
+                    return Err(LedgerError::Conflict { action, reason });
+                }
+                (View::Pool { known: false, .. }, _) => {}
             }
             if !poll.pause().await {
                 return Err(self.timeout(action, Some(transaction)));
@@ -300,11 +294,12 @@ impl Submitter<'_> {
         }
     }
 
-    /// Looks at the chain: first for a block that has one of the attempts, and only if there is none, at the pool.
-    async fn look(&self, action: &'static str, submission: &Submission) -> Result<(View, Head), LedgerError> {
+    /// Looks at the chain for the attempts with these hashes, the newest first: for a block that has one of them, and
+    /// only if there is none, at the pool.
+    async fn look(&self, action: &'static str, hashes: &[H256]) -> Result<(View, Head), LedgerError> {
         let newest_block = ("eth_getBlockByNumber", vec![json!("latest"), json!(false)]);
-        let hashes = submission.hashes().take(LOOKED_AT);
-        let receipts = hashes.map(|hash| ("eth_getTransactionReceipt", vec![json!(hash)]));
+        let receipts =
+            hashes.iter().take(LOOKED_AT).map(|hash| ("eth_getTransactionReceipt", vec![json!(hash)]));
         let mut answers = self.ask(action, std::iter::once(newest_block).chain(receipts)).await?.into_iter();
         let head = head(action, answers.next())?;
         for answer in answers {
@@ -320,8 +315,7 @@ impl Submitter<'_> {
             return Ok((View::Mined(mined, receipt.status == Some(U64::one())), head));
         }
         let count = ("eth_getTransactionCount", vec![json!(self.key.address()), json!("latest")]);
-        let newest = submission.hashes().next();
-        let newest = ("eth_getTransactionByHash", vec![json!(newest)]);
+        let newest = ("eth_getTransactionByHash", vec![json!(hashes.first())]);
         let mut answers = self.ask(action, [count, newest].into_iter()).await?.into_iter();
         let nonce = read(action, answers.next(), "a nonce")?;
         let known = answers.next().is_some_and(|transaction| !transaction.is_null());
@@ -376,12 +370,10 @@ impl Submitter<'_> {
                 return Ok((latest, false));
             }
             let blocks = head.number.saturating_sub(*began.get_or_insert(head.number));
-            if blocks >= ANOTHERS_BLOCKS {
+            if blocks >= PATIENCE_BLOCKS {
                 return Ok((latest, true));
             }
-            let waits_for = WaitsFor::Another;
-            self.progress
-                .report(InFlight { action, transaction: None, blocks, waits_for, is_late: false }, &head);
+            self.progress.report(action, None, blocks, WaitsFor::Another, &head);
             if !poll.pause().await {
                 return Ok((latest, true));
             }
@@ -410,14 +402,6 @@ fn head(action: &'static str, block: Option<Value>) -> Result<Head, LedgerError>
         timestamp: u64::try_from(block.timestamp).unwrap_or(u64::MAX),
         base_fee: block.base_fee.unwrap_or_default(),
     })
-}
-
-/// Confirmations of the attempt that is in a block.
-fn confirmations_of(view: &View, head: &Head) -> Option<u64> {
-    match view {
-        View::Mined(mined, _) => Some(head.number.saturating_add(1).saturating_sub(mined.block_number)),
-        View::Pool { .. } => None,
-    }
 }
 
 /// Whether the node has said that it does not take a transaction. An error of the transport says nothing of the kind,
@@ -455,13 +439,23 @@ pub(super) fn in_block(receipt: TransactionReceipt) -> Option<(TransactionReceip
 }
 
 struct Poll {
+    timeout: Duration,
     until: Instant,
     pause: Duration,
+    /// Number of the newest block at which there was progress.
+    newest: u64,
 }
 
 impl Poll {
     fn new(timeout: Duration) -> Self {
-        Self { until: Instant::now() + timeout, pause: FIRST_POLL }
+        Self { timeout, until: Instant::now() + timeout, pause: FIRST_POLL, newest: 0 }
+    }
+
+    /// Begins the time anew if there is a block that was not there before.
+    fn progressed(&mut self, head: &Head) {
+        if head.number > self.newest {
+            (self.newest, self.until) = (head.number, Instant::now() + self.timeout);
+        }
     }
 
     /// Pauses, twice as long each time; returns false once time is up.

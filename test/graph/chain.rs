@@ -3,14 +3,23 @@
 
 use chain::LedgerKey;
 use ros::{msg, topics};
-use serde_json::{Value, json};
+use serde_json::Value;
 use testbed::{
     free_port,
-    posthorn::{SENDER, Unready, id_of, is_receipt_of},
+    posthorn::{Posthorn, SENDER, Unready, id_of, is_receipt_of},
 };
-use web3::Transport;
 
-use crate::ledger::fixture::{Anvil, fund};
+use crate::ledger::fixture::{Anvil, fund, mine_at};
+
+fn run<T>(request: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(request)
+}
+
+/// Gives the authenticator's account money.
+pub fn fund_authenticator(posthorn: &Posthorn, anvil: &Anvil) {
+    let key = LedgerKey::load_or_create(&posthorn.authenticator_state().join("ledger.key")).unwrap();
+    run(fund(&anvil.chain(), key.address()));
+}
 
 #[test]
 fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
@@ -40,9 +49,7 @@ fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
 
     // The chain comes up, and the node's account gets money.
     let anvil = Anvil::start(port);
-    let key = LedgerKey::load_or_create(&posthorn.authenticator_state().join("ledger.key")).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(fund(&anvil.chain(), key.address()));
+    fund_authenticator(&posthorn, &anvil);
 
     let receipt = posthorn.observer.message(topics::MAIL_RECEIPTS.facts, is_receipt_of(early));
     assert_eq!((&receipt["index"], &receipt["chain_id"]), (&0.into(), &31337.into()));
@@ -63,9 +70,7 @@ fn mails_wait_for_a_chain_that_comes_within_the_patience() {
     assert!(posthorn.observer.received(topics::MAIL_AUTHENTICATED.facts).is_empty());
 
     let anvil = Anvil::start(port);
-    let key = LedgerKey::load_or_create(&posthorn.authenticator_state().join("ledger.key")).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(fund(&anvil.chain(), key.address()));
+    fund_authenticator(&posthorn, &anvil);
     let judged = posthorn
         .observer
         .message(topics::MAIL_AUTHENTICATED.facts, |message| id_of(&message["mail"]["id"]) == early);
@@ -77,21 +82,12 @@ fn mails_wait_for_a_chain_that_comes_within_the_patience() {
 fn fees_above_the_limit_are_a_warning_and_anchoring_goes_on_below_it() {
     const GWEI: u64 = 1_000_000_000;
     let anvil = Anvil::start(free_port());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let set_base_fee = |gwei: u64| {
-        let base_fee = json!(format!("{:#x}", gwei * GWEI));
-        let chain = anvil.chain();
-        runtime.block_on(async {
-            chain.execute("anvil_setNextBlockBaseFeePerGas", vec![base_fee]).await.unwrap();
-            chain.execute("evm_mine", vec![]).await.unwrap();
-        });
-    };
+    let set_base_fee = |gwei: u64| run(mine_at(&anvil.chain(), gwei * GWEI));
     let endpoint = anvil.endpoint();
     let parameters = [("ethereum_endpoint", endpoint.as_str()), ("max_fee_gwei", "100")];
     let mut posthorn =
         Unready::start(&[topics::MAIL_RECEIPTS.facts, super::life::DIAGNOSTICS], &parameters).0;
-    let key = LedgerKey::load_or_create(&posthorn.authenticator_state().join("ledger.key")).unwrap();
-    runtime.block_on(fund(&anvil.chain(), key.address()));
+    fund_authenticator(&posthorn, &anvil);
     posthorn.authenticator.wait_for_log("connected to the chain");
 
     set_base_fee(1_000);

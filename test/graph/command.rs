@@ -6,7 +6,6 @@ use std::{
     process::{Command, Output},
 };
 
-use chain::LedgerKey;
 use evidence::{Entry, Kind, log::EvidenceLog};
 use mail::{MailId, Role};
 use ros::topics;
@@ -17,7 +16,8 @@ use testbed::{
     wait_for,
 };
 
-use crate::ledger::fixture::{Anvil, fund};
+use super::chain::fund_authenticator;
+use crate::ledger::fixture::Anvil;
 
 /// Runs the command; returns its exit code, standard output and standard error.
 pub fn run(domain: &Domain, arguments: &[&str]) -> (i32, String, String) {
@@ -34,9 +34,7 @@ fn the_command_registers_shows_and_proves() {
     let endpoint = anvil.endpoint();
     let parameters = [("ethereum_endpoint", endpoint.as_str())];
     let mut posthorn = Unready::start(&[topics::MAIL_RECEIPTS.facts], &parameters).0;
-    let key = LedgerKey::load_or_create(&posthorn.authenticator_state().join("ledger.key")).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(fund(&anvil.chain(), key.address()));
+    fund_authenticator(&posthorn, &anvil);
     posthorn.authenticator.wait_for_log("connected to the chain");
     posthorn.wait_for_vehicles();
     posthorn.register("first@dispatch.example", Role::Observer);

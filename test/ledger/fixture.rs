@@ -132,19 +132,7 @@ impl World {
 
     /// Mines a block with what is in the pool.
     pub async fn mine(&self) {
-        self.chain.execute("evm_mine", vec![]).await.unwrap();
-    }
-
-    /// Sets the base fee of the next block [wei].
-    pub async fn base_fee(&self, base_fee: u64) {
-        let base_fee = json!(format!("{base_fee:#x}"));
-        self.chain.execute("anvil_setNextBlockBaseFeePerGas", vec![base_fee]).await.unwrap();
-    }
-
-    /// Mines a block with this base fee [wei].
-    pub async fn mine_at(&self, base_fee: u64) {
-        self.base_fee(base_fee).await;
-        self.mine().await;
+        mine(&self.chain).await;
     }
 }
 
@@ -207,6 +195,23 @@ async fn pass(
             }
         }
     }
+}
+
+/// Mines a block of an anvil chain with what is in the pool.
+async fn mine(chain: &Connection) {
+    chain.execute("evm_mine", vec![]).await.unwrap();
+}
+
+/// Sets the base fee of the next block of an anvil chain [wei].
+pub async fn base_fee(chain: &Connection, base_fee: u64) {
+    let base_fee = json!(format!("{base_fee:#x}"));
+    chain.execute("anvil_setNextBlockBaseFeePerGas", vec![base_fee]).await.unwrap();
+}
+
+/// Mines a block of an anvil chain with this base fee [wei].
+pub async fn mine_at(chain: &Connection, wei: u64) {
+    base_fee(chain, wei).await;
+    mine(chain).await;
 }
 
 /// Funds an account on an anvil chain.

@@ -244,12 +244,7 @@ async fn check<'m>(
         }
     }
     dns.read(keys).await;
-    let outputs = loop {
-        let outputs = dns.resolver.verify_dkim(dns.query(message, keys)).await;
-        if !dns.read(keys).await {
-            break outputs;
-        }
-    };
+    let outputs = dns.run(keys, || dns.resolver.verify_dkim(dns.query(message, keys))).await;
     let mut checked = Vec::new();
     for output in outputs {
         let Some(signature) = output.signature() else { continue };

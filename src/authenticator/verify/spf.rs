@@ -61,14 +61,7 @@ pub(super) async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, author: 
         mail_from => SpfParameters::verify_mail_from(envelope.peer, &envelope.helo, HOST, mail_from),
     };
     let records = dns.spf_records();
-    let check = async {
-        loop {
-            let output = dns.resolver.verify_spf(dns.query(params(), &records)).await;
-            if !dns.read(&records).await {
-                return output;
-            }
-        }
-    };
+    let check = dns.run(&records, || dns.resolver.verify_spf(dns.query(params(), &records)));
     let is_answer = |output: &SpfOutput| output.result() != SpfResult::TempError;
     let asked = dns.ask(Question::Spf, &domain, check, is_answer).await;
     let output = asked.unwrap_or_else(|| SpfOutput::default().with_result(SpfResult::TempError));
