@@ -18,7 +18,7 @@ before_graphs := $(if $(CRATE),,test-core $(if $(ONLY),,test-bootstrap test-pack
 # Cargo and colcon have workers of their own, and complain about a make whose workers they cannot have.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help bootstrap build demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-evidence shell lock clean
+.PHONY: help bootstrap build demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-ledger bench-evidence shell lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench-build: build ## how long a changed line takes to be tested and built
 bench-soak: build ## memory of each node under 100 mails a second; SOAK_MINUTES=N for so long instead of 25
 	@$(cargo) build --quiet --locked --release --bins --example observer
 	$(cargo) bench --quiet --locked -p suites --bench soak
+
+bench-ledger: build contracts/node_modules/.package-lock.json ## entries with a receipt a second, on the embedded chain and on anvil, many transactions in flight beside one
+	@$(cargo) bench --quiet --locked -p suites --bench ledger
 
 bench-evidence: ## memory, disk, look-ups and start of the evidence of 10 million mails; EVIDENCE=N of so many
 	cargo bench --quiet --locked -p evidence --bench evidence

@@ -182,6 +182,7 @@ fn verify(posthorn: &Posthorn, id: MailId, message: &msg::LedgerReceipt) {
         let key = LedgerKey::load_or_create(&own_key.path().join("key")).expect("key");
         let options = LedgerOptions {
             confirmations: 1,
+            in_flight: 1,
             timeout: testbed::PATIENCE,
             max_fee: u64::MAX.into(),
             contracts: None,

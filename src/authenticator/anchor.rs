@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Anchors evidence on the chain, in order and exactly once, and produces a receipt for every leaf.
 //!
-//! A leaf goes `Evidenced` (in the log) `-> Submitted -> Anchored` (in the contract) `-> Receipted` (confirmed, and
-//! in the anchor log). `Submitted` is not stored: after a crash the contract tells how far it got, and its events
-//! tell in which transaction. A receipt MUST NOT be given before `Receipted`. The contract rejects a second anchor of
-//! the same leaf, so sending again is harmless.
+//! A leaf goes `Evidenced` (in the log) `-> Sent` (its batch is on the way to the contract) `-> Receipted` (the batch is
+//! final, and in the anchor log). Many batches are on their way at a time. `Sent` is not stored: after a crash or an
+//! error, once no transaction of ours is in a pool any more, the contract tells how far it got, and its events tell in
+//! which transactions. A receipt MUST NOT be given before `Receipted`. The contract rejects a second anchor of the same
+//! leaf, so sending again is harmless.
 //!
-//! [`Pace`] decides when, [`act`] decides what; both are pure, and [`Anchorer::run`] carries out their decisions.
-//! Receipts are sent to the channel once they are on disk. If the process dies before they are published,
-//! [`EvidenceStore::receipt`] still has them.
+//! [`Pace`] decides when, and [`compare`] whether log and chain agree; both are pure, and [`Anchorer::run`] carries out
+//! their decisions. Receipts are sent to the channel once they are on disk. If the process dies before they are
+//! published, [`EvidenceStore::receipt`] still has them.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::SystemTime,
+};
 
-use chain::{Ledger, LedgerError, Mined, RECONNECT};
+use chain::{Ledger, LedgerError, Mined, RECONNECT, Slot};
 use evidence::{
     Anchor, Receipt,
     log::EvidenceError,
@@ -25,7 +32,7 @@ use tokio::{
 
 pub use crate::pace::AnchorPolicy;
 use crate::{
-    pace::{Failure, Next, Pace, Turn},
+    pace::{Failure, Next, Pace},
     store::EvidenceStore,
 };
 
@@ -92,54 +99,24 @@ impl AnchorError {
     }
 }
 
-/// What to do next about the chain.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Act {
-    /// Nothing to do.
-    Rest,
-    /// The batch that starts at `first` is on chain but has no receipts: look it up.
-    Restore {
-        /// Index of the batch's first leaf.
-        first: u64,
-    },
-    /// Anchor the next batch.
-    Anchor {
-        /// Index of the batch's first leaf.
-        first: u64,
-        /// Number of leaves, at least 1.
-        count: u32,
-    },
-}
-
-/// Decides what to do from the number of leaves in the log, with receipts, and in the contract (`next`).
+/// Returns how many leaves are on chain and have no receipt, from the number of leaves in the log, with receipts, and in
+/// the contract (`next`).
 ///
 /// # Errors
 /// If these numbers contradict each other.
-pub fn act(evidenced: u64, anchored: u64, next: u64, policy: &AnchorPolicy) -> Result<Act, AnchorError> {
+pub fn compare(evidenced: u64, anchored: u64, next: u64) -> Result<u64, AnchorError> {
     if next > evidenced {
         return Err(AnchorError::LogLost { next, evidenced });
     }
-    if next < anchored {
-        return Err(AnchorError::ChainWentBack { next, anchored });
-    }
-    if next > anchored {
-        return Ok(Act::Restore { first: anchored });
-    }
-    let pending = u32::try_from(evidenced - next).unwrap_or(u32::MAX);
-    match pending.min(policy.max_batch.max(1)) {
-        0 => Ok(Act::Rest),
-        count => Ok(Act::Anchor { first: next, count }),
-    }
+    next.checked_sub(anchored).ok_or(AnchorError::ChainWentBack { next, anchored })
 }
 
-impl From<Act> for Turn {
-    fn from(act: Act) -> Self {
-        match act {
-            Act::Rest => Self::Rested,
-            Act::Restore { .. } => Self::Restored,
-            Act::Anchor { .. } => Self::Anchored,
-        }
-    }
+/// A batch on its way to the chain.
+struct Sent {
+    first: u64,
+    count: u32,
+    root: Hash,
+    mined: Pin<Box<dyn Future<Output = Result<Mined, LedgerError>> + Send>>,
 }
 
 /// Everything the anchorer works with.
@@ -161,10 +138,11 @@ pub struct Anchorer {
 /// The receiver of receipts was dropped.
 struct Ended;
 
+type Step = Result<Result<(), Ended>, AnchorError>;
+
 impl Anchorer {
-    /// Anchors until `shutdown`. Batches submitted but not confirmed by then get their receipts after the next start.
-    /// An unreachable chain, or one that rejects requests for now, is not an error: anchoring resumes when it
-    /// recovers.
+    /// Anchors until `shutdown`. Batches sent but not final by then get their receipts after the next start. An
+    /// unreachable chain, or one that rejects requests for now, is not an error: anchoring resumes when it recovers.
     ///
     /// # Errors
     /// The first error that waiting will not cure.
@@ -178,80 +156,148 @@ impl Anchorer {
 
     async fn work(self) -> Result<(), AnchorError> {
         let (mut pace, start) = (Pace::new(self.policy.clone(), RECONNECT), Instant::now());
+        // Batches on their way, and the index after the last of them.
+        let (mut sent, mut sent_to) = (VecDeque::new(), 0);
         loop {
-            match pace.next(self.pending(), start.elapsed()) {
-                Next::Ask => match self.turn().await {
-                    Ok(Ok(act)) => {
+            let step = match pace.next(self.waiting(sent_to), start.elapsed()) {
+                Next::Compare => match self.compare(&mut sent_to).await {
+                    Ok(Ok(())) => {
                         self.report(None);
-                        pace.turned(act.into(), start.elapsed());
+                        pace.compared(start.elapsed());
+                        Ok(Ok(()))
                     }
-                    Ok(Err(Ended)) => return Ok(()),
-                    Err(error) => {
-                        self.report(Some(&error));
-                        if !pace.failed(error.failure(), start.elapsed()) {
-                            return Err(error);
-                        }
-                        tracing::warn!(%error, "evidence waits");
+                    step => step,
+                },
+                Next::Anchor => tokio::select! {
+                    biased;
+                    mined = front(&mut sent) => self.keep(mined, &mut sent, &mut pace).await,
+                    slot = self.ledger.slot() => {
+                        let step = self.send(slot, &mut sent, &mut sent_to).await;
+                        pace.sent();
+                        step
                     }
                 },
                 Next::Wait(until) => {
                     let grown = self.store.grown.notified();
-                    match until.and_then(|until| start.checked_add(until)) {
-                        // Either more evidence arrived or time is up; the next iteration finds out which.
-                        Some(until) => drop(timeout_at(until, grown).await),
-                        None => grown.await,
+                    let grown = async {
+                        match until.and_then(|until| start.checked_add(until)) {
+                            // Either more evidence arrived or time is up; the next iteration finds out which.
+                            Some(until) => drop(timeout_at(until, grown).await),
+                            None => grown.await,
+                        }
+                    };
+                    tokio::select! {
+                        biased;
+                        mined = front(&mut sent) => self.keep(mined, &mut sent, &mut pace).await,
+                        () = grown => Ok(Ok(())),
                     }
+                }
+            };
+            match step {
+                Ok(Ok(())) => {}
+                Ok(Err(Ended)) => return Ok(()),
+                Err(error) => {
+                    // What is on its way goes on without being waited for; comparing finds it.
+                    sent.clear();
+                    self.report(Some(&error));
+                    if !pace.failed(error.failure(), start.elapsed()) {
+                        return Err(error);
+                    }
+                    tracing::warn!(%error, "evidence waits");
                 }
             }
         }
     }
 
-    /// The number of leaves without a receipt, which is also reported.
-    fn pending(&self) -> u64 {
+    /// The number of leaves that are not on their way; also reports how many have no receipt.
+    fn waiting(&self, sent_to: u64) -> u64 {
         let (evidenced, anchored) = self.store.counts();
         let pending = evidenced.saturating_sub(anchored);
         self.state.send_if_modified(|state| std::mem::replace(&mut state.pending, pending) != pending);
-        pending
+        evidenced.saturating_sub(sent_to)
     }
 
-    /// Asks the chain once and takes one step.
-    async fn turn(&self) -> Result<Result<Act, Ended>, AnchorError> {
+    /// Compares the log with the chain once nothing is in a pool, and gives receipts to what is on chain without one.
+    async fn compare(&self, sent_to: &mut u64) -> Step {
+        self.ledger.rest().await?;
         let next = self.ledger.next_index().await?;
-        let (evidenced, anchored) = self.store.counts();
-        let act = act(evidenced, anchored, next, &self.policy)?;
-        let receipts = match act {
-            Act::Rest => Vec::new(),
-            Act::Restore { first } => {
-                let batch = self.ledger.find_anchor(first).await?;
-                let batch = batch.ok_or(AnchorError::NoEvent { next, first })?;
-                let mined = self.ledger.confirm(batch.transaction).await?;
-                self.keep(first, batch.count, batch.root, &mined).await?
+        loop {
+            let (evidenced, anchored) = self.store.counts();
+            if compare(evidenced, anchored, next)? == 0 {
+                *sent_to = next;
+                return Ok(Ok(()));
             }
-            Act::Anchor { first, count } => {
-                let leaves = self.store.blocking(move |log| log.leaves(first, count)).await?;
-                let root = Tree::new(leaves.clone()).root();
-                let mined = self.ledger.anchor(first, leaves).await?;
-                self.keep(first, count, root, &mined).await?
+            let batch = self.ledger.find_anchor(anchored).await?;
+            let batch = batch.ok_or(AnchorError::NoEvent { next, first: anchored })?;
+            let mined = self.ledger.confirm(batch.transaction).await?;
+            let anchor = self.anchor_of((anchored, batch.count, batch.root), &mined);
+            if self.store_anchors(vec![anchor]).await?.is_err() {
+                return Ok(Err(Ended));
             }
-        };
+        }
+    }
+
+    /// Sends the next batch on its way.
+    async fn send(
+        &self,
+        slot: Result<Slot, LedgerError>,
+        sent: &mut VecDeque<Sent>,
+        sent_to: &mut u64,
+    ) -> Step {
+        let (slot, first, count) = (slot?, *sent_to, self.policy.max_batch.max(1));
+        let leaves = self.store.blocking(move |log| log.leaves(first, count)).await?;
+        // The log holds no more than fit in `count`.
+        let count = u32::try_from(leaves.len()).unwrap_or(count);
+        let root = Tree::new(leaves.clone()).root();
+        let mined = Box::pin(self.ledger.anchor(slot, first, leaves));
+        sent.push_back(Sent { first, count, root, mined });
+        *sent_to = first.saturating_add(count.into());
+        Ok(Ok(()))
+    }
+
+    /// Gives receipts to the batch at the front, whose transaction ended like this, and to those behind it that are final
+    /// already.
+    async fn keep(
+        &self,
+        mined: Result<Mined, LedgerError>,
+        sent: &mut VecDeque<Sent>,
+        pace: &mut Pace,
+    ) -> Step {
+        let (mut next, mut anchors, mut failed) = (Some(mined), Vec::new(), None);
+        while let Some(mined) = next {
+            let Some(batch) = sent.pop_front() else { break };
+            match mined {
+                Ok(mined) => {
+                    anchors.push(self.anchor_of((batch.first, batch.count, batch.root), &mined));
+                    next = ended(sent);
+                }
+                Err(error) => (next, failed) = (None, Some(error)),
+            }
+        }
+        if !anchors.is_empty() {
+            if self.store_anchors(anchors).await?.is_err() {
+                return Ok(Err(Ended));
+            }
+            self.report(None);
+            pace.anchored();
+        }
+        failed.map_or(Ok(Ok(())), |error| Err(error.into()))
+    }
+
+    /// Stores anchors, which are on disk when this returns, and sends their receipts.
+    async fn store_anchors(&self, anchors: Vec<Anchor>) -> Step {
+        let receipts = self.store.blocking(move |log| log.append_anchors(&anchors)).await?;
         for receipt in receipts {
             if self.receipts.send(receipt).await.is_err() {
                 return Ok(Err(Ended));
             }
         }
-        Ok(Ok(act))
+        Ok(Ok(()))
     }
 
-    /// Stores an anchor and returns its receipts; the anchor is on disk by then.
-    async fn keep(
-        &self,
-        first: u64,
-        count: u32,
-        root: Hash,
-        mined: &Mined,
-    ) -> Result<Vec<Receipt>, EvidenceError> {
+    fn anchor_of(&self, (first, count, root): (u64, u32, Hash), mined: &Mined) -> Anchor {
         let addresses = self.ledger.addresses();
-        let anchor = Anchor {
+        Anchor {
             first,
             count,
             root,
@@ -261,8 +307,7 @@ impl Anchorer {
             block_number: mined.block_number,
             block_hash: mined.block_hash.0,
             anchored_at: (self.now)(),
-        };
-        self.store.blocking(move |log| log.append_anchor(anchor).and_then(|()| log.receipts(first))).await
+        }
     }
 
     fn report(&self, error: Option<&AnchorError>) {
@@ -276,23 +321,32 @@ impl Anchorer {
     }
 }
 
+/// Waits for the end of the first batch; for ever if there is none.
+async fn front(sent: &mut VecDeque<Sent>) -> Result<Mined, LedgerError> {
+    match sent.front_mut() {
+        Some(batch) => batch.mined.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The end of the first batch, if it has come already.
+fn ended(sent: &mut VecDeque<Sent>) -> Option<Result<Mined, LedgerError>> {
+    match sent.front_mut()?.mined.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(mined) => Some(mined),
+        Poll::Pending => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    const POLICY: AnchorPolicy =
-        AnchorPolicy { max_batch: 3, max_age: Duration::from_secs(10), patience: Duration::ZERO };
-
     #[test]
-    fn anchors_in_order_restores_first_and_stops_at_contradictions() {
-        let act = |evidenced, anchored, next| act(evidenced, anchored, next, &POLICY);
-        assert_eq!(act(0, 0, 0).unwrap(), Act::Rest);
-        assert_eq!(act(2, 0, 0).unwrap(), Act::Anchor { first: 0, count: 2 });
-        assert_eq!(act(9, 4, 4).unwrap(), Act::Anchor { first: 4, count: 3 });
-        assert_eq!(act(9, 4, 6).unwrap(), Act::Restore { first: 4 });
-        assert!(matches!(act(5, 4, 6), Err(AnchorError::LogLost { next: 6, evidenced: 5 })));
-        assert!(matches!(act(9, 6, 4), Err(AnchorError::ChainWentBack { next: 4, anchored: 6 })));
+    fn log_and_chain_agree_or_one_of_them_has_lost_something() {
+        assert_eq!(compare(0, 0, 0).unwrap(), 0);
+        assert_eq!(compare(9, 4, 4).unwrap(), 0);
+        assert_eq!(compare(9, 4, 6).unwrap(), 2);
+        assert!(matches!(compare(5, 4, 6), Err(AnchorError::LogLost { next: 6, evidenced: 5 })));
+        assert!(matches!(compare(9, 6, 4), Err(AnchorError::ChainWentBack { next: 4, anchored: 6 })));
     }
 }

@@ -56,7 +56,7 @@ pub struct Ledger {
     pub last_error: Option<String>,
     /// Number of transactions in flight.
     pub in_flight: usize,
-    /// What the transaction in flight waits for; `None` unless it waits for too long.
+    /// What the transaction that the others wait for waits for; `None` unless it waits for too long.
     pub late: Option<String>,
 }
 

@@ -13,6 +13,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use record_log::replace_file;
+
 use super::intake::KNOWN;
 
 /// Longest domain name in bytes (RFC 1035 section 2.3.4).
@@ -62,9 +64,7 @@ impl KnownDomains {
         domains.truncate(KNOWN - 1);
         domains.push_front(domain.to_owned());
         let text: String = domains.iter().flat_map(|domain| [domain.as_str(), "\n"]).collect();
-        let draft = self.path.with_extension("tmp");
-        fs::write(&draft, text)?;
-        fs::rename(&draft, &self.path)
+        replace_file(&self.path, text.as_bytes())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<String>> {

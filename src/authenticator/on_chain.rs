@@ -14,6 +14,7 @@ use std::{
 
 use chain::{
     ChainError, Connection, Contracts, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions,
+    WaitsFor,
 };
 use evidence::Receipt;
 use mail::{EmailAddress, Registration, Role};
@@ -175,6 +176,7 @@ impl ChainKeeper {
         let options = LedgerOptions {
             confirmations: params.confirmations,
             timeout: CONFIRMATION_TIMEOUT,
+            in_flight: params.transactions_in_flight,
             max_fee: params.max_fee.into(),
             contracts: params.contracts.map(|(registry, ledger)| Contracts { registry, ledger }),
         };
@@ -195,7 +197,7 @@ impl ChainKeeper {
         connected.send_replace(Some(Arc::clone(&ledger)));
 
         let (state, mut states) = watch::channel(AnchorState::default());
-        let (mut in_flight, tended) = (ledger.in_flight(), Arc::clone(&ledger));
+        let mut in_flight = ledger.in_flight();
         let anchorer = Anchorer {
             store,
             ledger,
@@ -218,14 +220,18 @@ impl ChainKeeper {
             }
             std::future::pending::<()>().await;
         };
-        let follow_transaction = async {
+        let follow_transactions = async {
             while in_flight.changed().await.is_ok() {
                 let open = in_flight.borrow_and_update().clone();
                 health.send_modify(|health| {
-                    health.in_flight = usize::from(open.is_some());
-                    if open.is_some() {
+                    health.in_flight = open.as_ref().map_or(0, |open| open.count);
+                    match open.as_ref().map(|open| &open.waits_for) {
+                        Some(WaitsFor::Answer(reason)) => {
+                            (health.reachable, health.last_error) = (false, Some(reason.clone()));
+                        }
                         // Whoever reports has just heard from the chain.
-                        (health.reachable, health.last_error) = (true, None);
+                        Some(_) => (health.reachable, health.last_error) = (true, None),
+                        None => {}
                     }
                     health.late = open.filter(|open| open.is_late).map(|open| open.to_string());
                 });
@@ -235,8 +241,7 @@ impl ChainKeeper {
         tokio::select! {
             result = anchorer.run(std::future::pending()) => Ok(result?),
             () = follow_anchorer => Ok(()),
-            () = follow_transaction => Ok(()),
-            () = tended.tend() => Ok(()),
+            () = follow_transactions => Ok(()),
         }
     }
 }

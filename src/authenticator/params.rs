@@ -36,6 +36,9 @@ const fn seconds(name: &'static str, default: f64, first: f64, last: f64, descri
 
 /// A gwei [wei].
 const GWEI: u64 = 1_000_000_000;
+/// The modes of evidence.
+const BATCH: &str = "batch";
+const EACH: &str = "each";
 /// Port of a DNS server given without one.
 const DNS_PORT: u16 = 53;
 /// Value of `registry_token_path` that disables the token.
@@ -64,6 +67,9 @@ pub const SPECS: &[Spec] = &[
     count("confirmations", 1, 1000, "Blocks, the transaction's included, after which it counts as final."),
     Spec { name: "max_fee_gwei", default: Default::Int(500), rule: Rule::IntRange(1, 1_000_000), unit: "gwei",
         description: "Most that a transaction may pay per gas, tip included; while the chain asks for more, it waits." },
+    count("transactions_in_flight", 16, 1000, "Batches that are sent to the chain and in no block yet; nodes keep 16 transactions of an account and perhaps more."),
+    Spec { name: "evidence_mode", default: Default::Text(BATCH), rule: Rule::OneOf(&[BATCH, EACH]), unit: "",
+        description: "batch: a transaction for many entries, see batch_max_mails and batch_max_age_s; each: a transaction for each entry, at once." },
     count("batch_max_mails", 1000, 1000, "Entries, such as mails and orders, after which a batch is anchored; no more than mail/receipts keeps for a subscriber."),
     seconds("batch_max_age_s", 10.0, 0.01, 86400.0, "Age of a batch's first entry after which it is anchored."),
     text("state_directory", "Folder of evidence and keys; empty: posthorn/<namespace>/authenticator below the user's state folder."),
@@ -102,9 +108,11 @@ pub struct Params {
     pub confirmations: u64,
     /// Most that a transaction may pay [wei per gas].
     pub max_fee: u64,
-    /// Maximum number of entries in a batch.
+    /// Most batches that are sent to the chain and in no block yet.
+    pub transactions_in_flight: usize,
+    /// Maximum number of entries in a batch; 1 if each has a transaction.
     pub batch_max_mails: u32,
-    /// Age of its oldest entry at which a batch is anchored.
+    /// Age of its oldest entry at which a batch is anchored; zero if each has a transaction.
     pub batch_max_age: Duration,
     /// Directory for evidence and keys.
     pub state_directory: PathBuf,
@@ -129,6 +137,7 @@ impl Params {
         };
         let state_directory =
             optional(values, "state_directory")?.map_or_else(|| state_directory.to_owned(), PathBuf::from);
+        let is_each = values.text("evidence_mode")? == EACH;
         let params = Self {
             dns_zone_file: optional(values, "dns_zone_file")?.map(PathBuf::from),
             dns_servers: servers(values)?,
@@ -144,8 +153,9 @@ impl Params {
             contracts: contracts(values)?,
             confirmations: values.count("confirmations")?,
             max_fee: values.count::<u64>("max_fee_gwei")?.saturating_mul(GWEI),
-            batch_max_mails: values.count("batch_max_mails")?,
-            batch_max_age: values.seconds("batch_max_age_s")?,
+            transactions_in_flight: values.count("transactions_in_flight")?,
+            batch_max_mails: if is_each { 1 } else { values.count("batch_max_mails")? },
+            batch_max_age: if is_each { Duration::ZERO } else { values.seconds("batch_max_age_s")? },
             ledger_key_path: or_in("ledger_key_path", &state_directory, "ledger.key")?,
             address_key_path: or_in("address_key_path", &state_directory, "address.key")?,
             registry_token_path: match values.text("registry_token_path")?.as_str() {

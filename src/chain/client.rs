@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Calls the two contracts: queries, transactions and event look-ups.
 //!
-//! Transactions run one at a time, and each returns only once it is confirmed. One that an error interrupts is brought
-//! to its end before the next begins.
+//! A transaction returns only once it is final. Batches may be anchored many at a time; changes of the registry run one
+//! after another, beside them.
 //!
-//! [`super::submit`] signs, sends and confirms them; retrying is left to the caller.
+//! [`super::lane`] signs, sends and confirms them; retrying is left to the caller.
 
 use std::{path::Path, time::Duration};
 
@@ -21,17 +21,14 @@ use web3::{
 };
 
 use crate::{
-    Addresses, Connection, InFlight, LedgerError, LedgerKey, Mined,
+    Addresses, Connection, InFlight, LedgerError, LedgerKey, Mined, RECONNECT, Slot,
+    account::{Account, Call, action, in_block},
     contracts::Artifact,
-    progress::Progress,
-    submit::{Call, Open, RECONNECT, Submitter, in_block},
+    lane::Lane,
 };
 
 /// Blocks per `eth_getLogs` request; public nodes allow this many.
 pub(super) const LOG_RANGE: u64 = 5_000;
-
-/// How often to look for a transaction that nobody brings to its end.
-const TENDING: Duration = Duration::from_secs(1);
 
 /// Addresses of contracts that are deployed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +44,11 @@ pub struct Contracts {
 pub struct LedgerOptions {
     /// Blocks until a transaction is final, including its own; at least 1. On the embedded chain it is always 1.
     pub confirmations: u64,
-    /// How long to wait while nothing becomes of a transaction; then [`LedgerError::Timeout`] says so, and whoever asks
-    /// again goes on waiting for the same transaction.
+    /// How long to wait while nothing becomes of any transaction; then [`LedgerError::Timeout`] says so, and whoever asks
+    /// for the same again goes on waiting for the same transaction.
     pub timeout: Duration,
+    /// Most batches that are sent and in no block yet; at least 1.
+    pub in_flight: usize,
     /// Most that a transaction may pay for gas, tip included [wei per gas].
     pub max_fee: U256,
     /// Contracts that are already deployed; `None`: those in `contracts.json`, or new ones.
@@ -69,18 +68,16 @@ pub struct OnChain {
     pub transaction: H256,
 }
 
-/// The sender registry and the evidence ledger on one chain, with the account that owns them. Share it by reference:
-/// queries run concurrently, transactions one at a time.
+/// The sender registry and the evidence ledger on one chain, with the account that owns them. Share it by reference.
 pub struct Ledger {
     pub(super) web3: Web3<Connection>,
-    key: LedgerKey,
-    options: LedgerOptions,
+    account: Account,
     pub(super) addresses: Addresses,
     registry: Artifact,
     pub(super) evidence: Artifact,
-    /// Held from choosing the nonce until the transaction is confirmed; the transaction, if an error came between.
-    in_flight: Mutex<Option<Open>>,
-    progress: Progress,
+    lane: Lane,
+    /// Held while the registry changes, because each change may need the one before it.
+    registering: Mutex<()>,
 }
 
 impl Ledger {
@@ -102,9 +99,17 @@ impl Ledger {
         let chain_id = u64::try_from(chain_id)
             .map_err(|_| LedgerError::Answer { action, rule: "a chain id below 2^64".to_owned() })?;
         let (registry, evidence) = (Artifact::sender_registry()?, Artifact::evidence_ledger()?);
-        let progress = Progress::default();
+        let (confirmations, transactions) = match web3.transport() {
+            // It mines what it is sent, at once, and never reorganises.
+            #[cfg(feature = "embedded")]
+            Connection::Embedded(_) => (1, None),
+            Connection::Http(_) => (options.confirmations.max(1), Some(state_dir.join("transactions.json"))),
+        };
+        let LedgerOptions { timeout, max_fee, in_flight, contracts, .. } = options;
+        let account = Account { web3: web3.clone(), key, chain_id, confirmations, max_fee, timeout };
+        let lane = Lane::start(account.clone(), transactions, in_flight.max(1))?;
         let path = state_dir.join("contracts.json");
-        let given = options.contracts.map(|Contracts { registry, ledger }| Addresses {
+        let given = contracts.map(|Contracts { registry, ledger }| Addresses {
             chain_id,
             sender_registry: registry.into(),
             evidence_ledger: ledger.into(),
@@ -114,11 +119,14 @@ impl Ledger {
         let addresses = match given.map_or_else(|| Addresses::load(&path), |given| Ok(Some(given)))? {
             Some(addresses) => addresses,
             None => {
-                let submitter =
-                    Submitter { web3: &web3, key: &key, chain_id, options: &options, progress: &progress };
-                let (sender_registry, _) = deploy(&submitter, "deploy SenderRegistry", &registry).await?;
-                let (evidence_ledger, deployed_block) =
-                    deploy(&submitter, "deploy EvidenceLedger", &evidence).await?;
+                let deploy = |action, contract: &Artifact| {
+                    lane.send(Call { action, to: None, data: contract.bytecode.0.clone() }, None)
+                };
+                // Both at a time.
+                let deployed =
+                    (deploy(action::DEPLOY_REGISTRY, &registry), deploy(action::DEPLOY_LEDGER, &evidence));
+                let (sender_registry, _) = created(action::DEPLOY_REGISTRY, deployed.0.await?)?;
+                let (evidence_ledger, deployed_block) = created(action::DEPLOY_LEDGER, deployed.1.await?)?;
                 let addresses = Addresses { chain_id, sender_registry, evidence_ledger, deployed_block };
                 addresses.store(&path)?;
                 addresses
@@ -143,8 +151,7 @@ impl Ledger {
                 return Err(LedgerError::NoCode { place, contract, address, chain_id });
             }
         }
-        progress.clear();
-        Ok(Self { web3, key, options, addresses, registry, evidence, in_flight: Mutex::default(), progress })
+        Ok(Self { web3, account, addresses, registry, evidence, lane, registering: Mutex::default() })
     }
 
     /// Calls [`connect`](Self::connect) until the chain can be reached, with growing pauses of at most 5 s. `report`
@@ -170,9 +177,9 @@ impl Ledger {
         }
     }
 
-    /// Follows the transaction in flight; `None` while there is none.
+    /// Follows the transactions in flight; `None` while there is none.
     pub fn in_flight(&self) -> watch::Receiver<Option<InFlight>> {
-        self.progress.watch()
+        self.lane.in_flight()
     }
 
     /// Returns the addresses of the contracts.
@@ -219,7 +226,7 @@ impl Ledger {
         let digest = Token::FixedBytes(digest.to_vec());
         let arguments = [digest, Token::Uint((role as u8).into()), Token::FixedBytes(dkim_key_hash.to_vec())];
         let data = self.registry.encode("register", &arguments)?;
-        self.transact("register a sender", self.addresses.sender_registry, data).await
+        self.change_registry(action::REGISTER, data).await
     }
 
     /// Revokes a sender. Returns once it is confirmed.
@@ -229,7 +236,7 @@ impl Ledger {
     /// be reached.
     pub async fn revoke(&self, digest: [u8; 32]) -> Result<Mined, LedgerError> {
         let data = self.registry.encode("revoke", &[Token::FixedBytes(digest.to_vec())])?;
-        self.transact("revoke a sender", self.addresses.sender_registry, data).await
+        self.change_registry(action::REVOKE, data).await
     }
 
     /// Returns the index of the first leaf that is not anchored.
@@ -240,17 +247,42 @@ impl Ledger {
         next_index(&self.web3, self.addresses.evidence_ledger, &self.evidence).await
     }
 
-    /// Anchors the root of `leaves`, the first of which has index `first`. Returns once it is confirmed. After a
-    /// retryable error it may or may not be anchored; ask [`next_index`](Self::next_index).
+    /// Waits until another batch may be anchored: only so many are in no block at a time.
+    ///
+    /// # Errors
+    /// Only if no transactions are sent any more.
+    pub async fn slot(&self) -> Result<Slot, LedgerError> {
+        self.lane.slot().await
+    }
+
+    /// Anchors the root of `leaves`, the first of which has index `first`. The future returns once it is final. The chain
+    /// takes batches in the order of these calls, so the next one may be anchored at once. After a retryable error the
+    /// batch may or may not be anchored; once all transactions [`rest`](Self::rest), ask
+    /// [`next_index`](Self::next_index).
     ///
     /// # Errors
     /// [`LedgerError::Reverted`] if `first` is not the next index or there are no leaves; retryable if the chain
     /// cannot be reached or does not confirm in time.
-    pub async fn anchor(&self, first: u64, leaves: Vec<Hash>) -> Result<Mined, LedgerError> {
-        let root = Tree::new(leaves.clone()).root();
-        let (first, count) = (Token::Uint(first.into()), Token::Uint(leaves.len().into()));
-        let data = self.evidence.encode("anchor", &[first, count, Token::FixedBytes(root.to_vec())])?;
-        self.transact("anchor evidence", self.addresses.evidence_ledger, data).await
+    pub fn anchor(
+        &self,
+        slot: Slot,
+        first: u64,
+        leaves: Vec<Hash>,
+    ) -> impl Future<Output = Result<Mined, LedgerError>> + Send + use<> {
+        let (count, root) = (leaves.len(), Tree::new(leaves).root());
+        let (first, count) = (Token::Uint(first.into()), Token::Uint(count.into()));
+        let data = self.evidence.encode("anchor", &[first, count, Token::FixedBytes(root.to_vec())]);
+        let to = Some(self.addresses.evidence_ledger);
+        let sent = data.map(|data| self.lane.send(Call { action: action::ANCHOR, to, data }, Some(slot)));
+        async move { sent?.await }
+    }
+
+    /// Waits until every transaction asked for before is in a block, or has ended.
+    ///
+    /// # Errors
+    /// [`LedgerError::Timeout`] if nothing becomes of them.
+    pub async fn rest(&self) -> Result<(), LedgerError> {
+        self.lane.rest().await
     }
 
     /// Finds the batch that starts at leaf `first`, if it is on chain, confirmed or not. Searches back from the
@@ -276,32 +308,12 @@ impl Ledger {
         }
     }
 
-    /// Brings transactions to their end that an error left in flight and nobody asks for any more. Never ends.
-    pub async fn tend(&self) {
-        loop {
-            sleep(TENDING).await;
-            // Otherwise somebody else is at it.
-            if let Ok(mut in_flight) = self.in_flight.try_lock()
-                && let Some(Err(error)) = self.finish(&mut in_flight).await
-            {
-                tracing::debug!(%error, "a transaction is still in flight");
-            }
-        }
-    }
-
     /// Waits until a transaction that was sent earlier, perhaps by an earlier process, has its confirmations.
     ///
     /// # Errors
     /// Retryable if the chain cannot be reached or does not confirm in time.
     pub async fn confirm(&self, transaction: H256) -> Result<Mined, LedgerError> {
-        let mut in_flight = self.in_flight.lock().await;
-        if in_flight.as_ref().is_some_and(|open| open.has(transaction))
-            && let Some(result) = self.finish(&mut in_flight).await
-        {
-            return result;
-        }
-        drop(in_flight);
-        self.submitter().confirm("confirm a transaction", transaction).await
+        self.account.confirm("confirm a transaction", transaction).await
     }
 
     async fn call(
@@ -314,44 +326,9 @@ impl Ledger {
         call(&self.web3, to, contract, function, arguments).await
     }
 
-    async fn transact(&self, action: &'static str, to: Address, data: Vec<u8>) -> Result<Mined, LedgerError> {
-        let call = Call { action, to: Some(to), data };
-        let mut in_flight = self.in_flight.lock().await;
-        let is_the_same = in_flight.as_ref().is_some_and(|open| open.call == call);
-        if let Some(result) = self.finish(&mut in_flight).await
-            && (is_the_same || in_flight.is_some())
-        {
-            return result;
-        }
-        let prepared = self.submitter().prepare(call).await.inspect_err(|_| self.progress.clear())?;
-        let open = in_flight.insert(prepared);
-        let result = self.submitter().finish(open).await;
-        self.settle(&mut in_flight, &result);
-        result
-    }
-
-    /// Brings the transaction in flight to its end, if there is one.
-    async fn finish(&self, in_flight: &mut Option<Open>) -> Option<Result<Mined, LedgerError>> {
-        let result = self.submitter().finish(in_flight.as_mut()?).await;
-        self.settle(in_flight, &result);
-        Some(result)
-    }
-
-    /// Ends the flight of a transaction, unless this result leaves its end open.
-    fn settle(&self, in_flight: &mut Option<Open>, result: &Result<Mined, LedgerError>) {
-        if in_flight.take_if(|open| open.is_over(result)).is_some() {
-            self.progress.clear();
-        }
-    }
-
-    fn submitter(&self) -> Submitter<'_> {
-        Submitter {
-            web3: &self.web3,
-            key: &self.key,
-            chain_id: self.addresses.chain_id,
-            options: &self.options,
-            progress: &self.progress,
-        }
+    async fn change_registry(&self, action: &'static str, data: Vec<u8>) -> Result<Mined, LedgerError> {
+        let _registering = self.registering.lock().await;
+        self.lane.send(Call { action, to: Some(self.addresses.sender_registry), data }, None).await
     }
 }
 
@@ -429,13 +406,8 @@ pub(super) fn parse_anchored(log: &Log) -> Option<OnChain> {
     })
 }
 
-async fn deploy(
-    submitter: &Submitter<'_>,
-    action: &'static str,
-    contract: &Artifact,
-) -> Result<(Address, u64), LedgerError> {
-    let call = Call { action, to: None, data: contract.bytecode.0.clone() };
-    let mined = submitter.finish(&mut submitter.prepare(call).await?).await?;
+/// Address of the contract that a transaction has created, and its block.
+fn created(action: &'static str, mined: Mined) -> Result<(Address, u64), LedgerError> {
     let address =
         mined.created.ok_or(LedgerError::Answer { action, rule: "the new contract's address".to_owned() })?;
     Ok((address, mined.block_number))

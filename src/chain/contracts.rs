@@ -5,13 +5,9 @@
 //!
 //! Calling the contracts is left to [`super::client`].
 
-use std::{
-    fmt, fs,
-    io::{self, Write},
-    path::Path,
-};
+use std::{fmt, fs, io, path::Path};
 
-use record_log::sync_directory;
+use record_log::replace_file;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use web3::{
@@ -175,19 +171,11 @@ impl Addresses {
 
     /// Replaces the file atomically.
     pub(super) fn store(&self, path: &Path) -> Result<(), LedgerError> {
-        let store = || {
-            let draft = path.with_extension("json.tmp");
-            let mut file = fs::File::create(&draft)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            file.write_all(b"\n")?;
-            file.sync_all()?;
-            fs::rename(&draft, path)?;
-            sync_directory(path)
-        };
         let failed = |why: io::Error| LedgerError::State {
             path: path.to_owned(),
             reason: format!("cannot be written: {why}"),
         };
-        store().map_err(failed)
+        let text = serde_json::to_string_pretty(self).map_err(|why| failed(why.into()))?;
+        replace_file(path, format!("{text}\n").as_bytes()).map_err(failed)
     }
 }

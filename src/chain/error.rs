@@ -131,13 +131,27 @@ pub enum LedgerError {
         /// Chain id of the node.
         chain_id: u64,
     },
-    /// The file with the contracts' addresses cannot be used.
-    #[error("contracts file '{path}': {reason}", path = path.display())]
+    /// A file in the state directory cannot be used.
+    #[error("file '{path}': {reason}", path = path.display())]
     State {
         /// Path of the file.
         path: PathBuf,
         /// Why it cannot be used.
         reason: String,
+    },
+    /// The transactions in flight cannot be written to disk, so nothing new is sent.
+    #[error("transactions in flight, '{path}': cannot be written: {source}", path = path.display())]
+    Disk {
+        /// Path of the file.
+        path: PathBuf,
+        /// Why it cannot be written.
+        source: std::io::Error,
+    },
+    /// Nobody sends transactions any more: the task that did has ended, as a defect.
+    #[error("{action}: the task that sends transactions has ended")]
+    Ended {
+        /// What was being done.
+        action: &'static str,
     },
     /// The embedded chain could not write to its disk, so the block was not mined.
     #[error("{action}: the embedded chain's disk failed: {reason}")]
@@ -182,10 +196,19 @@ impl LedgerError {
             | Self::Failed { .. }
             | Self::Underpriced { .. }
             | Self::Refused { .. }
+            | Self::Disk { .. }
             | Self::Answer { .. } => true,
             // A revert without a reason occurs when another copy of the transaction was mined in between.
             Self::Reverted { revert, .. } => matches!(revert, Revert::OutOfOrder { .. } | Revert::Other(_)),
             _ => false,
+        }
+    }
+
+    /// The error of a transaction that is not sent because this one before it was not.
+    pub(super) fn behind(&self, action: &'static str) -> Self {
+        match self {
+            Self::Unreachable { reason, .. } => Self::Unreachable { action, reason: reason.clone() },
+            other => Self::Conflict { action, reason: format!("one before it was not sent: {other}") },
         }
     }
 

@@ -8,6 +8,7 @@
 //!
 //! What to anchor, and when, is left to the authenticator.
 
+mod account;
 mod client;
 mod contracts;
 #[cfg(feature = "embedded")]
@@ -15,14 +16,16 @@ mod embedded;
 mod error;
 mod http;
 mod key;
+mod lane;
 mod progress;
 mod submission;
-mod submit;
+mod transactions;
 mod verify;
 
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 
 use jsonrpc_core::{Call, Value};
+use settings::BackOff;
 use web3::{BatchTransport, RequestId, Transport, error::Result};
 
 pub use client::{Contracts, Ledger, LedgerOptions, OnChain};
@@ -32,10 +35,13 @@ pub use embedded::{ChainError, EMBEDDED_CHAIN_ID, EmbeddedChain};
 pub use error::LedgerError;
 pub use http::Http;
 pub use key::LedgerKey;
+pub use lane::Slot;
 pub use progress::{InFlight, WaitsFor};
 pub use submission::Mined;
-pub use submit::RECONNECT;
 pub use verify::{anchors_on, verify_on};
+
+/// Pauses between attempts to reach a chain.
+pub const RECONNECT: BackOff = BackOff { min: Duration::from_millis(200), max: Duration::from_secs(5) };
 
 /// A transport's response: a future that owns everything it needs.
 pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the transaction in flight waits for, for those who watch.
+//! What the transactions in flight wait for, for those who watch.
 //!
-//! [`super::submit`] reports after each look at the chain.
+//! [`super::lane`] reports after each look at the chain.
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 use web3::types::{H256, U256};
 
-use crate::submission::Head;
+use crate::{LedgerError, submission::Head};
 
 /// A gwei [wei].
 const GWEI: u64 = 1_000_000_000;
@@ -24,9 +24,11 @@ const SHORTEST_SLOT: Duration = Duration::from_secs(1);
 /// A transaction is late once so many blocks, or the time of so many, brought nothing.
 const LATE_BLOCKS: u32 = 3;
 
-/// A transaction that is not final yet.
+/// The transaction of those not final yet that the others wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InFlight {
+    /// Number of transactions that are not final yet.
+    pub count: usize,
     /// What it does.
     pub action: &'static str,
     /// Hash of its newest attempt; `None` before the first.
@@ -60,11 +62,16 @@ pub enum WaitsFor {
     },
     /// For the node to take it; why it does not, in its words.
     Node(String),
+    /// For the chain to answer; why it does not.
+    Answer(String),
 }
 
 impl fmt::Display for InFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { action, transaction, blocks, waits_for, .. } = self;
+        if let WaitsFor::Answer(reason) = waits_for {
+            return write!(f, "{reason}");
+        }
         match transaction {
             Some(transaction) => write!(f, "{action}: transaction {transaction:?} ")?,
             None => write!(f, "{action}: the transaction ")?,
@@ -75,7 +82,9 @@ impl fmt::Display for InFlight {
             WaitsFor::Another => write!(f, "waits for another one of the account, which is in the pool"),
             WaitsFor::Confirmations { have, of } => write!(f, "has {have} of {of} confirmations"),
             WaitsFor::LowerFees { cap } => write!(f, "waits for fees below max_fee_gwei = {}", cap / GWEI),
-            WaitsFor::Node(reason) => write!(f, "is rejected by the node: {reason}"),
+            WaitsFor::Node(reason) | WaitsFor::Answer(reason) => {
+                write!(f, "is rejected by the node: {reason}")
+            }
         }
     }
 }
@@ -98,24 +107,27 @@ impl Progress {
         self.current.subscribe()
     }
 
-    /// Reports what a transaction waits for. It is late if three blocks did not take it, if the chain has made no block
-    /// in the time of three, or if the node or our own limit holds it back.
-    pub fn report(
-        &self,
-        action: &'static str,
-        transaction: Option<H256>,
-        blocks: u64,
-        waits_for: WaitsFor,
-        head: &Head,
-    ) {
+    /// Reports what a transaction waits for, and with it all of them. It is late if three blocks did not take it, if the
+    /// chain has made no block in the time of three, or if the node or our own limit holds it back.
+    pub fn report(&self, now: InFlight, head: &Head) {
         let has_stalled = lock(&self.blocks).observe(head, Instant::now());
         let is_late = has_stalled
-            || match waits_for {
-                WaitsFor::Block | WaitsFor::Another => blocks >= LATE_BLOCKS.into(),
+            || match now.waits_for {
+                WaitsFor::Block | WaitsFor::Another => now.blocks >= LATE_BLOCKS.into(),
                 WaitsFor::Confirmations { .. } => false,
-                WaitsFor::LowerFees { .. } | WaitsFor::Node(_) => true,
+                WaitsFor::LowerFees { .. } | WaitsFor::Node(_) | WaitsFor::Answer(_) => true,
             };
-        self.current.send_replace(Some(InFlight { action, transaction, blocks, waits_for, is_late }));
+        self.current.send_replace(Some(InFlight { is_late, ..now }));
+    }
+
+    /// Reports that the chain does not answer, while there are transactions in flight.
+    pub fn silent(&self, error: &LedgerError) {
+        let waits_for = WaitsFor::Answer(error.to_string());
+        self.current.send_modify(|current| {
+            if let Some(current) = current {
+                (current.waits_for, current.is_late) = (waits_for, true);
+            }
+        });
     }
 
     /// Reports that there is no transaction in flight.
@@ -164,7 +176,7 @@ mod tests {
     use super::*;
 
     fn head(number: u64, timestamp: u64) -> Head {
-        Head { number, timestamp, base_fee: U256::zero() }
+        Head { number, hash: H256::zero(), timestamp, base_fee: U256::zero() }
     }
 
     #[test]
@@ -189,7 +201,9 @@ mod tests {
         let progress = Progress::default();
         let current = progress.watch();
         let is_late = |blocks, waits_for| {
-            progress.report("anchor evidence", None, blocks, waits_for, &head(9, 0));
+            let action = "anchor evidence";
+            let now = InFlight { count: 1, action, transaction: None, blocks, waits_for, is_late: false };
+            progress.report(now, &head(9, 0));
             current.borrow().as_ref().is_some_and(|current| current.is_late)
         };
         assert!(!is_late(2, WaitsFor::Block) && is_late(3, WaitsFor::Block));

@@ -10,14 +10,19 @@
 //! | an attempt in a block | wait for its confirmations |
 //! | the newest attempt in the pool | wait |
 //! | the newest attempt nowhere | the pool has dropped it: send it again |
-//! | no attempt in a block after [`PATIENCE_BLOCKS`], or a base fee above what the newest pays | pay more |
+//! | a base fee above what the newest attempt pays | pay more |
+//! | no attempt in a block after [`PATIENCE_BLOCKS`] | pay more, if it is the account's next one |
 //! | the nonce used, by none of the attempts | re-sign with a new nonce |
-//! | a nonce before this one free for [`PATIENCE_BLOCKS`], as a reorganisation may leave it | re-sign with that nonce |
+//! | a nonce before those of all submissions free for [`PATIENCE_BLOCKS`], as a reorganisation may leave it | re-sign the next one with it |
 //!
-//! Sending, signing and time are left to [`super::submit`].
+//! An account has many submissions at a time, which the chain takes in the order of their nonces. The next one is that
+//! with the lowest nonce of those in no block.
+//!
+//! Sending, signing and time are left to [`super::lane`].
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use web3::types::{Address, Bytes, H256, U256};
 
 /// Blocks after which an attempt that is not mined is replaced by one that pays more.
@@ -27,7 +32,7 @@ pub const PATIENCE_BLOCKS: u64 = 3;
 const LAG: Duration = Duration::from_secs(2);
 
 /// What a transaction pays per gas, at most [wei] (EIP-1559).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fees {
     /// Base fee and tip together.
     pub max_fee: U256,
@@ -63,7 +68,7 @@ impl Fees {
 }
 
 /// One signed transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Its hash.
     pub hash: H256,
@@ -93,6 +98,8 @@ pub struct Mined {
 pub struct Head {
     /// Its number.
     pub number: u64,
+    /// Its hash.
+    pub hash: H256,
     /// Its time [s since 1970].
     pub timestamp: u64,
     /// Its base fee [wei]; zero before EIP-1559.
@@ -147,6 +154,8 @@ pub struct Submission {
     /// The highest fees that were tried, accepted or not.
     tried: Fees,
     /// The newest block when the newest attempt was made.
+    attempted: Option<u64>,
+    /// The newest block when the newest attempt was made, or when this became the next one, whichever is later.
     since: Option<u64>,
     /// The newest block at the first look.
     began: Option<u64>,
@@ -163,11 +172,25 @@ impl Submission {
             nonce,
             tried: first.fees,
             attempts: vec![first],
+            attempted: None,
             since: None,
             began: None,
             taken: None,
             gap: None,
         }
+    }
+
+    /// A submission that an earlier process has begun; `None` without attempts.
+    pub fn resumed(nonce: U256, attempts: Vec<Attempt>) -> Option<Self> {
+        let mut submission = Self::new(nonce, attempts.first()?.clone());
+        submission.attempts = attempts;
+        submission.accepted();
+        Some(submission)
+    }
+
+    /// Its attempts, oldest first.
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.attempts
     }
 
     /// Its nonce.
@@ -200,7 +223,7 @@ impl Submission {
     /// Notes an attempt that is about to be sent in place of the others.
     pub fn attempt(&mut self, attempt: Attempt) {
         self.attempts.push(attempt);
-        self.since = None;
+        (self.attempted, self.since) = (None, None);
     }
 
     /// Notes that the node has accepted the newest attempt.
@@ -219,8 +242,10 @@ impl Submission {
         }
     }
 
-    /// Decides what to do after a look at the chain. `now` is the time on any clock that does not go back.
-    pub fn next(&mut self, view: View, head: Head, confirmations: u64, now: Duration) -> Next {
+    /// Decides what to do after a look at the chain. `is_next`: it has the lowest nonce of the account's submissions that
+    /// are in no block. `now` is the time on any clock that does not go back.
+    pub fn next(&mut self, view: View, is_next: bool, head: Head, confirmations: u64, now: Duration) -> Next {
+        let attempted = *self.attempted.get_or_insert(head.number);
         let since = *self.since.get_or_insert(head.number);
         self.began.get_or_insert(head.number);
         let (nonce, known) = match view {
@@ -228,7 +253,7 @@ impl Submission {
             View::Mined(mined, true) => {
                 (self.taken, self.gap) = (None, None);
                 // If a reorganisation takes it back, it has time again.
-                self.since = Some(head.number);
+                (self.attempted, self.since) = (Some(head.number), Some(head.number));
                 let is_final = head.confirmations(mined.block_number) >= confirmations;
                 return if is_final { Next::Final(mined) } else { Next::Wait };
             }
@@ -239,7 +264,7 @@ impl Submission {
             return if now.saturating_sub(taken) < LAG { Next::Wait } else { Next::Renew };
         }
         self.taken = None;
-        if nonce < self.nonce {
+        if is_next && nonce < self.nonce {
             let gap = *self.gap.get_or_insert(head.number);
             if head.number.saturating_sub(gap) >= PATIENCE_BLOCKS {
                 return Next::Renew;
@@ -247,9 +272,12 @@ impl Submission {
         } else {
             self.gap = None;
         }
-        let blocks = head.number.saturating_sub(since);
+        if !is_next {
+            self.since = Some(head.number);
+        }
         let is_outgrown = self.newest().is_some_and(|newest| newest.fees.max_fee < head.base_fee);
-        if blocks >= PATIENCE_BLOCKS || blocks > 0 && is_outgrown {
+        let is_overdue = is_next && head.number.saturating_sub(since) >= PATIENCE_BLOCKS;
+        if is_overdue || is_outgrown && head.number > attempted {
             Next::Raise
         } else if known {
             Next::Wait
@@ -273,7 +301,7 @@ mod tests {
     }
 
     fn head(number: u64) -> Head {
-        Head { number, timestamp: 0, base_fee: 10.into() }
+        Head { number, hash: H256::from_low_u64_be(number), timestamp: 0, base_fee: 10.into() }
     }
 
     fn pool(nonce: u64, known: bool) -> View {
@@ -307,26 +335,26 @@ mod tests {
     #[test]
     fn what_the_pool_dropped_is_sent_again_at_once_and_what_is_not_mined_pays_more() {
         let mut submission = Submission::new(4.into(), attempt(1, 100));
-        assert_eq!(submission.next(pool(4, true), head(7), 1, at(0)), Next::Wait);
-        assert_eq!(submission.next(pool(4, false), head(7), 1, at(1)), Next::Resend);
-        assert_eq!(submission.next(pool(4, true), head(9), 1, at(2)), Next::Wait);
-        assert_eq!(submission.next(pool(4, true), head(10), 1, at(3)), Next::Raise);
+        assert_eq!(submission.next(pool(4, true), true, head(7), 1, at(0)), Next::Wait);
+        assert_eq!(submission.next(pool(4, false), true, head(7), 1, at(1)), Next::Resend);
+        assert_eq!(submission.next(pool(4, true), true, head(9), 1, at(2)), Next::Wait);
+        assert_eq!(submission.next(pool(4, true), true, head(10), 1, at(3)), Next::Raise);
         submission.attempt(attempt(2, 200));
         assert_eq!(submission.hashes().collect::<Vec<_>>(), [2, 1].map(H256::repeat_byte));
         // The new attempt has its own three blocks.
-        assert_eq!(submission.next(pool(4, true), head(10), 1, at(4)), Next::Wait);
-        assert_eq!(submission.next(pool(4, true), head(12), 1, at(5)), Next::Wait);
+        assert_eq!(submission.next(pool(4, true), true, head(10), 1, at(4)), Next::Wait);
+        assert_eq!(submission.next(pool(4, true), true, head(12), 1, at(5)), Next::Wait);
         // Also if the node shows the pool's transactions to nobody, or has no room for ours.
-        assert_eq!(submission.next(pool(4, false), head(13), 1, at(6)), Next::Raise);
+        assert_eq!(submission.next(pool(4, false), true, head(13), 1, at(6)), Next::Raise);
         assert_eq!(submission.blocks(13), 6);
     }
 
     #[test]
     fn a_base_fee_that_outgrew_an_attempt_is_not_waited_for() {
         let mut submission = Submission::new(4.into(), attempt(1, 100));
-        let dear = |number| Head { number, timestamp: 0, base_fee: 101.into() };
-        assert_eq!(submission.next(pool(4, true), dear(7), 1, at(0)), Next::Wait);
-        assert_eq!(submission.next(pool(4, true), dear(8), 1, at(1)), Next::Raise);
+        let dear = |number| Head { base_fee: 101.into(), ..head(number) };
+        assert_eq!(submission.next(pool(4, true), true, dear(7), 1, at(0)), Next::Wait);
+        assert_eq!(submission.next(pool(4, true), true, dear(8), 1, at(1)), Next::Raise);
     }
 
     #[test]
@@ -357,33 +385,36 @@ mod tests {
     #[test]
     fn a_nonce_that_a_reorganisation_freed_is_taken() {
         let mut submission = Submission::new(4.into(), attempt(1, 100));
-        assert_eq!(submission.next(pool(3, true), head(7), 1, at(0)), Next::Wait);
+        assert_eq!(submission.next(pool(3, true), true, head(7), 1, at(0)), Next::Wait);
         // The node had lagged.
-        assert_eq!(submission.next(pool(4, true), head(8), 1, at(1)), Next::Wait);
-        assert_eq!(submission.next(pool(3, true), head(9), 1, at(2)), Next::Wait);
+        assert_eq!(submission.next(pool(4, true), true, head(8), 1, at(1)), Next::Wait);
+        assert_eq!(submission.next(pool(3, true), true, head(9), 1, at(2)), Next::Wait);
         submission.attempt(attempt(2, 200));
-        assert_eq!(submission.next(pool(3, true), head(12), 1, at(3)), Next::Renew);
+        assert_eq!(submission.next(pool(3, true), true, head(12), 1, at(3)), Next::Renew);
     }
 
     #[test]
     fn a_nonce_that_another_transaction_took_is_given_up_after_a_while() {
         let mut submission = Submission::new(4.into(), attempt(1, 100));
-        assert_eq!(submission.next(pool(5, false), head(7), 1, at(0)), Next::Wait);
-        assert_eq!(submission.next(pool(5, false), head(8), 1, at(1_999)), Next::Wait);
+        assert_eq!(submission.next(pool(5, false), true, head(7), 1, at(0)), Next::Wait);
+        assert_eq!(submission.next(pool(5, false), true, head(8), 1, at(1_999)), Next::Wait);
         // The node had lagged.
-        assert_eq!(submission.next(View::Mined(mined(7), true), head(8), 3, at(2_000)), Next::Wait);
-        assert_eq!(submission.next(pool(5, false), head(8), 3, at(2_001)), Next::Wait);
-        assert_eq!(submission.next(pool(5, false), head(8), 3, at(4_001)), Next::Renew);
+        assert_eq!(submission.next(View::Mined(mined(7), true), true, head(8), 3, at(2_000)), Next::Wait);
+        assert_eq!(submission.next(pool(5, false), true, head(8), 3, at(2_001)), Next::Wait);
+        assert_eq!(submission.next(pool(5, false), true, head(8), 3, at(4_001)), Next::Renew);
     }
 
     #[test]
     fn a_block_that_is_replaced_takes_the_transaction_back() {
         let mut submission = Submission::new(4.into(), attempt(1, 100));
-        assert_eq!(submission.next(View::Mined(mined(7), true), head(7), 2, at(0)), Next::Wait);
-        assert_eq!(submission.next(pool(4, false), head(7), 2, at(1)), Next::Resend);
-        assert_eq!(submission.next(View::Mined(mined(8), true), head(8), 2, at(2)), Next::Wait);
-        assert_eq!(submission.next(View::Mined(mined(8), true), head(9), 2, at(3)), Next::Final(mined(8)));
-        let failed = submission.next(View::Mined(mined(8), false), head(9), 2, at(3));
+        assert_eq!(submission.next(View::Mined(mined(7), true), true, head(7), 2, at(0)), Next::Wait);
+        assert_eq!(submission.next(pool(4, false), true, head(7), 2, at(1)), Next::Resend);
+        assert_eq!(submission.next(View::Mined(mined(8), true), true, head(8), 2, at(2)), Next::Wait);
+        assert_eq!(
+            submission.next(View::Mined(mined(8), true), true, head(9), 2, at(3)),
+            Next::Final(mined(8))
+        );
+        let failed = submission.next(View::Mined(mined(8), false), true, head(9), 2, at(3));
         assert_eq!(failed, Next::Failed(H256::repeat_byte(1)));
     }
 

@@ -202,21 +202,29 @@ impl EvidenceLog {
         Ok(evidenced)
     }
 
-    /// Stores an anchor; once this returns, the batch has receipts.
+    /// Stores anchors, in order; once this returns, all of them are on disk, and it returns the receipts of their leaves.
     ///
     /// # Errors
-    /// If the anchor does not continue the anchors, its root is not that of the leaves, or it cannot be written.
-    pub fn append_anchor(&mut self, anchor: Anchor) -> Result<(), EvidenceError> {
-        let (anchored, evidenced) = (self.anchored(), self.evidenced());
-        let (first, end) = (anchor.first, anchor.end());
-        if first != anchored || anchor.count == 0 || end > evidenced {
-            return Err(EvidenceError::OutOfOrder { first, end, anchored, evidenced });
+    /// If an anchor does not continue the anchors, its root is not that of the leaves, or it cannot be written. If any of
+    /// them is wrong, none is stored.
+    pub fn append_anchors(&mut self, anchors: &[Anchor]) -> Result<Vec<Receipt>, EvidenceError> {
+        let (mut anchored, evidenced) = (self.anchored(), self.evidenced());
+        let mut receipts = Vec::new();
+        for anchor in anchors {
+            let (first, end) = (anchor.first, anchor.end());
+            if first != anchored || anchor.count == 0 || end > evidenced {
+                return Err(EvidenceError::OutOfOrder { first, end, anchored, evidenced });
+            }
+            let (batch, tree) = self.batch(anchor)?;
+            receipts.extend(batch.into_iter().filter_map(|evidence| prove(evidence, anchor, &tree)));
+            anchored = end;
         }
-        self.batch(&anchor)?;
-        self.anchor_log.log.append(&anchor.encode())?;
+        for anchor in anchors {
+            self.anchor_log.log.append(&anchor.encode())?;
+        }
         self.anchor_log.log.sync()?;
-        self.last_anchor = Some(anchor);
-        Ok(())
+        self.last_anchor = anchors.last().cloned().or(self.last_anchor.take());
+        Ok(receipts)
     }
 
     /// Number of leaves in the log, which is also the index of the next one.
@@ -263,17 +271,6 @@ impl EvidenceLog {
         let (batch, tree) = self.batch(&anchor)?;
         let evidence = batch.into_iter().find(|evidence| evidence.index == index);
         Ok(evidence.and_then(|evidence| prove(evidence, &anchor, &tree)))
-    }
-
-    /// Returns the receipts of the batch that starts at `first`, in order; empty if there is no such batch.
-    ///
-    /// # Errors
-    /// [`EvidenceError::Root`] if the log was changed; also if a log cannot be read.
-    pub fn receipts(&self, first: u64) -> Result<Vec<Receipt>, EvidenceError> {
-        let anchor = self.anchor(|anchor| anchor.first < first)?.filter(|anchor| anchor.first == first);
-        let Some(anchor) = anchor else { return Ok(Vec::new()) };
-        let (batch, tree) = self.batch(&anchor)?;
-        Ok(batch.into_iter().filter_map(|evidence| prove(evidence, &anchor, &tree)).collect())
     }
 
     fn evidence(&self, first: u64, end: u64) -> Result<Vec<Evidence>, EvidenceError> {

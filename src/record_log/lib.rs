@@ -46,7 +46,7 @@ use std::{
 };
 
 pub use error::RecordLogError;
-pub use files::{FILE_MODE, create_directory, free_bytes, sync_directory};
+pub use files::{FILE_MODE, create_directory, free_bytes, replace_file, sync_directory};
 pub use format::{HEAD_BYTES, HEADER_BYTES};
 use format::{Scan, Start};
 use read::{damaged, find};

@@ -209,6 +209,9 @@ fn an_order_goes_out_without_the_authenticator_and_gets_its_receipt_later() {
     let judged = posthorn.observer.message(judgements, |message| id_of(&message["mail"]["id"]) == stop);
     posthorn.authenticator.kill();
     posthorn.restart_chatbot(&[]);
+    // The observer hears the new chatbot, so it will not miss the command.
+    posthorn.observer.forget(DIAGNOSTICS);
+    posthorn.observer.message(DIAGNOSTICS, wait_for_ledger("0"));
     let mut publisher = Publisher::start(&posthorn.domain, judgements, 2);
     // Again and again, as mail_bridge would have it: nobody knows when chatbot and mail_bridge have found each other.
     let answer = wait_for("the answer", || {

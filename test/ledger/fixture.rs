@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use chain::{Connection, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions};
+use chain::{Connection, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions, Mined};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
@@ -219,10 +219,16 @@ pub async fn fund(chain: &Connection, account: Address) {
     chain.execute("anvil_setBalance", vec![json!(account), json!("0x3635c9adc5dea00000")]).await.unwrap();
 }
 
+/// Anchors a batch without an anchorer.
+pub async fn anchor(ledger: &Ledger, first: u64, leaves: Vec<[u8; 32]>) -> Result<Mined, LedgerError> {
+    ledger.anchor(ledger.slot().await?, first, leaves).await
+}
+
 pub fn options() -> LedgerOptions {
     LedgerOptions {
         confirmations: 1,
         timeout: Duration::from_secs(30),
+        in_flight: 16,
         max_fee: u64::MAX.into(),
         contracts: None,
     }

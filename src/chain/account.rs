@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What one account asks of a node about its transactions: where they are, what the next one costs, to take them.
+//!
+//! Which transaction to make, and when, is left to [`super::lane`].
+
+use std::time::Duration;
+
+use jsonrpc_core::Value;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+use web3::{
+    BatchTransport, Transport, Web3,
+    types::{
+        Address, BlockNumber, Bytes, CallRequest, H256, TransactionParameters, TransactionReceipt, U64, U256,
+    },
+};
+
+use crate::{
+    Connection, LedgerError, LedgerKey,
+    progress::{InFlight, Progress, WaitsFor},
+    submission::{Attempt, Fees, Head, Mined, PATIENCE_BLOCKS},
+};
+
+/// First pause between two looks at the chain; each pause doubles.
+pub const FIRST_POLL: Duration = Duration::from_millis(50);
+/// Longest pause between two looks: a fraction of the time between blocks.
+pub const LAST_POLL: Duration = Duration::from_secs(1);
+/// Tip if the node suggests none, unless the whole price is lower [wei].
+const DEFAULT_TIP: u64 = 1_000_000_000;
+/// How long a transaction that was in a block may be in none, and in no pool, before it is given up.
+const GONE: Duration = Duration::from_secs(3);
+/// Requests in a batch; public nodes allow this many.
+const BATCH: usize = 100;
+
+/// What transactions do, in words for messages and for the file of those in flight.
+pub mod action {
+    pub const DEPLOY_REGISTRY: &str = "deploy SenderRegistry";
+    pub const DEPLOY_LEDGER: &str = "deploy EvidenceLedger";
+    pub const REGISTER: &str = "register a sender";
+    pub const REVOKE: &str = "revoke a sender";
+    pub const ANCHOR: &str = "anchor evidence";
+    pub const ALL: [&str; 5] = [DEPLOY_REGISTRY, DEPLOY_LEDGER, REGISTER, REVOKE, ANCHOR];
+}
+
+/// What a transaction does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// One of [`action::ALL`].
+    pub action: &'static str,
+    /// The contract; `None` to create one.
+    pub to: Option<Address>,
+    pub data: Vec<u8>,
+}
+
+/// An account on a chain, and what it may spend.
+#[derive(Clone)]
+pub struct Account {
+    pub web3: Web3<Connection>,
+    pub key: LedgerKey,
+    pub chain_id: u64,
+    /// Blocks until a transaction is final, its own included.
+    pub confirmations: u64,
+    /// Most that a transaction may pay [wei per gas].
+    pub max_fee: U256,
+    /// How long to wait while nothing becomes of a transaction.
+    pub timeout: Duration,
+}
+
+type Query = (&'static str, Vec<Value>);
+
+impl Account {
+    /// The newest block and the nonce of the account's next transaction, by that block, and for each list of hashes the
+    /// one that is in a block, if any, and whether it succeeded there.
+    pub async fn look(
+        &self,
+        action: &'static str,
+        lists: &[Vec<H256>],
+    ) -> Result<(Head, U256, Vec<Option<(Mined, bool)>>), LedgerError> {
+        let newest = ("eth_getBlockByNumber", vec![json!("latest"), json!(false)]);
+        let receipts = lists.iter().flatten().map(|hash| ("eth_getTransactionReceipt", vec![json!(hash)]));
+        let queries = [newest, self.count("latest")].into_iter().chain(receipts).collect();
+        let mut answers = self.ask(action, queries).await?.into_iter();
+        let head = head(action, answers.next())?;
+        let nonce = read(action, answers.next(), "a nonce")?;
+        let mut found = Vec::with_capacity(lists.len());
+        for list in lists {
+            let mut mined = None;
+            for answer in answers.by_ref().take(list.len()) {
+                let receipt: Option<TransactionReceipt> = read(action, Some(answer), "a receipt")?;
+                mined = mined.or_else(|| receipt.and_then(mined_by));
+            }
+            found.push(mined);
+        }
+        Ok((head, nonce, found))
+    }
+
+    /// Which of these transactions the node knows.
+    pub async fn known(&self, action: &'static str, hashes: &[H256]) -> Result<Vec<bool>, LedgerError> {
+        let queries = hashes.iter().map(|hash| ("eth_getTransactionByHash", vec![json!(hash)])).collect();
+        Ok(self.ask(action, queries).await?.iter().map(|transaction| !transaction.is_null()).collect())
+    }
+
+    /// Sends signed transactions, in order; one result for each. That the node has one already is as good as sending
+    /// it.
+    pub async fn send(
+        &self,
+        transactions: &[(&'static str, Bytes)],
+    ) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
+        let Some((first, _)) = transactions.first() else { return Ok(Vec::new()) };
+        let chain = self.web3.transport();
+        let mut results = Vec::with_capacity(transactions.len());
+        for transactions in transactions.chunks(BATCH) {
+            let queries =
+                transactions.iter().map(|(_, raw)| chain.prepare("eth_sendRawTransaction", vec![json!(raw)]));
+            let queries: Vec<_> = queries.collect();
+            let sent =
+                chain.send_batch(queries).await.map_err(|error| LedgerError::from_web3(first, error))?;
+            results.extend(sent.into_iter().zip(transactions).map(|(sent, (action, _))| {
+                match sent.map_err(|error| LedgerError::from_web3(action, error)) {
+                    Err(LedgerError::Known { .. }) => Ok(()),
+                    sent => sent.map(drop),
+                }
+            }));
+        }
+        Ok(results)
+    }
+
+    /// Signs a call.
+    pub async fn sign(
+        &self,
+        call: &Call,
+        nonce: U256,
+        gas: U256,
+        fees: Fees,
+    ) -> Result<Attempt, LedgerError> {
+        let transaction = TransactionParameters {
+            nonce: Some(nonce),
+            to: call.to,
+            gas,
+            value: U256::zero(),
+            data: Bytes(call.data.clone()),
+            chain_id: Some(self.chain_id),
+            transaction_type: Some(U64::from(2)),
+            max_fee_per_gas: Some(fees.max_fee),
+            max_priority_fee_per_gas: Some(fees.tip),
+            ..TransactionParameters::default()
+        };
+        let signed = self.web3.accounts().sign_transaction(transaction, self.key.secret()).await;
+        let signed = signed.map_err(|error| LedgerError::from_web3(call.action, error))?;
+        Ok(Attempt { hash: signed.transaction_hash, raw: signed.raw_transaction, fees })
+    }
+
+    /// Gas limit for a call as things are in the newest block. This also reveals, before anything is paid, whether the
+    /// contract would revert.
+    pub async fn estimate(&self, call: &Call) -> Result<U256, LedgerError> {
+        let request = CallRequest {
+            from: Some(self.key.address()),
+            to: call.to,
+            data: Some(Bytes(call.data.clone())),
+            ..CallRequest::default()
+        };
+        let gas = self.web3.eth().estimate_gas(request, Some(BlockNumber::Latest)).await;
+        let gas = gas.map_err(|error| LedgerError::from_web3(call.action, error))?;
+        // Headroom for changes between estimating and mining.
+        Ok(gas.saturating_add(gas / 4))
+    }
+
+    /// Returns the next nonce, and whether a transaction that nobody here knows has been in the pool with it for too
+    /// long: of an earlier process that lost its state, or of somebody else with the key.
+    pub async fn free_nonce(
+        &self,
+        action: &'static str,
+        progress: &Progress,
+    ) -> Result<(U256, bool), LedgerError> {
+        let mut poll = Poll::new(self.timeout);
+        let mut began = None;
+        loop {
+            let newest = ("eth_getBlockByNumber", vec![json!("latest"), json!(false)]);
+            let queries = vec![self.count("latest"), self.count("pending"), newest];
+            let mut answers = self.ask(action, queries).await?.into_iter();
+            let latest: U256 = read(action, answers.next(), "a nonce")?;
+            let pending: U256 = read(action, answers.next(), "a nonce")?;
+            let head = head(action, answers.next())?;
+            if pending <= latest {
+                return Ok((latest, false));
+            }
+            let blocks = head.number.saturating_sub(*began.get_or_insert(head.number));
+            if blocks >= PATIENCE_BLOCKS {
+                return Ok((latest, true));
+            }
+            let waits_for = WaitsFor::Another;
+            let waiting = InFlight { count: 0, action, transaction: None, blocks, waits_for, is_late: false };
+            progress.report(waiting, &head);
+            if !poll.pause().await {
+                return Ok((latest, true));
+            }
+        }
+    }
+
+    /// What the node asks for now.
+    pub async fn quote(&self, action: &'static str) -> Result<Fees, LedgerError> {
+        let failed = |error| LedgerError::from_web3(action, error);
+        let chain = self.web3.transport();
+        let requests =
+            ["eth_gasPrice", "eth_maxPriorityFeePerGas"].map(|method| chain.prepare(method, Vec::new()));
+        let mut answers = chain.send_batch(requests).await.map_err(failed)?.into_iter();
+        let price: U256 = read(action, answers.next().transpose().map_err(failed)?, "a gas price in hex")?;
+        // Not every node suggests a tip.
+        let tip = read(action, answers.next().and_then(Result::ok), "a tip in hex");
+        let tip = tip.unwrap_or_else(|_| price.min(DEFAULT_TIP.into()));
+        Ok(Fees::of(price, tip.max(U256::one()), self.max_fee))
+    }
+
+    /// Twice the quote, to replace a transaction whose fees are not known.
+    pub fn doubled(&self, quote: Fees) -> Fees {
+        let twice = Fees::of(quote.max_fee, quote.tip.saturating_mul(2.into()), self.max_fee);
+        quote.replaced(twice, self.max_fee).unwrap_or(quote)
+    }
+
+    /// Waits until `transaction`, sent earlier by anyone, has its confirmations.
+    pub async fn confirm(&self, action: &'static str, transaction: H256) -> Result<Mined, LedgerError> {
+        let (mut poll, mut last_seen) = (Poll::new(self.timeout), Instant::now());
+        loop {
+            let (head, _, mut found) = self.look(action, &[vec![transaction]]).await?;
+            match found.pop().flatten() {
+                Some((_, false)) => return Err(LedgerError::Failed { action, transaction }),
+                Some((mined, true)) => {
+                    if head.confirmations(mined.block_number) >= self.confirmations {
+                        return Ok(mined);
+                    }
+                    last_seen = Instant::now();
+                    poll.progressed(&head);
+                }
+                None if self.known(action, &[transaction]).await?.contains(&true) => {
+                    last_seen = Instant::now()
+                }
+                None if last_seen.elapsed() > GONE => {
+                    let reason = "a reorganisation has removed the transaction".to_owned();
+                    return Err(LedgerError::Conflict { action, reason });
+                }
+                None => {}
+            }
+            if !poll.pause().await {
+                let seconds = self.timeout.as_secs();
+                return Err(LedgerError::Timeout { action, seconds, transaction: Some(transaction) });
+            }
+        }
+    }
+
+    fn count(&self, tag: &str) -> Query {
+        ("eth_getTransactionCount", vec![json!(self.key.address()), json!(tag)])
+    }
+
+    /// Asks several things in as few round trips as nodes allow.
+    async fn ask(&self, action: &'static str, queries: Vec<Query>) -> Result<Vec<Value>, LedgerError> {
+        let failed = |error| LedgerError::from_web3(action, error);
+        let chain = self.web3.transport();
+        let queries: Vec<_> =
+            queries.into_iter().map(|(method, params)| chain.prepare(method, params)).collect();
+        let mut answers = Vec::with_capacity(queries.len());
+        for queries in queries.chunks(BATCH) {
+            let answered = chain.send_batch(queries.iter().cloned()).await.map_err(failed)?;
+            for answer in answered {
+                answers.push(answer.map_err(failed)?);
+            }
+        }
+        Ok(answers)
+    }
+}
+
+/// The transaction of a receipt, if it is in a block, and whether it succeeded there.
+fn mined_by(receipt: TransactionReceipt) -> Option<(Mined, bool)> {
+    let (receipt, block_number, block_hash) = in_block(receipt)?;
+    let mined = Mined {
+        transaction: receipt.transaction_hash,
+        block_number,
+        block_hash,
+        gas_used: u64::try_from(receipt.gas_used.unwrap_or_default()).unwrap_or(u64::MAX),
+        created: receipt.contract_address,
+    };
+    Some((mined, receipt.status == Some(U64::one())))
+}
+
+/// Returns the receipt of a transaction that is in a block, with the block's number and hash.
+pub fn in_block(receipt: TransactionReceipt) -> Option<(TransactionReceipt, u64, H256)> {
+    let (number, hash) = (receipt.block_number?.as_u64(), receipt.block_hash?);
+    Some((receipt, number, hash))
+}
+
+fn head(action: &'static str, block: Option<Value>) -> Result<Head, LedgerError> {
+    let block: Block = read(action, block, "a block")?;
+    Ok(Head {
+        number: block.number.as_u64(),
+        hash: block.hash,
+        timestamp: u64::try_from(block.timestamp).unwrap_or(u64::MAX),
+        base_fee: block.base_fee.unwrap_or_default(),
+    })
+}
+
+/// What is read of a block.
+#[derive(Deserialize)]
+struct Block {
+    number: U64,
+    hash: H256,
+    timestamp: U256,
+    #[serde(rename = "baseFeePerGas")]
+    base_fee: Option<U256>,
+}
+
+fn read<T: DeserializeOwned>(
+    action: &'static str,
+    answer: Option<Value>,
+    rule: &'static str,
+) -> Result<T, LedgerError> {
+    serde_json::from_value(answer.unwrap_or_default())
+        .map_err(|_| LedgerError::Answer { action, rule: rule.to_owned() })
+}
+
+struct Poll {
+    timeout: Duration,
+    until: Instant,
+    pause: Duration,
+    /// Number of the newest block at which there was progress.
+    newest: u64,
+}
+
+impl Poll {
+    fn new(timeout: Duration) -> Self {
+        Self { timeout, until: Instant::now() + timeout, pause: FIRST_POLL, newest: 0 }
+    }
+
+    /// Begins the time anew if there is a block that was not there before.
+    fn progressed(&mut self, head: &Head) {
+        if head.number > self.newest {
+            (self.newest, self.until) = (head.number, Instant::now() + self.timeout);
+        }
+    }
+
+    /// Pauses, twice as long each time; returns false once time is up.
+    async fn pause(&mut self) -> bool {
+        if Instant::now() >= self.until {
+            return false;
+        }
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LAST_POLL);
+        true
+    }
+}
