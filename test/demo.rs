@@ -181,7 +181,7 @@ fn verify(posthorn: &Posthorn, id: MailId, message: &msg::LedgerReceipt) {
         let own_key = tempfile::tempdir().expect("scratch");
         let key = LedgerKey::load_or_create(&own_key.path().join("key")).expect("key");
         let options = LedgerOptions {
-            confirmations: 1,
+            confirmations: Some(1),
             in_flight: 1,
             timeout: testbed::PATIENCE,
             max_fee: u64::MAX.into(),

@@ -15,7 +15,8 @@ use authenticator::{
     store::EvidenceStore,
 };
 use chain::{
-    Connection, Contracts, EmbeddedChain, InFlight, Ledger, LedgerError, LedgerKey, LedgerOptions, WaitsFor,
+    Connection, Contracts, EmbeddedChain, Finality, InFlight, Ledger, LedgerError, LedgerKey, LedgerOptions,
+    WaitsFor,
 };
 use evidence::{Entry, Evidence, Finding, Receipt, log::EvidenceLog};
 use fixture::{Anvil, CuttingProxy, Kind, World, anchor, base_fee, fund, mine_at, on_both_chains, options};
@@ -91,7 +92,13 @@ fn start(store: &EvidenceStore, ledger: &Arc<Ledger>) -> Running {
     let anchorer = Anchorer {
         store: store.clone(),
         ledger: ledger.clone(),
-        policy: AnchorPolicy { max_batch: 4, max_age: Duration::from_millis(20), patience: Duration::ZERO },
+        policy: AnchorPolicy {
+            max_batch: 4,
+            max_age: Duration::from_millis(20),
+            patience: Duration::ZERO,
+            watch: Duration::from_millis(50),
+            lag: Duration::from_millis(200),
+        },
         receipts: receipts_in,
         state: state_in,
         now: SystemTime::now,
@@ -390,7 +397,7 @@ async fn the_embedded_chain_survives_restarts_with_and_without_its_snapshot() {
 
 /// Connects to the contracts of `world` with these options.
 async fn reconnect(world: &World, confirmations: u64, timeout: Duration) -> Arc<Ledger> {
-    let options = LedgerOptions { confirmations, timeout, ..options() };
+    let options = LedgerOptions { confirmations: Some(confirmations), timeout, ..options() };
     let ledger = Ledger::connect(world.chain.clone(), world.key.clone(), world.dir.path(), options).await;
     Arc::new(ledger.unwrap())
 }
@@ -541,7 +548,7 @@ async fn many_batches_are_in_flight_and_one_block_takes_them_all() {
 #[tokio::test]
 async fn no_more_batches_than_allowed_wait_for_a_block_but_any_number_for_confirmations() {
     let mut waiting =
-        Waiting::with_entries(20, LedgerOptions { in_flight: 2, confirmations: 4, ..options() }).await;
+        Waiting::with_entries(20, LedgerOptions { in_flight: 2, confirmations: Some(4), ..options() }).await;
     for in_pool in [2, 2, 1] {
         wait_for_pool(&waiting.world, in_pool).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -558,7 +565,7 @@ async fn no_more_batches_than_allowed_wait_for_a_block_but_any_number_for_confir
 
 #[tokio::test]
 async fn a_registration_does_not_wait_until_batches_before_it_are_final() {
-    let waiting = Waiting::with_entries(8, LedgerOptions { confirmations: 2, ..options() }).await;
+    let waiting = Waiting::with_entries(8, LedgerOptions { confirmations: Some(2), ..options() }).await;
     wait_for_pool(&waiting.world, 2).await;
     waiting.world.mine().await;
     let ledger = Arc::clone(&waiting.ledger);
@@ -614,7 +621,7 @@ async fn the_next_process_takes_up_what_is_in_flight() {
     let Waiting { world, ledger, running, store, .. } = waiting;
     running.task.abort();
     drop((ledger, running.receipts, running.state));
-    assert!(world.path("transactions.json").exists());
+    assert!(world.transactions().await.exists());
     drop_from_pool(&world, pool_before[1]).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(pool(&world).await, pool_before[..1], "nobody is at it");
@@ -630,7 +637,153 @@ async fn the_next_process_takes_up_what_is_in_flight() {
     let anchored: std::collections::BTreeSet<_> =
         receipts.iter().map(|receipt| H256(receipt.anchor.transaction)).collect();
     assert_eq!(anchored, pool_before.into_iter().collect());
-    assert!(!world.path("transactions.json").exists());
+    assert!(!world.transactions().await.exists());
+}
+
+/// A revocation that was not confirmed in time, and a registration after it: asked for again, it is not the old one.
+#[tokio::test]
+async fn a_revocation_that_a_registration_undoes_is_sent_again() {
+    let world = World::new(Kind::Anvil).await;
+    world.ledger().await.register([1; 32], Role::Operator, [0; 32]).await.unwrap();
+    let ledger = reconnect(&world, 2, Duration::from_secs(1)).await;
+    world.automine(false).await;
+    let revoked = ledger.revoke([1; 32]).await.unwrap_err();
+    assert!(matches!(revoked, LedgerError::Timeout { .. }), "{revoked}");
+    let registered = ledger.register([1; 32], Role::Observer, [0; 32]).await.unwrap_err();
+    assert!(matches!(registered, LedgerError::Timeout { .. }), "{registered}");
+    world.mine().await;
+    let mut in_flight = ledger.in_flight();
+    let one_of_two = WaitsFor::Confirmations { have: 1, of: 2 };
+    in_flight.wait_for(|now| now.as_ref().is_some_and(|now| now.waits_for == one_of_two)).await.unwrap();
+    let again = tokio::spawn({
+        let ledger = Arc::clone(&ledger);
+        async move { ledger.revoke([1; 32]).await }
+    });
+    wait_for_pool(&world, 1).await;
+    world.mine().await;
+    world.mine().await;
+    tokio::time::timeout(PATIENCE, again).await.expect("revoked").unwrap().unwrap();
+    assert_eq!(ledger.sender([1; 32]).await.unwrap().0, Registration::Revoked);
+}
+
+#[tokio::test]
+async fn whoever_asks_again_waits_again_for_the_same_transaction() {
+    let world = World::new(Kind::Anvil).await;
+    world.ledger().await;
+    let ledger = reconnect(&world, 1, Duration::from_secs(1)).await;
+    world.automine(false).await;
+    ledger.register([1; 32], Role::Operator, [0; 32]).await.unwrap_err();
+    let sent = wait_for_pool(&world, 1).await;
+    let began = std::time::Instant::now();
+    ledger.register([1; 32], Role::Operator, [0; 32]).await.unwrap_err();
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    world.automine(true).await;
+    world.mine().await;
+    let mut in_flight = ledger.in_flight();
+    tokio::time::timeout(PATIENCE, in_flight.wait_for(Option::is_none)).await.expect("its end").unwrap();
+    assert_eq!(pool(&world).await, []);
+    let receipt = json!(sent[0]);
+    assert!(world.chain.execute("eth_getTransactionReceipt", vec![receipt]).await.unwrap().is_object());
+}
+
+#[tokio::test]
+async fn no_attempt_goes_out_that_is_not_on_disk() {
+    let mut waiting = Waiting::with_entries(8, options()).await;
+    let before = wait_for_pool(&waiting.world, 2).await;
+    let draft = waiting.world.transactions().await.with_extension("json.tmp");
+    fs::create_dir(&draft).unwrap();
+    mine_at(&waiting.world.chain, 20_000_000_000).await;
+    waiting.wait_for(|now| matches!(&now.waits_for, WaitsFor::Answer(why) if why.contains("written"))).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(waiting.pool().await.iter().all(|hash| before.contains(hash)));
+    fs::remove_dir(&draft).unwrap();
+    let began = std::time::Instant::now();
+    while waiting.pool().await.len() < 2 || waiting.pool().await.iter().any(|hash| before.contains(hash)) {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    waiting.world.mine().await;
+    waiting.all_are_true().await;
+}
+
+/// The blocks of two batches are gone while others wait in the pool, whose nonces are too high now.
+#[tokio::test]
+async fn nonces_that_became_free_are_taken_by_all_that_wait_in_their_order() {
+    let world = World::new(Kind::Anvil).await;
+    let ledger = Arc::new(world.ledger().await);
+    let store = store(world.dir.path());
+    let before = world.chain.execute("evm_snapshot", vec![]).await.unwrap();
+    let mut running = start(&store, &ledger);
+    append(&store, 0..8).await;
+    running.receive(8).await;
+    world.automine(false).await;
+    append(&store, 8..16).await;
+    let stranded = wait_for_pool(&world, 2).await;
+    world.chain.execute("evm_revert", vec![before]).await.unwrap();
+    let in_flight = ledger.in_flight();
+    let mining = async {
+        loop {
+            world.mine().await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let receipts = tokio::select! {
+        receipts = tokio::time::timeout(2 * PATIENCE, running.receive(16)) => receipts.expect("receipts"),
+        () = mining => unreachable!(),
+    };
+    for (index, receipt) in receipts.iter().enumerate() {
+        assert_eq!(receipt.evidence.index, index as u64);
+        ledger.verify(receipt).await.unwrap();
+        assert!(!stranded.contains(&H256(receipt.anchor.transaction)));
+    }
+    assert_eq!(in_flight.borrow().as_ref().map(|now| now.count), None);
+    running.stop().await;
+}
+
+/// A batch fails behind one that is not final yet: nobody waits for that one before the others are sent again.
+#[tokio::test]
+async fn a_batch_that_fails_is_noticed_before_those_in_front_are_final() {
+    let mut waiting = Waiting::with_entries(4, LedgerOptions { confirmations: Some(50), ..options() }).await;
+    waiting.world.mine().await;
+    waiting.wait_for(|now| matches!(now.waits_for, WaitsFor::Confirmations { .. })).await;
+    append(&waiting.store, 4..12).await;
+    wait_for_pool(&waiting.world, 2).await;
+    take_nonce(&waiting.world).await;
+    // The second of them was mined in that block and has failed; the first gets another nonce.
+    let state = waiting.running.state.wait_for(|state| state.last_error.is_some());
+    tokio::time::timeout(PATIENCE, state).await.expect("an error").unwrap();
+    waiting.world.chain.execute("anvil_mine", vec![json!("0x32")]).await.unwrap();
+    waiting.world.automine(true).await;
+    let world_chain = waiting.world.chain.clone();
+    let mining = tokio::spawn(async move {
+        loop {
+            world_chain.execute("anvil_mine", vec![json!("0x10")]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    });
+    let receipts = tokio::time::timeout(PATIENCE, waiting.running.receive(12)).await.expect("receipts");
+    assert!(receipts.iter().map(|receipt| receipt.evidence.index).eq(0..12));
+    assert_eq!(waiting.ledger.next_index().await.unwrap(), 12);
+    mining.abort();
+}
+
+/// The chain goes away before the first look at a transaction.
+#[tokio::test]
+async fn a_chain_that_never_answers_about_a_transaction_is_said_to_be_silent() {
+    let world = World::new(Kind::Anvil).await;
+    world.ledger().await;
+    let proxy = CuttingProxy::start(world.port()).await;
+    let chain = Connection::Http(chain::Http::new(&format!("http://{}", proxy.address)).unwrap());
+    let ledger = Ledger::connect(chain, world.key.clone(), world.dir.path(), options()).await.unwrap();
+    world.automine(false).await;
+    let mut in_flight = ledger.in_flight();
+    proxy.cut_all_after("eth_getTransactionReceipt");
+    let anchoring = tokio::spawn(ledger.anchor(ledger.slot().await.unwrap(), (0, 1, [1; 32])));
+    let silent = in_flight.wait_for(|now| {
+        now.as_ref().is_some_and(|now| now.is_late && matches!(now.waits_for, WaitsFor::Answer(_)))
+    });
+    tokio::time::timeout(PATIENCE, silent).await.expect("a report").unwrap();
+    anchoring.abort();
 }
 
 /// A registration of an earlier process that never came to pass is not what anybody wants now.
@@ -663,11 +816,12 @@ async fn nothing_is_sent_that_is_not_on_disk() {
     let ledger = Arc::new(world.ledger().await);
     world.automine(false).await;
     // A directory in place of the file's draft.
-    fs::create_dir(world.path("transactions.json.tmp")).unwrap();
+    let draft = world.transactions().await.with_extension("json.tmp");
+    fs::create_dir(&draft).unwrap();
     let refused = anchor(&ledger, 0, vec![[1; 32]]).await.unwrap_err();
-    assert!(refused.is_retryable() && refused.to_string().contains("transactions.json"), "{refused}");
+    assert!(refused.is_retryable() && refused.to_string().contains("transactions-31337-0x"), "{refused}");
     assert_eq!(pool(&world).await, []);
-    fs::remove_dir(world.path("transactions.json.tmp")).unwrap();
+    fs::remove_dir(&draft).unwrap();
     world.automine(true).await;
     anchor(&ledger, 0, vec![[1; 32]]).await.unwrap();
 }
@@ -756,7 +910,7 @@ async fn take_nonce(world: &World) {
 #[tokio::test]
 async fn a_block_that_is_replaced_before_the_confirmations_leaves_no_receipt_behind() {
     for depth in [1, 2] {
-        let mut waiting = Waiting::start(LedgerOptions { confirmations: 3, ..options() }).await;
+        let mut waiting = Waiting::start(LedgerOptions { confirmations: Some(3), ..options() }).await;
         waiting.world.mine().await;
         if depth == 2 {
             waiting.world.mine().await;
@@ -850,17 +1004,118 @@ async fn gives_no_receipt_before_the_confirmations() {
 }
 
 #[tokio::test]
-async fn stops_if_the_chain_loses_what_was_confirmed() {
+async fn gives_no_receipt_before_the_chain_calls_the_block_final() {
+    let mut waiting = Waiting::start(LedgerOptions { confirmations: None, ..options() }).await;
+    waiting.world.mine().await;
+    let number = |tag: &str| {
+        let block = waiting.world.chain.execute("eth_getBlockByNumber", vec![json!(tag), json!(false)]);
+        async { serde_json::from_value::<U64>(block.await.unwrap()["number"].clone()).unwrap().as_u64() }
+    };
+    let block = number("latest").await;
+    assert_eq!(waiting.ledger.finality(), Finality::Finalized);
+    while number("finalized").await < block {
+        assert!(waiting.running.receipts.try_recv().is_err());
+        waiting.world.chain.execute("anvil_mine", vec![json!("0x4")]).await.unwrap();
+    }
+    let (receipts, _) = waiting.all_are_true().await;
+    assert_eq!(receipts[0].anchor.block_number, block);
+}
+
+/// A receipt on anvil, and what its transaction was.
+async fn final_receipt() -> (World, Arc<Ledger>, EvidenceStore, Running, Receipt, Value) {
+    let world = World::new(Kind::Anvil).await;
+    let ledger = Arc::new(world.ledger().await);
+    let store = store(world.dir.path());
+    let mut running = start(&store, &ledger);
+    append(&store, 0..2).await;
+    let receipts = running.receive(2).await;
+    let hash = json!(H256(receipts[0].anchor.transaction));
+    let raw = world.chain.execute("eth_getRawTransactionByHash", vec![hash]).await.unwrap();
+    (world, ledger, store, running, receipts[0].clone(), raw)
+}
+
+/// The receipts that supersede others must be true on the chain as it is now.
+async fn superseded(ledger: &Ledger, store: &EvidenceStore, running: &mut Running, old: &Receipt) -> Receipt {
+    let receipts = tokio::time::timeout(PATIENCE, running.receive(2)).await.expect("receipts again");
+    for (index, receipt) in receipts.iter().enumerate() {
+        assert_eq!((receipt.evidence.index, receipt.anchor.revision), (index as u64, 1));
+        ledger.verify(receipt).await.unwrap();
+        assert_eq!(store.receipt(receipt.evidence.entry.identity()).await.unwrap().as_ref(), Some(receipt));
+    }
+    assert!(!ledger.verify(old).await.unwrap_err().is_retryable());
+    assert_eq!((ledger.next_index().await.unwrap(), store.counts()), (2, (2, 2)));
+    receipts[0].clone()
+}
+
+#[tokio::test]
+async fn what_a_reorganisation_deeper_than_the_confirmations_drops_is_anchored_again() {
+    for depth in [1, 2, 20, 60] {
+        let (world, ledger, store, mut running, old, _) = final_receipt().await;
+        for _ in 1..depth {
+            world.mine().await;
+        }
+        world.chain.execute("anvil_reorg", vec![json!(depth), json!([])]).await.unwrap();
+        running.state.wait_for(|state| state.last_error.is_some()).await.unwrap();
+        let new = superseded(&ledger, &store, &mut running, &old).await;
+        assert_ne!(new.anchor.block_hash, old.anchor.block_hash);
+        append(&store, 2..3).await;
+        assert_eq!(running.receive(1).await[0].anchor.revision, 0);
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_a_reorganisation_moves_to_another_block_gets_another_receipt() {
+    let (world, ledger, store, mut running, old, raw) = final_receipt().await;
+    world.mine().await;
+    world.mine().await;
+    // Three new blocks, and it is in the second.
+    world.chain.execute("anvil_reorg", vec![json!(3), json!([[raw, 1]])]).await.unwrap();
+    let new = superseded(&ledger, &store, &mut running, &old).await;
+    assert_eq!(new.anchor.transaction, old.anchor.transaction);
+    assert_eq!(new.anchor.block_number, old.anchor.block_number + 1);
+    running.stop().await;
+}
+
+/// The node was off while it happened, and the chain has begun anew.
+#[tokio::test]
+async fn a_chain_that_was_reset_gets_all_evidence_again() {
+    let world = World::new(Kind::Anvil).await;
+    let ledger = Arc::new(world.ledger().await);
+    let store = store(world.dir.path());
+    let before = world.chain.execute("evm_snapshot", vec![]).await.unwrap();
+    let mut running = start(&store, &ledger);
+    append(&store, 0..6).await;
+    let old = running.receive(6).await;
+    running.stop().await;
+    world.chain.execute("evm_revert", vec![before]).await.unwrap();
+    assert!(!ledger.verify(&old[5]).await.unwrap_err().is_retryable());
+
+    let mut running = start(&store, &ledger);
+    append(&store, 6..7).await;
+    let new = tokio::time::timeout(PATIENCE, running.receive(7)).await.expect("receipts");
+    for (index, receipt) in new.iter().enumerate() {
+        assert_eq!(receipt.evidence.index, index as u64);
+        ledger.verify(receipt).await.unwrap();
+    }
+    assert_eq!((new[0].anchor.revision, new[6].anchor.first), (1, new[6].anchor.first));
+    running.stop().await;
+}
+
+/// What is on chain in place of ours is not ours.
+#[tokio::test]
+async fn somebody_elses_entries_after_a_reorganisation_end_the_anchorer() {
     let world = World::new(Kind::Anvil).await;
     let ledger = Arc::new(world.ledger().await);
     let store = store(world.dir.path());
     let before = world.chain.execute("evm_snapshot", vec![]).await.unwrap();
     let mut running = start(&store, &ledger);
     append(&store, 0..1).await;
-    let receipt = running.receive(1).await.remove(0);
+    running.receive(1).await;
+    running.stop().await;
     world.chain.execute("evm_revert", vec![before]).await.unwrap();
-    assert!(!ledger.verify(&receipt).await.unwrap_err().is_retryable());
-    append(&store, 1..2).await;
-    let error = running.task.await.unwrap().unwrap_err();
-    assert!(matches!(error, AnchorError::ChainWentBack { next: 0, anchored: 1 }), "{error}");
+    anchor(&ledger, 0, vec![[9; 32]]).await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, start(&store, &ledger).task).await.expect("an end");
+    let error = ended.unwrap().unwrap_err().to_string();
+    assert!(error.contains("its root is not that of the evidence log"), "{error}");
 }

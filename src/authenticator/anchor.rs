@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Anchors evidence on the chain, in order and exactly once, and produces a receipt for every leaf.
 //!
-//! A leaf goes `Evidenced` (in the log) `-> Sent` (its batch is on the way to the contract) `-> Receipted` (the batch is
-//! final, and in the anchor log). Many batches are on their way at a time. `Sent` is not stored: after a crash or an
+//! A leaf goes `Evidenced` (in the log) `-> Sent` (its batch is on the way to the contract) `-> Receipted` (the batch
+//! is final, and in the anchor log). Many batches are on their way at a time. `Sent` is not stored: after a crash or an
 //! error, once no transaction of ours is in a pool any more, the contract tells how far it got, and its events tell in
 //! which transactions. A receipt MUST NOT be given before `Receipted`. The contract rejects a second anchor of the same
 //! leaf, so sending again is harmless.
+//!
+//! A reorganisation may be deeper than the confirmations. So the newest anchor is looked at until no reorganisation can
+//! take it back; if its block is gone for a while, it and all others whose blocks are gone are taken back
+//! ([`EvidenceLog::supersede`](evidence::log::EvidenceLog::supersede)), and comparing gives their leaves new receipts:
+//! for the block that has them now, or for a new batch.
 //!
 //! [`Pace`] decides when, and [`compare`] whether log and chain agree; both are pure, and [`Anchorer::run`] carries out
 //! their decisions. Receipts are sent to the channel once they are on disk. If the process dies before they are
@@ -27,7 +32,7 @@ use evidence::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 pub use crate::pace::AnchorPolicy;
@@ -62,15 +67,33 @@ pub enum AnchorError {
         /// Number of leaves in the log.
         evidenced: u64,
     },
-    /// The chain lost confirmed leaves: it was reset, or reorganised more deeply than the configured confirmations.
+    /// The chain lacks leaves that have receipts. It may lag; if it does not, the receipts are taken back.
     #[error(
-        "the chain has {next} leaves, {anchored} have receipts: the chain was reset, or needs more confirmations"
+        "the chain has {next} leaves, {anchored} have receipts: it lags, or a reorganisation was deeper than the confirmations"
     )]
     ChainWentBack {
         /// Number of leaves on chain.
         next: u64,
         /// Number of leaves with receipts.
         anchored: u64,
+    },
+    /// The chain lacks a block that had its confirmations. It may lag.
+    #[error(
+        "block {block}, which was final, is not on the chain: the node lags, or a reorganisation was deeper than the confirmations"
+    )]
+    Lost {
+        /// Its number.
+        block: u64,
+    },
+    /// The chain has lost blocks that had their confirmations; the receipts of the anchors in them were taken back.
+    #[error(
+        "block {block} and perhaps others are gone: {count} batches have lost their receipts and get new ones"
+    )]
+    Superseded {
+        /// Number of anchors.
+        count: u64,
+        /// Number of the newest block that was lost.
+        block: u64,
     },
     /// The contract has a batch, but the chain shows no event for it.
     #[error("the chain has {next} leaves, but no event of the batch that begins at {first}")]
@@ -93,14 +116,16 @@ impl AnchorError {
         match self {
             // This includes losing a race to another submitter, perhaps an earlier run of this process.
             Self::Ledger(error) if error.is_retryable() => Failure::Temporary,
-            Self::ChainWentBack { .. } | Self::NoEvent { .. } => Failure::Contradiction,
+            // The watch decides whether the chain lags.
+            Self::ChainWentBack { .. } | Self::Lost { .. } | Self::Superseded { .. } => Failure::Temporary,
+            Self::NoEvent { .. } => Failure::Contradiction,
             Self::LogLost { .. } | Self::Evidence(_) | Self::Ledger(_) => Failure::Final,
         }
     }
 }
 
-/// Returns how many leaves are on chain and have no receipt, from the number of leaves in the log, with receipts, and in
-/// the contract (`next`).
+/// Returns how many leaves are on chain and have no receipt, from the number of leaves in the log, with receipts, and
+/// in the contract (`next`).
 ///
 /// # Errors
 /// If these numbers contradict each other.
@@ -135,6 +160,28 @@ pub struct Anchorer {
     pub now: fn() -> SystemTime,
 }
 
+/// Most batches whose receipts are made at once, while the log takes no evidence.
+const KEPT: usize = 16;
+
+/// When to look at the newest anchor.
+struct Watch {
+    /// `None` while no reorganisation can take it back.
+    due: Option<Instant>,
+    /// Number of leaves with receipts when that was so.
+    settled: u64,
+    /// Since when the chain lacks its block.
+    lost_since: Option<Instant>,
+}
+
+impl Watch {
+    async fn is_due(&self) {
+        match self.due {
+            Some(due) => sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// The receiver of receipts was dropped.
 struct Ended;
 
@@ -158,8 +205,12 @@ impl Anchorer {
         let (mut pace, start) = (Pace::new(self.policy.clone(), RECONNECT), Instant::now());
         // Batches on their way, and the index after the last of them.
         let (mut sent, mut sent_to) = (VecDeque::new(), 0);
+        let mut watch = Watch { due: Some(start), settled: 0, lost_since: None };
         loop {
             let step = match pace.next(self.waiting(sent_to), start.elapsed()) {
+                _ if watch.due.is_some_and(|due| due <= Instant::now()) => {
+                    self.watch(&mut watch).await.map(Ok)
+                }
                 Next::Compare => match self.compare(&mut sent_to).await {
                     Ok(Ok(())) => {
                         self.report(None);
@@ -170,7 +221,7 @@ impl Anchorer {
                 },
                 Next::Anchor => tokio::select! {
                     biased;
-                    mined = front(&mut sent) => self.keep(mined, &mut sent, &mut pace).await,
+                    mined = self.front(&mut sent) => self.keep(mined, &mut sent, &mut pace).await,
                     slot = self.ledger.slot() => {
                         let step = self.send(slot, &mut sent, &mut sent_to).await;
                         pace.sent();
@@ -188,11 +239,15 @@ impl Anchorer {
                     };
                     tokio::select! {
                         biased;
-                        mined = front(&mut sent) => self.keep(mined, &mut sent, &mut pace).await,
+                        mined = self.front(&mut sent) => self.keep(mined, &mut sent, &mut pace).await,
                         () = grown => Ok(Ok(())),
+                        () = watch.is_due() => Ok(Ok(())),
                     }
                 }
             };
+            if watch.due.is_none() && self.store.counts().1 != watch.settled {
+                watch.due = Instant::now().checked_add(self.policy.watch);
+            }
             match step {
                 Ok(Ok(())) => {}
                 Ok(Err(Ended)) => return Ok(()),
@@ -207,6 +262,55 @@ impl Anchorer {
                 }
             }
         }
+    }
+
+    /// Looks whether the chain still has the newest anchor, and with it all others.
+    ///
+    /// # Errors
+    /// [`AnchorError::Superseded`] once it has taken back what the chain has lost.
+    async fn watch(&self, watch: &mut Watch) -> Result<(), AnchorError> {
+        watch.due = Instant::now().checked_add(self.policy.watch);
+        let (anchored, anchors) = self.store.blocking(|log| (log.anchored(), log.anchors())).await;
+        let newest = anchors.checked_sub(1);
+        let lost = match newest {
+            Some(newest) => self.lost(newest).await?,
+            None => None,
+        };
+        let (Some(newest), Some(block)) = (newest, lost) else {
+            watch.lost_since = None;
+            if self.is_settled(newest).await? {
+                (watch.due, watch.settled) = (None, anchored);
+            }
+            return Ok(());
+        };
+        let since = *watch.lost_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < self.policy.lag {
+            self.report(Some(&AnchorError::Lost { block }));
+            return Ok(());
+        }
+        // The first one that is lost: those before it are there.
+        let (mut first, mut last) = (0, newest);
+        while first < last {
+            let middle = first.midpoint(last);
+            if self.lost(middle).await?.is_some() { last = middle } else { first = middle.saturating_add(1) }
+        }
+        let count = self.store.blocking(move |log| log.supersede(first)).await?;
+        watch.lost_since = None;
+        Err(AnchorError::Superseded { count, block })
+    }
+
+    /// Whether no reorganisation can take this anchor back.
+    async fn is_settled(&self, number: Option<u64>) -> Result<bool, AnchorError> {
+        let Some(number) = number else { return Ok(true) };
+        let anchor = self.store.blocking(move |log| log.anchor(number)).await?;
+        Ok(self.ledger.is_settled(anchor.block_number).await?)
+    }
+
+    /// The block of an anchor, if the chain does not have it.
+    async fn lost(&self, number: u64) -> Result<Option<u64>, AnchorError> {
+        let anchor = self.store.blocking(move |log| log.anchor(number)).await?;
+        let is_there = self.ledger.has_block(anchor.block_number, anchor.block_hash).await?;
+        Ok((!is_there).then_some(anchor.block_number))
     }
 
     /// The number of leaves that are not on their way; also reports how many have no receipt.
@@ -248,15 +352,25 @@ impl Anchorer {
         let leaves = self.store.blocking(move |log| log.leaves(first, count)).await?;
         // The log holds no more than fit in `count`.
         let count = u32::try_from(leaves.len()).unwrap_or(count);
-        let root = Tree::new(leaves.clone()).root();
-        let mined = Box::pin(self.ledger.anchor(slot, first, leaves));
+        let root = Tree::new(leaves).root();
+        let mined = Box::pin(self.ledger.anchor(slot, (first, count, root)));
         sent.push_back(Sent { first, count, root, mined });
         *sent_to = first.saturating_add(count.into());
         Ok(Ok(()))
     }
 
-    /// Gives receipts to the batch at the front, whose transaction ended like this, and to those behind it that are final
-    /// already.
+    /// Waits for the end of the first batch, or until one behind it has failed; for ever if there is none.
+    async fn front(&self, sent: &mut VecDeque<Sent>) -> Result<Mined, LedgerError> {
+        let Some(batch) = sent.front_mut() else { return std::future::pending().await };
+        tokio::select! {
+            biased;
+            mined = batch.mined.as_mut() => mined,
+            error = self.ledger.broken() => Err(error),
+        }
+    }
+
+    /// Gives receipts to the batch at the front, whose transaction ended like this, and to those behind it that are
+    /// final already.
     async fn keep(
         &self,
         mined: Result<Mined, LedgerError>,
@@ -264,14 +378,14 @@ impl Anchorer {
         pace: &mut Pace,
     ) -> Step {
         let (mut next, mut anchors, mut failed) = (Some(mined), Vec::new(), None);
-        while let Some(mined) = next {
+        while let Some(mined) = next.take() {
             let Some(batch) = sent.pop_front() else { break };
             match mined {
                 Ok(mined) => {
                     anchors.push(self.anchor_of((batch.first, batch.count, batch.root), &mined));
-                    next = ended(sent);
+                    next = if anchors.len() < KEPT { ended(sent) } else { None };
                 }
-                Err(error) => (next, failed) = (None, Some(error)),
+                Err(error) => failed = Some(error),
             }
         }
         if !anchors.is_empty() {
@@ -286,7 +400,7 @@ impl Anchorer {
 
     /// Stores anchors, which are on disk when this returns, and sends their receipts.
     async fn store_anchors(&self, anchors: Vec<Anchor>) -> Step {
-        let receipts = self.store.blocking(move |log| log.append_anchors(&anchors)).await?;
+        let receipts = self.store.blocking(move |log| log.append_anchors(anchors)).await?;
         for receipt in receipts {
             if self.receipts.send(receipt).await.is_err() {
                 return Ok(Err(Ended));
@@ -300,6 +414,8 @@ impl Anchorer {
         Anchor {
             first,
             count,
+            // The log knows it.
+            revision: 0,
             root,
             chain_id: addresses.chain_id,
             contract: addresses.evidence_ledger.0,
@@ -318,14 +434,6 @@ impl Anchorer {
             pending: evidenced.saturating_sub(anchored),
             last_error: error.map(ToString::to_string),
         });
-    }
-}
-
-/// Waits for the end of the first batch; for ever if there is none.
-async fn front(sent: &mut VecDeque<Sent>) -> Result<Mined, LedgerError> {
-    match sent.front_mut() {
-        Some(batch) => batch.mined.as_mut().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Ledger {
     pub anchored: u64,
     /// Why the last attempt failed; `None` after a success.
     pub last_error: Option<String>,
+    /// Why the chain did not answer when it was last asked about transactions in flight; `None` after an answer.
+    pub silence: Option<String>,
     /// Number of transactions in flight.
     pub in_flight: usize,
     /// What the transaction that the others wait for waits for; `None` unless it waits for too long.
@@ -78,7 +80,8 @@ pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger) -> Vec<Status> {
         .counter("malformed", mails.malformed);
 
     let pending = evidenced.saturating_sub(ledger.anchored);
-    let (level, message) = match (&ledger.last_error, ledger.connected, &ledger.late) {
+    let error = ledger.last_error.as_ref().or(ledger.silence.as_ref());
+    let (level, message) = match (error, ledger.connected, &ledger.late) {
         (Some(error), false, _) => (Level::Error, format!("waits for the chain: {error}")),
         (None, false, _) => (Level::Warn, "connecting to the chain".to_owned()),
         (Some(error), true, _) => (Level::Error, format!("waits for the chain, evidence is kept: {error}")),
@@ -112,12 +115,16 @@ mod tests {
     #[test]
     fn a_late_transaction_is_a_warning_until_it_is_an_error() {
         let late = Some("anchor evidence: transaction 0x1 is in no block after 3 blocks".to_owned());
-        let mut ledger = Ledger { connected: true, reachable: true, in_flight: 1, late, ..Ledger::default() };
+        let ledger = Ledger { connected: true, reachable: true, in_flight: 1, late, ..Ledger::default() };
         let status = statuses(&Mails::default(), 3, &ledger).pop().unwrap();
         assert_eq!((status.level, status.figure("in_flight")), (Level::Warn, Some(1)));
         assert!(status.message.contains("0x1 is in no block after 3 blocks"), "{}", status.message);
-        ledger.last_error = Some("connection refused".to_owned());
-        assert_eq!(statuses(&Mails::default(), 3, &ledger).pop().unwrap().level, Level::Error);
+        for ledger in [
+            Ledger { last_error: Some("connection refused".to_owned()), ..ledger.clone() },
+            Ledger { silence: Some("connection refused".to_owned()), ..ledger },
+        ] {
+            assert_eq!(statuses(&Mails::default(), 3, &ledger).pop().unwrap().level, Level::Error);
+        }
     }
 
     #[test]

@@ -36,6 +36,10 @@ const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(300);
 const REGISTRY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the chain may contradict the evidence log before the node ends.
 const CONTRADICTION_PATIENCE: Duration = Duration::from_secs(600);
+/// How often to look whether the chain still has what was final.
+const WATCH: Duration = Duration::from_secs(4);
+/// How far one of several nodes behind an endpoint may lag.
+const LAG: Duration = Duration::from_secs(15);
 /// Maximum number of receipts queued for publishing.
 const RECEIPTS: usize = 1024;
 
@@ -192,7 +196,7 @@ impl ChainKeeper {
         let ledger = Arc::new(ledger);
         let addresses = ledger.addresses();
         tracing::info!(chain_id = addresses.chain_id, registry = ?addresses.sender_registry,
-            ledger = ?addresses.evidence_ledger, "connected to the chain");
+            ledger = ?addresses.evidence_ledger, finality = ?ledger.finality(), "connected to the chain");
         health.send_modify(|health| (health.connected, health.last_error) = (true, None));
         connected.send_replace(Some(Arc::clone(&ledger)));
 
@@ -205,6 +209,8 @@ impl ChainKeeper {
                 max_batch: params.batch_max_mails,
                 max_age: params.batch_max_age,
                 patience: CONTRADICTION_PATIENCE,
+                watch: WATCH,
+                lag: LAG,
             },
             receipts,
             state,
@@ -223,16 +229,13 @@ impl ChainKeeper {
         let follow_transactions = async {
             while in_flight.changed().await.is_ok() {
                 let open = in_flight.borrow_and_update().clone();
+                let silence = match open.as_ref().map(|open| &open.waits_for) {
+                    Some(WaitsFor::Answer(reason)) => Some(reason.clone()),
+                    _ => None,
+                };
                 health.send_modify(|health| {
-                    health.in_flight = open.as_ref().map_or(0, |open| open.count);
-                    match open.as_ref().map(|open| &open.waits_for) {
-                        Some(WaitsFor::Answer(reason)) => {
-                            (health.reachable, health.last_error) = (false, Some(reason.clone()));
-                        }
-                        // Whoever reports has just heard from the chain.
-                        Some(_) => (health.reachable, health.last_error) = (true, None),
-                        None => {}
-                    }
+                    (health.in_flight, health.silence) =
+                        (open.as_ref().map_or(0, |open| open.count), silence);
                     health.late = open.filter(|open| open.is_late).map(|open| open.to_string());
                 });
             }

@@ -23,6 +23,10 @@ pub struct AnchorPolicy {
     /// How long the chain may contradict the evidence log before that is final. It can be temporary: one of several
     /// nodes behind an endpoint may lag, and a block may be replaced.
     pub patience: Duration,
+    /// How often to look whether the chain still has what was final, until no reorganisation can take that back.
+    pub watch: Duration,
+    /// How long the chain must lack what was final before that is believed.
+    pub lag: Duration,
 }
 
 /// What to do now.
@@ -127,7 +131,8 @@ mod tests {
 
     use super::*;
 
-    const POLICY: AnchorPolicy = AnchorPolicy { max_batch: 3, max_age: at(10), patience: at(100) };
+    const POLICY: AnchorPolicy =
+        AnchorPolicy { max_batch: 3, max_age: at(10), patience: at(100), watch: at(0), lag: at(0) };
     const BACK_OFF: BackOff = BackOff { min: at(1), max: at(5) };
 
     const fn at(seconds: u64) -> Duration {

@@ -64,7 +64,8 @@ pub const SPECS: &[Spec] = &[
     text("ethereum_endpoint", "JSON-RPC URL of the Ethereum node, http:// or https://; empty: the embedded chain."),
     text("registry_address", "Address of the sender registry, 0x and 40 hex digits; empty: deployed at the first start."),
     text("ledger_address", "Address of the evidence ledger, 0x and 40 hex digits; empty: deployed at the first start."),
-    count("confirmations", 1, 1000, "Blocks, the transaction's included, after which it counts as final."),
+    Spec { name: "confirmations", default: Default::Int(0), rule: Rule::IntRange(0, 1000), unit: "",
+        description: "Blocks, the transaction's included, after which it counts as final; 0: once the chain calls its block finalized, or 12 where it does not say, and 1 on the embedded chain." },
     Spec { name: "max_fee_gwei", default: Default::Int(500), rule: Rule::IntRange(1, 1_000_000), unit: "gwei",
         description: "Most that a transaction may pay per gas, tip included; while the chain asks for more, it waits." },
     count("transactions_in_flight", 16, 1000, "Batches that are sent to the chain and in no block yet; nodes keep 16 transactions of an account and perhaps more."),
@@ -104,8 +105,8 @@ pub struct Params {
     pub ethereum_endpoint: Option<String>,
     /// Addresses of the sender registry and of the evidence ledger; `None`: this node deploys them at its first start.
     pub contracts: Option<(ContractAddress, ContractAddress)>,
-    /// Blocks until a transaction is final, including its own.
-    pub confirmations: u64,
+    /// Blocks until a transaction is final, including its own; `None`: as the chain says.
+    pub confirmations: Option<u64>,
     /// Most that a transaction may pay [wei per gas].
     pub max_fee: u64,
     /// Most batches that are sent to the chain and in no block yet.
@@ -151,7 +152,7 @@ impl Params {
             dkim_max_signatures: values.count("dkim_max_signatures")?,
             ethereum_endpoint: endpoint(values)?,
             contracts: contracts(values)?,
-            confirmations: values.count("confirmations")?,
+            confirmations: Some(values.count("confirmations")?).filter(|confirmations| *confirmations > 0),
             max_fee: values.count::<u64>("max_fee_gwei")?.saturating_mul(GWEI),
             transactions_in_flight: values.count("transactions_in_flight")?,
             batch_max_mails: if is_each { 1 } else { values.count("batch_max_mails")? },

@@ -40,6 +40,7 @@ mod tests {
         let anchor = Anchor {
             first: 0,
             count: 1,
+            revision: 0,
             root: [0; 32],
             chain_id: 1,
             contract: [0; 20],

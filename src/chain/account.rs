@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What one account asks of a node about its transactions: where they are, what the next one costs, to take them.
 //!
-//! Which transaction to make, and when, is left to [`super::lane`].
+//! Which transaction to make, and when, is left to [`super::sender`].
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use web3::{
 use crate::{
     Connection, LedgerError, LedgerKey,
     progress::{InFlight, Progress, WaitsFor},
-    submission::{Attempt, Fees, Head, Mined, PATIENCE_BLOCKS},
+    submission::{Attempt, Fees, Finality, Head, Mined, PATIENCE_BLOCKS},
 };
 
 /// First pause between two looks at the chain; each pause doubles.
@@ -30,6 +30,8 @@ pub const LAST_POLL: Duration = Duration::from_secs(1);
 const DEFAULT_TIP: u64 = 1_000_000_000;
 /// How long a transaction that was in a block may be in none, and in no pool, before it is given up.
 const GONE: Duration = Duration::from_secs(3);
+/// Blocks on top of one that is believed to be final where the node does not say so: two epochs of Ethereum.
+const SETTLED: u64 = 64;
 /// Requests in a batch; public nodes allow this many.
 const BATCH: usize = 100;
 
@@ -59,8 +61,8 @@ pub struct Account {
     pub web3: Web3<Connection>,
     pub key: LedgerKey,
     pub chain_id: u64,
-    /// Blocks until a transaction is final, its own included.
-    pub confirmations: u64,
+    /// When a transaction is final.
+    pub finality: Finality,
     /// Most that a transaction may pay [wei per gas].
     pub max_fee: U256,
     /// How long to wait while nothing becomes of a transaction.
@@ -77,17 +79,27 @@ impl Account {
         action: &'static str,
         lists: &[Vec<H256>],
     ) -> Result<(Head, U256, Vec<Option<(Mined, bool)>>), LedgerError> {
-        let newest = ("eth_getBlockByNumber", vec![json!("latest"), json!(false)]);
+        let finalized = (self.finality == Finality::Finalized).then(|| block(&json!("finalized")));
         let receipts = lists.iter().flatten().map(|hash| ("eth_getTransactionReceipt", vec![json!(hash)]));
-        let queries = [newest, self.count("latest")].into_iter().chain(receipts).collect();
-        let mut answers = self.ask(action, queries).await?.into_iter();
-        let head = head(action, answers.next())?;
-        let nonce = read(action, answers.next(), "a nonce")?;
+        let queries = [block(&json!("latest")), self.count("latest")].into_iter();
+        let is_asked = finalized.is_some();
+        let mut answers =
+            self.ask(action, queries.chain(finalized).chain(receipts).collect()).await?.into_iter();
+        let mut head = head(action, answers.next())?;
+        let nonce = nonce(action, answers.next())?;
+        if is_asked {
+            let finalized: Option<Block> = read(action, answers.next(), "a block")?;
+            head.finalized = finalized.map(|finalized| finalized.number.as_u64());
+        }
         let mut found = Vec::with_capacity(lists.len());
         for list in lists {
             let mut mined = None;
-            for answer in answers.by_ref().take(list.len()) {
+            for (hash, answer) in list.iter().zip(answers.by_ref()) {
                 let receipt: Option<TransactionReceipt> = read(action, Some(answer), "a receipt")?;
+                if receipt.as_ref().is_some_and(|receipt| receipt.transaction_hash != *hash) {
+                    let rule = "the receipt of the transaction that was asked for".to_owned();
+                    return Err(LedgerError::Answer { action, rule });
+                }
                 mined = mined.or_else(|| receipt.and_then(mined_by));
             }
             found.push(mined);
@@ -101,12 +113,11 @@ impl Account {
         Ok(self.ask(action, queries).await?.iter().map(|transaction| !transaction.is_null()).collect())
     }
 
-    /// Sends signed transactions, in order; one result for each. That the node has one already is as good as sending
-    /// it.
+    /// Sends signed transactions, in order; one result for each: whether the node did not have it yet.
     pub async fn send(
         &self,
         transactions: &[(&'static str, Bytes)],
-    ) -> Result<Vec<Result<(), LedgerError>>, LedgerError> {
+    ) -> Result<Vec<Result<bool, LedgerError>>, LedgerError> {
         let Some((first, _)) = transactions.first() else { return Ok(Vec::new()) };
         let chain = self.web3.transport();
         let mut results = Vec::with_capacity(transactions.len());
@@ -118,8 +129,8 @@ impl Account {
                 chain.send_batch(queries).await.map_err(|error| LedgerError::from_web3(first, error))?;
             results.extend(sent.into_iter().zip(transactions).map(|(sent, (action, _))| {
                 match sent.map_err(|error| LedgerError::from_web3(action, error)) {
-                    Err(LedgerError::Known { .. }) => Ok(()),
-                    sent => sent.map(drop),
+                    Err(LedgerError::Known { .. }) => Ok(false),
+                    sent => sent.map(|_| true),
                 }
             }));
         }
@@ -176,11 +187,10 @@ impl Account {
         let mut poll = Poll::new(self.timeout);
         let mut began = None;
         loop {
-            let newest = ("eth_getBlockByNumber", vec![json!("latest"), json!(false)]);
+            let newest = block(&json!("latest"));
             let queries = vec![self.count("latest"), self.count("pending"), newest];
             let mut answers = self.ask(action, queries).await?.into_iter();
-            let latest: U256 = read(action, answers.next(), "a nonce")?;
-            let pending: U256 = read(action, answers.next(), "a nonce")?;
+            let (latest, pending) = (nonce(action, answers.next())?, nonce(action, answers.next())?);
             let head = head(action, answers.next())?;
             if pending <= latest {
                 return Ok((latest, false));
@@ -226,7 +236,7 @@ impl Account {
             match found.pop().flatten() {
                 Some((_, false)) => return Err(LedgerError::Failed { action, transaction }),
                 Some((mined, true)) => {
-                    if head.confirmations(mined.block_number) >= self.confirmations {
+                    if head.is_final(mined.block_number, self.finality) {
                         return Ok(mined);
                     }
                     last_seen = Instant::now();
@@ -246,6 +256,34 @@ impl Account {
                 return Err(LedgerError::Timeout { action, seconds, transaction: Some(transaction) });
             }
         }
+    }
+
+    /// Whether the block with this number has this hash.
+    pub async fn has_block(&self, number: u64, hash: H256) -> Result<bool, LedgerError> {
+        let action = "look for a block";
+        let query = block(&json!(U64::from(number)));
+        let found: Option<BlockHash> = read(action, self.ask(action, vec![query]).await?.pop(), "a block")?;
+        Ok(found.is_some_and(|found| found.hash == hash))
+    }
+
+    /// Whether block `number` is finalized; if the node does not say which is, whether it is deep enough.
+    pub async fn is_settled(&self, number: u64) -> Result<bool, LedgerError> {
+        let action = "ask what is final";
+        let newest = head(action, self.ask(action, vec![block(&json!("latest"))]).await?.pop())?;
+        let finalized = self.finalized(action).await?;
+        let deep = newest.number.saturating_sub(SETTLED);
+        Ok(number <= finalized.unwrap_or(deep))
+    }
+
+    /// Number of the newest block that is finalized; `None` if the node does not say.
+    pub async fn finalized(&self, action: &'static str) -> Result<Option<u64>, LedgerError> {
+        let block = match self.ask(action, vec![block(&json!("finalized"))]).await {
+            Ok(mut answers) => read::<Option<Block>>(action, answers.pop(), "a block")?,
+            // Not every node knows the word.
+            Err(LedgerError::Refused { .. } | LedgerError::Answer { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(block.map(|block| block.number.as_u64()))
     }
 
     fn count(&self, tag: &str) -> Query {
@@ -269,6 +307,11 @@ impl Account {
     }
 }
 
+/// Asks for a block, by number or tag, without its transactions.
+fn block(which: &Value) -> Query {
+    ("eth_getBlockByNumber", vec![which.clone(), json!(false)])
+}
+
 /// The transaction of a receipt, if it is in a block, and whether it succeeded there.
 fn mined_by(receipt: TransactionReceipt) -> Option<(Mined, bool)> {
     let (receipt, block_number, block_hash) = in_block(receipt)?;
@@ -288,6 +331,17 @@ pub fn in_block(receipt: TransactionReceipt) -> Option<(TransactionReceipt, u64,
     Some((receipt, number, hash))
 }
 
+/// A nonce; there is one after it (EIP-2681).
+fn nonce(action: &'static str, answer: Option<Value>) -> Result<U256, LedgerError> {
+    let rule = "a nonce below 2^64 - 1";
+    let nonce: U256 = read(action, answer, rule)?;
+    if nonce < u64::MAX.into() {
+        Ok(nonce)
+    } else {
+        Err(LedgerError::Answer { action, rule: rule.to_owned() })
+    }
+}
+
 fn head(action: &'static str, block: Option<Value>) -> Result<Head, LedgerError> {
     let block: Block = read(action, block, "a block")?;
     Ok(Head {
@@ -295,6 +349,7 @@ fn head(action: &'static str, block: Option<Value>) -> Result<Head, LedgerError>
         hash: block.hash,
         timestamp: u64::try_from(block.timestamp).unwrap_or(u64::MAX),
         base_fee: block.base_fee.unwrap_or_default(),
+        finalized: None,
     })
 }
 
@@ -306,6 +361,12 @@ struct Block {
     timestamp: U256,
     #[serde(rename = "baseFeePerGas")]
     base_fee: Option<U256>,
+}
+
+/// What is read of a block that may be any node's idea of one.
+#[derive(Deserialize)]
+struct BlockHash {
+    hash: H256,
 }
 
 fn read<T: DeserializeOwned>(

@@ -8,7 +8,7 @@
 
 use std::{path::Path, time::Duration};
 
-use evidence::merkle::{Hash, Tree};
+use evidence::merkle::Hash;
 use mail::{Registration, Role};
 use tokio::{
     sync::{Mutex, watch},
@@ -21,12 +21,14 @@ use web3::{
 };
 
 use crate::{
-    Addresses, Connection, InFlight, LedgerError, LedgerKey, Mined, RECONNECT, Slot,
+    Addresses, Connection, Finality, InFlight, LedgerError, LedgerKey, Mined, RECONNECT, Slot,
     account::{Account, Call, action, in_block},
     contracts::Artifact,
     lane::Lane,
 };
 
+/// Confirmations on a chain that does not say what is final.
+const CONFIRMATIONS: u64 = 12;
 /// Blocks per `eth_getLogs` request; public nodes allow this many.
 pub(super) const LOG_RANGE: u64 = 5_000;
 
@@ -42,10 +44,11 @@ pub struct Contracts {
 /// Settings of a [`Ledger`].
 #[derive(Clone, Debug)]
 pub struct LedgerOptions {
-    /// Blocks until a transaction is final, including its own; at least 1. On the embedded chain it is always 1.
-    pub confirmations: u64,
-    /// How long to wait while nothing becomes of any transaction; then [`LedgerError::Timeout`] says so, and whoever asks
-    /// for the same again goes on waiting for the same transaction.
+    /// Blocks until a transaction is final, including its own, at least 1; `None`: until the chain calls its block
+    /// finalized, or 12 where it does not say. On the embedded chain it is always 1.
+    pub confirmations: Option<u64>,
+    /// How long to wait while nothing becomes of any transaction; then [`LedgerError::Timeout`] says so, and whoever
+    /// asks for the same again goes on waiting for the same transaction.
     pub timeout: Duration,
     /// Most batches that are sent and in no block yet; at least 1.
     pub in_flight: usize,
@@ -99,14 +102,21 @@ impl Ledger {
         let chain_id = u64::try_from(chain_id)
             .map_err(|_| LedgerError::Answer { action, rule: "a chain id below 2^64".to_owned() })?;
         let (registry, evidence) = (Artifact::sender_registry()?, Artifact::evidence_ledger()?);
-        let (confirmations, transactions) = match web3.transport() {
+        let LedgerOptions { confirmations, timeout, in_flight, max_fee, contracts } = options;
+        let finality = Finality::Confirmations(confirmations.unwrap_or(CONFIRMATIONS).max(1));
+        let mut account = Account { web3: web3.clone(), key, chain_id, finality, max_fee, timeout };
+        let transactions = match web3.transport() {
             // It mines what it is sent, at once, and never reorganises.
             #[cfg(feature = "embedded")]
-            Connection::Embedded(_) => (1, None),
-            Connection::Http(_) => (options.confirmations.max(1), Some(state_dir.join("transactions.json"))),
+            Connection::Embedded(_) => {
+                account.finality = Finality::Confirmations(1);
+                None
+            }
+            Connection::Http(_) => Some(state_dir),
         };
-        let LedgerOptions { timeout, max_fee, in_flight, contracts, .. } = options;
-        let account = Account { web3: web3.clone(), key, chain_id, confirmations, max_fee, timeout };
+        if confirmations.is_none() && transactions.is_some() && account.finalized(action).await?.is_some() {
+            account.finality = Finality::Finalized;
+        }
         let lane = Lane::start(account.clone(), transactions, in_flight.max(1))?;
         let path = state_dir.join("contracts.json");
         let given = contracts.map(|Contracts { registry, ledger }| Addresses {
@@ -182,6 +192,11 @@ impl Ledger {
         self.lane.in_flight()
     }
 
+    /// Returns when a transaction is final.
+    pub fn finality(&self) -> Finality {
+        self.account.finality
+    }
+
     /// Returns the addresses of the contracts.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
@@ -250,15 +265,20 @@ impl Ledger {
     /// Waits until another batch may be anchored: only so many are in no block at a time.
     ///
     /// # Errors
-    /// Only if no transactions are sent any more.
+    /// That of [`broken`](Self::broken).
     pub async fn slot(&self) -> Result<Slot, LedgerError> {
         self.lane.slot().await
     }
 
-    /// Anchors the root of `leaves`, the first of which has index `first`. The future returns once it is final. The chain
-    /// takes batches in the order of these calls, so the next one may be anchored at once. After a retryable error the
-    /// batch may or may not be anchored; once all transactions [`rest`](Self::rest), ask
-    /// [`next_index`](Self::next_index).
+    /// Waits until a batch has failed, so that none can come after it. Once all transactions [`rest`](Self::rest), ask
+    /// [`next_index`](Self::next_index), and begin anew from there.
+    pub async fn broken(&self) -> LedgerError {
+        self.lane.broken().await
+    }
+
+    /// Anchors a batch of `count` leaves with this Merkle root, the first of which has index `first`. The future
+    /// returns once it is final. The chain takes batches in the order of these calls, so the next one may be anchored
+    /// at once. After a retryable error the batch may or may not be anchored.
     ///
     /// # Errors
     /// [`LedgerError::Reverted`] if `first` is not the next index or there are no leaves; retryable if the chain
@@ -266,18 +286,17 @@ impl Ledger {
     pub fn anchor(
         &self,
         slot: Slot,
-        first: u64,
-        leaves: Vec<Hash>,
+        (first, count, root): (u64, u32, Hash),
     ) -> impl Future<Output = Result<Mined, LedgerError>> + Send + use<> {
-        let (count, root) = (leaves.len(), Tree::new(leaves).root());
-        let (first, count) = (Token::Uint(first.into()), Token::Uint(count.into()));
-        let data = self.evidence.encode("anchor", &[first, count, Token::FixedBytes(root.to_vec())]);
+        let arguments =
+            [Token::Uint(first.into()), Token::Uint(count.into()), Token::FixedBytes(root.to_vec())];
+        let data = self.evidence.encode("anchor", &arguments);
         let to = Some(self.addresses.evidence_ledger);
         let sent = data.map(|data| self.lane.send(Call { action: action::ANCHOR, to, data }, Some(slot)));
         async move { sent?.await }
     }
 
-    /// Waits until every transaction asked for before is in a block, or has ended.
+    /// Waits until every transaction is in a block, or has ended; then batches may be anchored again.
     ///
     /// # Errors
     /// [`LedgerError::Timeout`] if nothing becomes of them.
@@ -305,6 +324,27 @@ impl Ledger {
                 return Ok(None);
             }
             to = from - 1;
+        }
+    }
+
+    /// Whether the chain has this block. If a block is there, so are all before it.
+    ///
+    /// # Errors
+    /// Retryable if the chain cannot be reached.
+    pub async fn has_block(&self, number: u64, hash: [u8; 32]) -> Result<bool, LedgerError> {
+        self.account.has_block(number, H256(hash)).await
+    }
+
+    /// Whether no reorganisation takes block `number` away any more: it is finalized, or, where the node does not say
+    /// which block is, has 64 blocks on top. On the embedded chain every block is.
+    ///
+    /// # Errors
+    /// Retryable if the chain cannot be reached.
+    pub async fn is_settled(&self, number: u64) -> Result<bool, LedgerError> {
+        match self.web3.transport() {
+            #[cfg(feature = "embedded")]
+            Connection::Embedded(_) => Ok(true),
+            Connection::Http(_) => self.account.is_settled(number).await,
         }
     }
 

@@ -139,13 +139,15 @@ pub enum LedgerError {
         /// Why it cannot be used.
         reason: String,
     },
-    /// The transactions in flight cannot be written to disk, so nothing new is sent.
-    #[error("transactions in flight, '{path}': cannot be written: {source}", path = path.display())]
+    /// The file of transactions in flight cannot be written, so nothing is sent.
+    #[error("{action}: file '{path}': cannot be written, so nothing is sent: {reason}", path = path.display())]
     Disk {
+        /// What was being done.
+        action: &'static str,
         /// Path of the file.
         path: PathBuf,
         /// Why it cannot be written.
-        source: std::io::Error,
+        reason: String,
     },
     /// Nobody sends transactions any more: the task that did has ended, as a defect.
     #[error("{action}: the task that sends transactions has ended")]
@@ -201,14 +203,6 @@ impl LedgerError {
             // A revert without a reason occurs when another copy of the transaction was mined in between.
             Self::Reverted { revert, .. } => matches!(revert, Revert::OutOfOrder { .. } | Revert::Other(_)),
             _ => false,
-        }
-    }
-
-    /// The error of a transaction that is not sent because this one before it was not.
-    pub(super) fn behind(&self, action: &'static str) -> Self {
-        match self {
-            Self::Unreachable { reason, .. } => Self::Unreachable { action, reason: reason.clone() },
-            other => Self::Conflict { action, reason: format!("one before it was not sent: {other}") },
         }
     }
 

@@ -18,6 +18,7 @@ mod http;
 mod key;
 mod lane;
 mod progress;
+mod sender;
 mod submission;
 mod transactions;
 mod verify;
@@ -37,7 +38,7 @@ pub use http::Http;
 pub use key::LedgerKey;
 pub use lane::Slot;
 pub use progress::{InFlight, WaitsFor};
-pub use submission::Mined;
+pub use submission::{Finality, Mined};
 pub use verify::{anchors_on, verify_on};
 
 /// Pauses between attempts to reach a chain.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the transactions in flight wait for, for those who watch.
 //!
-//! [`super::lane`] reports after each look at the chain.
+//! [`super::sender`] reports after each look at the chain.
 
 use std::{
     fmt,
@@ -55,6 +55,13 @@ pub enum WaitsFor {
         /// Number that it needs.
         of: u64,
     },
+    /// For the chain to finalize its block.
+    Finality {
+        /// Number of its block.
+        block: u64,
+        /// Number of the newest block that is finalized.
+        finalized: u64,
+    },
     /// For the chain to ask for no more than this [wei per gas].
     LowerFees {
         /// The most that may be paid.
@@ -69,22 +76,22 @@ pub enum WaitsFor {
 impl fmt::Display for InFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { action, transaction, blocks, waits_for, .. } = self;
-        if let WaitsFor::Answer(reason) = waits_for {
-            return write!(f, "{reason}");
-        }
-        match transaction {
-            Some(transaction) => write!(f, "{action}: transaction {transaction:?} ")?,
-            None => write!(f, "{action}: the transaction ")?,
+        match (transaction, waits_for) {
+            (_, WaitsFor::Answer(reason)) => return write!(f, "{reason}"),
+            (Some(transaction), _) => write!(f, "{action}: transaction {transaction:?} ")?,
+            (None, _) => write!(f, "{action}: the transaction ")?,
         }
         match waits_for {
             WaitsFor::Block if *blocks == 0 => write!(f, "waits for a block, and the chain makes none"),
             WaitsFor::Block => write!(f, "is in no block after {blocks} blocks"),
             WaitsFor::Another => write!(f, "waits for another one of the account, which is in the pool"),
             WaitsFor::Confirmations { have, of } => write!(f, "has {have} of {of} confirmations"),
-            WaitsFor::LowerFees { cap } => write!(f, "waits for fees below max_fee_gwei = {}", cap / GWEI),
-            WaitsFor::Node(reason) | WaitsFor::Answer(reason) => {
-                write!(f, "is rejected by the node: {reason}")
+            WaitsFor::Finality { block, finalized } => {
+                write!(f, "is in block {block}, and blocks to {finalized} are finalized")
             }
+            WaitsFor::LowerFees { cap } => write!(f, "waits for fees below max_fee_gwei = {}", cap / GWEI),
+            WaitsFor::Node(reason) => write!(f, "is rejected by the node: {reason}"),
+            WaitsFor::Answer(_) => Ok(()),
         }
     }
 }
@@ -107,27 +114,23 @@ impl Progress {
         self.current.subscribe()
     }
 
-    /// Reports what a transaction waits for, and with it all of them. It is late if three blocks did not take it, if the
-    /// chain has made no block in the time of three, or if the node or our own limit holds it back.
+    /// Reports what a transaction waits for, and with it all of them. It is late if three blocks did not take it, if
+    /// the chain has made no block in the time of three, or if the node or our own limit holds it back.
     pub fn report(&self, now: InFlight, head: &Head) {
         let has_stalled = lock(&self.blocks).observe(head, Instant::now());
         let is_late = has_stalled
             || match now.waits_for {
                 WaitsFor::Block | WaitsFor::Another => now.blocks >= LATE_BLOCKS.into(),
-                WaitsFor::Confirmations { .. } => false,
+                WaitsFor::Confirmations { .. } | WaitsFor::Finality { .. } => false,
                 WaitsFor::LowerFees { .. } | WaitsFor::Node(_) | WaitsFor::Answer(_) => true,
             };
         self.current.send_replace(Some(InFlight { is_late, ..now }));
     }
 
-    /// Reports that the chain does not answer, while there are transactions in flight.
-    pub fn silent(&self, error: &LedgerError) {
+    /// Reports that the chain does not answer, in place of what the transaction waits for.
+    pub fn silent(&self, now: InFlight, error: &LedgerError) {
         let waits_for = WaitsFor::Answer(error.to_string());
-        self.current.send_modify(|current| {
-            if let Some(current) = current {
-                (current.waits_for, current.is_late) = (waits_for, true);
-            }
-        });
+        self.current.send_replace(Some(InFlight { waits_for, is_late: true, ..now }));
     }
 
     /// Reports that there is no transaction in flight.
@@ -161,9 +164,15 @@ impl BlockClock {
     fn observe(&mut self, head: &Head, now: Instant) -> bool {
         if let Some((newest, seen)) = self.newest {
             let Some(blocks) = head.number.checked_sub(newest.number).filter(|blocks| *blocks > 0) else {
-                return now.saturating_duration_since(seen) >= self.slot * LATE_BLOCKS;
+                let has_stalled = now.saturating_duration_since(seen) >= self.slot * LATE_BLOCKS;
+                if has_stalled && head.number < newest.number {
+                    // Nobody else has that newest block.
+                    self.newest = Some((*head, now));
+                }
+                return has_stalled;
             };
-            let time = Duration::from_secs(head.timestamp.saturating_sub(newest.timestamp));
+            let seconds = head.timestamp.saturating_sub(newest.timestamp);
+            let time = Duration::from_secs(seconds.min(SLOT.as_secs().saturating_mul(blocks)));
             self.slot = time.div_f64(blocks as f64).clamp(SHORTEST_SLOT, SLOT);
         }
         self.newest = Some((*head, now));
@@ -176,7 +185,8 @@ mod tests {
     use super::*;
 
     fn head(number: u64, timestamp: u64) -> Head {
-        Head { number, hash: H256::zero(), timestamp, base_fee: U256::zero() }
+        let (hash, base_fee) = (H256::zero(), U256::zero());
+        Head { number, hash, timestamp, base_fee, finalized: None }
     }
 
     #[test]
@@ -189,8 +199,8 @@ mod tests {
         // Four blocks in eight seconds by their own times, however late they are seen: one every two.
         let eleven = head(11, 1_008);
         assert!(!has_stalled(37, &eleven) && !has_stalled(42, &eleven) && has_stalled(43, &eleven));
-        // A node that lags behind changes nothing.
-        assert!(has_stalled(44, &seven) && has_stalled(45, &eleven));
+        // A node that lags behind is believed only then.
+        assert!(has_stalled(44, &seven) && !has_stalled(45, &eleven));
         // One that is seen at the end of its time does not make the chain look fast.
         assert!(!has_stalled(46, &head(12, 1_020)) && !has_stalled(47, &head(13, 1_032)));
         assert!(!has_stalled(82, &head(13, 1_032)) && has_stalled(83, &head(13, 1_032)));

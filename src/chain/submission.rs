@@ -13,12 +13,13 @@
 //! | a base fee above what the newest attempt pays | pay more |
 //! | no attempt in a block after [`PATIENCE_BLOCKS`] | pay more, if it is the account's next one |
 //! | the nonce used, by none of the attempts | re-sign with a new nonce |
-//! | a nonce before those of all submissions free for [`PATIENCE_BLOCKS`], as a reorganisation may leave it | re-sign the next one with it |
+//! | a nonce before those of all submissions free for [`PATIENCE_BLOCKS`], as a reorganisation may leave it | re-sign
+//! all that are in no block, from that one on |
 //!
 //! An account has many submissions at a time, which the chain takes in the order of their nonces. The next one is that
 //! with the lowest nonce of those in no block.
 //!
-//! Sending, signing and time are left to [`super::lane`].
+//! Sending, signing and time are left to [`super::sender`].
 
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ pub const PATIENCE_BLOCKS: u64 = 3;
 /// How long a nonce must look used before that is believed: of several nodes behind an endpoint, the one that shows
 /// receipts may lag behind the one that counts.
 const LAG: Duration = Duration::from_secs(2);
+/// The same as [`PATIENCE_BLOCKS`] for a free nonce, on a chain that makes blocks only when it has something to put
+/// there.
+const GAP_PATIENCE: Duration = Duration::from_secs(36);
 
 /// What a transaction pays per gas, at most [wei] (EIP-1559).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +97,15 @@ pub struct Mined {
     pub created: Option<Address>,
 }
 
+/// When a block counts as final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finality {
+    /// With so many confirmations, of which it is the first.
+    Confirmations(u64),
+    /// Once the chain says so (the tag `finalized` of Ethereum's execution API).
+    Finalized,
+}
+
 /// The newest block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
@@ -104,6 +117,8 @@ pub struct Head {
     pub timestamp: u64,
     /// Its base fee [wei]; zero before EIP-1559.
     pub base_fee: U256,
+    /// Number of the newest block that is finalized, if that was asked.
+    pub finalized: Option<u64>,
 }
 
 impl Head {
@@ -111,6 +126,14 @@ impl Head {
     /// behind the one that showed the block.
     pub fn confirmations(&self, number: u64) -> u64 {
         self.number.saturating_add(1).saturating_sub(number)
+    }
+
+    /// Whether block `number` is final.
+    pub fn is_final(&self, number: u64, finality: Finality) -> bool {
+        match finality {
+            Finality::Confirmations(confirmations) => self.confirmations(number) >= confirmations,
+            Finality::Finalized => self.finalized.is_some_and(|finalized| number <= finalized),
+        }
     }
 }
 
@@ -141,8 +164,13 @@ pub enum Next {
     Renew,
     /// Nothing: it is final.
     Final(Mined),
-    /// Nothing: it was mined and had no effect.
-    Failed(H256),
+    /// Nothing: it was mined and had no effect. Unless that is final, a reorganisation may still change it.
+    Failed {
+        /// The transaction.
+        transaction: H256,
+        /// Whether that is final.
+        is_final: bool,
+    },
 }
 
 /// One nonce, and the attempts at it.
@@ -161,8 +189,8 @@ pub struct Submission {
     began: Option<u64>,
     /// Since when the nonce looks used by none of the attempts.
     taken: Option<Duration>,
-    /// The newest block when a nonce before this one was first seen to be free.
-    gap: Option<u64>,
+    /// The newest block, and the time, when a nonce before this one was first seen to be free.
+    gap: Option<(u64, Duration)>,
 }
 
 impl Submission {
@@ -186,6 +214,11 @@ impl Submission {
         submission.attempts = attempts;
         submission.accepted();
         Some(submission)
+    }
+
+    /// Begins again with another nonce.
+    pub fn renew(&mut self, nonce: U256, first: Attempt) {
+        *self = Self { began: self.began, ..Self::new(nonce, first) };
     }
 
     /// Its attempts, oldest first.
@@ -242,19 +275,24 @@ impl Submission {
         }
     }
 
-    /// Decides what to do after a look at the chain. `is_next`: it has the lowest nonce of the account's submissions that
-    /// are in no block. `now` is the time on any clock that does not go back.
-    pub fn next(&mut self, view: View, is_next: bool, head: Head, confirmations: u64, now: Duration) -> Next {
-        let attempted = *self.attempted.get_or_insert(head.number);
-        let since = *self.since.get_or_insert(head.number);
-        self.began.get_or_insert(head.number);
+    /// Decides what to do after a look at the chain. `is_next`: it has the lowest nonce of the account's submissions
+    /// that are in no block. `now` is the time on any clock that does not go back.
+    pub fn next(&mut self, view: View, is_next: bool, head: Head, finality: Finality, now: Duration) -> Next {
+        // A number that was too high, as of a node on another chain, must not keep this waiting.
+        let not_above = |number: Option<u64>| Some(number.unwrap_or(head.number).min(head.number));
+        self.began = not_above(self.began);
+        (self.attempted, self.since) = (not_above(self.attempted), not_above(self.since));
+        let (attempted, since) = (self.attempted.unwrap_or(head.number), self.since.unwrap_or(head.number));
         let (nonce, known) = match view {
-            View::Mined(mined, false) => return Next::Failed(mined.transaction),
+            View::Mined(mined, false) => {
+                let is_final = head.is_final(mined.block_number, finality);
+                return Next::Failed { transaction: mined.transaction, is_final };
+            }
             View::Mined(mined, true) => {
                 (self.taken, self.gap) = (None, None);
                 // If a reorganisation takes it back, it has time again.
                 (self.attempted, self.since) = (Some(head.number), Some(head.number));
-                let is_final = head.confirmations(mined.block_number) >= confirmations;
+                let is_final = head.is_final(mined.block_number, finality);
                 return if is_final { Next::Final(mined) } else { Next::Wait };
             }
             View::Pool { nonce, known } => (nonce, known),
@@ -265,8 +303,9 @@ impl Submission {
         }
         self.taken = None;
         if is_next && nonce < self.nonce {
-            let gap = *self.gap.get_or_insert(head.number);
-            if head.number.saturating_sub(gap) >= PATIENCE_BLOCKS {
+            let (block, time) = *self.gap.get_or_insert((head.number, now));
+            let is_old = now.saturating_sub(time) >= GAP_PATIENCE;
+            if is_old || head.number.saturating_sub(block) >= PATIENCE_BLOCKS {
                 return Next::Renew;
             }
         } else {
@@ -291,7 +330,7 @@ impl Submission {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{Finality::Confirmations, *};
 
     const CAP: u64 = 1_000;
 
@@ -301,7 +340,8 @@ mod tests {
     }
 
     fn head(number: u64) -> Head {
-        Head { number, hash: H256::from_low_u64_be(number), timestamp: 0, base_fee: 10.into() }
+        let hash = H256::from_low_u64_be(number);
+        Head { number, hash, timestamp: 0, base_fee: 10.into(), finalized: number.checked_sub(9) }
     }
 
     fn pool(nonce: u64, known: bool) -> View {
@@ -324,28 +364,31 @@ mod tests {
 
     #[test]
     fn a_block_counts_as_its_own_first_confirmation() {
-        let is_confirmed = |number, block, confirmations| head(number).confirmations(block) >= confirmations;
+        let is_confirmed =
+            |number, block, confirmations| head(number).is_final(block, Confirmations(confirmations));
         assert!(is_confirmed(7, 7, 1));
         assert!(!is_confirmed(7, 7, 2) && is_confirmed(8, 7, 2));
         assert!(!is_confirmed(8, 7, 3) && is_confirmed(9, 7, 3));
         // This node lags behind the one that returned the receipt.
         assert!(!is_confirmed(6, 7, 1));
+        let is_finalized = |number, block| head(number).is_final(block, Finality::Finalized);
+        assert!(!is_finalized(8, 0) && is_finalized(9, 0) && !is_finalized(15, 7) && is_finalized(16, 7));
     }
 
     #[test]
     fn what_the_pool_dropped_is_sent_again_at_once_and_what_is_not_mined_pays_more() {
         let mut submission = Submission::new(4.into(), attempt(1, 100));
-        assert_eq!(submission.next(pool(4, true), true, head(7), 1, at(0)), Next::Wait);
-        assert_eq!(submission.next(pool(4, false), true, head(7), 1, at(1)), Next::Resend);
-        assert_eq!(submission.next(pool(4, true), true, head(9), 1, at(2)), Next::Wait);
-        assert_eq!(submission.next(pool(4, true), true, head(10), 1, at(3)), Next::Raise);
+        assert_eq!(submission.next(pool(4, true), true, head(7), Confirmations(1), at(0)), Next::Wait);
+        assert_eq!(submission.next(pool(4, false), true, head(7), Confirmations(1), at(1)), Next::Resend);
+        assert_eq!(submission.next(pool(4, true), true, head(9), Confirmations(1), at(2)), Next::Wait);
+        assert_eq!(submission.next(pool(4, true), true, head(10), Confirmations(1), at(3)), Next::Raise);
         submission.attempt(attempt(2, 200));
         assert_eq!(submission.hashes().collect::<Vec<_>>(), [2, 1].map(H256::repeat_byte));
         // The new attempt has its own three blocks.
-        assert_eq!(submission.next(pool(4, true), true, head(10), 1, at(4)), Next::Wait);
-        assert_eq!(submission.next(pool(4, true), true, head(12), 1, at(5)), Next::Wait);
+        assert_eq!(submission.next(pool(4, true), true, head(10), Confirmations(1), at(4)), Next::Wait);
+        assert_eq!(submission.next(pool(4, true), true, head(12), Confirmations(1), at(5)), Next::Wait);
         // Also if the node shows the pool's transactions to nobody, or has no room for ours.
-        assert_eq!(submission.next(pool(4, false), true, head(13), 1, at(6)), Next::Raise);
+        assert_eq!(submission.next(pool(4, false), true, head(13), Confirmations(1), at(6)), Next::Raise);
         assert_eq!(submission.blocks(13), 6);
     }
 
@@ -353,8 +396,8 @@ mod tests {
     fn a_base_fee_that_outgrew_an_attempt_is_not_waited_for() {
         let mut submission = Submission::new(4.into(), attempt(1, 100));
         let dear = |number| Head { base_fee: 101.into(), ..head(number) };
-        assert_eq!(submission.next(pool(4, true), true, dear(7), 1, at(0)), Next::Wait);
-        assert_eq!(submission.next(pool(4, true), true, dear(8), 1, at(1)), Next::Raise);
+        assert_eq!(submission.next(pool(4, true), true, dear(7), Confirmations(1), at(0)), Next::Wait);
+        assert_eq!(submission.next(pool(4, true), true, dear(8), Confirmations(1), at(1)), Next::Raise);
     }
 
     #[test]
@@ -385,37 +428,73 @@ mod tests {
     #[test]
     fn a_nonce_that_a_reorganisation_freed_is_taken() {
         let mut submission = Submission::new(4.into(), attempt(1, 100));
-        assert_eq!(submission.next(pool(3, true), true, head(7), 1, at(0)), Next::Wait);
+        assert_eq!(submission.next(pool(3, true), true, head(7), Confirmations(1), at(0)), Next::Wait);
         // The node had lagged.
-        assert_eq!(submission.next(pool(4, true), true, head(8), 1, at(1)), Next::Wait);
-        assert_eq!(submission.next(pool(3, true), true, head(9), 1, at(2)), Next::Wait);
+        assert_eq!(submission.next(pool(4, true), true, head(8), Confirmations(1), at(1)), Next::Wait);
+        assert_eq!(submission.next(pool(3, true), true, head(9), Confirmations(1), at(2)), Next::Wait);
         submission.attempt(attempt(2, 200));
-        assert_eq!(submission.next(pool(3, true), true, head(12), 1, at(3)), Next::Renew);
+        assert_eq!(submission.next(pool(3, true), true, head(12), Confirmations(1), at(3)), Next::Renew);
+    }
+
+    #[test]
+    fn a_free_nonce_is_taken_after_a_while_also_without_blocks() {
+        let mut submission = Submission::new(4.into(), attempt(1, 100));
+        let mut look =
+            |number, ms| submission.next(pool(3, true), true, head(number), Confirmations(1), at(ms));
+        assert_eq!((look(7, 0), look(7, 35_999), look(7, 36_000)), (Next::Wait, Next::Wait, Next::Renew));
+    }
+
+    #[test]
+    fn a_head_that_was_too_high_delays_nothing() {
+        let mut submission = Submission::new(4.into(), attempt(1, 100));
+        let mut look = |number| submission.next(pool(4, true), true, head(number), Confirmations(1), at(0));
+        assert_eq!([look(u64::MAX), look(7), look(9), look(10)].last(), Some(&Next::Raise));
+    }
+
+    #[test]
+    fn one_that_waits_for_others_before_it_is_raised_only_if_its_fees_are_outgrown() {
+        let mut submission = Submission::new(4.into(), attempt(1, 100));
+        let mut look = |nonce: u64, is_next, head: Head| {
+            submission.next(pool(nonce, true), is_next, head, Confirmations(1), at(0))
+        };
+        assert_eq!([look(3, false, head(7)), look(3, false, head(99))], [Next::Wait, Next::Wait]);
+        assert_eq!([look(4, true, head(99)), look(4, true, head(101))], [Next::Wait, Next::Wait]);
+        assert_eq!(look(4, true, head(102)), Next::Raise);
+        assert_eq!(look(3, false, Head { base_fee: 101.into(), ..head(103) }), Next::Raise);
     }
 
     #[test]
     fn a_nonce_that_another_transaction_took_is_given_up_after_a_while() {
         let mut submission = Submission::new(4.into(), attempt(1, 100));
-        assert_eq!(submission.next(pool(5, false), true, head(7), 1, at(0)), Next::Wait);
-        assert_eq!(submission.next(pool(5, false), true, head(8), 1, at(1_999)), Next::Wait);
+        assert_eq!(submission.next(pool(5, false), true, head(7), Confirmations(1), at(0)), Next::Wait);
+        assert_eq!(submission.next(pool(5, false), true, head(8), Confirmations(1), at(1_999)), Next::Wait);
         // The node had lagged.
-        assert_eq!(submission.next(View::Mined(mined(7), true), true, head(8), 3, at(2_000)), Next::Wait);
-        assert_eq!(submission.next(pool(5, false), true, head(8), 3, at(2_001)), Next::Wait);
-        assert_eq!(submission.next(pool(5, false), true, head(8), 3, at(4_001)), Next::Renew);
+        assert_eq!(
+            submission.next(View::Mined(mined(7), true), true, head(8), Confirmations(3), at(2_000)),
+            Next::Wait
+        );
+        assert_eq!(submission.next(pool(5, false), true, head(8), Confirmations(3), at(2_001)), Next::Wait);
+        assert_eq!(submission.next(pool(5, false), true, head(8), Confirmations(3), at(4_001)), Next::Renew);
     }
 
     #[test]
     fn a_block_that_is_replaced_takes_the_transaction_back() {
         let mut submission = Submission::new(4.into(), attempt(1, 100));
-        assert_eq!(submission.next(View::Mined(mined(7), true), true, head(7), 2, at(0)), Next::Wait);
-        assert_eq!(submission.next(pool(4, false), true, head(7), 2, at(1)), Next::Resend);
-        assert_eq!(submission.next(View::Mined(mined(8), true), true, head(8), 2, at(2)), Next::Wait);
         assert_eq!(
-            submission.next(View::Mined(mined(8), true), true, head(9), 2, at(3)),
+            submission.next(View::Mined(mined(7), true), true, head(7), Confirmations(2), at(0)),
+            Next::Wait
+        );
+        assert_eq!(submission.next(pool(4, false), true, head(7), Confirmations(2), at(1)), Next::Resend);
+        assert_eq!(
+            submission.next(View::Mined(mined(8), true), true, head(8), Confirmations(2), at(2)),
+            Next::Wait
+        );
+        assert_eq!(
+            submission.next(View::Mined(mined(8), true), true, head(9), Confirmations(2), at(3)),
             Next::Final(mined(8))
         );
-        let failed = submission.next(View::Mined(mined(8), false), true, head(9), 2, at(3));
-        assert_eq!(failed, Next::Failed(H256::repeat_byte(1)));
+        let failed = submission.next(View::Mined(mined(8), false), true, head(9), Confirmations(2), at(3));
+        assert_eq!(failed, Next::Failed { transaction: H256::repeat_byte(1), is_final: true });
     }
 
     proptest! {

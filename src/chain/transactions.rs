@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Keeps the transactions in flight on disk, so that a new process knows what an earlier one has sent. Blocking.
 //!
-//! `transactions.json` holds every attempt before a node gets it, and is replaced as a whole each time. What has ended
-//! since it was written may still be in it; the chain tells.
+//! `transactions-<chain id>-<account>.json` holds every attempt before a node gets it, and is replaced as a whole each
+//! time. What has ended since it was written may still be in it; the chain tells.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use record_log::replace_file;
 use serde::{Deserialize, Serialize};
@@ -18,8 +21,10 @@ use crate::{
 
 /// What an earlier process did with a transaction, if this one does not know the words any more.
 const UNKNOWN_ACTION: &str = "send an earlier transaction";
+
 /// A transaction as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Kept {
     action: String,
     to: Option<Address>,
@@ -49,27 +54,18 @@ impl Kept {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Contents {
-    chain_id: u64,
-    account: Address,
-    transactions: Vec<Kept>,
-}
-
 /// The file, for one account on one chain.
 pub struct TransactionsFile {
     path: PathBuf,
-    chain_id: u64,
-    account: Address,
 }
 
 impl TransactionsFile {
-    pub fn new(path: PathBuf, chain_id: u64, account: Address) -> Self {
-        Self { path, chain_id, account }
+    /// The file in this directory; it need not exist.
+    pub fn new(directory: &Path, chain_id: u64, account: Address) -> Self {
+        Self { path: directory.join(format!("transactions-{chain_id}-{account:?}.json")) }
     }
 
-    /// Reads the transactions; none if there is no file, or if it is of another chain or account.
+    /// Reads the transactions; none if there is no file.
     ///
     /// # Errors
     /// If the file cannot be read or holds something else.
@@ -78,35 +74,29 @@ impl TransactionsFile {
             Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             read => read.map_err(|why| self.failed(format!("cannot be read: {why}")))?,
         };
-        let contents: Contents =
-            serde_json::from_slice(&bytes).map_err(|why| self.failed(format!("must be JSON: {why}")))?;
-        let is_ours = contents.chain_id == self.chain_id && contents.account == self.account;
-        if !is_ours {
-            tracing::warn!(path = %self.path.display(), chain_id = contents.chain_id, account = ?contents.account,
-                "transactions of another chain or account are left alone");
-        }
-        Ok(if is_ours { contents.transactions } else { Vec::new() })
+        serde_json::from_slice(&bytes).map_err(|why| self.failed(format!("must be JSON: {why}")))
     }
 
     /// Replaces the file; without transactions, removes it.
     ///
     /// # Errors
     /// [`LedgerError::Disk`] if it cannot be written.
-    pub fn store(&self, transactions: Vec<Kept>) -> Result<(), LedgerError> {
+    pub fn store(&self, transactions: &[Kept]) -> Result<(), LedgerError> {
         let store = || {
             if !transactions.is_empty() {
-                let (chain_id, account) = (self.chain_id, self.account);
-                return replace_file(
-                    &self.path,
-                    &serde_json::to_vec(&Contents { chain_id, account, transactions })?,
-                );
+                return replace_file(&self.path, &serde_json::to_vec(&transactions)?);
             }
             match fs::remove_file(&self.path) {
                 Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
                 removed => removed,
             }
         };
-        store().map_err(|source| LedgerError::Disk { path: self.path.clone(), source })
+        let failed = |why: io::Error| LedgerError::Disk {
+            action: "keep transactions",
+            path: self.path.clone(),
+            reason: why.to_string(),
+        };
+        store().map_err(failed)
     }
 
     fn failed(&self, reason: String) -> LedgerError {

@@ -28,12 +28,12 @@ use merkle::Hash;
 /// Prefix of the bytes hashed into a leaf, so that no other hash in posthorn can be mistaken for one.
 const EVIDENCE_DOMAIN: &[u8; 22] = b"posthorn evidence v2\0\0";
 /// Prefix of an anchor's record on disk.
-const ANCHOR_DOMAIN: &[u8; 20] = b"posthorn anchor v1\0\0";
+const ANCHOR_DOMAIN: &[u8; 20] = b"posthorn anchor v2\0\0";
 
 /// Length of the record of evidence on disk [bytes].
 const EVIDENCE_BYTES: u64 = 266;
 /// Length of an encoded anchor in bytes.
-const ANCHOR_BYTES: u64 = 176;
+const ANCHOR_BYTES: u64 = 180;
 
 /// An entry with its place in the ledger's sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +111,8 @@ pub struct Anchor {
     pub first: u64,
     /// Number of leaves, at least 1.
     pub count: u32,
+    /// 0, and one more than that of every anchor that it supersedes, because a reorganisation took those back.
+    pub revision: u32,
     /// Merkle root of the leaves.
     pub root: Hash,
     /// Chain id (EIP-155).
@@ -138,6 +140,7 @@ impl Anchor {
             &ANCHOR_DOMAIN[..],
             &self.first.to_be_bytes(),
             &self.count.to_be_bytes(),
+            &self.revision.to_be_bytes(),
             &self.root,
             &self.chain_id.to_be_bytes(),
             &self.contract,
@@ -154,6 +157,7 @@ impl Anchor {
         let anchor = Self {
             first: u64::from_be_bytes(take(&mut rest)?),
             count: u32::from_be_bytes(take(&mut rest)?),
+            revision: u32::from_be_bytes(take(&mut rest)?),
             root: take(&mut rest)?,
             chain_id: u64::from_be_bytes(take(&mut rest)?),
             contract: take(&mut rest)?,

@@ -3,6 +3,7 @@
 //!
 //! `evidence.log` holds one record per piece of evidence, in order, and `anchors.log` one per batch on chain.
 //! Receipts are computed from both, so a batch has all its receipts or none. Whatever a call returned is on disk.
+//! Anchors that a reorganisation took back go to `superseded.log`.
 //!
 //! All records of a log have the same length, so a record is located by its number. `evidence.index` locates an entry
 //! by its [`Identity`] (see [`super::index`]). Neither log is kept in memory, and everything read back is checked.
@@ -144,6 +145,9 @@ pub struct EvidenceLog {
     anchor_log: FixedLog,
     index: EntryIndex,
     last_anchor: Option<Anchor>,
+    superseded_log: RecordLog,
+    /// Anchors that were taken back and whose leaves are not all anchored again.
+    superseded: Vec<Anchor>,
 }
 
 impl EvidenceLog {
@@ -156,7 +160,9 @@ impl EvidenceLog {
         create_directory(dir).map_err(|source| EvidenceError::Directory { path: dir.to_owned(), source })?;
         let (evidence_log, index, torn_evidence) = open_evidence(dir)?;
         let (anchor_log, last_anchor, torn_anchors) = open_anchors(dir)?;
-        let log = Self { evidence_log, anchor_log, index, last_anchor };
+        let anchored = last_anchor.as_ref().map_or(0, Anchor::end);
+        let (superseded_log, superseded) = open_superseded(dir, anchored)?;
+        let log = Self { evidence_log, anchor_log, index, last_anchor, superseded_log, superseded };
         if log.anchored() > log.evidenced() {
             let record = log.anchor_log.count().saturating_sub(1);
             return Err(corrupt(log.anchor_log.log.path(), record, ANCHOR_RULE));
@@ -202,15 +208,17 @@ impl EvidenceLog {
         Ok(evidenced)
     }
 
-    /// Stores anchors, in order; once this returns, all of them are on disk, and it returns the receipts of their leaves.
+    /// Stores anchors, in order, each with the revision that it has here; once this returns, all of them are on disk,
+    /// and it returns the receipts of their leaves.
     ///
     /// # Errors
-    /// If an anchor does not continue the anchors, its root is not that of the leaves, or it cannot be written. If any of
-    /// them is wrong, none is stored.
-    pub fn append_anchors(&mut self, anchors: &[Anchor]) -> Result<Vec<Receipt>, EvidenceError> {
+    /// If an anchor does not continue the anchors, its root is not that of the leaves, or it cannot be written. If any
+    /// of them is wrong, none is stored.
+    pub fn append_anchors(&mut self, mut anchors: Vec<Anchor>) -> Result<Vec<Receipt>, EvidenceError> {
         let (mut anchored, evidenced) = (self.anchored(), self.evidenced());
         let mut receipts = Vec::new();
-        for anchor in anchors {
+        for anchor in &mut anchors {
+            anchor.revision = self.revision(anchor);
             let (first, end) = (anchor.first, anchor.end());
             if first != anchored || anchor.count == 0 || end > evidenced {
                 return Err(EvidenceError::OutOfOrder { first, end, anchored, evidenced });
@@ -219,12 +227,57 @@ impl EvidenceLog {
             receipts.extend(batch.into_iter().filter_map(|evidence| prove(evidence, anchor, &tree)));
             anchored = end;
         }
-        for anchor in anchors {
+        for anchor in &anchors {
             self.anchor_log.log.append(&anchor.encode())?;
         }
         self.anchor_log.log.sync()?;
-        self.last_anchor = anchors.last().cloned().or(self.last_anchor.take());
+        self.last_anchor = anchors.pop().or(self.last_anchor.take());
+        self.superseded.retain(|superseded| superseded.end() > anchored);
         Ok(receipts)
+    }
+
+    /// Takes back the anchors from number `from` on, because they are not on chain any more; returns how many. Their
+    /// leaves have no receipts until they are anchored again. Afterwards `superseded.log` still has them.
+    ///
+    /// # Errors
+    /// If a log cannot be read or written.
+    pub fn supersede(&mut self, from: u64) -> Result<u64, EvidenceError> {
+        let count = self.anchor_log.count();
+        let decode = |_, bytes: &[u8]| Anchor::decode(bytes);
+        let taken_back = self.anchor_log.read((from, count), ANCHOR_RULE, decode)?;
+        for anchor in &taken_back {
+            self.superseded_log.append(&anchor.encode())?;
+        }
+        self.superseded_log.sync()?;
+        let last = from.min(count).checked_sub(1).map(|last| self.anchor(last)).transpose()?;
+        self.anchor_log.log.cut(place(ANCHOR_BYTES, from))?;
+        self.last_anchor = last;
+        let superseded = taken_back.len() as u64;
+        self.superseded.extend(taken_back);
+        Ok(superseded)
+    }
+
+    /// Number of anchors.
+    pub fn anchors(&self) -> u64 {
+        self.anchor_log.count()
+    }
+
+    /// Reads anchor `number`, which must be below [`anchors`](Self::anchors).
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn anchor(&self, number: u64) -> Result<Anchor, EvidenceError> {
+        let decode = |_, bytes: &[u8]| Anchor::decode(bytes);
+        let anchors = self.anchor_log.read((number, number.saturating_add(1)), ANCHOR_RULE, decode)?;
+        anchors.into_iter().next().ok_or_else(|| corrupt(self.anchor_log.log.path(), number, ANCHOR_RULE))
+    }
+
+    /// The revision of an anchor; one that comes back as it was has the revision that it had.
+    fn revision(&self, anchor: &Anchor) -> u32 {
+        let place = |anchor: &Anchor| (anchor.first, anchor.count, anchor.transaction, anchor.block_hash);
+        let is_covered = |old: &&Anchor| old.first < anchor.end() && anchor.first < old.end();
+        let after = |old: &Anchor| old.revision.saturating_add(u32::from(place(old) != place(anchor)));
+        self.superseded.iter().filter(is_covered).map(after).max().unwrap_or_default()
     }
 
     /// Number of leaves in the log, which is also the index of the next one.
@@ -267,7 +320,7 @@ impl EvidenceLog {
     /// [`EvidenceError::Root`] if the log was changed; also if index or logs cannot be read.
     pub fn receipt(&self, identity: &Identity) -> Result<Option<Receipt>, EvidenceError> {
         let Some(index) = self.index_of(identity)? else { return Ok(None) };
-        let Some(anchor) = self.anchor(|anchor| anchor.end() <= index)? else { return Ok(None) };
+        let Some(anchor) = self.first_anchor(|anchor| anchor.end() <= index)? else { return Ok(None) };
         let (batch, tree) = self.batch(&anchor)?;
         let evidence = batch.into_iter().find(|evidence| evidence.index == index);
         Ok(evidence.and_then(|evidence| prove(evidence, &anchor, &tree)))
@@ -278,18 +331,13 @@ impl EvidenceLog {
     }
 
     /// Returns the first anchor for which `before` is false, by binary search.
-    fn anchor(&self, before: impl Fn(&Anchor) -> bool) -> Result<Option<Anchor>, EvidenceError> {
-        let read = |number: u64| {
-            let decode = |_, bytes: &[u8]| Anchor::decode(bytes);
-            let anchors = self.anchor_log.read((number, number.saturating_add(1)), ANCHOR_RULE, decode)?;
-            anchors.into_iter().next().ok_or_else(|| corrupt(self.anchor_log.log.path(), number, ANCHOR_RULE))
-        };
-        let (mut low, mut high) = (0, self.anchor_log.count());
+    fn first_anchor(&self, before: impl Fn(&Anchor) -> bool) -> Result<Option<Anchor>, EvidenceError> {
+        let (mut low, mut high) = (0, self.anchors());
         while low < high {
             let middle = low.midpoint(high);
-            if before(&read(middle)?) { low = middle.saturating_add(1) } else { high = middle }
+            if before(&self.anchor(middle)?) { low = middle.saturating_add(1) } else { high = middle }
         }
-        (low < self.anchor_log.count()).then(|| read(low)).transpose()
+        (low < self.anchors()).then(|| self.anchor(low)).transpose()
     }
 
     /// Returns the evidence of a batch and its Merkle tree, whose root must be that of the anchor.
@@ -383,6 +431,18 @@ fn open_anchors(dir: &Path) -> Result<(FixedLog, Option<Anchor>, u64), EvidenceE
         Some(record) => Err(corrupt(&path, record, ANCHOR_RULE)),
         None => Ok((FixedLog { log, record_bytes: ANCHOR_BYTES }, last, torn)),
     }
+}
+
+/// Opens the log of anchors that were taken back, and reads those whose leaves are not all among the first `anchored`.
+fn open_superseded(dir: &Path, anchored: u64) -> Result<(RecordLog, Vec<Anchor>), EvidenceError> {
+    let path = dir.join("superseded.log");
+    let (mut superseded, mut bad) = (Vec::new(), None);
+    let (log, _) =
+        RecordLog::open_each(&path, MAX_RECORD_BYTES, &mut |offset, bytes| match Anchor::decode(bytes) {
+            Some(anchor) => superseded.extend((anchor.end() > anchored).then_some(anchor)),
+            None => bad = bad.or(Some(number(ANCHOR_BYTES, offset))),
+        })?;
+    bad.map_or(Ok((log, superseded)), |record| Err(corrupt(&path, record, "an anchor")))
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ pub(crate) fn anchor(first: u64, count: u32, root: Hash) -> Anchor {
     Anchor {
         first,
         count,
+        revision: 0,
         root,
         chain_id: 1,
         contract: [1; 20],

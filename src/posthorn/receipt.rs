@@ -66,6 +66,7 @@ struct File {
     transaction: String,
     block_number: u64,
     block_hash: String,
+    revision: u32,
     stamp: Time,
 }
 
@@ -112,6 +113,7 @@ pub fn write(receipt: &Receipt) -> Result<String, ReceiptFileError> {
         transaction: prefixed(&anchor.transaction),
         block_number: anchor.block_number,
         block_hash: prefixed(&anchor.block_hash),
+        revision: anchor.revision,
         stamp: time(anchor.anchored_at),
     };
     Ok(serde_json::to_string(&file)? + "\n")
@@ -141,6 +143,7 @@ pub fn read(text: &str) -> Result<Receipt, ReceiptFileError> {
         anchor: Anchor {
             first: file.batch_first,
             count: file.batch_size,
+            revision: file.revision,
             root: file.root,
             chain_id: file.chain_id,
             contract: digits("contract", &file.contract)?,
@@ -256,6 +259,7 @@ pub(crate) mod tests {
         let anchor = Anchor {
             first: 10,
             count: 5,
+            revision: 1,
             root: tree.root(),
             chain_id: 1,
             contract: [1; 20],

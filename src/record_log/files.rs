@@ -50,8 +50,8 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Replaces the file at `path`, or creates it, accessible to its owner only. Whatever happens, the old or the new content
-/// is there as a whole; the new one is on disk when this returns.
+/// Replaces the file at `path`, or creates it, accessible to its owner only. Whatever happens, the old or the new
+/// content is there as a whole; the new one is on disk when this returns.
 pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(".tmp");

@@ -284,6 +284,22 @@ impl RecordLog {
         Ok(())
     }
 
+    /// Takes back every record from the one at offset `to` on; they are gone from the disk when this returns. Syncs
+    /// what was appended before.
+    ///
+    /// # Errors
+    /// Any error poisons the log.
+    pub fn cut(&mut self, to: u64) -> Result<(), RecordLogError> {
+        self.sync()?;
+        let to = to.clamp(HEADER_BYTES, self.synced);
+        if let Err(source) = self.file.set_len(to).and_then(|()| self.file.sync_all()) {
+            return Err(self.poison("cut", source));
+        }
+        (self.synced, self.written, self.batch) = (to, to, self.batch.min(to));
+        self.mark();
+        Ok(())
+    }
+
     /// Passes the records between two offsets to `each`, in order, each with its offset. They MUST have been written
     /// to the kernel.
     ///

@@ -325,3 +325,21 @@ fn reads_one_record_and_none_that_was_changed() {
     let error = RecordLog::read_one(&path, places[1], 1000).unwrap_err();
     assert!(matches!(error, RecordLogError::Damaged { offset, .. } if offset == places[1]), "{error}");
 }
+
+#[test]
+fn what_is_cut_is_gone_and_the_log_goes_on_from_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let (mut log, _) = RecordLog::open(&path, 100).unwrap();
+    let offsets: Vec<_> = (0..4_u8).map(|number| log.append(&[number; 9]).unwrap()).collect();
+    log.cut(offsets[2]).unwrap();
+    log.append(&[7; 5]).unwrap();
+    log.sync().unwrap();
+    drop(log);
+    let (mut log, recovered) = RecordLog::open(&path, 100).unwrap();
+    assert_eq!(recovered.records, [vec![0; 9], vec![1; 9], vec![7; 5]]);
+    assert_eq!(recovered.torn_bytes, 0);
+    log.cut(0).unwrap();
+    drop(log);
+    assert_eq!(RecordLog::open(&path, 100).unwrap().1, Recovered::default());
+}

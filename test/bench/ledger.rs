@@ -43,7 +43,7 @@ enum Blocks {
 async fn rate(kind: Kind, blocks: Blocks, in_flight: usize, max_batch: u32, count: u64) -> f64 {
     let world = World::new(kind).await;
     drop(world.ledger().await);
-    let confirmations = if blocks == Blocks::AtOnce { 1 } else { 12 };
+    let confirmations = Some(if blocks == Blocks::AtOnce { 1 } else { 12 });
     if blocks == Blocks::EachSecond {
         world.automine(false).await;
         world.chain.execute("evm_setIntervalMining", vec![json!(1)]).await.unwrap();
@@ -59,6 +59,8 @@ async fn rate(kind: Kind, blocks: Blocks, in_flight: usize, max_batch: u32, coun
             max_batch,
             max_age: Duration::from_millis(if max_batch == 1 { 0 } else { 100 }),
             patience: Duration::ZERO,
+            watch: Duration::from_secs(4),
+            lag: Duration::from_secs(15),
         },
         receipts: receipts_in,
         state: watch::channel(AnchorState::default()).0,

@@ -38,7 +38,7 @@ fn an_invalid_parameter_is_named_with_value_and_rule() {
             "many",
             "parameter 'max_recipients' = \"many\": is of type string, must be int",
         ),
-        ("authenticator", "confirmations", "0", "parameter 'confirmations' = 0: must be 1 to 1000"),
+        ("authenticator", "confirmations", "-1", "parameter 'confirmations' = -1: must be 0 to 1000"),
         ("chatbot", "human_mailbox", "nobody", "parameter 'human_mailbox' = \"nobody\": must be an address"),
         (
             "vehicle_router",

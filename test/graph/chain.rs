@@ -27,7 +27,7 @@ fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
     let endpoint = format!("http://127.0.0.1:{port}");
     let unready = Unready::start(
         &[topics::MAIL_AUTHENTICATED.facts, topics::MAIL_RECEIPTS.facts, super::life::DIAGNOSTICS],
-        &[("ethereum_endpoint", &endpoint), ("registry_patience_s", "0.0")],
+        &[("ethereum_endpoint", &endpoint), ("confirmations", "1"), ("registry_patience_s", "0.0")],
     );
     let mut posthorn = unready.0;
     posthorn.observer.message(super::life::DIAGNOSTICS, |m| ledger_status(m, 2, "waits for the chain"));
@@ -62,8 +62,11 @@ fn an_unreachable_chain_is_waited_for_said_in_diagnostics_and_caught_up_with() {
 fn mails_wait_for_a_chain_that_comes_within_the_patience() {
     let port = free_port();
     let endpoint = format!("http://127.0.0.1:{port}");
-    let mut posthorn =
-        Unready::start(&[topics::MAIL_AUTHENTICATED.facts], &[("ethereum_endpoint", &endpoint)]).0;
+    let mut posthorn = Unready::start(
+        &[topics::MAIL_AUTHENTICATED.facts],
+        &[("ethereum_endpoint", &endpoint), ("confirmations", "1")],
+    )
+    .0;
     let data = posthorn.question("early", "help", "");
     let early = posthorn.accept(SENDER, &data);
     posthorn.authenticator.wait_for_log("waiting for the chain");
@@ -84,7 +87,8 @@ fn fees_above_the_limit_are_a_warning_and_anchoring_goes_on_below_it() {
     let anvil = Anvil::start(free_port());
     let set_base_fee = |gwei: u64| run(mine_at(&anvil.chain(), gwei * GWEI));
     let endpoint = anvil.endpoint();
-    let parameters = [("ethereum_endpoint", endpoint.as_str()), ("max_fee_gwei", "100")];
+    let parameters =
+        [("ethereum_endpoint", endpoint.as_str()), ("confirmations", "1"), ("max_fee_gwei", "100")];
     let mut posthorn =
         Unready::start(&[topics::MAIL_RECEIPTS.facts, super::life::DIAGNOSTICS], &parameters).0;
     fund_authenticator(&posthorn, &anvil);

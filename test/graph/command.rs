@@ -32,7 +32,7 @@ pub fn run(domain: &Domain, arguments: &[&str]) -> (i32, String, String) {
 fn the_command_registers_shows_and_proves() {
     let anvil = Anvil::start(free_port());
     let endpoint = anvil.endpoint();
-    let parameters = [("ethereum_endpoint", endpoint.as_str())];
+    let parameters = [("ethereum_endpoint", endpoint.as_str()), ("confirmations", "1")];
     let mut posthorn = Unready::start(&[topics::MAIL_RECEIPTS.facts], &parameters).0;
     fund_authenticator(&posthorn, &anvil);
     posthorn.authenticator.wait_for_log("connected to the chain");

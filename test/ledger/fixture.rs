@@ -14,6 +14,7 @@ use std::{
 };
 
 use chain::{Connection, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions, Mined};
+use evidence::merkle::Tree;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::{
@@ -116,6 +117,12 @@ impl World {
         Ledger::connect(self.chain.clone(), key, self.dir.path(), options()).await
     }
 
+    /// The file of transactions in flight.
+    pub async fn transactions(&self) -> PathBuf {
+        let chain_id = web3::Web3::new(self.chain.clone()).eth().chain_id().await.unwrap();
+        self.path(&format!("transactions-{chain_id}-{:?}.json", self.key.address()))
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -139,8 +146,29 @@ impl World {
 /// Passes HTTP requests on to anvil. On demand it closes the connection in place of an answer.
 pub struct CuttingProxy {
     pub address: SocketAddr,
-    cut: Arc<Mutex<Option<String>>>,
+    cut: Arc<Mutex<Cut>>,
     cuts: Arc<AtomicUsize>,
+}
+
+/// Which connections are cut.
+#[derive(Default)]
+enum Cut {
+    #[default]
+    None,
+    /// The next one whose request contains this.
+    Next(String),
+    /// All whose requests contain this.
+    All(String),
+}
+
+impl Cut {
+    fn takes(&mut self, request: &str) -> bool {
+        let is_cut = matches!(self, Self::Next(text) | Self::All(text) if request.contains(text.as_str()));
+        if is_cut && matches!(self, Self::Next(_)) {
+            *self = Self::None;
+        }
+        is_cut
+    }
 }
 
 impl CuttingProxy {
@@ -160,7 +188,12 @@ impl CuttingProxy {
 
     /// Cuts the next connection whose request contains `text`, once anvil has answered.
     pub fn cut_after(&self, text: &str) {
-        *self.cut.lock().unwrap() = Some(text.to_owned());
+        *self.cut.lock().unwrap() = Cut::Next(text.to_owned());
+    }
+
+    /// Cuts every connection from now on whose request contains `text`, once anvil has answered.
+    pub fn cut_all_after(&self, text: &str) {
+        *self.cut.lock().unwrap() = Cut::All(text.to_owned());
     }
 
     /// How often it has cut a connection.
@@ -169,12 +202,7 @@ impl CuttingProxy {
     }
 }
 
-async fn pass(
-    mut client: TcpStream,
-    mut server: TcpStream,
-    cut: Arc<Mutex<Option<String>>>,
-    cuts: Arc<AtomicUsize>,
-) {
+async fn pass(mut client: TcpStream, mut server: TcpStream, cut: Arc<Mutex<Cut>>, cuts: Arc<AtomicUsize>) {
     let (mut request, mut answer) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut is_cut = false;
     loop {
@@ -182,7 +210,7 @@ async fn pass(
             read = client.read(&mut request) => {
                 let Ok(read @ 1..) = read else { return };
                 let text = String::from_utf8_lossy(&request[..read]);
-                is_cut |= cut.lock().unwrap().take_if(|cut| text.contains(cut.as_str())).is_some();
+                is_cut |= cut.lock().unwrap().takes(&text);
                 server.write_all(&request[..read]).await.unwrap();
             }
             read = server.read(&mut answer) => {
@@ -221,12 +249,14 @@ pub async fn fund(chain: &Connection, account: Address) {
 
 /// Anchors a batch without an anchorer.
 pub async fn anchor(ledger: &Ledger, first: u64, leaves: Vec<[u8; 32]>) -> Result<Mined, LedgerError> {
-    ledger.anchor(ledger.slot().await?, first, leaves).await
+    ledger.rest().await?;
+    let count = u32::try_from(leaves.len()).unwrap();
+    ledger.anchor(ledger.slot().await?, (first, count, Tree::new(leaves).root())).await
 }
 
 pub fn options() -> LedgerOptions {
     LedgerOptions {
-        confirmations: 1,
+        confirmations: Some(1),
         timeout: Duration::from_secs(30),
         in_flight: 16,
         max_fee: u64::MAX.into(),

@@ -63,7 +63,7 @@ fn entries_of_other_nodes_are_recorded_once_and_keep_nobody_elses_out() {
     drop(log);
     let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
     assert_eq!(places(log.append(&all, now()).unwrap()), [0, 1, 2, 3, 0]);
-    log.append_anchors(&[anchor(&log, 0, 4)]).unwrap();
+    log.append_anchors(vec![anchor(&log, 0, 4)]).unwrap();
     for (index, entry) in all.iter().enumerate().take(4) {
         let receipt = log.receipt(&entry.identity()).unwrap().unwrap();
         assert_eq!((receipt.evidence.index, &receipt.evidence.entry), (index as u64, entry));
@@ -77,7 +77,7 @@ fn every_leaf_of_an_anchored_batch_has_a_receipt_that_verifies_after_a_restart_t
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
     log.append(&entries(0..7), now()).unwrap();
-    let receipts = log.append_anchors(&[anchor(&log, 0, 5), anchor(&log, 5, 1)]).unwrap();
+    let receipts = log.append_anchors(vec![anchor(&log, 0, 5), anchor(&log, 5, 1)]).unwrap();
     assert!(receipts.iter().map(|receipt| receipt.evidence.index).eq(0..6));
     drop(log);
     let (log, _) = EvidenceLog::open(dir.path()).unwrap();
@@ -95,7 +95,7 @@ fn damage_in_either_log_is_an_error_and_cuts_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
     log.append(&[entry(1), entry(2)], now()).unwrap();
-    log.append_anchors(&[anchor(&log, 0, 2)]).unwrap();
+    log.append_anchors(vec![anchor(&log, 0, 2)]).unwrap();
     drop(log);
     for name in ["evidence.log", "anchors.log"] {
         let path = dir.path().join(name);
@@ -206,7 +206,7 @@ fn many_anchors_are_found_by_halving() {
     let mut first = 0;
     while log.anchored() < 2900 {
         let count = 1 + (first % 3) as u32;
-        log.append_anchors(&[anchor(&log, first, count)]).unwrap();
+        log.append_anchors(vec![anchor(&log, first, count)]).unwrap();
         first = log.anchored();
     }
     drop(log);
@@ -224,14 +224,47 @@ fn refuses_anchors_out_of_order_and_of_another_root() {
     let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
     log.append(&[entry(1), entry(2)], now()).unwrap();
     for (first, count) in [(1, 1), (0, 3), (0, 0)] {
-        let error = log.append_anchors(&[anchor(&log, first, count)]).unwrap_err();
+        let error = log.append_anchors(vec![anchor(&log, first, count)]).unwrap_err();
         assert!(matches!(error, EvidenceError::OutOfOrder { .. }));
     }
     let other = Anchor { root: [0; 32], ..anchor(&log, 0, 2) };
-    assert!(matches!(log.append_anchors(&[other]).unwrap_err(), EvidenceError::Root { first: 0, end: 2 }));
+    assert!(matches!(log.append_anchors(vec![other]).unwrap_err(), EvidenceError::Root { first: 0, end: 2 }));
     // One wrong anchor, and none is stored.
     let gap = [anchor(&log, 0, 1), anchor(&log, 0, 1)];
-    assert!(matches!(log.append_anchors(&gap).unwrap_err(), EvidenceError::OutOfOrder { first: 0, .. }));
+    assert!(matches!(
+        log.append_anchors(gap.to_vec()).unwrap_err(),
+        EvidenceError::OutOfOrder { first: 0, .. }
+    ));
     assert_eq!(log.anchored(), 0);
-    log.append_anchors(&[anchor(&log, 0, 2)]).unwrap();
+    log.append_anchors(vec![anchor(&log, 0, 2)]).unwrap();
+}
+
+/// A reorganisation takes anchors back; their leaves are anchored again, in other batches or in another block.
+#[test]
+fn anchors_that_are_taken_back_are_superseded_by_those_that_follow() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+    log.append(&entries(0..6), now()).unwrap();
+    log.append_anchors(vec![anchor(&log, 0, 2), anchor(&log, 2, 2), anchor(&log, 4, 2)]).unwrap();
+    assert_eq!(log.supersede(1).unwrap(), 2);
+    assert_eq!((log.anchored(), log.anchors()), (2, 1));
+    assert_eq!(log.receipt(&identity(2)).unwrap(), None, "a receipt that is not true is not given");
+    assert_eq!(log.receipt(&identity(1)).unwrap().unwrap().anchor.revision, 0);
+
+    // The first comes back as it was, the second in other batches.
+    log.append_anchors(vec![anchor(&log, 2, 2)]).unwrap();
+    drop(log);
+    let (mut log, _) = EvidenceLog::open(dir.path()).unwrap();
+    let moved = Anchor { block_hash: [8; 32], ..anchor(&log, 4, 1) };
+    let receipts = log.append_anchors(vec![moved, anchor(&log, 5, 1)]).unwrap();
+    assert!(receipts.iter().all(|receipt| receipt.anchor.revision == 1));
+    let revision =
+        |log: &EvidenceLog, number| log.receipt(&identity(number)).unwrap().unwrap().anchor.revision;
+    assert_eq!([2, 3, 4, 5].map(|number| revision(&log, number)), [0, 0, 1, 1]);
+
+    // All of them, once more.
+    assert_eq!(log.supersede(0).unwrap(), 4);
+    assert_eq!((log.anchored(), log.supersede(0).unwrap()), (0, 0));
+    log.append_anchors(vec![Anchor { block_hash: [9; 32], ..anchor(&log, 0, 6) }]).unwrap();
+    assert_eq!([0, 3, 5].map(|number| revision(&log, number)), [2, 2, 2], "one more than the highest");
 }

@@ -106,6 +106,7 @@ pub fn receipt_to_ros(receipt: &Receipt) -> msg::LedgerReceipt {
         transaction: prefixed_hex(&anchor.transaction),
         block_number: anchor.block_number,
         block_hash: prefixed_hex(&anchor.block_hash),
+        revision: anchor.revision,
     }
 }
 
@@ -129,6 +130,7 @@ pub fn receipt_from_ros(message: &msg::LedgerReceipt) -> Result<Receipt, Convert
         anchor: Anchor {
             first: message.batch_first,
             count: message.batch_size,
+            revision: message.revision,
             root: bytes_from_ros("root", &message.root)?,
             chain_id: message.chain_id,
             contract: hex_from_ros("contract", &message.contract)?,
@@ -176,6 +178,7 @@ mod tests {
             anchor: Anchor {
                 first: 6,
                 count: 3,
+                revision: 2,
                 root: [2; 32],
                 chain_id: 9,
                 contract: [3; 20],
