@@ -7,10 +7,9 @@
 //! which transactions. A receipt MUST NOT be given before `Receipted`. The contract rejects a second anchor of the same
 //! leaf, so sending again is harmless.
 //!
-//! A reorganisation may be deeper than the confirmations. So the newest anchor is looked at until no reorganisation can
-//! take it back; if its block is gone for a while, it and all others whose blocks are gone are taken back
-//! ([`EvidenceLog::supersede`](evidence::log::EvidenceLog::supersede)), and comparing gives their leaves new receipts:
-//! for the block that has them now, or for a new batch.
+//! A reorganisation may be deeper than the confirmations. So anchors are watched ([`super::watch`]); those that are gone
+//! are taken back ([`EvidenceLog::supersede`](evidence::log::EvidenceLog::supersede)), and comparing gives their leaves
+//! new receipts: for the block that has them now, or for a new batch.
 //!
 //! [`Pace`] decides when, and [`compare`] whether log and chain agree; both are pure, and [`Anchorer::run`] carries out
 //! their decisions. Receipts are sent to the channel once they are on disk. If the process dies before they are
@@ -24,7 +23,7 @@ use std::{
     time::SystemTime,
 };
 
-use chain::{Ledger, LedgerError, Mined, RECONNECT, Slot};
+use chain::{Ledger, LedgerError, Mined, OnChain, RECONNECT, Slot};
 use evidence::{
     Anchor, Receipt,
     log::EvidenceError,
@@ -32,13 +31,14 @@ use evidence::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 pub use crate::pace::AnchorPolicy;
 use crate::{
     pace::{Failure, Next, Pace},
     store::EvidenceStore,
+    watch::{Sight, Watch},
 };
 
 /// Progress of the anchorer, for diagnostics.
@@ -79,7 +79,7 @@ pub enum AnchorError {
     },
     /// The chain lacks a block that had its confirmations. It may lag.
     #[error(
-        "block {block}, which was final, is not on the chain: the node lags, or a reorganisation was deeper than the confirmations"
+        "block {block}, which was final, is not on the chain: the node lags, a reorganisation was deeper than the confirmations, or the contracts are others"
     )]
     Lost {
         /// Its number.
@@ -163,25 +163,6 @@ pub struct Anchorer {
 /// Most batches whose receipts are made at once, while the log takes no evidence.
 const KEPT: usize = 16;
 
-/// When to look at the newest anchor.
-struct Watch {
-    /// `None` while no reorganisation can take it back.
-    due: Option<Instant>,
-    /// Number of leaves with receipts when that was so.
-    settled: u64,
-    /// Since when the chain lacks its block.
-    lost_since: Option<Instant>,
-}
-
-impl Watch {
-    async fn is_due(&self) {
-        match self.due {
-            Some(due) => sleep_until(due).await,
-            None => std::future::pending().await,
-        }
-    }
-}
-
 /// The receiver of receipts was dropped.
 struct Ended;
 
@@ -205,13 +186,11 @@ impl Anchorer {
         let (mut pace, start) = (Pace::new(self.policy.clone(), RECONNECT), Instant::now());
         // Batches on their way, and the index after the last of them.
         let (mut sent, mut sent_to) = (VecDeque::new(), 0);
-        let mut watch = Watch { due: Some(start), settled: 0, lost_since: None };
+        let mut watch = Watch::new();
         loop {
             let step = match pace.next(self.waiting(sent_to), start.elapsed()) {
-                _ if watch.due.is_some_and(|due| due <= Instant::now()) => {
-                    self.watch(&mut watch).await.map(Ok)
-                }
-                Next::Compare => match self.compare(&mut sent_to).await {
+                _ if watch.is_due_now() => self.watch(&mut watch).await.map(Ok),
+                Next::Compare => match self.compare(&mut sent, &mut sent_to).await {
                     Ok(Ok(())) => {
                         self.report(None);
                         pace.compared(start.elapsed());
@@ -221,12 +200,13 @@ impl Anchorer {
                 },
                 Next::Anchor => tokio::select! {
                     biased;
-                    mined = self.front(&mut sent) => self.keep(mined, &mut sent, &mut pace).await,
+                    mined = self.front(&mut sent) => self.keep(mined, &mut sent, &mut pace, &mut watch).await,
                     slot = self.ledger.slot() => {
                         let step = self.send(slot, &mut sent, &mut sent_to).await;
                         pace.sent();
                         step
                     }
+                    () = watch.is_due() => Ok(Ok(())),
                 },
                 Next::Wait(until) => {
                     let grown = self.store.grown.notified();
@@ -239,15 +219,12 @@ impl Anchorer {
                     };
                     tokio::select! {
                         biased;
-                        mined = self.front(&mut sent) => self.keep(mined, &mut sent, &mut pace).await,
+                        mined = self.front(&mut sent) => self.keep(mined, &mut sent, &mut pace, &mut watch).await,
                         () = grown => Ok(Ok(())),
                         () = watch.is_due() => Ok(Ok(())),
                     }
                 }
             };
-            if watch.due.is_none() && self.store.counts().1 != watch.settled {
-                watch.due = Instant::now().checked_add(self.policy.watch);
-            }
             match step {
                 Ok(Ok(())) => {}
                 Ok(Err(Ended)) => return Ok(()),
@@ -255,6 +232,9 @@ impl Anchorer {
                     // What is on its way goes on without being waited for; comparing finds it.
                     sent.clear();
                     self.report(Some(&error));
+                    if let AnchorError::ChainWentBack { .. } = error {
+                        watch.wake(self.policy.watch);
+                    }
                     if !pace.failed(error.failure(), start.elapsed()) {
                         return Err(error);
                     }
@@ -264,81 +244,69 @@ impl Anchorer {
         }
     }
 
-    /// Looks whether the chain still has the newest anchor, and with it all others.
+    /// Looks whether the chain still has what was final.
     ///
     /// # Errors
-    /// [`AnchorError::Superseded`] once it has taken back what the chain has lost.
+    /// [`AnchorError::Superseded`] once what the chain has lost is taken back.
     async fn watch(&self, watch: &mut Watch) -> Result<(), AnchorError> {
-        watch.due = Instant::now().checked_add(self.policy.watch);
-        let (anchored, anchors) = self.store.blocking(|log| (log.anchored(), log.anchors())).await;
-        let newest = anchors.checked_sub(1);
-        let lost = match newest {
-            Some(newest) => self.lost(newest).await?,
-            None => None,
-        };
-        let (Some(newest), Some(block)) = (newest, lost) else {
-            watch.lost_since = None;
-            if self.is_settled(newest).await? {
-                (watch.due, watch.settled) = (None, anchored);
+        match watch.look(&self.store, &self.ledger, &self.policy).await {
+            Ok(Sight::Whole) => Ok(()),
+            Ok(Sight::Again) => {
+                self.report(None);
+                Ok(())
             }
-            return Ok(());
-        };
-        let since = *watch.lost_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < self.policy.lag {
-            self.report(Some(&AnchorError::Lost { block }));
-            return Ok(());
+            Ok(Sight::Doubtful(block)) => {
+                self.report(Some(&AnchorError::Lost { block }));
+                Ok(())
+            }
+            Ok(Sight::Gone { from, block }) => {
+                let count = self.store.blocking(move |log| log.supersede(from)).await?;
+                Err(AnchorError::Superseded { count, block })
+            }
+            // It is looked for again, and nothing that is on its way depends on it.
+            Err(AnchorError::Ledger(error)) if error.is_retryable() => {
+                tracing::debug!(%error, "anchors not looked for");
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
-        // The first one that is lost: those before it are there.
-        let (mut first, mut last) = (0, newest);
-        while first < last {
-            let middle = first.midpoint(last);
-            if self.lost(middle).await?.is_some() { last = middle } else { first = middle.saturating_add(1) }
-        }
-        let count = self.store.blocking(move |log| log.supersede(first)).await?;
-        watch.lost_since = None;
-        Err(AnchorError::Superseded { count, block })
-    }
-
-    /// Whether no reorganisation can take this anchor back.
-    async fn is_settled(&self, number: Option<u64>) -> Result<bool, AnchorError> {
-        let Some(number) = number else { return Ok(true) };
-        let anchor = self.store.blocking(move |log| log.anchor(number)).await?;
-        Ok(self.ledger.is_settled(anchor.block_number).await?)
-    }
-
-    /// The block of an anchor, if the chain does not have it.
-    async fn lost(&self, number: u64) -> Result<Option<u64>, AnchorError> {
-        let anchor = self.store.blocking(move |log| log.anchor(number)).await?;
-        let is_there = self.ledger.has_block(anchor.block_number, anchor.block_hash).await?;
-        Ok((!is_there).then_some(anchor.block_number))
     }
 
     /// The number of leaves that are not on their way; also reports how many have no receipt.
     fn waiting(&self, sent_to: u64) -> u64 {
         let (evidenced, anchored) = self.store.counts();
-        let pending = evidenced.saturating_sub(anchored);
-        self.state.send_if_modified(|state| std::mem::replace(&mut state.pending, pending) != pending);
+        let counts = (anchored, evidenced.saturating_sub(anchored));
+        self.state.send_if_modified(|state| {
+            let is_new = (state.anchored, state.pending) != counts;
+            (state.anchored, state.pending) = counts;
+            is_new
+        });
         evidenced.saturating_sub(sent_to)
     }
 
-    /// Compares the log with the chain once nothing is in a pool, and gives receipts to what is on chain without one.
-    async fn compare(&self, sent_to: &mut u64) -> Step {
+    /// Compares the log with the chain once nothing is in a pool. Batches that are on chain and have no receipts are on
+    /// their way from then on.
+    async fn compare(&self, sent: &mut VecDeque<Sent>, sent_to: &mut u64) -> Step {
         self.ledger.rest().await?;
         let next = self.ledger.next_index().await?;
-        loop {
-            let (evidenced, anchored) = self.store.counts();
-            if compare(evidenced, anchored, next)? == 0 {
-                *sent_to = next;
-                return Ok(Ok(()));
+        let (evidenced, mut first) = self.store.counts();
+        compare(evidenced, first, next)?;
+        sent.clear();
+        while first < next {
+            let batch = self.ledger.find_anchor(first).await?;
+            let OnChain { count, root, transaction, .. } =
+                batch.ok_or(AnchorError::NoEvent { next, first })?;
+            let leaves = self.store.blocking(move |log| log.leaves(first, count)).await?;
+            let end = first.saturating_add(count.into());
+            if Tree::new(leaves).root() != root {
+                return Err(EvidenceError::Root { first, end }.into());
             }
-            let batch = self.ledger.find_anchor(anchored).await?;
-            let batch = batch.ok_or(AnchorError::NoEvent { next, first: anchored })?;
-            let mined = self.ledger.confirm(batch.transaction).await?;
-            let anchor = self.anchor_of((anchored, batch.count, batch.root), &mined);
-            if self.store_anchors(vec![anchor]).await?.is_err() {
-                return Ok(Err(Ended));
-            }
+            let mined = Box::pin(self.ledger.confirm(transaction));
+            sent.push_back(Sent { first, count, root, mined });
+            first = end;
         }
+        *sent_to = next;
+        Ok(Ok(()))
     }
 
     /// Sends the next batch on its way.
@@ -376,6 +344,7 @@ impl Anchorer {
         mined: Result<Mined, LedgerError>,
         sent: &mut VecDeque<Sent>,
         pace: &mut Pace,
+        watch: &mut Watch,
     ) -> Step {
         let (mut next, mut anchors, mut failed) = (Some(mined), Vec::new(), None);
         while let Some(mined) = next.take() {
@@ -394,6 +363,7 @@ impl Anchorer {
             }
             self.report(None);
             pace.anchored();
+            watch.wake(self.policy.watch);
         }
         failed.map_or(Ok(Ok(())), |error| Err(error.into()))
     }
@@ -451,9 +421,7 @@ mod tests {
 
     #[test]
     fn log_and_chain_agree_or_one_of_them_has_lost_something() {
-        assert_eq!(compare(0, 0, 0).unwrap(), 0);
-        assert_eq!(compare(9, 4, 4).unwrap(), 0);
-        assert_eq!(compare(9, 4, 6).unwrap(), 2);
+        assert!(compare(0, 0, 0).is_ok() && compare(9, 4, 4).is_ok() && compare(9, 4, 6).is_ok());
         assert!(matches!(compare(5, 4, 6), Err(AnchorError::LogLost { next: 6, evidenced: 5 })));
         assert!(matches!(compare(9, 6, 4), Err(AnchorError::ChainWentBack { next: 4, anchored: 6 })));
     }

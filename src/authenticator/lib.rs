@@ -59,4 +59,5 @@ pub mod store;
 pub mod verdict;
 #[cfg(feature = "net")]
 pub mod verify;
+mod watch;
 pub mod zone;

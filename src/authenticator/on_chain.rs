@@ -184,6 +184,7 @@ impl ChainKeeper {
             max_fee: params.max_fee.into(),
             contracts: params.contracts.map(|(registry, ledger)| Contracts { registry, ledger }),
         };
+        tracing::info!(account = ?key.address(), "connecting to the chain; this account pays");
         let report = |error: &LedgerError| {
             let text = error.to_string();
             // Log each kind of failure once, not each attempt.

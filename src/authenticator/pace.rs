@@ -5,7 +5,7 @@
 //!   with the chain. What was left over then is anchored at once; from then on, a batch is once it is full or old
 //!   enough.
 //! - After a failure the chain is left alone for a back-off, however much evidence comes in.
-//! - A chain that contradicts the evidence log is asked again until it has done so for the whole patience.
+//! - A chain that contradicts itself is asked again until it has done so for the whole patience.
 //!
 //! Time is an argument: the time since the anchorer started. What to ask is left to [`super::anchor`].
 

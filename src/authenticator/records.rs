@@ -9,12 +9,12 @@
 //! |---|---|
 //! | more than one SPF record | permanent error (RFC 7208 section 4.5) |
 //! | an SPF record with a mistake anywhere, also behind the term that matches | permanent error (section 4.6) |
-//! | the macro `p` in an SPF record, which the client's own DNS decides | permanent error (section 7.2 advises against
-//! it) | | more than one DMARC policy | none (RFC 9989 section 4.10) | | `v=dmarc1`, or another tag in front of `v`, or
-//! a tag twice | none (section 4.7, RFC 6376 section 3.2) | | an invalid `p`, `sp` or `np` | `p=none` if there is a
-//! `rua`, else none (RFC 9989 section 4.10.1) | | another invalid tag, or a piece that is no tag | as if it were not
-//! there (section 4.8) | | a DKIM key with `v` not in front, `s` without email, `h` without sha256, a tag twice, or a
-//! piece that is no tag | unusable (RFC 6376 sections 3.2 and 3.6.1) |
+//! | the macro `p` in an SPF record, which the client's own DNS decides | permanent error (section 7.2 advises against it) |
+//! | more than one DMARC policy | none (RFC 9989 section 4.10) |
+//! | `v=dmarc1`, or another tag in front of `v`, or a tag twice | none (section 4.7, RFC 6376 section 3.2) |
+//! | an invalid `p`, `sp` or `np` | `p=none` if there is a `rua`, else none (RFC 9989 section 4.10.1) |
+//! | another invalid tag, or a piece that is no tag | as if it were not there (section 4.8) |
+//! | a DKIM key with `v` not in front, `s` without email, `h` without sha256, a tag twice, or a piece that is no tag | unusable (RFC 6376 sections 3.2 and 3.6.1) |
 
 use std::collections::HashSet;
 

@@ -55,6 +55,17 @@ pub struct Call {
     pub data: Vec<u8>,
 }
 
+/// What a chain has in place of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// The block itself.
+    There,
+    /// Another block.
+    Replaced,
+    /// Nothing: the node has not come so far.
+    Missing,
+}
+
 /// An account on a chain, and what it may spend.
 #[derive(Clone)]
 pub struct Account {
@@ -83,19 +94,21 @@ impl Account {
         let receipts = lists.iter().flatten().map(|hash| ("eth_getTransactionReceipt", vec![json!(hash)]));
         let queries = [block(&json!("latest")), self.count("latest")].into_iter();
         let is_asked = finalized.is_some();
-        let mut answers =
-            self.ask(action, queries.chain(finalized).chain(receipts).collect()).await?.into_iter();
-        let mut head = head(action, answers.next())?;
-        let nonce = nonce(action, answers.next())?;
+        let answers = self.ask_each(action, queries.chain(finalized).chain(receipts).collect()).await?;
+        let mut answers = answers.into_iter();
+        let mut head = head(action, answers.next().transpose()?)?;
+        let nonce = nonce(action, answers.next().transpose()?)?;
         if is_asked {
-            let finalized: Option<Block> = read(action, answers.next(), "a block")?;
-            head.finalized = finalized.map(|finalized| finalized.number.as_u64());
+            // A node that has just started may not know yet.
+            let finalized = answers.next().and_then(Result::ok);
+            head.finalized =
+                read(action, finalized, "a block").ok().map(|finalized: Block| finalized.number.as_u64());
         }
         let mut found = Vec::with_capacity(lists.len());
         for list in lists {
             let mut mined = None;
             for (hash, answer) in list.iter().zip(answers.by_ref()) {
-                let receipt: Option<TransactionReceipt> = read(action, Some(answer), "a receipt")?;
+                let receipt: Option<TransactionReceipt> = read(action, Some(answer?), "a receipt")?;
                 if receipt.as_ref().is_some_and(|receipt| receipt.transaction_hash != *hash) {
                     let rule = "the receipt of the transaction that was asked for".to_owned();
                     return Err(LedgerError::Answer { action, rule });
@@ -258,29 +271,38 @@ impl Account {
         }
     }
 
-    /// Whether the block with this number has this hash.
-    pub async fn has_block(&self, number: u64, hash: H256) -> Result<bool, LedgerError> {
-        let action = "look for a block";
-        let query = block(&json!(U64::from(number)));
-        let found: Option<BlockHash> = read(action, self.ask(action, vec![query]).await?.pop(), "a block")?;
-        Ok(found.is_some_and(|found| found.hash == hash))
+    /// What the chain has in place of each of these blocks.
+    pub async fn blocks(&self, blocks: &[(u64, H256)]) -> Result<Vec<Presence>, LedgerError> {
+        let action = "look for blocks";
+        let queries = blocks.iter().map(|(number, _)| block(&json!(U64::from(*number)))).collect();
+        let answers = self.ask(action, queries).await?;
+        let presence = |(answer, (_, hash)): (Value, &(u64, H256))| {
+            let found: Option<BlockHash> = read(action, Some(answer), "a block")?;
+            Ok(match found {
+                None => Presence::Missing,
+                Some(found) if found.hash == *hash => Presence::There,
+                Some(_) => Presence::Replaced,
+            })
+        };
+        answers.into_iter().zip(blocks).map(presence).collect()
     }
 
-    /// Whether block `number` is finalized; if the node does not say which is, whether it is deep enough.
-    pub async fn is_settled(&self, number: u64) -> Result<bool, LedgerError> {
+    /// Number of the newest block that no reorganisation takes back: which is finalized, or, if the node does not say,
+    /// has [`SETTLED`] on top.
+    pub async fn settled(&self) -> Result<u64, LedgerError> {
         let action = "ask what is final";
         let newest = head(action, self.ask(action, vec![block(&json!("latest"))]).await?.pop())?;
-        let finalized = self.finalized(action).await?;
         let deep = newest.number.saturating_sub(SETTLED);
-        Ok(number <= finalized.unwrap_or(deep))
+        Ok(self.finalized(action).await?.unwrap_or(deep))
     }
 
     /// Number of the newest block that is finalized; `None` if the node does not say.
     pub async fn finalized(&self, action: &'static str) -> Result<Option<u64>, LedgerError> {
         let block = match self.ask(action, vec![block(&json!("finalized"))]).await {
             Ok(mut answers) => read::<Option<Block>>(action, answers.pop(), "a block")?,
-            // Not every node knows the word.
-            Err(LedgerError::Refused { .. } | LedgerError::Answer { .. }) => None,
+            // Not every node knows the word. A status of HTTP says nothing about it.
+            Err(LedgerError::Refused { code, .. }) if code < 0 => None,
+            Err(LedgerError::Answer { .. }) => None,
             Err(error) => return Err(error),
         };
         Ok(block.map(|block| block.number.as_u64()))
@@ -290,8 +312,17 @@ impl Account {
         ("eth_getTransactionCount", vec![json!(self.key.address()), json!(tag)])
     }
 
-    /// Asks several things in as few round trips as nodes allow.
+    /// Asks several things in as few round trips as nodes allow; all of them must be answered.
     async fn ask(&self, action: &'static str, queries: Vec<Query>) -> Result<Vec<Value>, LedgerError> {
+        self.ask_each(action, queries).await?.into_iter().collect()
+    }
+
+    /// Asks several things in as few round trips as nodes allow.
+    async fn ask_each(
+        &self,
+        action: &'static str,
+        queries: Vec<Query>,
+    ) -> Result<Vec<Result<Value, LedgerError>>, LedgerError> {
         let failed = |error| LedgerError::from_web3(action, error);
         let chain = self.web3.transport();
         let queries: Vec<_> =
@@ -299,9 +330,7 @@ impl Account {
         let mut answers = Vec::with_capacity(queries.len());
         for queries in queries.chunks(BATCH) {
             let answered = chain.send_batch(queries.iter().cloned()).await.map_err(failed)?;
-            for answer in answered {
-                answers.push(answer.map_err(failed)?);
-            }
+            answers.extend(answered.into_iter().map(|answer| answer.map_err(failed)));
         }
         Ok(answers)
     }
@@ -312,7 +341,7 @@ fn block(which: &Value) -> Query {
     ("eth_getBlockByNumber", vec![which.clone(), json!(false)])
 }
 
-/// The transaction of a receipt, if it is in a block, and whether it succeeded there.
+/// The transaction of a receipt, if it is in a block, and whether it had an effect there.
 fn mined_by(receipt: TransactionReceipt) -> Option<(Mined, bool)> {
     let (receipt, block_number, block_hash) = in_block(receipt)?;
     let mined = Mined {
@@ -322,7 +351,10 @@ fn mined_by(receipt: TransactionReceipt) -> Option<(Mined, bool)> {
         gas_used: u64::try_from(receipt.gas_used.unwrap_or_default()).unwrap_or(u64::MAX),
         created: receipt.contract_address,
     };
-    Some((mined, receipt.status == Some(U64::one())))
+    // Each call of ours makes its contract emit an event. Where there is no contract any more, nothing reverts.
+    let has_effect =
+        mined.created.is_some() || receipt.logs.iter().any(|log| Some(log.address) == receipt.to);
+    Some((mined, has_effect && receipt.status == Some(U64::one())))
 }
 
 /// Returns the receipt of a transaction that is in a block, with the block's number and hash.

@@ -22,7 +22,7 @@ use web3::{
 
 use crate::{
     Addresses, Connection, Finality, InFlight, LedgerError, LedgerKey, Mined, RECONNECT, Slot,
-    account::{Account, Call, action, in_block},
+    account::{Account, Call, Presence, action, in_block},
     contracts::Artifact,
     lane::Lane,
 };
@@ -114,8 +114,13 @@ impl Ledger {
             }
             Connection::Http(_) => Some(state_dir),
         };
-        if confirmations.is_none() && transactions.is_some() && account.finalized(action).await?.is_some() {
-            account.finality = Finality::Finalized;
+        if confirmations.is_none() && transactions.is_some() {
+            match account.finalized(action).await? {
+                Some(_) => account.finality = Finality::Finalized,
+                None => {
+                    tracing::warn!(confirmations = CONFIRMATIONS, "the node does not say what is finalized")
+                }
+            }
         }
         let lane = Lane::start(account.clone(), transactions, in_flight.max(1))?;
         let path = state_dir.join("contracts.json");
@@ -327,33 +332,38 @@ impl Ledger {
         }
     }
 
-    /// Whether the chain has this block. If a block is there, so are all before it.
+    /// What the chain has in place of each of these blocks, given by number and hash.
     ///
     /// # Errors
     /// Retryable if the chain cannot be reached.
-    pub async fn has_block(&self, number: u64, hash: [u8; 32]) -> Result<bool, LedgerError> {
-        self.account.has_block(number, H256(hash)).await
+    pub async fn blocks(&self, blocks: &[(u64, [u8; 32])]) -> Result<Vec<Presence>, LedgerError> {
+        let blocks: Vec<_> = blocks.iter().map(|(number, hash)| (*number, H256(*hash))).collect();
+        self.account.blocks(&blocks).await
     }
 
-    /// Whether no reorganisation takes block `number` away any more: it is finalized, or, where the node does not say
-    /// which block is, has 64 blocks on top. On the embedded chain every block is.
+    /// Number of the newest block that no reorganisation takes back: which is finalized, or, where the node does not say,
+    /// has 64 blocks on top. On the embedded chain it is the newest.
     ///
     /// # Errors
     /// Retryable if the chain cannot be reached.
-    pub async fn is_settled(&self, number: u64) -> Result<bool, LedgerError> {
+    pub async fn settled(&self) -> Result<u64, LedgerError> {
         match self.web3.transport() {
             #[cfg(feature = "embedded")]
-            Connection::Embedded(_) => Ok(true),
-            Connection::Http(_) => self.account.is_settled(number).await,
+            Connection::Embedded(chain) => Ok(chain.head().0),
+            Connection::Http(_) => self.account.settled().await,
         }
     }
 
-    /// Waits until a transaction that was sent earlier, perhaps by an earlier process, has its confirmations.
+    /// Waits until a transaction that was sent earlier, perhaps by an earlier process, is final.
     ///
     /// # Errors
-    /// Retryable if the chain cannot be reached or does not confirm in time.
-    pub async fn confirm(&self, transaction: H256) -> Result<Mined, LedgerError> {
-        self.account.confirm("confirm a transaction", transaction).await
+    /// Retryable if the chain cannot be reached or nothing becomes of the transaction in time.
+    pub fn confirm(
+        &self,
+        transaction: H256,
+    ) -> impl Future<Output = Result<Mined, LedgerError>> + Send + use<> {
+        let account = self.account.clone();
+        async move { account.confirm("confirm a transaction", transaction).await }
     }
 
     async fn call(

@@ -29,6 +29,7 @@ use jsonrpc_core::{Call, Value};
 use settings::BackOff;
 use web3::{BatchTransport, RequestId, Transport, error::Result};
 
+pub use account::Presence;
 pub use client::{Contracts, Ledger, LedgerOptions, OnChain};
 pub use contracts::{Addresses, Revert};
 #[cfg(feature = "embedded")]

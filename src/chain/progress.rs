@@ -21,6 +21,8 @@ const GWEI: u64 = 1_000_000_000;
 const SLOT: Duration = Duration::from_secs(12);
 /// No chain is believed to be faster, because timestamps are seconds and the chain is looked at only this often.
 const SHORTEST_SLOT: Duration = Duration::from_secs(1);
+/// Finality is late if the newest block that is finalized is so far behind: four epochs of Ethereum, which needs two.
+const LATE_FINALITY: u64 = 128;
 /// A transaction is late once so many blocks, or the time of so many, brought nothing.
 const LATE_BLOCKS: u32 = 3;
 
@@ -121,7 +123,8 @@ impl Progress {
         let is_late = has_stalled
             || match now.waits_for {
                 WaitsFor::Block | WaitsFor::Another => now.blocks >= LATE_BLOCKS.into(),
-                WaitsFor::Confirmations { .. } | WaitsFor::Finality { .. } => false,
+                WaitsFor::Confirmations { .. } => false,
+                WaitsFor::Finality { finalized, .. } => head.number.saturating_sub(finalized) > LATE_FINALITY,
                 WaitsFor::LowerFees { .. } | WaitsFor::Node(_) | WaitsFor::Answer(_) => true,
             };
         self.current.send_replace(Some(InFlight { is_late, ..now }));
@@ -216,6 +219,12 @@ mod tests {
             progress.report(now, &head(9, 0));
             current.borrow().as_ref().is_some_and(|current| current.is_late)
         };
+        let finality = |finalized| WaitsFor::Finality { block: 8, finalized };
+        assert!(!is_late(0, finality(1)));
+        let now = current.borrow().clone().unwrap();
+        progress.report(now, &head(137, 0));
+        assert!(current.borrow().as_ref().is_some_and(|current| current.is_late));
+        progress.clear();
         assert!(!is_late(2, WaitsFor::Block) && is_late(3, WaitsFor::Block));
         assert!(!is_late(12, WaitsFor::Confirmations { have: 3, of: 12 }));
         assert!(

@@ -68,8 +68,8 @@ struct Flight {
     slot: Option<Slot>,
     /// When a node last took it; `None` if it was not taken, or if that is not known.
     taken: Option<Instant>,
-    /// Where the last look found it.
-    mined: Option<Mined>,
+    /// Where the last look found it, and whether it had an effect there.
+    mined: Option<(Mined, bool)>,
     /// Whether the node wants more for the newest attempt.
     is_cheap: bool,
     waits_for: WaitsFor,
@@ -107,6 +107,10 @@ impl Flight {
             hashes.drain(LOOKED_AT - 1..hashes.len() - 1);
         }
         hashes
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(self.mined, Some((_, false)))
     }
 
     fn has_waiter(&self) -> bool {
@@ -240,18 +244,20 @@ impl Sender {
         for request in requests {
             match request {
                 Request::Rest(reply) => self.resting.push(Waiter::new(reply)),
-                Request::Send { call, slot, reply } => match self.the_same(&call) {
-                    Some(flight) => flight.waiter = Some(Waiter::new(reply)),
-                    // Whoever wanted it may have gone.
-                    None if reply.is_closed() => {}
-                    None => calls.push((call, slot, reply)),
-                },
+                // Whoever wanted it may have gone.
+                Request::Send { reply, .. } if reply.is_closed() => {}
+                Request::Send { call, slot, reply } => calls.push((call, slot, reply)),
             }
         }
         let first = self.flights.len();
         let mut silence = None;
         for (call, slot, reply) in calls {
             let (action, in_sequence) = (call.action, slot.is_some());
+            if let Some(flight) = self.the_same(&call) {
+                (flight.in_sequence, flight.slot, flight.waiter) =
+                    (in_sequence, slot, Some(Waiter::new(reply)));
+                continue;
+            }
             let prepared = match &silence {
                 Some(reason) => Err(LedgerError::Unreachable { action, reason: String::clone(reason) }),
                 None => self.prepare(call, in_sequence).await,
@@ -299,14 +305,17 @@ impl Sender {
                 flight.tell(Err(refusal));
             }
         }
+        if let Err(error) = self.keep().await {
+            tracing::warn!(%error, "transactions that were refused are still in the file");
+        }
     }
 
-    /// A transaction in flight that does the same, that nobody waits for, and that nothing undoes.
+    /// A transaction in flight that does the same, that nobody waits for, that has not failed, and that nothing undoes.
     fn the_same(&mut self, call: &Call) -> Option<&mut Flight> {
         let is_about_it =
             |flight: &&mut Flight| flight.call == *call || call.to.is_some() && flight.call.to == call.to;
         let last = self.flights.iter_mut().rev().find(is_about_it)?;
-        (!last.has_waiter() && last.call == *call).then_some(last)
+        (!last.has_waiter() && !last.has_failed() && last.call == *call).then_some(last)
     }
 
     /// Notes that a call of the sequence has failed, so that none can come after it.
@@ -371,12 +380,13 @@ impl Sender {
         }
         let (mut ended, mut actions, mut is_next) = (Vec::new(), Vec::new(), true);
         for (place, (flight, view)) in self.flights.iter_mut().zip(views).enumerate() {
+            let had_failed = flight.has_failed();
             flight.mined = match &view {
-                View::Mined(mined, _) => Some(mined.clone()),
+                View::Mined(mined, has_effect) => Some((mined.clone(), *has_effect)),
                 View::Pool { .. } => None,
             };
             flight.waits_for = waits_for(flight.mined.as_ref(), &head, finality);
-            let progress = flight.mined.as_ref().map_or(0, |mined| mined.block_number.max(head.number));
+            let progress = flight.mined.as_ref().map_or(0, |(mined, _)| mined.block_number.max(head.number));
             if progress > self.progressed.0 {
                 (self.progressed, self.pause) = ((progress, now), Duration::ZERO);
             }
@@ -386,7 +396,7 @@ impl Sender {
                 Next::Final(mined) => ended.push((place, Ok(mined))),
                 Next::Failed { transaction, is_final } => {
                     let failed = LedgerError::Failed { action: flight.call.action, transaction };
-                    if flight.in_sequence {
+                    if flight.in_sequence && !had_failed {
                         self.gas = None;
                         self.broken.send_replace(true);
                     }
@@ -424,7 +434,7 @@ impl Sender {
         let is_other_head = self.head.is_none_or(|last| last.hash != head.hash);
         let still = match is_other_head && !placed.is_empty() {
             true => self.account.look(action, &hashes(&placed)).await?.2,
-            false => placed.iter().map(|flight| flight.mined.clone().map(|mined| (mined, true))).collect(),
+            false => placed.iter().map(|flight| flight.mined.clone()).collect(),
         };
         let (mut found, mut still) = (found.into_iter(), still.into_iter());
         let mined: Vec<_> = self
@@ -481,6 +491,7 @@ impl Sender {
             };
             failed = failed.and(done);
         }
+        to_send.retain(|(place, _)| !ended.iter().any(|(gone, _)| gone == place));
         for (place, error) in self.send(to_send).await? {
             let Some(flight) = self.flights.get_mut(place) else { continue };
             if !error.is_retryable() {
@@ -516,7 +527,7 @@ impl Sender {
         let quote = self.quote("ask for fees").await?;
         let Some(flight) = self.flights.get(place) else { return Ok(()) };
         let is_gap = self.next_nonce < flight.submission.nonce();
-        let after = self.flights.last().map_or(self.next_nonce, |last| last.submission.nonce() + 1);
+        let after = self.flights.iter().map(|flight| flight.submission.nonce() + 1).max().unwrap_or_default();
         let mut nonce = if is_gap { self.next_nonce } else { self.next_nonce.max(after) };
         let count = if is_gap { self.flights.len() } else { place + 1 };
         for place in place..count {
@@ -611,9 +622,11 @@ impl Sender {
                 flight.slot = None;
             }
             let result = ended.next_if(|(at, _)| *at == place);
+            // One may be there twice.
+            while ended.next_if(|(at, _)| *at == place).is_some() {}
             place += 1;
             let Some((_, result)) = result else { return true };
-            is_broken |= flight.in_sequence && result.is_err();
+            is_broken |= flight.in_sequence && result.is_err() && !flight.has_failed();
             flight.tell(result);
             false
         });
@@ -667,8 +680,8 @@ impl Sender {
 }
 
 /// What a transaction waits for that no look has sent again.
-fn waits_for(mined: Option<&Mined>, head: &Head, finality: Finality) -> WaitsFor {
-    let Some(Mined { block_number: block, .. }) = mined else { return WaitsFor::Block };
+fn waits_for(mined: Option<&(Mined, bool)>, head: &Head, finality: Finality) -> WaitsFor {
+    let Some((Mined { block_number: block, .. }, _)) = mined else { return WaitsFor::Block };
     match finality {
         Finality::Confirmations(of) => WaitsFor::Confirmations { have: head.confirmations(*block), of },
         Finality::Finalized => {

@@ -13,8 +13,7 @@
 //! | a base fee above what the newest attempt pays | pay more |
 //! | no attempt in a block after [`PATIENCE_BLOCKS`] | pay more, if it is the account's next one |
 //! | the nonce used, by none of the attempts | re-sign with a new nonce |
-//! | a nonce before those of all submissions free for [`PATIENCE_BLOCKS`], as a reorganisation may leave it | re-sign
-//! all that are in no block, from that one on |
+//! | a nonce before all of theirs free for [`PATIENCE_BLOCKS`], as after a reorganisation | re-sign all from there on |
 //!
 //! An account has many submissions at a time, which the chain takes in the order of their nonces. The next one is that
 //! with the lowest nonce of those in no block.

@@ -104,7 +104,7 @@ impl Evidence {
     }
 }
 
-/// A batch of leaves whose root is on chain with the configured number of confirmations.
+/// A batch of leaves whose root is on chain, in a block that was final.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anchor {
     /// Index of the first leaf.
@@ -125,7 +125,7 @@ pub struct Anchor {
     pub block_number: u64,
     /// Hash of the transaction's block.
     pub block_hash: [u8; 32],
-    /// When the batch had its confirmations.
+    /// When its block was final.
     pub anchored_at: SystemTime,
 }
 

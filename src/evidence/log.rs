@@ -242,14 +242,12 @@ impl EvidenceLog {
     /// # Errors
     /// If a log cannot be read or written.
     pub fn supersede(&mut self, from: u64) -> Result<u64, EvidenceError> {
-        let count = self.anchor_log.count();
-        let decode = |_, bytes: &[u8]| Anchor::decode(bytes);
-        let taken_back = self.anchor_log.read((from, count), ANCHOR_RULE, decode)?;
+        let taken_back = self.anchors_from(from)?;
         for anchor in &taken_back {
             self.superseded_log.append(&anchor.encode())?;
         }
         self.superseded_log.sync()?;
-        let last = from.min(count).checked_sub(1).map(|last| self.anchor(last)).transpose()?;
+        let last = from.min(self.anchors()).checked_sub(1).map(|last| self.anchor(last)).transpose()?;
         self.anchor_log.log.cut(place(ANCHOR_BYTES, from))?;
         self.last_anchor = last;
         let superseded = taken_back.len() as u64;
@@ -260,6 +258,14 @@ impl EvidenceLog {
     /// Number of anchors.
     pub fn anchors(&self) -> u64 {
         self.anchor_log.count()
+    }
+
+    /// Reads the anchors from number `from` on, all of them.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn anchors_from(&self, from: u64) -> Result<Vec<Anchor>, EvidenceError> {
+        self.anchor_log.read((from, self.anchors()), ANCHOR_RULE, |_, bytes| Anchor::decode(bytes))
     }
 
     /// Reads anchor `number`, which must be below [`anchors`](Self::anchors).

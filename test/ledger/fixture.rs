@@ -226,7 +226,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, cut: Arc<Mutex<Cut>>
 }
 
 /// Mines a block of an anvil chain with what is in the pool.
-async fn mine(chain: &Connection) {
+pub async fn mine(chain: &Connection) {
     chain.execute("evm_mine", vec![]).await.unwrap();
 }
 
