@@ -59,5 +59,6 @@ pub mod store;
 pub mod verdict;
 #[cfg(feature = "net")]
 pub mod verify;
+#[cfg(feature = "net")]
 mod watch;
 pub mod zone;
