@@ -485,10 +485,8 @@ impl Waiting {
         let evidenced = self.store.counts().0;
         let receipts = self.running.receive(evidenced as usize);
         let receipts = tokio::time::timeout(PATIENCE, receipts).await.expect("receipts");
-        assert!(receipts.iter().map(|receipt| receipt.evidence.index).eq(0..evidenced));
-        for receipt in &receipts {
-            self.ledger.verify(receipt).await.unwrap();
-        }
+        assert_eq!(receipts.len() as u64, evidenced);
+        are_true(&self.ledger, &receipts).await;
         assert_eq!(self.ledger.next_index().await.unwrap(), evidenced);
         let anchors =
             chain::anchors_on(self.world.chain.clone(), self.ledger.addresses().evidence_ledger.0, 0);
@@ -502,6 +500,14 @@ impl Waiting {
     /// Hashes of the transactions in the pool, by their nonces.
     async fn pool(&self) -> Vec<H256> {
         pool(&self.world).await
+    }
+}
+
+/// The receipts must be those of the first leaves, in order, and true on the chain as it is now.
+async fn are_true(ledger: &Ledger, receipts: &[Receipt]) {
+    for (index, receipt) in receipts.iter().enumerate() {
+        assert_eq!(receipt.evidence.index, index as u64);
+        ledger.verify(receipt).await.unwrap();
     }
 }
 
@@ -534,6 +540,15 @@ async fn wait_for_pool(world: &World, count: usize) -> Vec<H256> {
             return pool;
         }
         assert!(began.elapsed() < PATIENCE, "{} in the pool, must be {count}", pool.len());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until as many other transactions have taken the place of these in the pool.
+async fn wait_for_others(world: &World, these: &[H256]) {
+    let began = std::time::Instant::now();
+    while wait_for_pool(world, these.len()).await.iter().any(|hash| these.contains(hash)) {
+        assert!(began.elapsed() < PATIENCE, "some of them are still in the pool");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -602,15 +617,7 @@ async fn fees_that_rise_are_followed_by_all_that_wait() {
     let waiting = Waiting::with_entries(16, options()).await;
     let cheap = wait_for_pool(&waiting.world, 4).await;
     mine_at(&waiting.world.chain, 100_000_000_000).await;
-    let began = std::time::Instant::now();
-    loop {
-        let dear = wait_for_pool(&waiting.world, 4).await;
-        if !dear.iter().any(|hash| cheap.contains(hash)) {
-            break;
-        }
-        assert!(began.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    wait_for_others(&waiting.world, &cheap).await;
     waiting.world.mine().await;
     let (receipts, _) = waiting.all_are_true().await;
     assert_eq!(receipts[15].anchor.block_number, receipts[0].anchor.block_number);
@@ -700,11 +707,7 @@ async fn no_attempt_goes_out_that_is_not_on_disk() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(waiting.pool().await.iter().all(|hash| before.contains(hash)));
     fs::remove_dir(&draft).unwrap();
-    let began = std::time::Instant::now();
-    while waiting.pool().await.len() < 2 || waiting.pool().await.iter().any(|hash| before.contains(hash)) {
-        assert!(began.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    wait_for_others(&waiting.world, &before).await;
     waiting.world.mine().await;
     waiting.all_are_true().await;
 }
@@ -715,23 +718,20 @@ async fn nonces_that_became_free_are_taken_by_all_that_wait_in_their_order() {
     let world = World::new(Kind::Anvil).await;
     let ledger = Arc::new(world.ledger().await);
     let store = store(world.dir.path());
-    let before = world.chain.execute("evm_snapshot", vec![]).await.unwrap();
+    let before = world.snapshot().await;
     let mut running = start(&store, &ledger);
     append(&store, 0..8).await;
     running.receive(8).await;
     world.automine(false).await;
     append(&store, 8..16).await;
     let stranded = wait_for_pool(&world, 2).await;
-    world.chain.execute("evm_revert", vec![before]).await.unwrap();
+    world.revert(before).await;
     let in_flight = ledger.in_flight();
     let mining = mine_each(Duration::from_millis(300), &world);
     let receipts = tokio::time::timeout(2 * PATIENCE, running.receive(16)).await.expect("receipts");
     mining.abort();
-    for (index, receipt) in receipts.iter().enumerate() {
-        assert_eq!(receipt.evidence.index, index as u64);
-        ledger.verify(receipt).await.unwrap();
-        assert!(!stranded.contains(&H256(receipt.anchor.transaction)));
-    }
+    are_true(&ledger, &receipts).await;
+    assert!(!receipts.iter().any(|receipt| stranded.contains(&H256(receipt.anchor.transaction))));
     assert_eq!(in_flight.borrow().as_ref().map(|now| now.count), None);
     running.stop().await;
 }
@@ -1090,22 +1090,19 @@ async fn a_chain_that_was_reset_gets_all_evidence_again() {
     let world = World::new(Kind::Anvil).await;
     let ledger = Arc::new(world.ledger().await);
     let store = store(world.dir.path());
-    let before = world.chain.execute("evm_snapshot", vec![]).await.unwrap();
+    let before = world.snapshot().await;
     let mut running = start(&store, &ledger);
     append(&store, 0..6).await;
     let old = running.receive(6).await;
     running.stop().await;
-    world.chain.execute("evm_revert", vec![before]).await.unwrap();
+    world.revert(before).await;
     assert!(!ledger.verify(&old[5]).await.unwrap_err().is_retryable());
 
     let mut running = start(&store, &ledger);
     append(&store, 6..7).await;
     let new = tokio::time::timeout(PATIENCE, running.receive(7)).await.expect("receipts");
-    for (index, receipt) in new.iter().enumerate() {
-        assert_eq!(receipt.evidence.index, index as u64);
-        ledger.verify(receipt).await.unwrap();
-    }
-    assert_eq!((new[0].anchor.revision, new[6].anchor.first), (1, new[6].anchor.first));
+    are_true(&ledger, &new).await;
+    assert!(new[..6].iter().all(|receipt| receipt.anchor.revision == 1));
     running.stop().await;
 }
 
@@ -1138,12 +1135,12 @@ async fn somebody_elses_entries_after_a_reorganisation_end_the_anchorer() {
     let world = World::new(Kind::Anvil).await;
     let ledger = Arc::new(world.ledger().await);
     let store = store(world.dir.path());
-    let before = world.chain.execute("evm_snapshot", vec![]).await.unwrap();
+    let before = world.snapshot().await;
     let mut running = start(&store, &ledger);
     append(&store, 0..1).await;
     running.receive(1).await;
     running.stop().await;
-    world.chain.execute("evm_revert", vec![before]).await.unwrap();
+    world.revert(before).await;
     anchor(&ledger, 0, vec![[9; 32]]).await.unwrap();
     let ended = tokio::time::timeout(PATIENCE, start(&store, &ledger).task).await.expect("an end");
     let error = ended.unwrap().unwrap_err().to_string();

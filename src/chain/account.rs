@@ -132,22 +132,15 @@ impl Account {
         transactions: &[(&'static str, Bytes)],
     ) -> Result<Vec<Result<bool, LedgerError>>, LedgerError> {
         let Some((first, _)) = transactions.first() else { return Ok(Vec::new()) };
-        let chain = self.web3.transport();
-        let mut results = Vec::with_capacity(transactions.len());
-        for transactions in transactions.chunks(BATCH) {
-            let queries =
-                transactions.iter().map(|(_, raw)| chain.prepare("eth_sendRawTransaction", vec![json!(raw)]));
-            let queries: Vec<_> = queries.collect();
-            let sent =
-                chain.send_batch(queries).await.map_err(|error| LedgerError::from_web3(first, error))?;
-            results.extend(sent.into_iter().zip(transactions).map(|(sent, (action, _))| {
-                match sent.map_err(|error| LedgerError::from_web3(action, error)) {
-                    Err(LedgerError::Known { .. }) => Ok(false),
-                    sent => sent.map(|_| true),
-                }
-            }));
-        }
-        Ok(results)
+        let queries = transactions.iter().map(|(_, raw)| ("eth_sendRawTransaction", vec![json!(raw)]));
+        let sent = self.batch(first, queries.collect()).await?;
+        let was_unknown = |(sent, (action, _)): (web3::Result<Value>, &(&'static str, Bytes))| match sent
+            .map_err(|error| LedgerError::from_web3(action, error))
+        {
+            Err(LedgerError::Known { .. }) => Ok(false),
+            sent => sent.map(|_| true),
+        };
+        Ok(sent.into_iter().zip(transactions).map(was_unknown).collect())
     }
 
     /// Signs a call.
@@ -223,12 +216,9 @@ impl Account {
 
     /// What the node asks for now.
     pub async fn quote(&self, action: &'static str) -> Result<Fees, LedgerError> {
-        let failed = |error| LedgerError::from_web3(action, error);
-        let chain = self.web3.transport();
-        let requests =
-            ["eth_gasPrice", "eth_maxPriorityFeePerGas"].map(|method| chain.prepare(method, Vec::new()));
-        let mut answers = chain.send_batch(requests).await.map_err(failed)?.into_iter();
-        let price: U256 = read(action, answers.next().transpose().map_err(failed)?, "a gas price in hex")?;
+        let queries = ["eth_gasPrice", "eth_maxPriorityFeePerGas"].map(|method| (method, Vec::new()));
+        let mut answers = self.ask_each(action, queries.into()).await?.into_iter();
+        let price: U256 = read(action, answers.next().transpose()?, "a gas price in hex")?;
         // Not every node suggests a tip.
         let tip = read(action, answers.next().and_then(Result::ok), "a tip in hex");
         let tip = tip.unwrap_or_else(|_| price.min(DEFAULT_TIP.into()));
@@ -277,7 +267,7 @@ impl Account {
         let queries = blocks.iter().map(|(number, _)| block(&json!(U64::from(*number)))).collect();
         let answers = self.ask(action, queries).await?;
         let presence = |(answer, (_, hash)): (Value, &(u64, H256))| {
-            let found: Option<BlockHash> = read(action, Some(answer), "a block")?;
+            let found: Option<Block> = read(action, Some(answer), "a block")?;
             Ok(match found {
                 None => Presence::Missing,
                 Some(found) if found.hash == *hash => Presence::There,
@@ -291,9 +281,11 @@ impl Account {
     /// has [`SETTLED`] on top.
     pub async fn settled(&self) -> Result<u64, LedgerError> {
         let action = "ask what is final";
+        if let Some(finalized) = self.finalized(action).await? {
+            return Ok(finalized);
+        }
         let newest = head(action, self.ask(action, vec![block(&json!("latest"))]).await?.pop())?;
-        let deep = newest.number.saturating_sub(SETTLED);
-        Ok(self.finalized(action).await?.unwrap_or(deep))
+        Ok(newest.number.saturating_sub(SETTLED))
     }
 
     /// Number of the newest block that is finalized; `None` if the node does not say.
@@ -312,25 +304,34 @@ impl Account {
         ("eth_getTransactionCount", vec![json!(self.key.address()), json!(tag)])
     }
 
-    /// Asks several things in as few round trips as nodes allow; all of them must be answered.
+    /// Asks several things, all of which must be answered.
     async fn ask(&self, action: &'static str, queries: Vec<Query>) -> Result<Vec<Value>, LedgerError> {
         self.ask_each(action, queries).await?.into_iter().collect()
     }
 
-    /// Asks several things in as few round trips as nodes allow.
+    /// Asks several things, each of which may fail.
     async fn ask_each(
         &self,
         action: &'static str,
         queries: Vec<Query>,
     ) -> Result<Vec<Result<Value, LedgerError>>, LedgerError> {
-        let failed = |error| LedgerError::from_web3(action, error);
+        let answers = self.batch(action, queries).await?.into_iter();
+        Ok(answers.map(|answer| answer.map_err(|error| LedgerError::from_web3(action, error))).collect())
+    }
+
+    /// Sends requests in as few round trips as nodes allow.
+    async fn batch(
+        &self,
+        action: &'static str,
+        queries: Vec<Query>,
+    ) -> Result<Vec<web3::Result<Value>>, LedgerError> {
         let chain = self.web3.transport();
-        let queries: Vec<_> =
-            queries.into_iter().map(|(method, params)| chain.prepare(method, params)).collect();
-        let mut answers = Vec::with_capacity(queries.len());
-        for queries in queries.chunks(BATCH) {
-            let answered = chain.send_batch(queries.iter().cloned()).await.map_err(failed)?;
-            answers.extend(answered.into_iter().map(|answer| answer.map_err(failed)));
+        let requests = queries.into_iter().map(|(method, params)| chain.prepare(method, params));
+        let requests: Vec<_> = requests.collect();
+        let mut answers = Vec::with_capacity(requests.len());
+        for requests in requests.chunks(BATCH) {
+            let answered = chain.send_batch(requests.iter().cloned()).await;
+            answers.extend(answered.map_err(|error| LedgerError::from_web3(action, error))?);
         }
         Ok(answers)
     }
@@ -393,12 +394,6 @@ struct Block {
     timestamp: U256,
     #[serde(rename = "baseFeePerGas")]
     base_fee: Option<U256>,
-}
-
-/// What is read of a block that may be any node's idea of one.
-#[derive(Deserialize)]
-struct BlockHash {
-    hash: H256,
 }
 
 fn read<T: DeserializeOwned>(

@@ -206,6 +206,11 @@ impl LedgerError {
         }
     }
 
+    /// The error of a call whose sequence is broken.
+    pub(super) fn out_of_sequence(action: &'static str) -> Self {
+        Self::Conflict { action, reason: "one of those before it has failed".to_owned() }
+    }
+
     /// Classifies a failed request.
     pub(super) fn from_web3(action: &'static str, error: Error) -> Self {
         let unreachable = |reason: String| Self::Unreachable { action, reason };

@@ -95,7 +95,7 @@ impl Lane {
     pub async fn broken(&self) -> LedgerError {
         let action = action::ANCHOR;
         match self.is_broken.clone().wait_for(|is_broken| *is_broken).await {
-            Ok(_) => LedgerError::Conflict { action, reason: "one of those before it has failed".to_owned() },
+            Ok(_) => LedgerError::out_of_sequence(action),
             Err(_) => LedgerError::Ended { action },
         }
     }

@@ -14,6 +14,7 @@ mod contracts;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod error;
+mod flight;
 mod http;
 mod key;
 mod lane;

@@ -4,27 +4,26 @@
 //!
 //! Whoever asks for transactions does so through [`super::lane`].
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until},
 };
-use web3::types::{Bytes, H256, U256};
+use web3::types::U256;
 
 use crate::{
-    InFlight, LedgerError, Mined, WaitsFor,
+    LedgerError, Mined, WaitsFor,
     account::{Account, Call, FIRST_POLL, LAST_POLL, action},
-    lane::{Ended, Request, Slot},
+    flight::{Flight, Waiter, waits_for},
+    lane::{Ended, Request},
     progress::Progress,
-    submission::{Fees, Finality, Head, Next, Submission, View},
+    submission::{Fees, Head, Next, Submission, View},
     transactions::{Kept, TransactionsFile},
 };
 
 /// Most transactions that are signed and sent together.
 const BURST: usize = 64;
-/// How many attempts at a transaction are looked for: the newest ones and the oldest.
-const LOOKED_AT: usize = 16;
 /// How long the node's quote of its fees is used for new transactions.
 const QUOTED: Duration = Duration::from_secs(1);
 /// How long to wait for more transactions to send together with one.
@@ -36,104 +35,6 @@ const FAR: u64 = 64;
 /// With more transactions in flight, a call of the sequence keeps its slot until it is final, so that there are not
 /// many more.
 const MANY: usize = 1024;
-
-/// Somebody who waits, and since when.
-struct Waiter<T> {
-    reply: oneshot::Sender<T>,
-    since: Instant,
-}
-
-impl<T> Waiter<T> {
-    fn new(reply: oneshot::Sender<T>) -> Self {
-        Self { reply, since: Instant::now() }
-    }
-
-    fn tell(self, result: T) {
-        // Whoever waited may have gone.
-        let _ = self.reply.send(result);
-    }
-}
-
-/// A transaction on its way.
-struct Flight {
-    call: Call,
-    /// Gas limit of each attempt.
-    gas: U256,
-    submission: Submission,
-    began: Instant,
-    /// Whether it is one of the sequence.
-    in_sequence: bool,
-    waiter: Option<Waiter<Ended>>,
-    /// Until it is in a block.
-    slot: Option<Slot>,
-    /// When a node last took it; `None` if it was not taken, or if that is not known.
-    taken: Option<Instant>,
-    /// Where the last look found it, and whether it had an effect there.
-    mined: Option<(Mined, bool)>,
-    /// Whether the node wants more for the newest attempt.
-    is_cheap: bool,
-    waits_for: WaitsFor,
-}
-
-impl Flight {
-    fn new(call: Call, gas: U256, submission: Submission) -> Self {
-        Self {
-            call,
-            gas,
-            submission,
-            began: Instant::now(),
-            in_sequence: false,
-            waiter: None,
-            slot: None,
-            taken: None,
-            mined: None,
-            is_cheap: false,
-            waits_for: WaitsFor::Block,
-        }
-    }
-
-    fn newest(&self) -> Option<H256> {
-        self.submission.newest().map(|newest| newest.hash)
-    }
-
-    fn raw(&self) -> Bytes {
-        self.submission.newest().map(|newest| newest.raw.clone()).unwrap_or_default()
-    }
-
-    /// The attempts to look for.
-    fn hashes(&self) -> Vec<H256> {
-        let mut hashes: Vec<_> = self.submission.hashes().collect();
-        if hashes.len() > LOOKED_AT {
-            hashes.drain(LOOKED_AT - 1..hashes.len() - 1);
-        }
-        hashes
-    }
-
-    fn has_failed(&self) -> bool {
-        matches!(self.mined, Some((_, false)))
-    }
-
-    fn has_waiter(&self) -> bool {
-        self.waiter.as_ref().is_some_and(|waiter| !waiter.reply.is_closed())
-    }
-
-    fn tell(&mut self, ended: Ended) {
-        if let Some(waiter) = self.waiter.take() {
-            waiter.tell(ended);
-        }
-    }
-
-    fn in_flight(&self, count: usize, head: Option<&Head>) -> InFlight {
-        InFlight {
-            count,
-            action: self.call.action,
-            transaction: self.newest(),
-            blocks: head.map_or(0, |head| self.submission.blocks(head.number)),
-            waits_for: self.waits_for.clone(),
-            is_late: false,
-        }
-    }
-}
 
 /// Why a transaction is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -330,8 +231,7 @@ impl Sender {
     async fn prepare(&mut self, call: Call, in_sequence: bool) -> Result<Flight, LedgerError> {
         let action = call.action;
         if in_sequence && *self.broken.borrow() {
-            let reason = "one of those before it has failed".to_owned();
-            return Err(LedgerError::Conflict { action, reason });
+            return Err(LedgerError::out_of_sequence(action));
         }
         let is_next = self.flights.iter().all(|flight| flight.mined.is_some());
         let (nonce, another) = match self.flights.last() {
@@ -378,7 +278,8 @@ impl Sender {
             // That block was a mistake.
             self.progressed.0 = head.number;
         }
-        let (mut ended, mut actions, mut is_next) = (Vec::new(), Vec::new(), true);
+        let (mut ended, mut actions) = (BTreeMap::new(), Vec::new());
+        let (mut is_next, mut is_broken) = (true, false);
         for (place, (flight, view)) in self.flights.iter_mut().zip(views).enumerate() {
             let had_failed = flight.has_failed();
             flight.mined = match &view {
@@ -393,15 +294,12 @@ impl Sender {
             let is_pooled = flight.mined.is_none();
             let elapsed = now.saturating_duration_since(flight.began);
             match flight.submission.next(view, is_pooled && is_next, head, finality, elapsed) {
-                Next::Final(mined) => ended.push((place, Ok(mined))),
+                Next::Final(mined) => drop(ended.insert(place, Ok(mined))),
                 Next::Failed { transaction, is_final } => {
                     let failed = LedgerError::Failed { action: flight.call.action, transaction };
-                    if flight.in_sequence && !had_failed {
-                        self.gas = None;
-                        self.broken.send_replace(true);
-                    }
+                    is_broken |= flight.in_sequence && !had_failed;
                     match is_final {
-                        true => ended.push((place, Err(failed))),
+                        true => drop(ended.insert(place, Err(failed))),
                         false => flight.tell(Err(failed)),
                     }
                 }
@@ -410,6 +308,7 @@ impl Sender {
             }
             is_next &= !is_pooled;
         }
+        self.break_sequence(is_broken);
         self.head = Some(head);
         let acted = self.act(actions, &mut ended).await;
         self.end(ended);
@@ -468,7 +367,7 @@ impl Sender {
     async fn act(
         &mut self,
         actions: Vec<(usize, Next)>,
-        ended: &mut Vec<(usize, Ended)>,
+        ended: &mut BTreeMap<usize, Ended>,
     ) -> Result<(), LedgerError> {
         if actions.is_empty() {
             return Ok(());
@@ -491,11 +390,11 @@ impl Sender {
             };
             failed = failed.and(done);
         }
-        to_send.retain(|(place, _)| !ended.iter().any(|(gone, _)| gone == place));
+        to_send.retain(|(place, _)| !ended.contains_key(place));
         for (place, error) in self.send(to_send).await? {
             let Some(flight) = self.flights.get_mut(place) else { continue };
             if !error.is_retryable() {
-                ended.push((place, Err(error)));
+                ended.insert(place, Err(error));
             } else if !matches!(error, LedgerError::Conflict { .. }) {
                 // The pool's opinion changes: what it refuses now, it may take at the next block. A nonce that the node
                 // calls used or too high is what the next look shows.
@@ -522,7 +421,7 @@ impl Sender {
         &mut self,
         place: usize,
         to_send: &mut Vec<(usize, Why)>,
-        ended: &mut Vec<(usize, Ended)>,
+        ended: &mut BTreeMap<usize, Ended>,
     ) -> Result<(), LedgerError> {
         let quote = self.quote("ask for fees").await?;
         let Some(flight) = self.flights.get(place) else { return Ok(()) };
@@ -540,7 +439,7 @@ impl Sender {
                 tracing::warn!(nonce = %flight.submission.nonce(), action,
                     "its nonce is another transaction's, or one before it is free; nobody waits for it, given up");
                 let reason = "its nonce is another transaction's".to_owned();
-                ended.push((place, Err(LedgerError::Conflict { action, reason })));
+                ended.insert(place, Err(LedgerError::Conflict { action, reason }));
                 continue;
             }
             let attempt = self.account.sign(&flight.call, nonce, flight.gas, quote).await?;
@@ -560,11 +459,11 @@ impl Sender {
     /// take, and not because of their fees.
     async fn send(&mut self, places: Vec<(usize, Why)>) -> Result<Vec<(usize, LedgerError)>, LedgerError> {
         self.keep().await?;
-        let places: Vec<_> = places.into_iter().filter(|(place, _)| *place < self.flights.len()).collect();
-        let raw = |(place, _): &(usize, Why)| {
-            self.flights.get(*place).map(|flight| (flight.call.action, flight.raw()))
+        let raw = |(place, why): (usize, Why)| {
+            let flight = self.flights.get(place)?;
+            Some(((place, why), (flight.call.action, flight.raw())))
         };
-        let transactions: Vec<_> = places.iter().filter_map(raw).collect();
+        let (places, transactions): (Vec<_>, Vec<_>) = places.into_iter().filter_map(raw).unzip();
         let results = self.account.send(&transactions).await?;
         let cap = self.account.max_fee;
         let mut refused = Vec::new();
@@ -612,20 +511,15 @@ impl Sender {
     }
 
     /// Tells those who wait for these transactions, and forgets them.
-    fn end(&mut self, mut ended: Vec<(usize, Ended)>) {
-        ended.sort_by_key(|(place, _)| *place);
+    fn end(&mut self, mut ended: BTreeMap<usize, Ended>) {
         let are_many = self.flights.len() > MANY;
-        let (mut ended, mut place) = (ended.into_iter().peekable(), 0);
-        let mut is_broken = false;
+        let (mut places, mut is_broken) = (0.., false);
         self.flights.retain_mut(|flight| {
             if flight.mined.is_some() && !are_many {
                 flight.slot = None;
             }
-            let result = ended.next_if(|(at, _)| *at == place);
-            // One may be there twice.
-            while ended.next_if(|(at, _)| *at == place).is_some() {}
-            place += 1;
-            let Some((_, result)) = result else { return true };
+            let result = places.next().and_then(|place| ended.remove(&place));
+            let Some(result) = result else { return true };
             is_broken |= flight.in_sequence && result.is_err() && !flight.has_failed();
             flight.tell(result);
             false
@@ -676,17 +570,6 @@ impl Sender {
         stored.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
         self.is_dirty = false;
         Ok(())
-    }
-}
-
-/// What a transaction waits for that no look has sent again.
-fn waits_for(mined: Option<&(Mined, bool)>, head: &Head, finality: Finality) -> WaitsFor {
-    let Some((Mined { block_number: block, .. }, _)) = mined else { return WaitsFor::Block };
-    match finality {
-        Finality::Confirmations(of) => WaitsFor::Confirmations { have: head.confirmations(*block), of },
-        Finality::Finalized => {
-            WaitsFor::Finality { block: *block, finalized: head.finalized.unwrap_or_default() }
-        }
     }
 }
 

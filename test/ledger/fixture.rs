@@ -137,6 +137,16 @@ impl World {
         self.chain.execute("evm_setAutomine", vec![json!(on)]).await.unwrap();
     }
 
+    /// Remembers the chain of anvil as it is.
+    pub async fn snapshot(&self) -> serde_json::Value {
+        self.chain.execute("evm_snapshot", vec![]).await.unwrap()
+    }
+
+    /// Takes the chain of anvil back to where it was.
+    pub async fn revert(&self, snapshot: serde_json::Value) {
+        self.chain.execute("evm_revert", vec![snapshot]).await.unwrap();
+    }
+
     /// Mines a block with what is in the pool.
     pub async fn mine(&self) {
         mine(&self.chain).await;
