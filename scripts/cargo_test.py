@@ -11,7 +11,8 @@ import sys
 import xml.etree.ElementTree as xml
 
 LINE = re.compile(r"^test (\S+) \.\.\. (ok|FAILED|ignored)")
-NODE_MODULES = pathlib.Path("contracts/node_modules")
+# What the tests need from the network, and how it is made.
+MADE_BY = {"contracts/node_modules": "npm ci --prefix contracts", "target/web3": "scripts/venv test/web3 target/web3"}
 
 
 def run(command: list[str]) -> tuple[int, list[tuple[str, str]], str]:
@@ -56,10 +57,11 @@ def printable(text: str) -> str:
 
 def main() -> None:
     cargo, file = sys.argv[1], pathlib.Path(sys.argv[2])
-    if NODE_MODULES.exists():
+    missing = [path for path in MADE_BY if not pathlib.Path(path).exists()]
+    if not missing:
         code, results, last = run([cargo, "test", "--locked", "--release"])
     else:
-        last = f"{NODE_MODULES} is missing: run `npm ci --prefix contracts`, which needs a network, then test again\n"
+        last = "".join(f"{path} is missing: run `{MADE_BY[path]}`, which needs a network, then test again\n" for path in missing)
         code, results = 1, []
         print(last, end="", file=sys.stderr)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `make demo`: sends three mails through the whole graph and prints what happened to each. Exits 0 only if everything
+//! `make demo`: sends four mails through the whole graph and prints what happened to each. Exits 0 only if everything
 //! it claims did happen.
 
 #![allow(
@@ -11,13 +11,21 @@
     clippy::print_stdout
 )]
 
-use std::time::Instant;
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    process::{Command, Output},
+    time::Instant,
+};
 
-use chain::{Connection, EmbeddedChain, Ledger, LedgerKey, LedgerOptions};
-use evidence::Finding;
 use mail::MailId;
-use ros::{convert::receipt_from_ros, msg, topics};
-use testbed::posthorn::{HUMAN, Posthorn, SENDER, STRANGER_DOMAIN, id_of, is_receipt_of, message};
+use ros::{msg, topics};
+use serde_json::{Value, json};
+use testbed::{
+    posthorn::{HUMAN, Posthorn, SENDER, STRANGER_DOMAIN, id_of, is_receipt_of, message},
+    project, run_posthorn,
+};
 
 fn main() {
     let began = Instant::now();
@@ -33,7 +41,9 @@ fn main() {
         topics::MAIL_DELIVERIES.facts,
         topics::VEHICLES_COMMANDS.facts,
     ];
-    let mut posthorn = Posthorn::start(&observed, &[]);
+    let mut posthorn = Posthorn::start(&observed, &[("embedded_rpc_listen", "127.0.0.1:0")]);
+    let rpc = posthorn.authenticator.wait_for_log("the embedded chain serves JSON-RPC address=");
+    let witness = Witness::new(&posthorn, rpc.parse().expect("address"));
     println!(
         "{SENDER} is registered as operator in the contract. ({:.1} s)\n",
         began.elapsed().as_secs_f64()
@@ -44,11 +54,15 @@ fn main() {
     let forged = message("forged", "Stop truck_2", "stop truck_2").into_bytes();
     let unclear =
         posthorn.question("unclear", "The gate", "The gate at dock 4 is stuck again, somebody should look.");
+    let late = posthorn.question("late", "Where is truck_2?", "where is truck_2?");
+    let stranger = format!("mallory@{STRANGER_DOMAIN}");
     let mut checks = 0;
     checks += show(
         &mut posthorn,
+        &witness,
         Scene {
             title: "A signed question by a registered sender",
+            mail_from: SENDER,
             data: question,
             authenticated: true,
             action: msg::Disposition::ANSWERED as u64,
@@ -57,8 +71,10 @@ fn main() {
     );
     checks += show(
         &mut posthorn,
+        &witness,
         Scene {
             title: "A forged order: it claims the same sender, but nothing proves it",
+            mail_from: &stranger,
             data: forged,
             authenticated: false,
             action: msg::Disposition::REJECTED as u64,
@@ -67,12 +83,27 @@ fn main() {
     );
     checks += show(
         &mut posthorn,
+        &witness,
         Scene {
             title: "A signed mail that chatbot cannot interpret",
+            mail_from: SENDER,
             data: unclear,
             authenticated: true,
             action: msg::Disposition::FORWARDED as u64,
             goes_to: Some((HUMAN, &["The gate at dock 4 is stuck again", SENDER])),
+        },
+    );
+    revoke(&posthorn);
+    checks += 1 + show(
+        &mut posthorn,
+        &witness,
+        Scene {
+            title: "A signed question by the same sender, revoked with posthorn sender revoke",
+            mail_from: SENDER,
+            data: late,
+            authenticated: false,
+            action: msg::Disposition::REJECTED as u64,
+            goes_to: None,
         },
     );
     let unexpected = posthorn.sink.rest();
@@ -86,15 +117,16 @@ fn main() {
         checks += 1;
     }
     println!(
-        "{checks} checks: 3 mails accepted, judged, evidenced with a verified proof and settled; 2 mails sent, none to the \
-         forger;\nno vehicle ordered; 5 nodes drained. {:.1} s in all.",
+        "{checks} checks: 4 mails accepted, judged, evidenced with a verified proof and settled; 2 mails sent, none to the \
+         forger;\n1 sender revoked; no vehicle ordered; 5 nodes drained. {:.1} s in all.",
         began.elapsed().as_secs_f64()
     );
 }
 
 /// One mail and its expected outcome.
-struct Scene {
+struct Scene<'s> {
     title: &'static str,
+    mail_from: &'s str,
     data: Vec<u8>,
     authenticated: bool,
     action: u64,
@@ -103,10 +135,8 @@ struct Scene {
 }
 
 /// Plays a scene, prints its block, and returns the number of checks that passed.
-fn show(posthorn: &mut Posthorn, scene: Scene) -> u32 {
-    let Scene { title, data, authenticated, action, goes_to } = scene;
-    let stranger = format!("mallory@{STRANGER_DOMAIN}");
-    let mail_from = if authenticated { SENDER } else { &stranger };
+fn show(posthorn: &mut Posthorn, witness: &Witness, scene: Scene<'_>) -> u32 {
+    let Scene { title, mail_from, data, authenticated, action, goes_to } = scene;
     let id = posthorn.accept(mail_from, &data);
     let judged = posthorn
         .observer
@@ -126,15 +156,14 @@ fn show(posthorn: &mut Posthorn, scene: Scene) -> u32 {
     assert_eq!(verdict["authenticated"], authenticated, "{verdict}");
 
     let receipt = posthorn.observer.message(topics::MAIL_RECEIPTS.facts, is_receipt_of(id));
-    let receipt: msg::LedgerReceipt = serde_json::from_value(receipt).expect("receipt");
-    verify(posthorn, id, &receipt);
+    witness.verify(posthorn, id, &receipt["root"]);
     println!(
         "  ledger   leaf {} in transaction {}…, block {}",
-        receipt.index,
-        &receipt.transaction[..18],
-        receipt.block_number
+        receipt["index"],
+        &receipt["transaction"].as_str().expect("transaction")[..18],
+        receipt["block_number"]
     );
-    println!("           proof verified against the chain, by another process");
+    println!("           receipt verified over JSON-RPC by docs/verify_receipt.py, with web3.py");
 
     let disposition = posthorn
         .observer
@@ -165,31 +194,61 @@ fn show(posthorn: &mut Posthorn, scene: Scene) -> u32 {
 const RESULTS: [&str; 8] =
     ["not evaluated", "none", "pass", "fail", "softfail", "neutral", "temporary error", "permanent error"];
 
-/// Reads the authenticator's chain from disk and verifies the receipt against it; also checks that a tampered receipt
-/// does not verify.
-fn verify(posthorn: &Posthorn, id: MailId, message: &msg::LedgerReceipt) {
-    let directory = posthorn.authenticator_state();
-    let receipt = receipt_from_ros(message).expect("receipt");
-    let mut finding = Finding::of(&receipt.evidence.entry).expect("a verdict on a mail");
-    assert_eq!(finding.mail_id, id);
-    finding.verdict[0] ^= 1;
-    let mut tampered = receipt.clone();
-    tampered.evidence.entry = finding.entry(receipt.evidence.entry.source());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-    runtime.block_on(async {
-        let chain = EmbeddedChain::open_read_only(&directory.join("chain")).expect("chain");
-        let own_key = tempfile::tempdir().expect("scratch");
-        let key = LedgerKey::load_or_create(&own_key.path().join("key")).expect("key");
-        let options = LedgerOptions {
-            confirmations: Some(1),
-            in_flight: 1,
-            timeout: testbed::PATIENCE,
-            max_fee: u64::MAX.into(),
-            contracts: None,
+/// Revokes the sender, with the command that an operator has.
+fn revoke(posthorn: &Posthorn) {
+    let token = posthorn.authenticator_state().join("registry.token").display().to_string();
+    let revoke = ["sender", "revoke", SENDER, "--token-file", &token];
+    let (code, output, error) = run_posthorn(&posthorn.domain, &revoke);
+    assert_eq!((code, error.as_str()), (0, ""), "{output}");
+}
+
+/// Verifies receipts with nothing of posthorn: in Python, with web3.py, over the chain's JSON-RPC.
+struct Witness {
+    rpc: String,
+    /// The ledger's address, from the one who deployed it and not from a receipt.
+    contract: String,
+}
+
+impl Witness {
+    fn new(posthorn: &Posthorn, rpc: SocketAddr) -> Self {
+        let contracts =
+            fs::read(posthorn.authenticator_state().join("contracts.json")).expect("contracts.json");
+        let contracts: Value = serde_json::from_slice(&contracts).expect("JSON");
+        let contract = contracts["evidence_ledger"].as_str().expect("an address").to_owned();
+        Self { rpc: format!("http://{rpc}"), contract }
+    }
+
+    /// Asks for the mail's receipt with the command that anybody has and verifies it; also checks that one of another
+    /// verdict is refused.
+    fn verify(&self, posthorn: &Posthorn, id: MailId, root: &Value) {
+        let (code, receipt, error) = run_posthorn(&posthorn.domain, &["prove", &id.to_string()]);
+        assert_eq!(code, 0, "{error}");
+        let genuine: Value = serde_json::from_str(&receipt).expect("JSON");
+        assert_eq!((id_of(&genuine["entry"]["subject"]), &genuine["root"]), (id, root));
+        let scratch = tempfile::tempdir().expect("scratch");
+        let file = scratch.path().join("receipt.json");
+        let run = |receipt: &Value| {
+            fs::write(&file, receipt.to_string()).expect("receipt");
+            self.run(&file)
         };
-        let ledger =
-            Ledger::connect(Connection::Embedded(chain), key, &directory, options).await.expect("ledger");
-        ledger.verify(&receipt).await.expect("the proof must verify");
-        ledger.verify(&tampered).await.expect_err("a tampered receipt must not verify");
-    });
+        let Output { status, stdout, stderr } = run(&genuine);
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        assert!(
+            String::from_utf8_lossy(&stdout)
+                .contains(&format!("mail_verdict {id}, leaf {}", genuine["index"]))
+        );
+        let mut tampered = genuine.clone();
+        // Whether the sender was authenticated.
+        tampered["facts"][44] = json!(1 - genuine["facts"][44].as_u64().expect("a byte"));
+        let refused = run(&tampered);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("facts are not those that were recorded"));
+    }
+
+    fn run(&self, file: &Path) -> Output {
+        let mut python = Command::new(project("target/web3/bin/python"));
+        python.arg(project("docs/verify_receipt.py")).arg(file);
+        python.args(["--rpc", &self.rpc, "--contract", &self.contract]);
+        python.output().expect("web3.py: run scripts/venv test/web3 target/web3")
+    }
 }

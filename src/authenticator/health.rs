@@ -58,6 +58,10 @@ pub struct Ledger {
     pub silence: Option<String>,
     /// Number of transactions in flight.
     pub in_flight: usize,
+    /// Number of revocations that the chain does not have yet; they hold here.
+    pub revocations: usize,
+    /// Why the chain did not take one of them when it was last sent.
+    pub revocation_error: Option<String>,
     /// What the transaction that the others wait for waits for; `None` unless it waits for too long.
     pub late: Option<String>,
 }
@@ -86,6 +90,9 @@ pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger) -> Vec<Status> {
         (None, false, _) => (Level::Warn, "connecting to the chain".to_owned()),
         (Some(error), true, _) => (Level::Error, format!("waits for the chain, evidence is kept: {error}")),
         (None, true, Some(late)) => (Level::Warn, format!("a transaction is late, evidence is kept: {late}")),
+        (None, true, None) if let Some(error) = &ledger.revocation_error => {
+            (Level::Warn, format!("the chain does not have all revocations: {error}"))
+        }
         (None, true, None) if !ledger.reachable => (Level::Ok, "nothing to anchor yet".to_owned()),
         (None, true, None) => (Level::Ok, "anchors".to_owned()),
     };
@@ -93,7 +100,8 @@ pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger) -> Vec<Status> {
         .counter("evidenced", evidenced)
         .counter("anchored", ledger.anchored)
         .gauge("pending", pending)
-        .gauge("in_flight", ledger.in_flight);
+        .gauge("in_flight", ledger.in_flight)
+        .gauge("revocations", ledger.revocations);
     vec![mails, ledger]
 }
 
@@ -125,6 +133,21 @@ mod tests {
         ] {
             assert_eq!(statuses(&Mails::default(), 3, &ledger).pop().unwrap().level, Level::Error);
         }
+    }
+
+    #[test]
+    fn a_revocation_that_the_chain_refuses_is_a_warning() {
+        let error = "the contract refuses: the account is not the contract's owner".to_owned();
+        let ledger = Ledger {
+            connected: true,
+            reachable: true,
+            revocations: 2,
+            revocation_error: Some(error.clone()),
+            ..Ledger::default()
+        };
+        let status = statuses(&Mails::default(), 0, &ledger).pop().unwrap();
+        assert_eq!((status.level, status.figure("revocations")), (Level::Warn, Some(2)));
+        assert!(status.message.contains(&error), "{}", status.message);
     }
 
     #[test]

@@ -22,6 +22,7 @@
 //!   entries, of mails and of other nodes.
 //! - `anchor`: anchors evidence through the crate `chain`, in order, exactly once. [`pace`]: decides when. Pure.
 //!   `receipts`: publishes the receipts.
+//! - `registry`: asks and changes the registry. [`revocations`]: those that hold before the chain has them.
 //! - `on_chain`: connects the chain to the node. [`health`]: what the node reports on `/diagnostics`. Pure.
 //!
 //! It does not evaluate ARC or read Authentication-Results, which anybody can write.
@@ -51,6 +52,9 @@ pub mod params;
 pub mod receipts;
 #[cfg(feature = "net")]
 mod records;
+#[cfg(feature = "net")]
+pub mod registry;
+pub mod revocations;
 #[cfg(feature = "ros")]
 mod services;
 pub mod silence;

@@ -34,7 +34,8 @@ use super::{
     verify::{Policy, verify},
 };
 use crate::{
-    on_chain::{ChainKeeper, KeeperHandles, Registry},
+    on_chain::{ChainKeeper, KeeperHandles},
+    registry::Registry,
     store::EvidenceStore,
 };
 
@@ -62,7 +63,8 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         registry_patience: params.registry_patience,
     };
     let opened = tokio::task::spawn_blocking(move || open(params)).await?;
-    let (keeper, KeeperHandles { registry, receipts, health: chain_health }, store, gate, known) = opened?;
+    let (keeper, handles, store, gate, known) = opened?;
+    let KeeperHandles { registry, registrar, receipts, health: chain_health } = handles;
     let (evidencer, evidence_writer) = Evidencer::new(store.clone(), source);
 
     let core = Core::new(limits, &known.all());
@@ -79,6 +81,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let published = graph.publisher(&topics::MAIL_RECEIPTS)?;
     graph.watch("evidence", evidence_writer.run());
     graph.watch("chain", keeper.run());
+    graph.watch("registrar", registrar.run());
     graph.watch("receipts", async move {
         receipts::publish(receipts, |receipt| {
             if let Err(error) = published.publish(&receipt_to_ros(&receipt)) {

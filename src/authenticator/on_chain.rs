@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Runs the chain for the node: opens it, waits for it, anchors evidence, answers registry queries and reports its
-//! health.
+//! Runs the chain for the node: opens it, waits for it, anchors evidence and reports its health.
 //!
 //! An unreachable chain stops nothing: evidence waits on disk, the registry counts as unavailable, and both resume
 //! when the chain is back.
 //!
-//! [`super::anchor`] decides what to anchor and when; [`Ledger`] talks to the contracts.
+//! [`super::anchor`] decides what to anchor and when, [`super::registry`] asks and changes the registry; [`Ledger`] talks
+//! to the contracts.
 
 use std::{
+    io,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -17,23 +19,23 @@ use chain::{
     WaitsFor,
 };
 use evidence::Receipt;
-use mail::{EmailAddress, Registration, Role};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
 
 use crate::{
     address::AddressKey,
     anchor::{AnchorError, AnchorPolicy, AnchorState, Anchorer},
     health,
     params::Params,
+    registry::{Registrar, Registry},
+    revocations::{Revocations, RevocationsError},
     store::EvidenceStore,
 };
 
-/// Key hash of a registration that pins no DKIM key.
-const ANY_KEY: [u8; 32] = [0; 32];
 /// How long to wait for confirmations before asking the chain again where it stands.
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(300);
-/// How long a mail waits for the registry to answer.
-const REGISTRY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the chain may contradict the evidence log before the node ends.
 const CONTRADICTION_PATIENCE: Duration = Duration::from_secs(600);
 /// How often to look whether the chain still has what was final.
@@ -49,79 +51,23 @@ pub enum KeeperError {
     /// The embedded chain's files cannot be used.
     #[error("embedded chain: {0}")]
     Embedded(#[from] ChainError),
+    /// The embedded chain cannot be served where it should be.
+    #[error("cannot listen on {address} (parameter 'embedded_rpc_listen'): {source}")]
+    Listen {
+        /// Address and port.
+        address: SocketAddr,
+        /// The operating system's error.
+        source: io::Error,
+    },
     /// The endpoint, the key or the contracts cannot be used.
     #[error("ledger: {0}")]
     Ledger(#[from] LedgerError),
+    /// The revocations that wait for the chain cannot be read.
+    #[error(transparent)]
+    Revocations(#[from] RevocationsError),
     /// The evidence log and the chain do not belong together.
     #[error("ledger: {0}")]
     Anchor(#[from] AnchorError),
-}
-
-/// Handle for registry queries and transactions; clones use the same chain.
-#[derive(Clone)]
-pub struct Registry {
-    ledger: watch::Receiver<Option<Arc<Ledger>>>,
-    key: Arc<AddressKey>,
-}
-
-impl Registry {
-    /// Returns the keyed digest of an address, or of `None` for a mail without an author.
-    pub fn digest(&self, address: Option<&EmailAddress>) -> [u8; 32] {
-        self.key.digest(address)
-    }
-
-    /// Waits until the chain has connected once.
-    pub async fn connected_once(mut self) {
-        // An error means that the node is shutting down.
-        let _ = self.ledger.wait_for(Option::is_some).await;
-    }
-
-    /// Looks up `address` in the registry; unavailable if the chain does not answer in time.
-    pub async fn sender(&self, address: &EmailAddress) -> (Registration, Role) {
-        let unavailable = (Registration::Unavailable, Role::None);
-        let Some(ledger) = self.ledger.borrow().clone() else { return unavailable };
-        match tokio::time::timeout(REGISTRY_TIMEOUT, ledger.sender(self.digest(Some(address)))).await {
-            Ok(Ok((registration, role, pinned_key))) if pinned_key == ANY_KEY => (registration, role),
-            Ok(Ok(_)) => {
-                tracing::warn!("the registry pins a DKIM key to the sender, which this version cannot check");
-                unavailable
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "registry unavailable");
-                unavailable
-            }
-            Err(_) => {
-                tracing::warn!(timeout = ?REGISTRY_TIMEOUT, "registry unavailable");
-                unavailable
-            }
-        }
-    }
-
-    /// Registers `address` or changes its role; returns the hash of the confirmed transaction.
-    ///
-    /// # Errors
-    /// If the chain is not connected, cannot be reached, or rejects the request.
-    pub async fn register(&self, address: &EmailAddress, role: Role) -> Result<String, String> {
-        let ledger = self.connected()?;
-        let mined = ledger.register(self.digest(Some(address)), role, ANY_KEY).await;
-        mined.map(|mined| format!("{:#x}", mined.transaction)).map_err(|error| error.to_string())
-    }
-
-    /// Revokes `address`; returns the hash of the confirmed transaction.
-    ///
-    /// # Errors
-    /// If the chain is not connected, cannot be reached, or rejects the request.
-    pub async fn revoke(&self, address: &EmailAddress) -> Result<String, String> {
-        let mined = self.connected()?.revoke(self.digest(Some(address))).await;
-        mined.map(|mined| format!("{:#x}", mined.transaction)).map_err(|error| error.to_string())
-    }
-
-    fn connected(&self) -> Result<Arc<Ledger>, String> {
-        self.ledger
-            .borrow()
-            .clone()
-            .ok_or_else(|| "the chain is not connected yet; see /diagnostics".to_owned())
-    }
 }
 
 /// Task that connects to the chain and anchors evidence.
@@ -137,8 +83,10 @@ pub struct ChainKeeper {
 
 /// Handles that connect the node to the keeper.
 pub struct KeeperHandles {
-    /// Registry queries and transactions.
+    /// Registry queries and changes.
     pub registry: Registry,
+    /// Makes the changes.
+    pub registrar: Registrar,
     /// Receipts to publish, in order.
     pub receipts: mpsc::Receiver<Receipt>,
     /// Health of the chain, for diagnostics.
@@ -149,7 +97,7 @@ impl ChainKeeper {
     /// Loads the ledger key and opens the embedded chain, if that is used; does not connect yet. Blocking.
     ///
     /// # Errors
-    /// If a key, the endpoint or the embedded chain cannot be used.
+    /// If a key, the endpoint, the embedded chain or the waiting revocations cannot be used.
     pub fn open(
         params: Params,
         store: EvidenceStore,
@@ -166,16 +114,31 @@ impl ChainKeeper {
         let (connected, ledger) = watch::channel(None);
         let (receipts, receipts_out) = mpsc::channel(RECEIPTS);
         let (health, health_out) = watch::channel(health::Ledger::default());
+        let revocations = Revocations::open(&params.state_directory.join("revocations"))?;
+        let (registry, registrar) = Registry::new(ledger, address_key, revocations, health.clone());
         let keeper = Self { chain, key, params, store, connected, receipts, health };
-        let registry = Registry { ledger, key: Arc::new(address_key) };
-        Ok((keeper, KeeperHandles { registry, receipts: receipts_out, health: health_out }))
+        Ok((keeper, KeeperHandles { registry, registrar, receipts: receipts_out, health: health_out }))
     }
 
-    /// Connects, however long it takes, then anchors until dropped. Safe to drop at any time.
+    /// Connects, however long it takes, then anchors until dropped; meanwhile serves the embedded chain. Safe to drop at
+    /// any time.
     ///
     /// # Errors
     /// The first error that waiting will not cure.
     pub async fn run(self) -> Result<(), KeeperError> {
+        match (&self.chain, self.params.embedded_rpc_listen) {
+            (Connection::Embedded(chain), Some(address)) => {
+                let (chain, listener) = (chain.clone(), listen(address).await?);
+                tokio::select! {
+                    result = self.anchor() => result,
+                    () = chain.serve(listener) => Ok(()),
+                }
+            }
+            _ => self.anchor().await,
+        }
+    }
+
+    async fn anchor(self) -> Result<(), KeeperError> {
         let Self { chain, key, params, store, connected, receipts, health } = self;
         let options = LedgerOptions {
             confirmations: params.confirmations,
@@ -248,4 +211,13 @@ impl ChainKeeper {
             () = follow_transactions => Ok(()),
         }
     }
+}
+
+/// Listens on `address`, and says where.
+async fn listen(address: SocketAddr) -> Result<TcpListener, KeeperError> {
+    let failed = |source| KeeperError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    tracing::info!(%address, "the embedded chain serves JSON-RPC");
+    Ok(listener)
 }

@@ -62,6 +62,7 @@ pub const SPECS: &[Spec] = &[
     seconds("registry_patience_s", 60.0, 0.0, 86400.0, "The same if the registry cannot be asked; also the time after the start for which mails wait for the chain."),
     count("dkim_max_signatures", 10, 100, "DKIM signatures of a mail that are evaluated."),
     text("ethereum_endpoint", "JSON-RPC URL of the Ethereum node, http:// or https://; empty: the embedded chain."),
+    text("embedded_rpc_listen", "Loopback address and port on which the embedded chain serves JSON-RPC over HTTP, 127.0.0.1:8545 for instance; port 0 takes a free one, empty: not served."),
     text("registry_address", "Address of the sender registry, 0x and 40 hex digits; empty: deployed at the first start."),
     text("ledger_address", "Address of the evidence ledger, 0x and 40 hex digits; empty: deployed at the first start."),
     Spec { name: "confirmations", default: Default::Int(0), rule: Rule::IntRange(0, 1000), unit: "",
@@ -103,6 +104,8 @@ pub struct Params {
     pub dkim_max_signatures: usize,
     /// URL of the Ethereum node; `None`: the embedded chain.
     pub ethereum_endpoint: Option<String>,
+    /// Where the embedded chain serves JSON-RPC; `None`: nowhere.
+    pub embedded_rpc_listen: Option<SocketAddr>,
     /// Addresses of the sender registry and of the evidence ledger; `None`: this node deploys them at its first start.
     pub contracts: Option<(ContractAddress, ContractAddress)>,
     /// Blocks until a transaction is final, including its own; `None`: as the chain says.
@@ -151,6 +154,7 @@ impl Params {
             relays: relays(values)?,
             dkim_max_signatures: values.count("dkim_max_signatures")?,
             ethereum_endpoint: endpoint(values)?,
+            embedded_rpc_listen: values.listen("embedded_rpc_listen")?,
             contracts: contracts(values)?,
             confirmations: Some(values.count("confirmations")?).filter(|confirmations| *confirmations > 0),
             max_fee: values.count::<u64>("max_fee_gwei")?.saturating_mul(GWEI),
@@ -185,6 +189,16 @@ impl Params {
         }
         if let (Some(_), [server, ..]) = (&self.dns_zone_file, self.dns_servers.as_slice()) {
             return Err(ParamError::rule("dns_servers", server, "empty if dns_zone_file is given"));
+        }
+        if let Some(address) = &self.embedded_rpc_listen {
+            if !address.ip().is_loopback() {
+                let rule = "a loopback address: whoever reaches it may use the chain";
+                return Err(ParamError::rule("embedded_rpc_listen", address, rule));
+            }
+            if self.ethereum_endpoint.is_some() {
+                let rule = "empty if ethereum_endpoint is given: there is no embedded chain then";
+                return Err(ParamError::rule("embedded_rpc_listen", address, rule));
+            }
         }
         if self.contracts.is_some() && self.ethereum_endpoint.is_none() {
             let rule = "a URL if registry_address is given; the embedded chain deploys its own contracts";
@@ -311,6 +325,23 @@ mod tests {
                 "{wrong}"
             );
         }
+    }
+
+    #[test]
+    fn only_this_host_reaches_the_embedded_chain() {
+        let params = load(&[("embedded_rpc_listen", "[::1]:8545")]).unwrap();
+        assert_eq!(params.embedded_rpc_listen, Some("[::1]:8545".parse().unwrap()));
+        assert_eq!(load(&[]).unwrap().embedded_rpc_listen, None);
+        for wrong in ["0.0.0.0:8545", "192.0.2.1:8545", "[::]:0"] {
+            let error = error(&[("embedded_rpc_listen", wrong)]);
+            assert!(
+                error.contains("'embedded_rpc_listen'") && error.contains("a loopback address"),
+                "{error}"
+            );
+        }
+        assert!(error(&[("embedded_rpc_listen", "8545")]).contains("an IP address and port"));
+        let both = [("embedded_rpc_listen", "127.0.0.1:0"), ("ethereum_endpoint", "https://chain.example")];
+        assert!(error(&both).contains("empty if ethereum_endpoint is given"));
     }
 
     #[test]

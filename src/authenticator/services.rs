@@ -3,7 +3,7 @@
 //!
 //! No request reaches the registry unless the gate admits it. Refusals are logged without token or address.
 //!
-//! The rules are in [`super::gate`], the transactions in [`super::on_chain`].
+//! The rules are in [`super::gate`], the changes in [`super::registry`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,10 +15,10 @@ use ros::{
     graph::{Graph, Request, ServiceType},
     srv, topics,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::gate::{Gate, Refusal};
-use crate::{evidencer::Evidencer, on_chain::Registry, store::EvidenceStore};
+use crate::{evidencer::Evidencer, registry::Registry, store::EvidenceStore};
 
 /// Delay before answering a request with a wrong token; requests behind it wait too.
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(250);
@@ -72,15 +72,26 @@ async fn serve_revoke(
     registry: Registry,
     gate: Arc<Gate>,
 ) {
+    let mut waiting = JoinSet::new();
     while let Some(request) = requests.recv().await {
         let srv::RevokeSender::Request { address, token } = &request.message;
-        let result = match admit(&gate, token, address).await {
-            Err(refusal) => Err(refusal),
-            Ok(address) => outcome("sender revoked", registry.revoke(&address).await),
-        };
-        let (success, message) = answer(result);
-        respond(request, srv::RevokeSender::Response { success, message });
+        match admit(&gate, token, address).await {
+            Err(refusal) => respond_revoke(request, Err(refusal)),
+            Ok(address) => {
+                // At once, also if the chain takes minutes for the one before.
+                let (denied, registry) = (registry.deny(&address).await, registry.clone());
+                waiting.spawn(async move {
+                    respond_revoke(request, outcome("sender revoked", registry.revoke(denied).await));
+                });
+            }
+        }
+        while waiting.try_join_next().is_some() {}
     }
+}
+
+fn respond_revoke(request: Request<srv::RevokeSender::Service>, result: Result<String, String>) {
+    let (success, message) = answer(result);
+    respond(request, srv::RevokeSender::Response { success, message });
 }
 
 /// Asks the gate. Each service handles one request at a time, so the pause limits how fast tokens can be tried.

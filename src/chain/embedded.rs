@@ -3,7 +3,8 @@
 //!
 //! It answers the same JSON-RPC through the same [`Transport`] as a real node, runs the same EVM with the same gas,
 //! mines one block per transaction at once, and syncs each block to disk before anybody sees it. The genesis gives
-//! all funds to one account. Block times never go back and may be equal.
+//! all funds to one account. Block times never go back and may be equal. [`EmbeddedChain::serve`] opens it to other
+//! programs on this host.
 //!
 //! It lacks what makes a chain a witness: **whoever owns the disk can rewrite it.** It proves nothing against its
 //! operator.
@@ -12,6 +13,7 @@ mod block;
 mod chain;
 mod evm;
 mod rpc;
+mod server;
 mod transaction;
 
 use std::{
@@ -24,7 +26,8 @@ use std::{
     time::SystemTime,
 };
 
-use jsonrpc_core::{Call, Params, Value};
+use jsonrpc_core::{Call, MethodCall, Params, Value};
+use tokio::net::TcpListener;
 use web3::{
     BatchTransport, RequestId, Transport, error,
     helpers::build_request,
@@ -64,19 +67,15 @@ impl EmbeddedChain {
         Ok(Self::new(chain::Chain::open(dir, &genesis)?, now))
     }
 
-    /// Reads the chain in `dir` as it is now, for a verifier, even while another process extends it. Accepts no
-    /// transactions and sees no later blocks. Blocking.
-    ///
-    /// # Errors
-    /// If the files cannot be read or do not hold a chain.
-    pub fn open_read_only(dir: &Path) -> Result<Self, ChainError> {
-        Ok(Self::new(chain::Chain::read(dir)?, || SystemTime::UNIX_EPOCH))
-    }
-
     /// Returns number and hash of the newest block.
     pub fn head(&self) -> (u64, H256) {
         let chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
         (chain.head_number(), chain.head_hash())
+    }
+
+    /// Serves JSON-RPC over HTTP on `listener`, which must be on a loopback address, until dropped.
+    pub async fn serve(self, listener: TcpListener) {
+        server::run(self, listener).await;
     }
 
     fn new(chain: chain::Chain, now: fn() -> SystemTime) -> Self {
@@ -84,20 +83,24 @@ impl EmbeddedChain {
     }
 
     /// Answers one request. Blocking, because a transaction is synced to disk.
-    fn answer(&self, call: &Call) -> error::Result<Value> {
-        let Call::MethodCall(call) = call else {
-            return Err(error::Error::Rpc(rpc::error(-32600, "not a method call")));
-        };
+    fn answer(&self, call: &MethodCall) -> Result<Value, jsonrpc_core::Error> {
         let params = match &call.params {
             Params::Array(params) => params.as_slice(),
             Params::None => &[],
-            Params::Map(_) => {
-                return Err(error::Error::Rpc(rpc::error(-32602, "parameters must be an array")));
-            }
+            Params::Map(_) => return Err(rpc::error(-32602, "parameters must be an array")),
         };
         // The chain changes in memory only after its file, so a panic leaves it consistent.
         let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
-        rpc::answer(&mut chain, &call.method, params, (self.now)()).map_err(error::Error::Rpc)
+        rpc::answer(&mut chain, &call.method, params, (self.now)())
+    }
+
+    /// Answers a request that this process made.
+    fn answer_own(&self, call: &Call) -> error::Result<Value> {
+        let answer = match call {
+            Call::MethodCall(call) => self.answer(call),
+            _ => Err(rpc::error(-32600, "not a method call")),
+        };
+        answer.map_err(error::Error::Rpc)
     }
 
     /// Runs `work` outside the runtime's workers, which must not wait for a disk.
@@ -120,7 +123,7 @@ impl Transport for EmbeddedChain {
     }
 
     fn send(&self, _id: RequestId, request: Call) -> Self::Out {
-        let answer = self.blocking(move |chain| chain.answer(&request));
+        let answer = self.blocking(move |chain| chain.answer_own(&request));
         Box::pin(async move { answer.await? })
     }
 }
@@ -130,6 +133,6 @@ impl BatchTransport for EmbeddedChain {
 
     fn send_batch<T: IntoIterator<Item = (RequestId, Call)>>(&self, requests: T) -> Self::Batch {
         let requests: Vec<_> = requests.into_iter().map(|(_, request)| request).collect();
-        self.blocking(move |chain| requests.iter().map(|request| chain.answer(request)).collect())
+        self.blocking(move |chain| requests.iter().map(|request| chain.answer_own(request)).collect())
     }
 }

@@ -136,8 +136,8 @@ impl Params {
         let directory = values.text("journal_directory")?;
         let hostname = hostname(values)?;
         let params = Self {
-            smtp_listen: listen(values, "smtp_listen")?,
-            lmtp_listen: listen(values, "lmtp_listen")?,
+            smtp_listen: values.listen("smtp_listen")?,
+            lmtp_listen: values.listen("lmtp_listen")?,
             limits: Limits {
                 message_bytes: values.count("max_message_bytes")?,
                 recipients: values.count("max_recipients")?,
@@ -247,17 +247,6 @@ fn sender_address(values: &Values, hostname: &str) -> Result<EmailAddress, Param
 fn millionths(share: f64) -> u64 {
     // Exact, because the parameter's range is 0.01 to 1.
     Duration::from_secs_f64(share.clamp(0.0, 1.0)).as_micros().try_into().unwrap_or(u64::MAX)
-}
-
-fn listen(values: &Values, name: &'static str) -> Result<Option<SocketAddr>, ParamError> {
-    let text = values.text(name)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let address = text
-        .parse()
-        .map_err(|_| ParamError::rule(name, &text, "an IP address and port like 127.0.0.1:2525"))?;
-    Ok(Some(address))
 }
 
 #[cfg(test)]

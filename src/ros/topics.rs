@@ -235,7 +235,7 @@ pub const REVOKE_SENDER: Service<srv::RevokeSender::Service> = Service::new(
     "authenticator/revoke_sender",
     "posthorn/srv/RevokeSender",
     "",
-    "revokes a sender in the contract",
+    "revokes a sender, at once here and in the contract",
 );
 /// Returns the latest state of vehicles.
 pub const GET_STATE: Service<srv::GetState::Service> = Service::new(

@@ -8,7 +8,7 @@
 
 mod back_off;
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 pub use back_off::BackOff;
 
@@ -311,6 +311,21 @@ impl Values {
         let value = self.double(name)?;
         Duration::try_from_secs_f64(value)
             .map_err(|_| ParamError::rule(name, value, "a duration in seconds, not negative"))
+    }
+
+    /// The value of a `string` parameter that is where a server listens; `None` if it is empty.
+    ///
+    /// # Errors
+    /// If the value is no IP address with a port, or the parameter is not in the table.
+    pub fn listen(&self, name: &'static str) -> Result<Option<SocketAddr>, ParamError> {
+        let text = self.text(name)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let address = text.parse();
+        address
+            .map(Some)
+            .map_err(|_| ParamError::rule(name, text, "an IP address and port like 127.0.0.1:2525"))
     }
 
     /// All values in name order, for declaring them to ROS.

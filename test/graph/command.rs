@@ -1,32 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command `posthorn` against a running graph.
 
-use std::{
-    fs,
-    process::{Command, Output},
-};
+use std::fs;
 
 use evidence::{Entry, Kind, log::EvidenceLog};
 use mail::{MailId, Role};
 use ros::topics;
 use testbed::{
-    domain::Domain,
-    executable, free_port,
+    free_port,
     posthorn::{SENDER, Unready},
-    wait_for,
+    run_posthorn, wait_for,
 };
 
 use super::chain::fund_authenticator;
 use crate::ledger::fixture::Anvil;
-
-/// Runs the command; returns its exit code, standard output and standard error.
-pub fn run(domain: &Domain, arguments: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(executable("posthorn"));
-    let Output { status, stdout, stderr } =
-        command.args(arguments).envs(domain.environment()).output().expect("posthorn");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    (status.code().expect("no signal"), text(stdout), text(stderr))
-}
 
 #[test]
 fn the_command_registers_shows_and_proves() {
@@ -42,46 +29,48 @@ fn the_command_registers_shows_and_proves() {
     let file = posthorn.authenticator_state().join("registry.token").display().to_string();
 
     let add = ["sender", "add", SENDER, "--role", "operator", "--token-file", &file];
-    let (code, output, error) = run(&posthorn.domain, &add);
+    let (code, output, error) = run_posthorn(&posthorn.domain, &add);
     assert_eq!((code, error.as_str()), (0, ""), "{output}");
     assert!(output.starts_with(&format!("{SENDER} is registered as operator, transaction 0x")), "{output}");
 
     // The text would clear the screen of whoever looks at it.
     let data = posthorn.question("command", "status", "status\x1b[2J");
     let id = posthorn.accept(SENDER, &data).to_string();
-    let receipt = wait_for("the mail is anchored", || match run(&posthorn.domain, &["prove", &id]) {
-        (0, receipt, _) => Some(receipt),
-        (1, output, error) if error.contains("not anchored yet") && output.is_empty() => None,
-        other => panic!("prove: {other:?}"),
-    });
+    let receipt =
+        wait_for("the mail is anchored", || match run_posthorn(&posthorn.domain, &["prove", &id]) {
+            (0, receipt, _) => Some(receipt),
+            (1, output, error) if error.contains("not anchored yet") && output.is_empty() => None,
+            other => panic!("prove: {other:?}"),
+        });
     // A process of its own reads what the other wrote, without the graph.
     let kept = posthorn.authenticator_state().join("receipt.json");
     fs::write(&kept, &receipt).unwrap();
     let kept = kept.display().to_string();
-    let (code, output, error) = run(&posthorn.domain, &["verify", &kept]);
+    let (code, output, error) = run_posthorn(&posthorn.domain, &["verify", &kept]);
     assert_eq!((code, error.as_str()), (0, ""), "{output}");
     assert!(output.contains(&id) && output.contains("sender authenticated"), "{output}");
     let contract = serde_json::from_str::<serde_json::Value>(&receipt).expect("JSON")["contract"].clone();
     let on_chain = ["verify", &kept, "--endpoint", &endpoint, "--contract", contract.as_str().unwrap()];
-    let (code, output, error) = run(&posthorn.domain, &on_chain);
+    let (code, output, error) = run_posthorn(&posthorn.domain, &on_chain);
     assert_eq!((code, error.as_str()), (0, ""), "{output}");
     assert!(output.starts_with("Proven: mail ") && output.contains(&id), "{output}");
     let state = posthorn.authenticator_state().display().to_string();
     let audit = ["audit", &state, "--endpoint", &endpoint, "--contract", contract.as_str().unwrap()];
-    let (code, output, error) = run(&posthorn.domain, &audit);
+    let (code, output, error) = run_posthorn(&posthorn.domain, &audit);
     assert_eq!((code, error.as_str()), (0, ""), "{output}");
     assert!(
         output.starts_with("Log and chain agree. Leaves in the log: 1, of mails: 1, of other kinds: 0; on chain: 1, in batches: 1;"),
         "{output}"
     );
     // Blocks that are not read, and a contract that is no evidence ledger, are not "nothing anchored".
-    let (code, output, error) = run(&posthorn.domain, &[&audit[..], &["--from-block", "999999"]].concat());
+    let (code, output, error) =
+        run_posthorn(&posthorn.domain, &[&audit[..], &["--from-block", "999999"]].concat());
     assert_eq!((code, output.as_str()), (1, ""));
     assert!(error.contains("the contract has anchored 1; not all of the chain was read"), "{error}");
     let addresses = fs::read_to_string(posthorn.authenticator_state().join("contracts.json")).unwrap();
     let addresses: serde_json::Value = serde_json::from_str(&addresses).expect("JSON");
     let registry = addresses["sender_registry"].as_str().unwrap();
-    let (code, output, error) = run(&posthorn.domain, &[&audit[..5], &[registry]].concat());
+    let (code, output, error) = run_posthorn(&posthorn.domain, &[&audit[..5], &[registry]].concat());
     assert_eq!((code, output.as_str()), (1, ""), "{error}");
     // Somebody else's log.
     let copy = tempfile::tempdir().unwrap();
@@ -89,17 +78,18 @@ fn the_command_registers_shows_and_proves() {
     let entry = Entry::new(Kind::ORDER, "/chatbot".parse().unwrap(), [0; 32], [0; 32]).unwrap();
     other.append(&[entry], std::time::SystemTime::now()).unwrap();
     let copy = copy.path().display().to_string();
-    let (code, output, error) = run(&posthorn.domain, &[&audit[..1], &[copy.as_str()], &audit[2..]].concat());
+    let (code, output, error) =
+        run_posthorn(&posthorn.domain, &[&audit[..1], &[copy.as_str()], &audit[2..]].concat());
     assert_eq!((code, output.as_str()), (1, ""));
     assert!(error.contains("its root is not that of the evidence log"), "{error}");
     // Another contract of the chain says nothing about this receipt.
     let elsewhere = format!("0x{}", "11".repeat(20));
     let (code, output, error) =
-        run(&posthorn.domain, &["verify", &kept, "--endpoint", &endpoint, "--contract", &elsewhere]);
+        run_posthorn(&posthorn.domain, &["verify", &kept, "--endpoint", &endpoint, "--contract", &elsewhere]);
     assert_eq!((code, output.as_str()), (1, ""));
     assert!(error.contains("the contract"), "{error}");
     fs::write(&kept, receipt.replace("/authenticator", "/somebody_else")).unwrap();
-    let (code, output, error) = run(&posthorn.domain, &["verify", &kept]);
+    let (code, output, error) = run_posthorn(&posthorn.domain, &["verify", &kept]);
     assert_eq!((code, output.as_str()), (1, ""));
     assert!(error.contains("the leaf is not the hash of what it is said to prove"), "{error}");
     let receipt: serde_json::Value = serde_json::from_str(&receipt).expect("JSON");
@@ -109,37 +99,37 @@ fn the_command_registers_shows_and_proves() {
     assert_eq!(receipt["facts"][44], 1, "the sender was registered when the mail came: {receipt}");
     assert_eq!(receipt["entry"]["source"], "/authenticator");
 
-    let (code, shown, error) = run(&posthorn.domain, &["mail", "show", &id]);
+    let (code, shown, error) = run_posthorn(&posthorn.domain, &["mail", "show", &id]);
     assert_eq!((code, error.as_str()), (0, ""));
     assert!(shown.contains("Subject: status\n") && shown.contains("status\\u{1b}[2J"), "{shown:?}");
-    let (code, raw, _) = run(&posthorn.domain, &["mail", "show", &id, "--raw"]);
+    let (code, raw, _) = run_posthorn(&posthorn.domain, &["mail", "show", &id, "--raw"]);
     assert_eq!((code, MailId::of(raw.as_bytes()).to_string()), (0, id));
 
     let unknown = MailId::of(b"unknown").to_string();
-    let (code, output, error) = run(&posthorn.domain, &["mail", "show", &unknown]);
+    let (code, output, error) = run_posthorn(&posthorn.domain, &["mail", "show", &unknown]);
     assert_eq!((code, output.as_str()), (1, ""));
     assert!(error.starts_with("posthorn: ") && error.contains(&unknown), "{error}");
 
     let state = posthorn.authenticator_state().parent().unwrap().display().to_string();
-    let (code, output, error) = run(&posthorn.domain, &["doctor", "--state-directory", &state]);
+    let (code, output, error) = run_posthorn(&posthorn.domain, &["doctor", "--state-directory", &state]);
     assert_eq!((code, error.as_str()), (0, ""), "{output}");
     for line in ["ok     mail_bridge: intake", "ok     chatbot: mails", "/registry.token: only its owner"] {
         assert!(output.contains(line), "{line}: {output}");
     }
     let silent = ["doctor", "--state-directory", &state, "--namespace", "silent", "--timeout", "0.5"];
-    let (code, output, _) = run(&posthorn.domain, &silent);
+    let (code, output, _) = run_posthorn(&posthorn.domain, &silent);
     assert!(code == 1 && output.contains("ERROR  node /silent/chatbot: nothing heard"), "{output}");
 
     let revoke = ["sender", "revoke", SENDER, "--token-file", &file];
-    let (code, output, error) = run(&posthorn.domain, &revoke);
+    let (code, output, error) = run_posthorn(&posthorn.domain, &revoke);
     assert_eq!((code, error.as_str()), (0, ""), "{output}");
     // Once more is refused, by the contract.
-    let (code, output, error) = run(&posthorn.domain, &revoke);
+    let (code, output, error) = run_posthorn(&posthorn.domain, &revoke);
     assert_eq!((code, output.as_str()), (1, ""));
     assert!(error.starts_with("posthorn: ") && !error.contains(&token), "{error}");
 
     let elsewhere = ["prove", &unknown, "--namespace", "elsewhere", "--timeout", "0.5"];
-    let (code, _, error) = run(&posthorn.domain, &elsewhere);
+    let (code, _, error) = run_posthorn(&posthorn.domain, &elsewhere);
     assert_eq!(code, 1);
     assert!(error.contains("nobody serves it within 500ms (namespace /elsewhere"), "{error}");
 }

@@ -7,10 +7,8 @@ use ros::{convert::receipt_from_ros, msg, topics};
 use serde_json::{Value, json};
 use testbed::{
     posthorn::{Posthorn, SENDER, is_receipt_of},
-    wait_for,
+    run_posthorn, wait_for,
 };
-
-use super::command::run;
 
 fn entry(kind: &str, number: usize) -> Value {
     json!({ "kind": kind, "source": "/fleet/camera", "subject": format!("{number:064x}"), "digest": vec![7; 32] })
@@ -58,7 +56,7 @@ fn entries_of_other_nodes_are_recorded_once_proven_and_told_from_mails() {
     let subject = format!("{:064x}", 1033);
     let wanted = [&subject, "--kind", "acme.image", "--source", "/fleet/camera", "--digest", &digest];
     let receipt = wait_for("the last entry is anchored", || {
-        match run(&posthorn.domain, &[&["prove"], &wanted[..]].concat()) {
+        match run_posthorn(&posthorn.domain, &[&["prove"], &wanted[..]].concat()) {
             (0, receipt, _) => Some(receipt),
             (1, _, error) if error.contains("not anchored yet") => None,
             other => panic!("prove: {other:?}"),
@@ -66,7 +64,7 @@ fn entries_of_other_nodes_are_recorded_once_proven_and_told_from_mails() {
     });
     let kept = posthorn.authenticator_state().join("receipt.json");
     fs::write(&kept, receipt).unwrap();
-    let (code, output, error) = run(&posthorn.domain, &["verify", &kept.display().to_string()]);
+    let (code, output, error) = run_posthorn(&posthorn.domain, &["verify", &kept.display().to_string()]);
     assert_eq!((code, error.as_str()), (0, ""), "{output}");
     let statement =
         format!("acme.image {subject}, stated by /fleet/camera with facts of SHA-256 {digest}, is leaf 1026");

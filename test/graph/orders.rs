@@ -9,12 +9,13 @@ use ros::{convert::command_from_ros, msg, topics};
 use serde_json::{Value, json};
 use testbed::{
     posthorn::{HUMAN, Posthorn, SENDER, id_of, message_of},
+    run_posthorn,
     smtp::Delivered,
     wait_for,
 };
 use vehicle::signed_bytes;
 
-use super::{command::run, life::DIAGNOSTICS, publisher::Publisher};
+use super::{life::DIAGNOSTICS, publisher::Publisher};
 
 const COMMANDS: topics::TopicFacts = topics::VEHICLES_COMMANDS.facts;
 const ACKNOWLEDGEMENTS: topics::TopicFacts = topics::VEHICLES_ACKNOWLEDGEMENTS.facts;
@@ -189,11 +190,11 @@ fn an_order_gets_a_receipt_that_whoever_has_the_order_can_verify() {
 
     let (id, digest) = (command["command_id"].as_str().expect("text"), hex::encode(digest(&command)));
     let prove = ["prove", id, "--kind", "order", "--source", "/chatbot", "--digest", &digest];
-    let (code, proven, error) = run(&posthorn.domain, &prove);
+    let (code, proven, error) = run_posthorn(&posthorn.domain, &prove);
     assert_eq!((code, error.as_str()), (0, ""), "{proven}");
     let kept = posthorn.authenticator_state().join("receipt.json");
     std::fs::write(&kept, proven).expect("scratch");
-    let (code, output, error) = run(&posthorn.domain, &["verify", &kept.display().to_string()]);
+    let (code, output, error) = run_posthorn(&posthorn.domain, &["verify", &kept.display().to_string()]);
     assert_eq!((code, error.as_str()), (0, ""), "{output}");
     let statement = format!("order {id}, stated by /chatbot with facts of SHA-256 {digest}, is leaf");
     assert!(output.contains(&statement), "{output}");

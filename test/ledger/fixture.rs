@@ -206,6 +206,11 @@ impl CuttingProxy {
         *self.cut.lock().unwrap() = Cut::All(text.to_owned());
     }
 
+    /// Cuts nothing any more.
+    pub fn pass_all(&self) {
+        *self.cut.lock().unwrap() = Cut::None;
+    }
+
     /// How often it has cut a connection.
     pub fn cuts(&self) -> usize {
         self.cuts.load(Ordering::SeqCst)

@@ -25,9 +25,12 @@ pub mod smtp;
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
+
+use domain::Domain;
 
 /// How long a condition may take, on a loaded machine, before the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,6 +43,14 @@ pub fn executable(name: &str) -> PathBuf {
     let candidates = [profile.join(name), profile.join("examples").join(name)];
     let found = candidates.iter().find(|path| path.exists());
     found.unwrap_or_else(|| panic!("{name} is not built: run make test or make demo")).clone()
+}
+
+/// Runs the command `posthorn` in a graph; returns its exit code, standard output and standard error.
+pub fn run_posthorn(domain: &Domain, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(executable("posthorn"));
+    let output = command.args(arguments).envs(domain.environment()).output().expect("posthorn");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code().expect("no signal"), text(output.stdout), text(output.stderr))
 }
 
 /// A TCP port of 127.0.0.1 where nobody listens. Neither another call nor a connection of whatever else runs takes it

@@ -75,8 +75,6 @@ pub(super) enum MineError {
     Invalid(#[from] InvalidTransaction),
     #[error("already known")]
     Known,
-    #[error("the chain is open for reading only")]
-    ReadOnly,
     #[error("the block cannot be kept: {0}")]
     Log(#[from] RecordLogError),
 }
@@ -92,8 +90,7 @@ struct Snapshot {
 #[derive(Debug)]
 pub(super) struct Chain {
     dir: PathBuf,
-    /// `None` if the chain is open read-only.
-    log: Option<RecordLog>,
+    log: RecordLog,
     pub genesis: Genesis,
     pub genesis_hash: H256,
     /// Block `n` is at index `n - 1`.
@@ -121,7 +118,7 @@ impl Chain {
             records.push(genesis.encode());
         }
         let snapshot = read_snapshot(dir);
-        let chain = Self::replay(dir, Some(log), &records, snapshot)?;
+        let chain = Self::replay(dir, log, &records, snapshot)?;
         if chain.genesis.funded != genesis.funded {
             let (found, expected) = (chain.genesis.funded, genesis.funded);
             return Err(ChainError::Account { path: dir.join("chain.log"), found, expected });
@@ -129,17 +126,9 @@ impl Chain {
         Ok(chain)
     }
 
-    /// Reads the chain in `dir` as it is now, even while another process extends it.
-    pub fn read(dir: &Path) -> Result<Self, ChainError> {
-        // Read the snapshot first, so that the log never lacks a block that the snapshot includes.
-        let snapshot = read_snapshot(dir);
-        let recovered = RecordLog::read(&dir.join("chain.log"), MAX_BLOCK_BYTES)?;
-        Self::replay(dir, None, &recovered.records, snapshot)
-    }
-
     fn replay(
         dir: &Path,
-        log: Option<RecordLog>,
+        log: RecordLog,
         records: &[Vec<u8>],
         snapshot: Option<Snapshot>,
     ) -> Result<Self, ChainError> {
@@ -186,7 +175,6 @@ impl Chain {
 
     /// Mines a block with this transaction; it is on disk when this returns. After an error nothing has changed.
     pub fn mine(&mut self, transaction: &Transaction, raw: &[u8], now: SystemTime) -> Result<(), MineError> {
-        let Some(log) = &mut self.log else { return Err(MineError::ReadOnly) };
         if self.by_transaction.contains_key(&transaction.hash) {
             return Err(MineError::Known);
         }
@@ -198,9 +186,9 @@ impl Chain {
         let block = build(transaction, raw, number, parent, timestamp, &outcome);
         let bytes = block.encode();
         // After the disk was full, the chain continues as soon as there is room.
-        log.recover()?;
-        log.append(&bytes)?;
-        log.sync()?;
+        self.log.recover()?;
+        self.log.append(&bytes)?;
+        self.log.sync()?;
         self.state.commit(outcome);
         self.insert(block, block::hash(&bytes));
         if number.saturating_sub(self.snapshot_at) >= SNAPSHOT_BLOCKS {
@@ -234,6 +222,11 @@ impl Chain {
             None => Some(self.genesis_hash),
             Some(at) => self.hashes.get(usize::try_from(at).ok()?).copied(),
         }
+    }
+
+    /// Number of the block with this hash.
+    pub fn number_of(&self, hash: H256) -> Option<u64> {
+        (0..=self.head_number()).rev().find(|&number| self.hash_of(number) == Some(hash))
     }
 
     fn insert(&mut self, block: Block, hash: H256) {
@@ -302,10 +295,8 @@ mod tests {
         let mut bytes = fs::read(&path).unwrap();
         bytes[60] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        for opened in [Chain::open(dir.path(), &genesis), Chain::read(dir.path())] {
-            let error = opened.unwrap_err();
-            assert!(error.to_string().contains("damaged at byte 32,"), "{error}");
-        }
+        let error = Chain::open(dir.path(), &genesis).unwrap_err();
+        assert!(error.to_string().contains("damaged at byte 32,"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), bytes);
     }
 }

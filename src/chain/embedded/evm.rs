@@ -132,6 +132,13 @@ impl State {
         code.map(|code| code.original_bytes().to_vec()).unwrap_or_default()
     }
 
+    /// Word of a contract's storage; zero where nothing was written.
+    pub fn storage(&self, account: Address, slot: U256) -> H256 {
+        let account = self.db.cache.accounts.get(&address(account));
+        let word = account.and_then(|account| account.storage.get(&number256(slot)));
+        H256(word.copied().unwrap_or_default().to_be_bytes())
+    }
+
     fn info(&self, account: Address) -> Option<&AccountInfo> {
         self.db.cache.accounts.get(&address(account)).map(|account| &account.info)
     }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Answers JSON-RPC requests to the embedded chain as the execution API specifies. Pure except for mining.
 //!
-//! Errors use go-ethereum's words, which clients look for.
+//! Errors use go-ethereum's words, which clients look for. Only the newest state is kept: who asks for that of an
+//! older block gets an error.
 //!
-//! State, blocks and files are left to `evm` and `chain`.
+//! State, blocks and files are left to `evm` and `chain`, HTTP to `server`.
 
 use std::time::SystemTime;
 
@@ -23,6 +24,10 @@ use crate::error::STORAGE_FAILED;
 
 /// Suggested tip, which is always enough [wei].
 const TIP: u64 = 1;
+/// Maximum number of logs that one answer has.
+const MAX_LOGS: usize = 10_000;
+/// Maximum number of blocks that `eth_feeHistory` tells of, as in go-ethereum.
+const MAX_FEE_BLOCKS: u64 = 1024;
 
 /// Answers one request; `now` is the time of the block that it may mine.
 pub(super) fn answer(
@@ -33,16 +38,39 @@ pub(super) fn answer(
 ) -> Result<Value, Error> {
     let head = chain.head_number();
     match method {
+        "web3_clientVersion" => Ok(json!(concat!("posthorn/", env!("CARGO_PKG_VERSION")))),
         "eth_chainId" => Ok(json!(U64::from(chain.genesis.chain_id))),
         "net_version" => Ok(json!(chain.genesis.chain_id.to_string())),
+        "eth_syncing" => Ok(json!(false)),
+        "eth_accounts" => Ok(json!([])),
         "eth_blockNumber" => Ok(json!(U64::from(head))),
         "eth_gasPrice" => Ok(json!(U256::from(BASE_FEE + TIP))),
         "eth_maxPriorityFeePerGas" => Ok(json!(U256::from(TIP))),
-        "eth_getTransactionCount" => Ok(json!(U256::from(chain.state.nonce(param(params, 0)?)))),
-        "eth_getBalance" => Ok(json!(chain.state.balance(param(params, 0)?))),
-        "eth_getCode" => Ok(json!(Bytes(chain.state.code(param(params, 0)?)))),
-        "eth_call" => call(chain, &message(params)?).map(|outcome| json!(Bytes(outcome.output))),
-        "eth_estimateGas" => estimate(chain, message(params)?),
+        "eth_feeHistory" => fee_history(chain, params),
+        "eth_getTransactionCount" => {
+            newest_only(chain, params.get(1))?;
+            Ok(json!(U256::from(chain.state.nonce(param(params, 0)?))))
+        }
+        "eth_getBalance" => {
+            newest_only(chain, params.get(1))?;
+            Ok(json!(chain.state.balance(param(params, 0)?)))
+        }
+        "eth_getCode" => {
+            newest_only(chain, params.get(1))?;
+            Ok(json!(Bytes(chain.state.code(param(params, 0)?))))
+        }
+        "eth_getStorageAt" => {
+            newest_only(chain, params.get(2))?;
+            Ok(json!(chain.state.storage(param(params, 0)?, param(params, 1)?)))
+        }
+        "eth_call" => {
+            newest_only(chain, params.get(1))?;
+            call(chain, &message(params)?).map(|outcome| json!(Bytes(outcome.output)))
+        }
+        "eth_estimateGas" => {
+            newest_only(chain, params.get(1))?;
+            estimate(chain, message(params)?)
+        }
         "eth_sendRawTransaction" => send(chain, &param::<Bytes>(params, 0)?.0, now),
         "eth_getTransactionReceipt" => Ok(found(chain, param(params, 0)?, receipt)),
         "eth_getTransactionByHash" => Ok(found(chain, param(params, 0)?, transaction)),
@@ -51,9 +79,13 @@ pub(super) fn answer(
             Ok(block(chain, number, param(params, 1).unwrap_or(false)))
         }
         "eth_getBlockByHash" => {
-            let hash: H256 = param(params, 0)?;
-            let number = (0..=head).rev().find(|&number| chain.hash_of(number) == Some(hash));
+            let number = chain.number_of(param(params, 0)?);
             Ok(number.map_or(Value::Null, |number| block(chain, number, param(params, 1).unwrap_or(false))))
+        }
+        "eth_getBlockReceipts" => {
+            let number = block_number(params.first(), head)?;
+            let shown = |block: &Block| json!([receipt(chain, block, super::block::hash(&block.raw))]);
+            Ok(chain.block(number).map_or(Value::Null, shown))
         }
         "eth_getLogs" => logs(chain, params.first().unwrap_or(&Value::Null)),
         _ => Err(error(-32601, format!("the method {method} does not exist/is not available"))),
@@ -139,6 +171,36 @@ fn text(invalid: &InvalidTransaction) -> String {
         | InvalidTransaction::GasFloorMoreThanGasLimit { .. } => format!("intrinsic gas too low: {invalid}"),
         other => other.to_string(),
     }
+}
+
+/// The base fee never changes, and no block is full.
+fn fee_history(chain: &Chain, params: &[Value]) -> Result<Value, Error> {
+    let head = chain.head_number();
+    let last = block_number(params.get(1), head)?;
+    if last > head {
+        return Err(error(-32000, format!("request beyond head block: requested {last}, head {head}")));
+    }
+    let wanted = match params.first() {
+        Some(Value::Number(number)) => number.as_u64().unwrap_or(0),
+        _ => param::<U64>(params, 0)?.as_u64(),
+    };
+    let blocks = wanted.min(MAX_FEE_BLOCKS).min(last + 1);
+    let oldest = last + 1 - blocks;
+    let percentiles: Option<Vec<f64>> = param(params, 2)?;
+    let gas = |number| chain.block(number).map_or(0, |block| block.gas_used);
+    let fees = vec![json!(U256::from(BASE_FEE)); usize::try_from(blocks).unwrap_or(0) + 1];
+    #[expect(clippy::cast_precision_loss, reason = "gas is below 2^53")]
+    let ratios: Vec<_> = (oldest..=last).map(|number| gas(number) as f64 / GAS_LIMIT as f64).collect();
+    let mut history = json!({
+        "oldestBlock": U64::from(oldest),
+        "baseFeePerGas": fees,
+        "gasUsedRatio": ratios,
+    });
+    if let (Some(percentiles), Value::Object(fields)) = (percentiles, &mut history) {
+        let tips = vec![json!(U256::from(TIP)); percentiles.len()];
+        fields.insert("reward".to_owned(), json!(ratios.iter().map(|_| &tips).collect::<Vec<_>>()));
+    }
+    Ok(history)
 }
 
 fn found(chain: &Chain, hash: H256, show: fn(&Chain, &Block, H256) -> Value) -> Value {
@@ -245,8 +307,7 @@ fn logs(chain: &Chain, filter: &Value) -> Result<Value, Error> {
     let head = chain.head_number();
     let numbers = match filter.get("blockHash") {
         Some(hash) => {
-            let hash: H256 = param(std::slice::from_ref(hash), 0)?;
-            let number = (0..=head).find(|&number| chain.hash_of(number) == Some(hash));
+            let number = chain.number_of(param(std::slice::from_ref(hash), 0)?);
             let number = number.ok_or_else(|| error(-32000, "unknown block"))?;
             number..=number
         }
@@ -268,6 +329,9 @@ fn logs(chain: &Chain, filter: &Value) -> Result<Value, Error> {
     let mut entries = Vec::new();
     for block in numbers.filter_map(|number| chain.block(number)) {
         let shown = log_entries(chain, block);
+        if entries.len() + shown.len() > MAX_LOGS {
+            return Err(error(-32005, format!("query returned more than {MAX_LOGS} results")));
+        }
         entries.extend(block.logs.iter().zip(shown).filter(|(log, _)| wanted(log)).map(|(_, shown)| shown));
     }
     Ok(Value::Array(entries))
@@ -280,6 +344,28 @@ fn one_or_many<T: DeserializeOwned>(value: Option<&Value>) -> Result<Vec<T>, Err
             values.iter().map(|value| param(std::slice::from_ref(value), 0)).collect()
         }
         Some(value) => param(std::slice::from_ref(value), 0).map(|value| vec![value]),
+    }
+}
+
+/// An error unless the tag, number or EIP-1898 object names the newest block.
+fn newest_only(chain: &Chain, tag: Option<&Value>) -> Result<(), Error> {
+    let head = chain.head_number();
+    let number = match tag.and_then(Value::as_object) {
+        None => Some(block_number(tag, head)?),
+        Some(object) => match object.get("blockHash") {
+            Some(hash) => chain.number_of(param(std::slice::from_ref(hash), 0)?),
+            None => Some(block_number(object.get("blockNumber"), head)?),
+        },
+    };
+    match number {
+        Some(number) if number == head => Ok(()),
+        Some(number) if number < head => {
+            let rule = format!(
+                "historical state of block {number} is not available, only that of the newest, {head}"
+            );
+            Err(error(-32000, rule))
+        }
+        _ => Err(error(-32000, "header not found")),
     }
 }
 
