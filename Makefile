@@ -18,7 +18,7 @@ before_graphs := $(if $(CRATE),,test-core $(if $(ONLY),,test-bootstrap test-pack
 # Cargo and colcon have workers of their own, and complain about a make whose workers they cannot have.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help bootstrap build demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-ledger bench-evidence shell lock clean
+.PHONY: help bootstrap build web3 mailauth demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-ledger bench-evidence shell lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,11 +29,11 @@ bootstrap: ## set up ROS 2 and Debian packages where they are missing
 build: bootstrap ## build interfaces and nodes with colcon, into install/
 	@scripts/build
 
-demo: build target/web3/.installed ## mails through the whole graph, with what became of each
+demo: build web3 ## mails through the whole graph, with what became of each
 	@$(cargo) build --quiet --locked --release --example demo --example observer
 	@$(env) build/posthorn/cargo-target/release/examples/demo
 
-test: build contracts/node_modules/.package-lock.json target/web3/.installed ## run every test; CRATE=NAME those of one crate, ONLY=NAME those with NAME in their path
+test: build contracts/node_modules/.package-lock.json web3 mailauth ## run every test; CRATE=NAME those of one crate, ONLY=NAME those with NAME in their path
 	$(if $(before_graphs),@$(MAKE) --no-print-directory --jobs=2 --output-sync ONLY=$(ONLY) $(before_graphs))
 	$(cargo) test --locked --release $(if $(CRATE),-p $(CRATE),--workspace $(addprefix --exclude ,$(tested))) -- --test-threads $(test_threads) $(ONLY)
 
@@ -59,16 +59,16 @@ observe: build ## print messages as JSON, where there is no ros2 command: make o
 contracts/node_modules/.package-lock.json: contracts/package-lock.json
 	npm ci --prefix contracts --no-audit --no-fund
 
-# web3.py, which verifies a receipt in the demo.
-target/web3/.installed: test/web3/requirements.txt
-	@scripts/venv test/web3 target/web3
+# What the demo verifies its receipts with, and what the tests compare verdicts with: Python from PyPI.
+web3 mailauth: bootstrap
+	@scripts/venv $@
 
 lint: build ## formatting, and clippy with warnings denied, of every feature set
 	cargo fmt --check
 	$(cargo) clippy --locked --release --workspace --all-targets -- -D warnings
 	$(cargo) clippy --locked --release --all-targets --no-default-features $(addprefix -p ,$(pure) chain) -- -D warnings
 
-docs: build target/web3/.installed ## write docs/interfaces.md and the README's tables anew
+docs: build web3 ## write docs/interfaces.md and the README's tables anew
 	@$(cargo) build --quiet --locked --release --example demo --example observer
 	POSTHORN_REGENERATE=1 $(cargo) test --locked --release -p suites --test posthorn documents::
 

@@ -12,7 +12,11 @@ import xml.etree.ElementTree as xml
 
 LINE = re.compile(r"^test (\S+) \.\.\. (ok|FAILED|ignored)")
 # What the tests need from the network, and how it is made.
-MADE_BY = {"contracts/node_modules": "npm ci --prefix contracts", "target/web3": "scripts/venv test/web3 target/web3"}
+MADE_BY = {
+    "contracts/node_modules": "npm ci --prefix contracts",
+    "target/web3/.installed": "scripts/venv web3",
+    "target/mailauth/.installed": "scripts/venv mailauth",
+}
 
 
 def run(command: list[str]) -> tuple[int, list[tuple[str, str]], str]:

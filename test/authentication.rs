@@ -7,6 +7,7 @@ mod load;
 mod orders;
 mod properties;
 mod published;
+mod rfc7208;
 pub mod scene;
 
 use std::{

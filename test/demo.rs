@@ -249,6 +249,6 @@ impl Witness {
         let mut python = Command::new(project("target/web3/bin/python"));
         python.arg(project("docs/verify_receipt.py")).arg(file);
         python.args(["--rpc", &self.rpc, "--contract", &self.contract]);
-        python.output().expect("web3.py: run scripts/venv test/web3 target/web3")
+        python.output().expect("web3.py: run scripts/venv web3")
     }
 }

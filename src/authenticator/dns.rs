@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Answers the DNS queries of verification, either from a zone file alone or from name servers.
 //!
-//! With a zone file, mail-auth finds every answer, including that a name does not exist, in what it takes for its
-//! cache, and its resolver has no server to ask. Without one, the resolver's own cache is used, which is bounded and
-//! keyed by name and type.
+//! [`super::spf`] asks by [`Lookup`]. mail-auth, which does DKIM and DMARC, has a resolver: with a zone file, it finds every
+//! answer, including that a name does not exist, in what it takes for its cache, and its resolver has no server to
+//! ask. Without one, the resolver's own cache is used, which is bounded and keyed by name and type.
 //!
 //! TXT records are not left to mail-auth, which takes the first that it can parse. What it takes for its cache of them,
 //! [`TxtRecords`], notes which names a check has looked up; they are read again as [`super::records`] says, which the
@@ -30,7 +30,7 @@ use mail_auth::{
         config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
         proto::{
             op::ResponseCode,
-            rr::{Name, RData},
+            rr::{Name, RData, RecordType},
         },
         system_conf::read_system_conf,
     },
@@ -39,6 +39,7 @@ use mail_auth::{
 use super::{
     records::{self, Reading},
     silence::{Question, Silence, Waits},
+    spf::{Lookup, Unanswered},
     zone::{Records, Zone, ZoneError},
 };
 
@@ -63,6 +64,8 @@ pub struct Dns {
     pub(super) resolver: MessageAuthenticator,
     timeout: Duration,
     silence: Mutex<Silence>,
+    /// Has every answer, if it is given.
+    zone: Option<Zone>,
     answers: Answers,
 }
 
@@ -117,6 +120,7 @@ impl Dns {
     #[must_use]
     pub fn with_zone(mut self, zone: &Zone) -> Self {
         self.answers = Answers::of(zone);
+        self.zone = Some(zone.clone());
         self
     }
 
@@ -128,7 +132,7 @@ impl Dns {
         let resolver = MessageAuthenticator::new(config, options)
             .map_err(|error| DnsError::Resolver(error.to_string()))?;
         let silence = Mutex::new(Silence::new(waits.silence));
-        Ok(Self { resolver, timeout: waits.timeout, silence, answers: Answers::default() })
+        Ok(Self { resolver, timeout: waits.timeout, silence, zone: None, answers: Answers::default() })
     }
 
     /// Runs `check`, which asks `question` about `domain`, and returns its outcome. `None`: it did not finish in
@@ -149,11 +153,6 @@ impl Dns {
         let answered = outcome.as_ref().is_some_and(is_answer);
         silence().note(question, domain, answered, Instant::now());
         outcome
-    }
-
-    /// TXT records for a check that wants SPF records.
-    pub(super) fn spf_records(&self) -> TxtRecords<'_> {
-        TxtRecords::new(records::spf, &self.answers.spf)
     }
 
     /// TXT records for a check that wants DKIM keys.
@@ -184,23 +183,14 @@ impl Dns {
     pub(super) async fn read(&self, txt: &TxtRecords<'_>) -> bool {
         let unread = std::mem::take(&mut *lock(&txt.unread));
         for name in &unread {
-            let answer = match self.txt(name).await {
+            let answer = match self.txt(name.trim_end_matches('.')).await {
+                Ok(records) if records.is_empty() => not_found(),
                 Ok(records) => (txt.reading)(&records),
-                Err(error) => Txt::Error(error),
+                Err(Unanswered) => Txt::Error(Error::Dns(Answer::Resolver("no answer".to_owned()))),
             };
             lock(&txt.answers).insert(name.clone(), answer);
         }
         !unread.is_empty()
-    }
-
-    /// The TXT records of a name, the strings of each concatenated.
-    async fn txt(&self, name: &str) -> Result<Vec<Vec<u8>>, Error> {
-        let lookup = self.resolver.resolver().txt_lookup(Name::from_str_relaxed(name)?).await?;
-        let text = |data: &RData| match data {
-            RData::TXT(txt) => Some(txt.txt_data.iter().flat_map(|part| part.iter().copied()).collect()),
-            _ => None,
-        };
-        Ok(lookup.answers().iter().filter_map(|record| text(&record.data)).collect())
     }
 
     /// mail-auth's parameters for one check, which reads `txt`.
@@ -208,10 +198,11 @@ impl Dns {
         Query {
             params,
             cache_txt: Some(txt),
+            // DMARC's `np=` asks whether a domain exists.
             cache_mx: Some(&self.answers.mx),
-            cache_ptr: Some(&self.answers.ptr),
             cache_ipv4: Some(&self.answers.a),
             cache_ipv6: Some(&self.answers.aaaa),
+            cache_ptr: None,
         }
     }
 
@@ -289,28 +280,24 @@ fn not_found() -> Txt {
     Txt::Error(Error::Dns(Answer::RecordNotFound(ResponseCode::NXDomain)))
 }
 
-/// Answers known without a query.
+/// Answers that mail-auth gets without a query.
 #[derive(Default)]
 struct Answers {
-    spf: Known<Box<str>, Txt>,
     dkim: Known<Box<str>, Txt>,
     dmarc: Known<Box<str>, Txt>,
     mx: Known<Box<str>, RecordSet<MX>>,
     a: Known<Box<str>, RecordSet<Ipv4Addr>>,
     aaaa: Known<Box<str>, RecordSet<Ipv6Addr>>,
-    ptr: Known<IpAddr, RecordSet<Box<str>>>,
 }
 
 impl Answers {
     fn of(zone: &Zone) -> Self {
         Self {
-            spf: all(zone, |published| records::spf(&published.txt), not_found()),
             dkim: all(zone, |published| records::key(&published.txt), not_found()),
             dmarc: all(zone, |published| records::dmarc(&published.txt), not_found()),
             mx: all(zone, mx, record_set(Vec::new())),
             a: all(zone, |records| record_set(records.a.clone()), record_set(Vec::new())),
             aaaa: all(zone, |records| record_set(records.aaaa.clone()), record_set(Vec::new())),
-            ptr: Known { answers: HashMap::new(), otherwise: Some(record_set(Vec::new())) },
         }
     }
 }
@@ -321,14 +308,94 @@ fn all<V>(zone: &Zone, answer: impl Fn(&Records) -> V, otherwise: V) -> Known<Bo
 }
 
 fn mx(records: &Records) -> RecordSet<MX> {
-    let mut mx = records.mx.clone();
-    mx.sort_by_key(|&(preference, _)| preference);
-    let one = |(preference, name): (u16, String)| MX { exchanges: Box::new([name.into()]), preference };
-    record_set(mx.into_iter().map(one).collect())
+    let one = |(preference, name): &(u16, String)| MX {
+        exchanges: Box::new([name.as_str().into()]),
+        preference: *preference,
+    };
+    record_set(records.mx.iter().map(one).collect())
 }
 
 fn record_set<T>(records: Vec<T>) -> RecordSet<T> {
     RecordSet { rrset: Arc::from(records), dnssec_status: DnssecStatus::Indeterminate }
+}
+
+impl Lookup for Dns {
+    async fn txt(&self, name: &str) -> Result<Vec<Vec<u8>>, Unanswered> {
+        if let Some(zone) = &self.zone {
+            return Ok(zone.get(name).map(|records| records.txt.clone()).unwrap_or_default());
+        }
+        let text = |data: &RData| match data {
+            RData::TXT(txt) => Some(txt.txt_data.iter().flat_map(|part| part.iter().copied()).collect()),
+            _ => None,
+        };
+        self.answers(name, RecordType::TXT, text).await
+    }
+
+    async fn a(&self, name: &str) -> Result<Vec<Ipv4Addr>, Unanswered> {
+        if let Some(zone) = &self.zone {
+            return Ok(zone.get(name).map(|records| records.a.clone()).unwrap_or_default());
+        }
+        self.answers(name, RecordType::A, |data| if let RData::A(a) = data { Some(a.0) } else { None }).await
+    }
+
+    async fn aaaa(&self, name: &str) -> Result<Vec<Ipv6Addr>, Unanswered> {
+        if let Some(zone) = &self.zone {
+            return Ok(zone.get(name).map(|records| records.aaaa.clone()).unwrap_or_default());
+        }
+        let address = |data: &RData| if let RData::AAAA(aaaa) = data { Some(aaaa.0) } else { None };
+        self.answers(name, RecordType::AAAA, address).await
+    }
+
+    async fn mx(&self, name: &str) -> Result<Vec<String>, Unanswered> {
+        let mut exchangers = match &self.zone {
+            Some(zone) => zone.get(name).map(|records| records.mx.clone()).unwrap_or_default(),
+            None => {
+                let exchanger = |data: &RData| match data {
+                    RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
+                    _ => None,
+                };
+                self.answers(name, RecordType::MX, exchanger).await?
+            }
+        };
+        exchangers.sort_by_key(|(preference, _)| *preference);
+        Ok(exchangers.into_iter().map(|(_, name)| without_dot(&name)).collect())
+    }
+
+    async fn ptr(&self, ip: IpAddr) -> Result<Vec<String>, Unanswered> {
+        if self.zone.is_some() {
+            return Ok(Vec::new());
+        }
+        let name =
+            |data: &RData| if let RData::PTR(ptr) = data { Some(without_dot(&ptr.to_ascii())) } else { None };
+        self.answers(&Name::from(ip).to_ascii(), RecordType::PTR, name).await
+    }
+}
+
+impl Dns {
+    /// What the servers answer, without what `data` does not take; empty if they say that there is nothing.
+    async fn answers<T>(
+        &self,
+        name: &str,
+        kind: RecordType,
+        data: impl Fn(&RData) -> Option<T>,
+    ) -> Result<Vec<T>, Unanswered> {
+        let labels = name.trim_end_matches('.').split('.').map(str::as_bytes);
+        // Of labels, because a local part in a macro may have any character. What cannot be asked for does not exist.
+        let Ok(name) = Name::from_labels(labels) else { return Ok(Vec::new()) };
+        match self.resolver.resolver().lookup(name, kind).await {
+            Ok(lookup) => Ok(lookup.answers().iter().filter_map(|record| data(&record.data)).collect()),
+            Err(error) => match Error::from(error) {
+                Error::Dns(Answer::RecordNotFound(ResponseCode::NXDomain | ResponseCode::NoError)) => {
+                    Ok(Vec::new())
+                }
+                _ => Err(Unanswered),
+            },
+        }
+    }
+}
+
+fn without_dot(name: &str) -> String {
+    name.trim_end_matches('.').to_owned()
 }
 
 /// Answers by name, and one for all other names; without the latter, the resolver is asked.

@@ -11,7 +11,7 @@
 //! # Layout, in reading order
 //! - [`params`]: every parameter, its default and its rules. Pure.
 //! - [`zone`]: reads DNS records from a file. Pure. `dns`: answers queries from that file or from name servers.
-//!   `records`: what TXT records mean, strictly. Pure.
+//!   `records`: what TXT records of DKIM and DMARC mean, strictly. Pure. [`spf`]: evaluates SPF.
 //!   [`silence`]: remembers which domains did not answer. Pure.
 //! - `verify`: runs SPF, DKIM and DMARC on one mail. [`verdict`]: turns the results into a verdict. Pure.
 //! - [`core`]: decides what happens to each delivered mail, and when. Pure. Its parts are [`intake`], which picks the
@@ -58,6 +58,7 @@ pub mod revocations;
 #[cfg(feature = "ros")]
 mod services;
 pub mod silence;
+pub mod spf;
 #[cfg(feature = "net")]
 pub mod store;
 pub mod verdict;

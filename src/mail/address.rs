@@ -96,18 +96,26 @@ impl EmailAddress {
         self.text.get(self.at.saturating_add(1)..).unwrap_or_default()
     }
 
-    /// The form in which addresses are compared and digested: the domain and the ASCII letters of the local part in
-    /// lower case.
+    /// The form in which addresses are compared and digested: the domain as [`ascii_domain`] has it, and the ASCII letters
+    /// of the local part in lower case.
     ///
     /// RFC 5321 lets a host distinguish `Bob@` from `bob@`; no host in use does, nor do people, so both are one sender.
     pub fn normalised(&self) -> String {
-        format!("{}@{}", self.local_part().to_ascii_lowercase(), self.domain().to_lowercase())
+        let domain = ascii_domain(self.domain()).unwrap_or_else(|| self.domain().to_lowercase());
+        format!("{}@{domain}", self.local_part().to_ascii_lowercase())
     }
 
     /// Whether mail to both goes to the same mailbox.
     pub fn is_same(&self, other: &Self) -> bool {
         self.normalised() == other.normalised()
     }
+}
+
+/// A domain as DNS has it, in lower case, with A-labels in place of U-labels (RFC 5890 section 2.3.2.1, by the rules of
+/// UTS 46); `None` if it is no internationalised domain though it looks like one.
+pub fn ascii_domain(domain: &str) -> Option<String> {
+    // A domain may have an underscore, which no host name has; `EmailAddress` decides about the rest.
+    idna::domain_to_ascii_cow(domain.as_bytes(), idna::AsciiDenyList::EMPTY).ok().map(Into::into)
 }
 
 fn dot_atom(part: Part, text: &str) -> Result<(), AddressError> {
@@ -198,12 +206,18 @@ mod tests {
     fn splits_at_the_at_and_compares_without_case() {
         let address = EmailAddress::parse("Jürgen.RAY@Bücher.Example").unwrap();
         assert_eq!((address.local_part(), address.domain()), ("Jürgen.RAY", "Bücher.Example"));
-        assert_eq!(address.normalised(), "jürgen.ray@bücher.example");
+        assert_eq!(address.normalised(), "jürgen.ray@xn--bcher-kva.example");
         let is_same =
             |a: &str, b: &str| EmailAddress::parse(a).unwrap().is_same(&EmailAddress::parse(b).unwrap());
         assert!(is_same("Ä.B@ÄC.example", "Ä.b@äc.EXAMPLE"));
         assert!(!is_same("Ä@c.example", "ä@c.example"), "case beyond ASCII is the host's to judge");
         assert!(!is_same("a@c.example", "b@c.example"));
+        // One domain, as people and as DNS write it; one that is none, and an underscore, stay what they are.
+        assert!(is_same("a@Bücher.example", "a@XN--Bcher-KVA.example"));
+        assert!(is_same("a@u\u{308}.example", "a@ü.example"), "composed and decomposed");
+        assert!(!is_same("a@bücher.example", "a@bucher.example"));
+        assert!(is_same("a@XN--0.example", "a@xn--0.example"));
+        assert_eq!(EmailAddress::parse("a@_x.Example").unwrap().normalised(), "a@_x.example");
     }
 
     proptest! {

@@ -13,7 +13,7 @@ mod origin;
 pub mod parse;
 pub mod unix_nanos;
 
-pub use address::{AddressError, EmailAddress, Part};
+pub use address::{AddressError, EmailAddress, Part, ascii_domain};
 pub use automatic::is_automatic;
 pub use delivery::{Delivery, DeliveryState};
 pub use id::{MailId, MailIdError};

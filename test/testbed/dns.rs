@@ -12,7 +12,10 @@ use std::{
 use authenticator::zone::Zone;
 use mail_auth::hickory_resolver::proto::{
     op::{Message, Query, ResponseCode},
-    rr::{Name, RData, Record, RecordType, rdata::TXT},
+    rr::{
+        Name, RData, Record, RecordType,
+        rdata::{A, AAAA, MX, TXT},
+    },
 };
 
 /// Answers on a port of 127.0.0.1 until the process ends.
@@ -73,16 +76,29 @@ impl NameServer {
 fn answer(zone: &Zone, question: &Message, query: &Query, name: &str) -> Message {
     let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
     answer.add_query(query.clone());
-    let Some((_, records)) = zone.iter().find(|(owner, _)| *owner == name) else {
+    let Some(records) = zone.get(name.trim_end_matches('.')) else {
         answer.metadata.response_code = ResponseCode::NXDomain;
         return answer;
     };
-    if query.query_type() == RecordType::TXT {
-        for text in &records.txt {
-            let strings = text.chunks(255).collect();
-            let owner = Name::from_ascii(name).expect("name");
-            answer.add_answer(Record::from_rdata(owner, 60, RData::TXT(TXT::from_bytes(strings))));
+    let data: Vec<RData> = match query.query_type() {
+        RecordType::TXT => {
+            let strings = |text: &Vec<u8>| RData::TXT(TXT::from_bytes(text.chunks(255).collect()));
+            records.txt.iter().map(strings).collect()
         }
+        RecordType::A => records.a.iter().map(|address| RData::A(A(*address))).collect(),
+        RecordType::AAAA => records.aaaa.iter().map(|address| RData::AAAA(AAAA(*address))).collect(),
+        RecordType::MX => {
+            let exchange = |name: &String| Name::from_ascii(name).expect("name");
+            records
+                .mx
+                .iter()
+                .map(|(preference, name)| RData::MX(MX::new(*preference, exchange(name))))
+                .collect()
+        }
+        _ => Vec::new(),
+    };
+    for data in data {
+        answer.add_answer(Record::from_rdata(query.name().clone(), 60, data));
     }
     answer
 }

@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Evaluates SPF for the host that delivered a mail, if that host says something about the sender.
+//! Decides for which host and domain SPF is evaluated: for the host that delivered a mail, if that says something about
+//! the sender.
 //!
 //! No query is made that could not prove the author.
 //!
-//! Alignment is left to DMARC in [`super`].
+//! The evaluation is [`crate::spf`], alignment is left to DMARC in [`super`].
 
 use std::net::IpAddr;
 
 use mail::{AuthResult, EmailAddress, Envelope, Origin};
-use mail_auth::{SpfOutput, SpfResult, spf::verify::SpfParameters};
+use mail_auth::{SpfOutput, SpfResult};
 
 use super::{Policy, may_align};
-use crate::{dns::Dns, silence::Question};
-
-/// Name of this host in SPF macros (RFC 7208 section 7.3).
-const HOST: &str = "unknown";
+use crate::{
+    dns::Dns,
+    silence::Question,
+    spf::{Query, check_host},
+};
 
 pub(super) struct Spf {
     /// Output for DMARC.
@@ -56,16 +58,18 @@ pub(super) async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, author: 
     if !may_align(&domain, author) {
         return Spf::unknown("its envelope sender is of another domain");
     }
-    let params = || match envelope.mail_from.as_str() {
-        "" => SpfParameters::verify_ehlo(envelope.peer, &envelope.helo, HOST),
-        mail_from => SpfParameters::verify_mail_from(envelope.peer, &envelope.helo, HOST, mail_from),
+    let local = EmailAddress::parse(&envelope.mail_from);
+    let query = Query {
+        ip: envelope.peer,
+        local: local.as_ref().map_or("", EmailAddress::local_part),
+        domain: &domain,
+        helo: &envelope.helo,
     };
-    let records = dns.spf_records();
-    let check = dns.run(&records, || dns.resolver.verify_spf(dns.query(params(), &records)));
-    let is_answer = |output: &SpfOutput| output.result() != SpfResult::TempError;
-    let asked = dns.ask(Question::Spf, &domain, check, is_answer).await;
-    let output = asked.unwrap_or_else(|| SpfOutput::default().with_result(SpfResult::TempError));
-    Spf { result: result(&output), output, why_not: "" }
+    let is_answer = |result: &AuthResult| *result != AuthResult::TempError;
+    let asked = dns.ask(Question::Spf, &domain, check_host(dns, &query), is_answer).await;
+    let result = asked.unwrap_or(AuthResult::TempError);
+    let output = SpfOutput::new(domain).with_result(for_dmarc(result));
+    Spf { output, result, why_not: "" }
 }
 
 /// Whether the client is on this host or in a network that the Internet does not route to; such a client passes on
@@ -83,15 +87,16 @@ fn is_internal(peer: IpAddr) -> bool {
     }
 }
 
-fn result(output: &SpfOutput) -> AuthResult {
-    match output.result() {
-        SpfResult::Pass => AuthResult::Pass,
-        SpfResult::Fail => AuthResult::Fail,
-        SpfResult::SoftFail => AuthResult::SoftFail,
-        SpfResult::Neutral => AuthResult::Neutral,
-        SpfResult::TempError => AuthResult::TempError,
-        SpfResult::PermError => AuthResult::PermError,
-        SpfResult::None => AuthResult::None,
+/// The result as mail-auth's DMARC takes it.
+fn for_dmarc(result: AuthResult) -> SpfResult {
+    match result {
+        AuthResult::Pass => SpfResult::Pass,
+        AuthResult::Fail => SpfResult::Fail,
+        AuthResult::SoftFail => SpfResult::SoftFail,
+        AuthResult::Neutral => SpfResult::Neutral,
+        AuthResult::TempError => SpfResult::TempError,
+        AuthResult::PermError => SpfResult::PermError,
+        AuthResult::None | AuthResult::Unknown => SpfResult::None,
     }
 }
 
