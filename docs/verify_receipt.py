@@ -15,6 +15,7 @@ docs/interfaces.md, "Verifying a receipt", is the specification.
 import argparse
 import hashlib
 import json
+import re
 import sys
 
 
@@ -28,24 +29,37 @@ def sha256(data: bytes) -> bytes:
 
 def octets(fields: dict, name: str) -> bytes:
     """The bytes of a field that is a list of numbers."""
-    if type(fields[name]) is not list:
+    value = fields[name]
+    if type(value) is not list or any(type(byte) is not int for byte in value):
         raise Refused(f"{name} is no list of bytes")
-    return bytes(fields[name])
+    return bytes(value)
 
 
-def sized(fields: dict, name: str, size: int, *, is_text: bool = False) -> bytes:
-    """The same, or those of one that is hex digits. Each field has one size, so that no byte can move to the next."""
-    data = bytes.fromhex(fields[name].removeprefix("0x")) if is_text else octets(fields, name)
+def sized(fields: dict, name: str, size: int) -> bytes:
+    """The same, of one size, so that no byte can move to the next field."""
+    data = octets(fields, name)
     if len(data) != size:
         raise Refused(f"{name} has {len(data)} bytes instead of {size}")
     return data
 
 
-def number(fields: dict, name: str, bits: int) -> bytes:
-    """The number as `bits` bits, big-endian."""
-    if type(fields[name]) is not int:
-        raise Refused(f"{name} is no integer")
-    return fields[name].to_bytes(bits // 8, "big")
+def digits(text: object, name: str, size: int, prefix: str = "") -> bytes:
+    """The bytes that are written as hex digits, behind the prefix."""
+    if type(text) is not str or not re.fullmatch(f"{prefix}[0-9a-fA-F]{{{2 * size}}}", text):
+        raise Refused(f"{name} must be {prefix and prefix + ' and '}{2 * size} hex digits")
+    return bytes.fromhex(text.removeprefix(prefix))
+
+
+def number(fields: dict, name: str, bits: int) -> int:
+    """The number, if it fits."""
+    value = fields[name]
+    if type(value) is not int or not 0 <= value < 1 << bits:
+        raise Refused(f"{name} is no integer of {bits} bits")
+    return value
+
+
+def big_endian(fields: dict, name: str, bits: int) -> bytes:
+    return number(fields, name, bits).to_bytes(bits // 8, "big")
 
 
 def name(fields: dict, which: str, size: int) -> bytes:
@@ -64,12 +78,12 @@ def leaf_of(receipt: dict) -> bytes:
         raise Refused("facts are not those that were recorded")
     content = b"".join([
         b"posthorn evidence v2\0\0",
-        number(receipt, "index", 64),
-        number(recorded_at, "sec", 64),
-        number(recorded_at, "nanosec", 32),
+        big_endian(receipt, "index", 64),
+        big_endian(recorded_at, "sec", 64),
+        big_endian(recorded_at, "nanosec", 32),
         name(entry, "kind", 32),
         name(entry, "source", 64),
-        sized(entry, "subject", 32, is_text=True),
+        digits(entry["subject"], "subject", 32),
         digest,
     ])
     leaf = sha256(b"\0" + content)
@@ -80,7 +94,8 @@ def leaf_of(receipt: dict) -> bytes:
 
 def root_of(receipt: dict, leaf: bytes) -> bytes:
     """Step 2: the root to which the proof leads (RFC 9162, section 2.1.3.2)."""
-    place, last = receipt["index"] - receipt["batch_first"], receipt["batch_size"] - 1
+    place = number(receipt, "index", 64) - number(receipt, "batch_first", 64)
+    last = number(receipt, "batch_size", 32) - 1
     proof = octets(receipt, "inclusion_proof")
     if not 0 <= place <= last or len(proof) % 32:
         raise Refused("inclusion_proof is not one of this place in a batch of this size")
@@ -104,7 +119,7 @@ def root_of(receipt: dict, leaf: bytes) -> bytes:
 def verify(receipt: dict) -> bytes:
     """Steps 1 and 2: whether the receipt agrees with itself. Returns the root.
 
-    Raises Refused, or KeyError, TypeError, ValueError or OverflowError for what is no receipt."""
+    Raises Refused, or AttributeError, KeyError, TypeError or ValueError for what is no receipt."""
     return root_of(receipt, leaf_of(receipt))
 
 
@@ -114,30 +129,61 @@ def verify_on_chain(receipt: dict, rpc: str, contract: str) -> None:
     from web3.exceptions import TransactionNotFound
 
     node = Web3(Web3.HTTPProvider(rpc, request_kwargs={"timeout": 30}))
-    if node.eth.chain_id != receipt["chain_id"]:
-        raise Refused(f"the receipt is of chain {receipt['chain_id']}, the node of chain {node.eth.chain_id}")
-    if bytes.fromhex(contract.removeprefix("0x")) != sized(receipt, "contract", 20, is_text=True):
-        raise Refused(f"the receipt is of contract {receipt['contract']}, not of {contract}")
+    ours = digits(contract, "--contract", 20, "0x")
+    if node.eth.chain_id != number(receipt, "chain_id", 64):
+        raise Refused(f"it is of chain {receipt['chain_id']}, the node of chain {node.eth.chain_id}")
+    if digits(receipt["contract"], "contract", 20, "0x") != ours:
+        raise Refused(f"it is of contract {receipt['contract']}, not of {contract}")
     try:
-        mined = node.eth.get_transaction_receipt(sized(receipt, "transaction", 32, is_text=True))
+        mined = node.eth.get_transaction_receipt(digits(receipt["transaction"], "transaction", 32, "0x"))
     except TransactionNotFound:
         raise Refused("the chain does not have the transaction") from None
-    block = (mined["blockNumber"], bytes(mined["blockHash"]))
-    if mined["status"] != 1 or block != (receipt["block_number"], sized(receipt, "block_hash", 32, is_text=True)):
+    number_and_hash = (number(receipt, "block_number", 64), digits(receipt["block_hash"], "block_hash", 32, "0x"))
+    if mined["status"] != 1 or (mined["blockNumber"], bytes(mined["blockHash"])) != number_and_hash:
         raise Refused("the transaction failed, or is in another block than the receipt says")
-    if bytes(node.eth.get_block(receipt["block_number"])["hash"]) != block[1]:
+    if bytes(node.eth.get_block(number_and_hash[0])["hash"]) != number_and_hash[1]:
         raise Refused("the block is no longer part of the chain")
     topics = [
         bytes(Web3.keccak(text="Anchored(uint64,uint32,bytes32)")),
-        receipt["batch_first"].to_bytes(32, "big"),
+        number(receipt, "batch_first", 64).to_bytes(32, "big"),
         sized(receipt, "root", 32),
     ]
-    count = receipt["batch_size"].to_bytes(32, "big")
+    count = number(receipt, "batch_size", 32).to_bytes(32, "big")
     for log in mined["logs"]:
-        is_ours = bytes.fromhex(log["address"].removeprefix("0x")) == bytes.fromhex(contract.removeprefix("0x"))
+        is_ours = digits(log["address"], "address", 20, "0x") == ours
         if is_ours and [bytes(topic) for topic in log["topics"]] == topics and bytes(log["data"]) == count:
             return
     raise Refused("the transaction did not anchor this root")
+
+
+def once(pairs: list) -> dict:
+    """The object, if each of its fields is there once."""
+    fields = dict(pairs)
+    for field, _ in pairs:
+        if sum(field == other for other, _ in pairs) > 1:
+            raise Refused(f"{field} is there twice")
+    return fields
+
+
+def check(arguments: argparse.Namespace) -> str:
+    """What is proven, in words."""
+    try:
+        receipt = json.load(arguments.receipt, object_pairs_hook=once)
+        verify(receipt)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise Refused(f"not a receipt: {type(error).__name__}: {error}") from error
+    if not arguments.rpc:
+        return "the receipt agrees with itself; whether its root is on the chain was not asked (--rpc)"
+    try:
+        verify_on_chain(receipt, arguments.rpc, arguments.contract)
+    except Refused:
+        raise
+    except ImportError as error:
+        raise Refused(f"the node cannot be asked without web3.py (pip install web3): {error}") from error
+    except Exception as error:  # Of the libraries below: what the node does not answer, or answers wrongly.
+        raise Refused(f"the node cannot be asked: {type(error).__name__}: {error}") from error
+    entry = receipt["entry"]
+    return f"{entry['kind']} {entry['subject']}, leaf {receipt['index']}: anchored in block {receipt['block_number']}"
 
 
 def main() -> int:
@@ -149,23 +195,10 @@ def main() -> int:
     if bool(arguments.rpc) != bool(arguments.contract):
         parser.error("--rpc and --contract go together")
     try:
-        receipt = json.load(arguments.receipt)
-        verify(receipt)
-        if not arguments.rpc:
-            print("the receipt agrees with itself; whether its root is on the chain was not asked (--rpc)")
-            return 0
-        verify_on_chain(receipt, arguments.rpc, arguments.contract)
+        print(check(arguments))
     except Refused as refused:
         print(f"the receipt does not hold: {refused}", file=sys.stderr)
         return 1
-    except OSError as error:
-        print(f"the node cannot be asked: {error}", file=sys.stderr)
-        return 1
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        print(f"not a receipt: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    entry = receipt["entry"]
-    print(f"{entry['kind']} {entry['subject']}, leaf {receipt['index']}: anchored in block {receipt['block_number']}")
     return 0
 
 

@@ -31,6 +31,7 @@ use super::{
     known::KnownDomains,
     params::{EVIDENCE_DIRECTORY, Params, SPECS},
     receipts, services,
+    verdict::revoked,
     verify::{Policy, verify},
 };
 use crate::{
@@ -167,7 +168,7 @@ impl Work for Verifier {
                 Outcome::Registered(registration, role)
             }
             Job::Record { mail, from, codes } => self.record(&mail, from.as_ref(), codes).await,
-            Job::Publish(mail, verdict) => self.publish(&mail, &verdict),
+            Job::Publish(mail, verdict) => self.publish(&mail, verdict),
         }
     }
 
@@ -195,9 +196,19 @@ impl Verifier {
         }
     }
 
-    fn publish(&self, mail: &AcceptedMail, verdict: &Verdict) -> Outcome {
+    fn publish(&self, mail: &AcceptedMail, verdict: Verdict) -> Outcome {
+        let parsed = mail_of(mail);
+        let author = match parsed.content.from.as_slice() {
+            [one] => EmailAddress::parse(&one.address).ok(),
+            _ => None,
+        };
+        let verdict = match author {
+            // The evidence has the verdict as it was when the registry was asked.
+            Some(author) if verdict.authenticated && self.registry.has_revoked(&author) => revoked(verdict),
+            _ => verdict,
+        };
         tracing::info!(mail_id = %mail.id, authenticated = verdict.authenticated, reason = %verdict.reason, "verdict");
-        let message = authenticated_to_ros(&mail_of(mail), verdict, SystemTime::now());
+        let message = authenticated_to_ros(&parsed, &verdict, SystemTime::now());
         if let Err(error) = self.authenticated.publish(&message) {
             tracing::warn!(%error, mail_id = %mail.id, "a verdict was not published; the mail comes again");
         }

@@ -2,17 +2,17 @@
 //! Answers who is registered, and changes the registry, one change after another in the order of the requests.
 //!
 //! A revocation MUST hold from the moment that it is asked for, whatever becomes of the chain and of this process:
-//! [`Registry::deny`] writes it to [`Revocations`], which is asked before the chain, and [`Registrar`] sends it until the
+//! [`Registry::revoke`] writes it to [`Revocations`], which is asked before the chain, and [`Registrar`] sends it until the
 //! chain has it.
 //!
 //! [`super::services`] decides who may ask for a change, [`Ledger`] makes the transactions.
 
 use std::{sync::Arc, time::Duration};
 
-use chain::{Ledger, LedgerError, Revert};
+use chain::{Ledger, LedgerError};
 use mail::{EmailAddress, Registration, Role};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Mutex, mpsc, oneshot, watch},
     task::spawn_blocking,
     time::{sleep, timeout},
 };
@@ -39,15 +39,13 @@ pub struct Registry {
     key: Arc<AddressKey>,
     revocations: Arc<Revocations>,
     changes: mpsc::Sender<Change>,
+    /// Held while a request takes its place among the others.
+    order: Arc<Mutex<()>>,
 }
 
-/// A sender that counts as revoked from now on.
+/// What will become of a change that has its place among the others.
 #[derive(Debug)]
-pub struct Denied {
-    revocation: Revocation,
-    /// Why it is not on disk.
-    unwritten: Option<String>,
-}
+pub struct Pending(oneshot::Receiver<Result<String, String>>);
 
 struct Change {
     what: What,
@@ -77,7 +75,7 @@ impl Registry {
         let revocations = Arc::new(revocations);
         let registrar =
             Registrar { ledger: ledger.clone(), revocations: Arc::clone(&revocations), changes, health };
-        (Self { ledger, key: Arc::new(key), revocations, changes: sender }, registrar)
+        (Self { ledger, key: Arc::new(key), revocations, changes: sender, order: Arc::default() }, registrar)
     }
 
     /// Returns the keyed digest of an address, or of `None` for a mail without an author.
@@ -95,15 +93,17 @@ impl Registry {
     /// the chain says.
     pub async fn sender(&self, address: &EmailAddress) -> (Registration, Role) {
         let digest = self.digest(Some(address));
-        let answer = match self.revocations.of(&digest) {
-            Some(_) => None,
-            None => Some(self.on_chain(digest).await),
-        };
-        // It may have been revoked while the chain was asked.
-        match answer {
-            Some(answer) if self.revocations.of(&digest).is_none() => answer,
-            _ => (Registration::Revoked, Role::None),
+        if self.revocations.hold(&digest) {
+            return (Registration::Revoked, Role::None);
         }
+        let answer = self.on_chain(digest).await;
+        // It may have been revoked while the chain was asked.
+        if self.revocations.hold(&digest) { (Registration::Revoked, Role::None) } else { answer }
+    }
+
+    /// Whether `address` was revoked here, which also counts for a mail whose verdict is not published yet.
+    pub fn has_revoked(&self, address: &EmailAddress) -> bool {
+        self.revocations.hold(&self.digest(Some(address)))
     }
 
     async fn on_chain(&self, digest: [u8; 32]) -> (Registration, Role) {
@@ -126,52 +126,42 @@ impl Registry {
         }
     }
 
-    /// Registers `address` or changes its role; returns the hash of the final transaction. Until then a revocation of
+    /// Has `address` registered, or its role changed, once all changes before are made. Until it is final a revocation of
     /// the sender holds.
-    ///
-    /// # Errors
-    /// If the chain is not connected, cannot be reached, or rejects the request.
-    pub async fn register(&self, address: &EmailAddress, role: Role) -> Result<String, String> {
+    pub async fn register(&self, address: &EmailAddress, role: Role) -> Pending {
+        let _placing = self.order.lock().await;
         let digest = self.digest(Some(address));
-        self.change(What::Register { digest, role, ends: self.revocations.of(&digest) }).await
+        self.place(What::Register { digest, role, ends: self.revocations.of(&digest) }).await
     }
 
-    /// Makes `address` count as revoked, from now on and after a crash.
-    pub async fn deny(&self, address: &EmailAddress) -> Denied {
+    /// Makes `address` count as revoked, from now on and after a crash, and has it revoked on the chain, once all changes
+    /// before are made.
+    pub async fn revoke(&self, address: &EmailAddress) -> Pending {
+        let _placing = self.order.lock().await;
         let (digest, revocations) = (self.digest(Some(address)), Arc::clone(&self.revocations));
-        #[expect(
-            clippy::expect_used,
-            reason = "`add` has no panic, and the runtime is not ending while it is awaited"
-        )]
-        let (revocation, written) =
-            spawn_blocking(move || revocations.add(digest)).await.expect("add returns");
-        if let Err(error) = &written {
-            tracing::error!(%error, "a revocation is not on disk: it holds until this node ends");
+        match spawn_blocking(move || revocations.add(digest)).await {
+            Ok(revocation) => self.place(What::Revoke(revocation)).await,
+            // It panicked; nobody will answer.
+            Err(_) => Pending(oneshot::channel().1),
         }
-        Denied { revocation, unwritten: written.err().map(|error| error.to_string()) }
     }
 
-    /// Revokes on the chain who is denied; returns the hash of the final transaction.
+    async fn place(&self, what: What) -> Pending {
+        let (answer, answered) = oneshot::channel();
+        // If the registrar has ended, the answer is dropped as well.
+        let _ = self.changes.send(Change { what, answer }).await;
+        Pending(answered)
+    }
+}
+
+impl Pending {
+    /// Waits for the change; returns the hash of the final transaction.
     ///
     /// # Errors
-    /// If the chain does not take it now. If it may later, the revocation holds here and is sent again.
-    pub async fn revoke(&self, denied: Denied) -> Result<String, String> {
-        let result = self.change(What::Revoke(denied.revocation)).await;
-        match denied.unwritten {
-            Some(unwritten) if self.revocations.of(&denied.revocation.digest).is_some() => {
-                result.map_err(|error| {
-                    format!("{error}; it is not on disk, and lost if the node ends now: {unwritten}")
-                })
-            }
-            _ => result,
-        }
-    }
-
-    async fn change(&self, what: What) -> Result<String, String> {
-        let ended = || "the node is ending".to_owned();
-        let (answer, answered) = oneshot::channel();
-        self.changes.send(Change { what, answer }).await.map_err(|_| ended())?;
-        answered.await.map_err(|_| ended())?
+    /// If the chain is not connected, cannot be reached, or rejects the request. What revoked a sender says whether the
+    /// revocation holds here.
+    pub async fn done(self) -> Result<String, String> {
+        self.0.await.unwrap_or_else(|_| Err("the node is ending".to_owned()))
     }
 }
 
@@ -196,7 +186,7 @@ impl Registrar {
                     // Who asked may be gone.
                     let _ = answer.send(self.carry_out(what).await);
                 }
-                () = sleep(AGAIN), if self.revocations.count() > 0 => self.send_again().await,
+                () = sleep(AGAIN), if self.has_work() => self.send_again().await,
             }
         }
     }
@@ -205,12 +195,20 @@ impl Registrar {
         match what {
             What::Register { digest, role, ends } => {
                 let mined = self.connected()?.register(digest, role, ANY_KEY).await;
-                let mined = mined.map_err(|error| error.to_string())?;
+                let transaction = mined.map(|mined| format!("{:#x}", mined.transaction));
+                let transaction = transaction.map_err(|error| error.to_string())?;
+                self.revocations.forget(&digest);
                 if let Some(revocation) = ends {
-                    self.end(revocation).await;
+                    self.write(move |revocations| revocations.lift(revocation)).await;
                     self.tell(None);
+                    if let Some(error) = self.revocations.unwritten() {
+                        return Err(format!(
+                            "registered by transaction {transaction}, but the revocation before it cannot be removed from \
+                             the disk, and would hold again if the node ended now: {error}"
+                        ));
+                    }
                 }
-                Ok(format!("{:#x}", mined.transaction))
+                Ok(transaction)
             }
             What::Revoke(revocation) => {
                 // It is also counted while it is under way.
@@ -222,9 +220,14 @@ impl Registrar {
         }
     }
 
+    fn has_work(&self) -> bool {
+        self.revocations.count() > 0 || self.revocations.unwritten().is_some()
+    }
+
     async fn send_again(&self) {
+        self.write(Revocations::write_again).await;
         // One at a time, so that changes that were asked for do not wait behind all.
-        let Some(revocation) = self.revocations.all().into_iter().next() else { return };
+        let Some(revocation) = self.revocations.all().into_iter().next() else { return self.tell(None) };
         match self.revoke(revocation).await {
             Ok(transaction) => {
                 tracing::info!(%transaction, "a revocation that waited is on the chain");
@@ -237,26 +240,34 @@ impl Registrar {
     /// Sends a revocation, and ends it if nothing is left to do.
     async fn revoke(&self, revocation: Revocation) -> Result<String, String> {
         let waits = |error: String| {
-            format!("revoked here, also after a restart, and sent again until the chain has it: {error}")
+            let kept = match self.revocations.unwritten() {
+                None => "also after a restart".to_owned(),
+                Some(unwritten) => {
+                    format!("but not after a restart, as the disk does not take it ({unwritten})")
+                }
+            };
+            format!("revoked here, {kept}, and sent again until the chain has it: {error}")
         };
-        match self.connected().map_err(waits)?.revoke(revocation.digest).await {
+        let ledger = self.connected().map_err(waits)?;
+        match ledger.revoke(revocation.digest).await {
             Ok(mined) => {
-                self.end(revocation).await;
+                self.write(move |revocations| revocations.end(revocation)).await;
                 Ok(format!("{:#x}", mined.transaction))
             }
-            Err(error @ LedgerError::Reverted { revert: Revert::NotRegistered, .. }) => {
-                self.end(revocation).await;
+            // Nothing of ours is under way that could register the sender: that is a conflict, and no revert.
+            Err(error @ LedgerError::Reverted { .. }) if has_no_rights(&ledger, revocation.digest).await => {
+                self.write(move |revocations| revocations.end(revocation)).await;
                 Err(error.to_string())
             }
             Err(error) => Err(waits(error.to_string())),
         }
     }
 
-    async fn end(&self, revocation: Revocation) {
+    /// Changes what is on disk.
+    async fn write(&self, change: impl FnOnce(&Revocations) + Send + 'static) {
         let revocations = Arc::clone(&self.revocations);
-        if let Ok(Err(error)) = spawn_blocking(move || revocations.remove(revocation)).await {
-            tracing::warn!(%error, "a revocation that the chain has stays in the file, and is sent again after a restart");
-        }
+        // A panic has already been reported.
+        let _ = spawn_blocking(move || change(&revocations)).await;
     }
 
     fn connected(&self) -> Result<Arc<Ledger>, String> {
@@ -266,7 +277,9 @@ impl Registrar {
 
     fn tell(&self, error: Option<String>) {
         let waiting = self.revocations.count();
-        let error = error.filter(|_| waiting > 0);
+        let unwritten =
+            self.revocations.unwritten().map(|error| format!("the file cannot be written: {error}"));
+        let error = unwritten.or(error.filter(|_| waiting > 0));
         if let Some(error) = &error
             && self.health.borrow().revocation_error.as_ref() != Some(error)
         {
@@ -276,4 +289,9 @@ impl Registrar {
             (health.revocations, health.revocation_error) = (waiting, error);
         });
     }
+}
+
+/// Whether the chain says that a sender is not registered or is revoked.
+async fn has_no_rights(ledger: &Ledger, digest: [u8; 32]) -> bool {
+    matches!(ledger.sender(digest).await, Ok((Registration::Unregistered | Registration::Revoked, ..)))
 }

@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use evidence::Identity;
-use mail::{EmailAddress, MailId, Role};
+use mail::{MailId, Role};
 use ros::{
     RosError,
     convert::{entries_from_ros, entry_from_ros, receipt_to_ros, role_from_ros},
@@ -18,10 +18,16 @@ use ros::{
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::gate::{Gate, Refusal};
-use crate::{evidencer::Evidencer, registry::Registry, store::EvidenceStore};
+use crate::{
+    evidencer::Evidencer,
+    registry::{Pending, Registry},
+    store::EvidenceStore,
+};
 
-/// Delay before answering a request with a wrong token; requests behind it wait too.
+/// Delay before answering a request with a wrong token.
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(250);
+/// Answers of a service that may be outstanding.
+const MAX_ANSWERS: usize = 1000;
 
 /// Entries that may wait for the chain before those of other nodes are refused, so that nobody holds up the receipts of
 /// mails for long.
@@ -47,23 +53,30 @@ pub(super) fn serve(
     Ok(())
 }
 
+/// Takes each request at once, so that changes have their places in the order of the requests, and answers it when the
+/// chain has it.
 async fn serve_register(
     mut requests: mpsc::Receiver<Request<srv::RegisterSender::Service>>,
     registry: Registry,
     gate: Arc<Gate>,
 ) {
+    let mut answers = JoinSet::new();
     while let Some(request) = requests.recv().await {
         let srv::RegisterSender::Request { address, role, token } = &request.message;
-        let result = match admit(&gate, token, address).await {
-            Err(refusal) => Err(refusal),
-            Ok(address) => match role_from_ros("role", *role) {
-                Ok(Role::None) => Err("field 'role' = 0: must be ROLE_OBSERVER or ROLE_OPERATOR".to_owned()),
-                Ok(role) => outcome("sender registered", registry.register(&address, role).await),
-                Err(error) => Err(error.to_string()),
-            },
+        let role = match role_from_ros("role", *role) {
+            Ok(Role::None) => Err("field 'role' = 0: must be ROLE_OBSERVER or ROLE_OPERATOR".to_owned()),
+            role => role.map_err(|error| error.to_string()),
         };
-        let (success, message) = answer(result);
-        respond(request, srv::RegisterSender::Response { success, message });
+        let pending = match (gate.admit(token, address), role) {
+            (Err(refusal), _) => Err(refusal),
+            (Ok(_), Err(rule)) => Ok(Err(rule)),
+            (Ok(address), Ok(role)) => Ok(Ok(registry.register(&address, role).await)),
+        };
+        answers.spawn(async move {
+            let (success, message) = answer(outcome("sender registered", pending).await);
+            respond(request, srv::RegisterSender::Response { success, message });
+        });
+        reap(&mut answers).await;
     }
 }
 
@@ -72,47 +85,56 @@ async fn serve_revoke(
     registry: Registry,
     gate: Arc<Gate>,
 ) {
-    let mut waiting = JoinSet::new();
+    let mut answers = JoinSet::new();
     while let Some(request) = requests.recv().await {
         let srv::RevokeSender::Request { address, token } = &request.message;
-        match admit(&gate, token, address).await {
-            Err(refusal) => respond_revoke(request, Err(refusal)),
-            Ok(address) => {
-                // At once, also if the chain takes minutes for the one before.
-                let (denied, registry) = (registry.deny(&address).await, registry.clone());
-                waiting.spawn(async move {
-                    respond_revoke(request, outcome("sender revoked", registry.revoke(denied).await));
-                });
+        let pending = match gate.admit(token, address) {
+            Err(refusal) => Err(refusal),
+            Ok(address) => Ok(Ok(registry.revoke(&address).await)),
+        };
+        answers.spawn(async move {
+            let (success, message) = answer(outcome("sender revoked", pending).await);
+            respond(request, srv::RevokeSender::Response { success, message });
+        });
+        reap(&mut answers).await;
+    }
+}
+
+/// Forgets the answers that were given. If too many are still to be given, waits for one.
+async fn reap(answers: &mut JoinSet<()>) {
+    while answers.try_join_next().is_some() {}
+    if answers.len() >= MAX_ANSWERS {
+        answers.join_next().await;
+    }
+}
+
+/// What became of a request: refused by the gate, against a rule, or a change.
+async fn outcome(what: &str, pending: Result<Result<Pending, String>, Refusal>) -> Result<String, String> {
+    let result = match pending {
+        Err(refusal) => {
+            // Without the address, which belongs only in the request.
+            match &refusal {
+                Refusal::Token(_) => {
+                    // Slows down whoever tries tokens, and nobody else.
+                    tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
+                    tracing::warn!(
+                        "a request to the registry is refused: its token is not the one of registry_token_path"
+                    );
+                }
+                Refusal::Address { .. } => {
+                    tracing::warn!("a request to the registry is refused: not one bare address");
+                }
             }
+            return Err(refusal.to_string());
         }
-        while waiting.try_join_next().is_some() {}
-    }
-}
-
-fn respond_revoke(request: Request<srv::RevokeSender::Service>, result: Result<String, String>) {
-    let (success, message) = answer(result);
-    respond(request, srv::RevokeSender::Response { success, message });
-}
-
-/// Asks the gate. Each service handles one request at a time, so the pause limits how fast tokens can be tried.
-async fn admit(gate: &Gate, token: &str, address: &str) -> Result<EmailAddress, String> {
-    let refusal = match gate.admit(token, address) {
-        Ok(address) => return Ok(address),
-        Err(refusal) => refusal,
+        Ok(Err(rule)) => Err(rule),
+        Ok(Ok(pending)) => pending.done().await,
     };
-    // Log the refusal without the address, which belongs only in the request.
-    match &refusal {
-        Refusal::Token(_) => {
-            tracing::warn!(
-                "a request to the registry is refused: its token is not the one of registry_token_path"
-            );
-            tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
-        }
-        Refusal::Address { .. } => {
-            tracing::warn!("a request to the registry is refused: not one bare address")
-        }
+    match &result {
+        Ok(transaction) => tracing::info!(%transaction, "{what}"),
+        Err(error) => tracing::warn!(%error, "not done: {what}"),
     }
-    Err(refusal.to_string())
+    result
 }
 
 async fn serve_prove(mut requests: mpsc::Receiver<Request<srv::Prove::Service>>, store: EvidenceStore) {
@@ -179,14 +201,6 @@ async fn serve_record(
 
 fn no_receipt(message: String) -> srv::Prove::Response {
     srv::Prove::Response { message, ..srv::Prove::Response::default() }
-}
-
-fn outcome(what: &str, result: Result<String, String>) -> Result<String, String> {
-    match &result {
-        Ok(transaction) => tracing::info!(%transaction, "{what}"),
-        Err(error) => tracing::warn!(%error, "not done: {what}"),
-    }
-    result
 }
 
 /// Fills the fields of a response. An Ethereum node's message may contain a NUL, which would end the C string and

@@ -116,6 +116,17 @@ pub fn as_evidenced(mut verdict: Verdict, evidenced: &[u8; 6]) -> Verdict {
     }
 }
 
+/// The verdict on a mail whose sender was revoked after the registry had been asked.
+pub fn revoked(verdict: Verdict) -> Verdict {
+    Verdict {
+        registry: Registration::Revoked,
+        role: Role::None,
+        authenticated: false,
+        reason: "The sender was revoked while the mail was being judged.".to_owned(),
+        ..verdict
+    }
+}
+
 /// All values of each enum, used to decode evidence codes.
 const RESULTS: [AuthResult; 8] = [
     AuthResult::Unknown,

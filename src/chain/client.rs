@@ -349,7 +349,7 @@ impl Ledger {
     pub async fn settled(&self) -> Result<u64, LedgerError> {
         match self.web3.transport() {
             #[cfg(feature = "embedded")]
-            Connection::Embedded(chain) => Ok(chain.head().0),
+            Connection::Embedded(_) => newest_block(&self.web3, "ask what is settled").await,
             Connection::Http(_) => self.account.settled().await,
         }
     }

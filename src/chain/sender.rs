@@ -10,7 +10,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until},
 };
-use web3::types::U256;
+use web3::types::{Address, U256};
 
 use crate::{
     LedgerError, Mined, WaitsFor,
@@ -153,7 +153,7 @@ impl Sender {
         let first = self.flights.len();
         let mut silence = None;
         for (call, slot, reply) in calls {
-            let (action, in_sequence) = (call.action, slot.is_some());
+            let (action, to, in_sequence) = (call.action, call.to, slot.is_some());
             if let Some(flight) = self.the_same(&call) {
                 (flight.in_sequence, flight.slot, flight.waiter) =
                     (in_sequence, slot, Some(Waiter::new(reply)));
@@ -168,6 +168,11 @@ impl Sender {
                     (flight.waiter, flight.slot) = (Some(Waiter::new(reply)), slot);
                     self.flights.push(flight);
                     self.is_dirty = true;
+                }
+                Err(LedgerError::Reverted { .. }) if !in_sequence && self.has_another(to) => {
+                    // What it lacks may be what the other one brings.
+                    let reason = "an earlier one is in no block yet".to_owned();
+                    Waiter::new(reply).tell(Err(LedgerError::Conflict { action, reason }));
                 }
                 Err(error) => {
                     if let LedgerError::Unreachable { reason, .. } = &error {
@@ -217,6 +222,11 @@ impl Sender {
             |flight: &&mut Flight| flight.call == *call || call.to.is_some() && flight.call.to == call.to;
         let last = self.flights.iter_mut().rev().find(is_about_it)?;
         (!last.has_waiter() && !last.has_failed() && last.call == *call).then_some(last)
+    }
+
+    /// Whether another call of this contract is in no block.
+    fn has_another(&self, to: Option<Address>) -> bool {
+        self.flights.iter().any(|flight| to.is_some() && flight.call.to == to && flight.mined.is_none())
     }
 
     /// Notes that a call of the sequence has failed, so that none can come after it.

@@ -90,7 +90,12 @@ fn perform(task: Task) -> Result<Vec<u8>, Failure> {
         Task::RevokeSender { fleet, token, address } => {
             let token = token_of(&fleet, token)?.expose();
             let request = srv::RevokeSender::Request { address, token };
-            let answer = ask(&fleet, &topics::REVOKE_SENDER, &request)?;
+            let answer = ask(&fleet, &topics::REVOKE_SENDER, &request).map_err(|failure| {
+                let why = with_sources(failure.as_ref());
+                format!(
+                    "{why}; if the authenticator got the request, the sender counts as revoked there already"
+                )
+            })?;
             changed(&format!("{} is revoked", request.address), answer.success, &answer.message)
         }
         Task::ShowMail { fleet, id, raw } => {

@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The embedded chain's JSON-RPC over HTTP, as clients that are not ours use it, and those that mean harm.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    process::Command,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use chain::{Connection, EMBEDDED_CHAIN_ID, Http, Ledger};
+use evidence::{Anchor, Entry, Evidence, Receipt};
 use mail::{Registration, Role};
 use serde_json::{Value, json};
+use testbed::project;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -145,6 +152,25 @@ async fn it_knows_what_libraries_ask_and_answers_only_for_the_newest_state() {
     assert_eq!(error, "header not found");
     let with_hash = json!([registry, { "blockHash": block["hash"] }]);
     assert_eq!(ok("eth_getCode", with_hash).await, ok("eth_getCode", json!([registry, "latest"])).await);
+    let error =
+        ask(address, "eth_call", json!([{ "to": registry }, "latest", { "0x0": {} }])).await.unwrap_err();
+    assert_eq!(error, "overrides are not supported");
+    for (method, params) in [
+        ("eth_getBlockByNumber", json!([1, false])),
+        ("eth_call", json!([{ "to": registry }, 1])),
+        ("eth_call", json!([{ "to": registry }, { "blockNumber": 1 }])),
+        ("eth_getLogs", json!([{ "fromBlock": 0, "toBlock": 5 }])),
+    ] {
+        let error = ask(address, method, params).await.unwrap_err();
+        assert!(error.contains("must be a tag or a number as 0x and hex"), "{method}: {error}");
+    }
+    let many = json!(["0x400", "latest", vec![0.0; 101]]);
+    assert!(ask(address, "eth_feeHistory", many).await.unwrap_err().contains("at most 100 percentiles"));
+    assert_eq!(ok("eth_getBlockReceipts", json!(["earliest"])).await, json!([]));
+    let transaction = ok("eth_getTransactionByHash", json!([block["transactions"][0]])).await;
+    assert_eq!(transaction["accessList"], json!([]));
+    let little = json!([{ "to": registry, "gas": "0x52a9", "data": "0x8da5cb5b" }, "latest"]);
+    assert_eq!(ask(address, "eth_call", little).await.unwrap_err(), "out of gas");
     assert!(ask(address, "debug_traceTransaction", json!([])).await.unwrap_err().contains("does not exist"));
     assert!(ask(address, "eth_getCode", json!(["0x12"])).await.unwrap_err().contains("invalid argument 0"));
     assert!(
@@ -229,18 +255,116 @@ async fn a_browser_reaches_nothing_and_nonsense_gets_an_error() {
     assert_eq!(silent, (204, String::new()));
 }
 
-/// Idle connections take places, but not all of the chain's own.
 #[tokio::test]
-async fn many_clients_at_a_time_are_answered_and_do_not_stop_the_anchors() {
+async fn clients_that_say_nothing_and_go_away_stop_neither_others_nor_the_anchors() {
     let world = World::new(Kind::Embedded).await;
     let ledger = Arc::new(world.ledger().await);
     let address = served(&world).await;
-    let asks = (0..200).map(|_| tokio::spawn(async move { ask(address, "eth_chainId", json!([])).await }));
+    let mut idle = Vec::new();
+    for _ in 0..60 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    // Each leaves work behind: a thousand calls that nobody will read.
+    let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "eth_feeHistory", "params": ["0x400", "latest", [1.0]] });
+    let batch = Value::Array(vec![call; 1000]).to_string();
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            batch.len()
+        );
+        stream.write_all(format!("{head}{batch}").as_bytes()).await.unwrap();
+    }
+    let asks = (0..100).map(|_| tokio::spawn(async move { ask(address, "eth_chainId", json!([])).await }));
     let asks: Vec<_> = asks.collect();
     for first in 0..20 {
-        anchor(&ledger, first, vec![[3; 32]]).await.unwrap();
+        let anchored = timeout(testbed::PATIENCE, anchor(&ledger, first, vec![[3; 32]])).await;
+        anchored.expect("in time").unwrap();
     }
     for asked in asks {
         assert_eq!(asked.await.unwrap().unwrap(), json!(format!("{EMBEDDED_CHAIN_ID:#x}")));
+    }
+}
+
+/// Steps 1 to 3 of `docs/interfaces.md`, on a receipt and on what somebody made of it.
+#[tokio::test]
+async fn the_documented_program_asks_the_chain_and_takes_nothing_for_granted() {
+    let world = World::new(Kind::Embedded).await;
+    let ledger = world.ledger().await;
+    let url = format!("http://{}", served(&world).await);
+    let contract = format!("{:?}", ledger.addresses().evidence_ledger);
+    let entry = Entry::new(evidence::Kind::ORDER, "/chatbot".parse().unwrap(), [1; 32], [7; 32]).unwrap();
+    let evidence = Evidence { index: 0, recorded_at: UNIX_EPOCH + Duration::new(1_790_000_000, 5), entry };
+    let mined = anchor(&ledger, 0, vec![evidence.leaf()]).await.unwrap();
+    let receipt_of = |evidence: &Evidence| Receipt {
+        leaf: evidence.leaf(),
+        evidence: evidence.clone(),
+        anchor: Anchor {
+            first: 0,
+            count: 1,
+            revision: 0,
+            root: evidence.leaf(),
+            chain_id: EMBEDDED_CHAIN_ID,
+            contract: ledger.addresses().evidence_ledger.0,
+            transaction: mined.transaction.0,
+            block_number: mined.block_number,
+            block_hash: mined.block_hash.0,
+            anchored_at: UNIX_EPOCH,
+        },
+        inclusion_proof: Vec::new(),
+    };
+    let json_of = |evidence: &Evidence| -> Value {
+        serde_json::from_str(&command::receipt::write(&receipt_of(evidence)).unwrap()).unwrap()
+    };
+    let genuine = json_of(&evidence);
+    let never_anchored = json_of(&Evidence { recorded_at: UNIX_EPOCH, ..evidence });
+    let with = |field: &str, value: Value| {
+        let mut receipt = genuine.clone();
+        receipt[field] = value;
+        receipt
+    };
+    let zeros = format!("0x{}", "0".repeat(64));
+    let verify = async |receipt: String, url: &str, contract: &str| {
+        let (file, url, contract) = (world.path("receipt.json"), url.to_owned(), contract.to_owned());
+        std::fs::write(&file, receipt).unwrap();
+        let run = move || {
+            let mut python = Command::new(project("target/web3/bin/python"));
+            python.arg(project("docs/verify_receipt.py")).arg(file).args([
+                "--rpc",
+                &url,
+                "--contract",
+                &contract,
+            ]);
+            python.output().expect("web3.py: run scripts/venv web3")
+        };
+        let output = tokio::task::spawn_blocking(run).await.unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!text.contains("Traceback"), "{text}");
+        (output.status.code().unwrap(), text)
+    };
+    let (code, text) = verify(genuine.to_string(), &url, &contract).await;
+    assert_eq!(code, 0, "{text}");
+    let twice = genuine.to_string().replacen('{', "{\"index\":0,", 1);
+    let elsewhere = format!("0x{}", "01".repeat(20));
+    let nobody = format!("http://127.0.0.1:{}", testbed::free_port());
+    for (receipt, url, contract, why) in [
+        (genuine.to_string(), &url, &elsewhere, "not of 0x0101"),
+        (with("contract", json!(elsewhere)).to_string(), &url, &elsewhere, "did not anchor this root"),
+        (never_anchored.to_string(), &url, &contract, "did not anchor this root"),
+        (with("transaction", json!(zeros)).to_string(), &url, &contract, "does not have the transaction"),
+        (with("block_hash", json!(zeros)).to_string(), &url, &contract, "in another block"),
+        (with("block_number", json!(1)).to_string(), &url, &contract, "in another block"),
+        (with("chain_id", json!(1)).to_string(), &url, &contract, "of chain 1"),
+        (with("batch_first", json!(0.0)).to_string(), &url, &contract, "batch_first"),
+        (with("batch_size", json!(true)).to_string(), &url, &contract, "batch_size"),
+        (with("facts", json!([true])).to_string(), &url, &contract, "facts"),
+        (twice, &url, &contract, "index is there twice"),
+        ("[".repeat(100_000), &url, &contract, "not a receipt"),
+        ("{}".to_owned(), &url, &contract, "not a receipt"),
+        (genuine.to_string(), &nobody, &contract, "cannot be asked"),
+        (genuine.to_string(), &url, &"0x12".to_owned(), "must be 0x and 40 hex digits"),
+    ] {
+        let (code, text) = verify(receipt.clone(), url, contract).await;
+        assert!(code != 0 && text.contains(why), "{why}: {code} {text}\n{:.300}", receipt);
     }
 }

@@ -9,7 +9,7 @@ use revm::{
     Context, DatabaseCommit, ExecuteEvm, MainBuilder, MainContext,
     context::{
         BlockEnv, TxEnv,
-        result::{ExecutionResult, InvalidTransaction, Output, ResultAndState},
+        result::{ExecutionResult, HaltReason, InvalidTransaction, Output, ResultAndState},
         transaction::{AccessList, AccessListItem},
     },
     context_interface::result::EVMError,
@@ -42,6 +42,8 @@ pub(super) struct Message {
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub success: bool,
+    /// Why it did not run to its end, if it was not a revert.
+    pub halted: Option<String>,
     pub gas_used: u64,
     /// Most gas needed at any point, before refunds.
     pub gas_peak: u64,
@@ -177,6 +179,11 @@ impl State {
 fn outcome(done: ResultAndState) -> Outcome {
     let gas = done.result.gas();
     let (gas_used, gas_peak) = (gas.tx_gas_used(), gas.total_gas_spent().max(gas.floor_gas()));
+    let halted = match &done.result {
+        ExecutionResult::Halt { reason: HaltReason::OutOfGas(_), .. } => Some("out of gas".to_owned()),
+        ExecutionResult::Halt { reason, .. } => Some(format!("execution halted: {reason:?}")),
+        _ => None,
+    };
     let (success, logs, output, created) = match done.result {
         ExecutionResult::Success { logs, output: Output::Call(data), .. } => (true, logs, data, None),
         ExecutionResult::Success { logs, output: Output::Create(data, created), .. } => {
@@ -193,6 +200,7 @@ fn outcome(done: ResultAndState) -> Outcome {
     };
     Outcome {
         success,
+        halted,
         gas_used,
         gas_peak,
         output: output.to_vec(),

@@ -26,8 +26,9 @@ use crate::error::STORAGE_FAILED;
 const TIP: u64 = 1;
 /// Maximum number of logs that one answer has.
 const MAX_LOGS: usize = 10_000;
-/// Maximum number of blocks that `eth_feeHistory` tells of, as in go-ethereum.
+/// Maximum numbers of blocks and of percentiles that `eth_feeHistory` tells of, as in go-ethereum.
 const MAX_FEE_BLOCKS: u64 = 1024;
+const MAX_PERCENTILES: usize = 100;
 
 /// Answers one request; `now` is the time of the block that it may mine.
 pub(super) fn answer(
@@ -65,10 +66,12 @@ pub(super) fn answer(
         }
         "eth_call" => {
             newest_only(chain, params.get(1))?;
+            without_overrides(params)?;
             call(chain, &message(params)?).map(|outcome| json!(Bytes(outcome.output)))
         }
         "eth_estimateGas" => {
             newest_only(chain, params.get(1))?;
+            without_overrides(params)?;
             estimate(chain, message(params)?)
         }
         "eth_sendRawTransaction" => send(chain, &param::<Bytes>(params, 0)?.0, now),
@@ -84,8 +87,9 @@ pub(super) fn answer(
         }
         "eth_getBlockReceipts" => {
             let number = block_number(params.first(), head)?;
-            let shown = |block: &Block| json!([receipt(chain, block, super::block::hash(&block.raw))]);
-            Ok(chain.block(number).map_or(Value::Null, shown))
+            let receipts =
+                chain.block(number).map(|block| receipt(chain, block, super::block::hash(&block.raw)));
+            Ok(if number > head { Value::Null } else { receipts.into_iter().collect() })
         }
         "eth_getLogs" => logs(chain, params.first().unwrap_or(&Value::Null)),
         _ => Err(error(-32601, format!("the method {method} does not exist/is not available"))),
@@ -116,11 +120,14 @@ fn message(params: &[Value]) -> Result<Message, Error> {
 }
 
 fn call(chain: &Chain, message: &Message) -> Result<Outcome, Error> {
-    let (number, timestamp) = (chain.head_number() + 1, chain.head_timestamp());
+    let (number, timestamp) = (chain.head_number(), chain.head_timestamp());
     let outcome =
         chain.state.call(message, number, timestamp).map_err(|invalid| error(-32000, text(&invalid)))?;
     if outcome.success {
         return Ok(outcome);
+    }
+    if let Some(reason) = outcome.halted {
+        return Err(error(-32000, reason));
     }
     let data = Some(json!(Bytes(outcome.output)));
     Err(Error { code: ErrorCode::from(3), message: "execution reverted".into(), data })
@@ -187,6 +194,9 @@ fn fee_history(chain: &Chain, params: &[Value]) -> Result<Value, Error> {
     let blocks = wanted.min(MAX_FEE_BLOCKS).min(last + 1);
     let oldest = last + 1 - blocks;
     let percentiles: Option<Vec<f64>> = param(params, 2)?;
+    if percentiles.as_ref().is_some_and(|list| list.len() > MAX_PERCENTILES) {
+        return Err(error(-32602, format!("invalid argument 2: at most {MAX_PERCENTILES} percentiles")));
+    }
     let gas = |number| chain.block(number).map_or(0, |block| block.gas_used);
     let fees = vec![json!(U256::from(BASE_FEE)); usize::try_from(blocks).unwrap_or(0) + 1];
     #[expect(clippy::cast_precision_loss, reason = "gas is below 2^53")]
@@ -230,6 +240,8 @@ fn receipt(chain: &Chain, block: &Block, hash: H256) -> Value {
 
 fn transaction(chain: &Chain, block: &Block, hash: H256) -> Value {
     let Ok(transaction) = Transaction::decode(&block.raw) else { return Value::Null };
+    let access = |(address, keys): &(Address, Vec<H256>)| json!({ "address": address, "storageKeys": keys });
+    let access_list: Vec<_> = transaction.access_list.iter().map(access).collect();
     json!({
         "hash": hash,
         "type": "0x2",
@@ -246,6 +258,7 @@ fn transaction(chain: &Chain, block: &Block, hash: H256) -> Value {
         "maxFeePerGas": U256::from(transaction.max_fee),
         "maxPriorityFeePerGas": U256::from(transaction.max_priority_fee),
         "input": Bytes(transaction.data),
+        "accessList": access_list,
         "v": U64::from(transaction.y_parity),
         "yParity": U64::from(transaction.y_parity),
         "r": transaction.r,
@@ -347,6 +360,14 @@ fn one_or_many<T: DeserializeOwned>(value: Option<&Value>) -> Result<Vec<T>, Err
     }
 }
 
+/// State and block overrides, which go-ethereum takes, would be ignored.
+fn without_overrides(params: &[Value]) -> Result<(), Error> {
+    match params.iter().skip(2).any(|value| !value.is_null()) {
+        true => Err(error(-32602, "overrides are not supported")),
+        false => Ok(()),
+    }
+}
+
 /// An error unless the tag, number or EIP-1898 object names the newest block.
 fn newest_only(chain: &Chain, tag: Option<&Value>) -> Result<(), Error> {
     let head = chain.head_number();
@@ -370,9 +391,15 @@ fn newest_only(chain: &Chain, tag: Option<&Value>) -> Result<(), Error> {
 }
 
 fn block_number(tag: Option<&Value>, head: u64) -> Result<u64, Error> {
-    match tag.and_then(Value::as_str) {
-        None | Some("latest" | "pending" | "safe" | "finalized") => Ok(head),
-        Some("earliest") => Ok(0),
-        Some(_) => param::<U64>(&[tag.cloned().unwrap_or(Value::Null)], 0).map(|number| number.as_u64()),
+    match tag {
+        None | Some(Value::Null) => Ok(head),
+        Some(Value::String(text)) => match text.as_str() {
+            "latest" | "pending" | "safe" | "finalized" => Ok(head),
+            "earliest" => Ok(0),
+            _ => param::<U64>(&[Value::String(text.clone())], 0).map(|number| number.as_u64()),
+        },
+        Some(other) => {
+            Err(error(-32602, format!("invalid block {other}: must be a tag or a number as 0x and hex")))
+        }
     }
 }

@@ -7,7 +7,12 @@
 //!
 //! What a method does is up to `rpc`.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -38,21 +43,29 @@ const MAX_BATCH: usize = 1000;
 const MAX_RESPONSE_BYTES: usize = 25_000_000;
 /// Time for a request's head, and again for its body.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for all requests of a batch; the rest is refused.
+const BATCH_TIME: Duration = Duration::from_secs(5);
+/// Requests that are answered at a time. Whoever goes away does not stop the answer under way.
+const MAX_ANSWERS: usize = 2;
+/// Time after which a connection is closed, however busy it is, so that nobody keeps a place by not reading.
+const CONNECTION_TIME: Duration = Duration::from_secs(600);
 /// Pause after a failed `accept`, which is usually due to a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until dropped.
 pub(super) async fn run(chain: EmbeddedChain, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let answers = Arc::new(Semaphore::new(MAX_ANSWERS));
     let mut connections = JoinSet::new();
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let chain = chain.clone();
+                let (chain, answers) = (chain.clone(), Arc::clone(&answers));
                 connections.spawn(async move {
                     let _place = place;
-                    serve(chain, stream).await;
+                    // Its end is nobody's fault but the client's.
+                    let _ = timeout(CONNECTION_TIME, serve(chain, answers, stream)).await;
                 });
             }
             Err(error) => {
@@ -64,10 +77,10 @@ pub(super) async fn run(chain: EmbeddedChain, listener: TcpListener) {
     }
 }
 
-async fn serve(chain: EmbeddedChain, stream: TcpStream) {
+async fn serve(chain: EmbeddedChain, answers: Arc<Semaphore>, stream: TcpStream) {
     let service = service_fn(move |request| {
-        let chain = chain.clone();
-        async move { Ok::<_, Infallible>(answer(&chain, request).await) }
+        let (chain, answers) = (chain.clone(), Arc::clone(&answers));
+        async move { Ok::<_, Infallible>(answer(&chain, answers, request).await) }
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(TIMEOUT);
@@ -76,7 +89,11 @@ async fn serve(chain: EmbeddedChain, stream: TcpStream) {
     }
 }
 
-async fn answer(chain: &EmbeddedChain, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(
+    chain: &EmbeddedChain,
+    answers: Arc<Semaphore>,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
     if let Err((status, rule)) = admit(&request) {
         return response(status, "text/plain", format!("{rule}\n"));
     }
@@ -93,7 +110,12 @@ async fn answer(chain: &EmbeddedChain, request: Request<Incoming>) -> Response<F
             return response(StatusCode::REQUEST_TIMEOUT, "text/plain", text);
         }
     };
-    match chain.blocking(move |chain| respond(chain, &body)).await {
+    let permit = answers.acquire_owned().await;
+    let work = move |chain: &EmbeddedChain| {
+        let _permit = permit;
+        respond(chain, &body)
+    };
+    match chain.blocking(work).await {
         Ok(Some(text)) => response(StatusCode::OK, "application/json", text),
         Ok(None) => response(StatusCode::NO_CONTENT, "application/json", ""),
         Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "the request failed\n"),
@@ -145,12 +167,16 @@ fn respond(chain: &EmbeddedChain, body: &[u8]) -> Option<Vec<u8>> {
     if calls.len() > MAX_BATCH {
         return failed(rpc::error(-32600, format!("batch too large: at most {MAX_BATCH} requests")));
     }
-    let (mut text, mut is_full) = (Vec::new(), false);
+    let (mut text, began) = (Vec::new(), Instant::now());
     for call in calls {
-        let Some(answer) = (if is_full { refuse(call) } else { respond_to(chain, call) }) else { continue };
+        let answer = match (text.len() > MAX_RESPONSE_BYTES, began.elapsed() > BATCH_TIME) {
+            (true, _) => refuse(call, rpc::error(-32003, "response too large")),
+            (_, true) => refuse(call, rpc::error(-32002, "request timed out")),
+            _ => respond_to(chain, call),
+        };
+        let Some(answer) = answer else { continue };
         text.push(if text.is_empty() { b'[' } else { b',' });
         text.extend(answer);
-        is_full = text.len() > MAX_RESPONSE_BYTES;
     }
     if text.is_empty() {
         return None;
@@ -164,9 +190,9 @@ fn respond_to(chain: &EmbeddedChain, call: Value) -> Option<Vec<u8>> {
     answer_with(call, |call| chain.answer(call))
 }
 
-/// Answers one call of a batch whose answers are too large already.
-fn refuse(call: Value) -> Option<Vec<u8>> {
-    answer_with(call, |_| Err(rpc::error(-32003, "response too large")))
+/// Answers one call of a batch that has had its share.
+fn refuse(call: Value, error: Error) -> Option<Vec<u8>> {
+    answer_with(call, |_| Err(error))
 }
 
 fn answer_with(
