@@ -293,7 +293,7 @@ async fn names_file_and_chain_if_the_contracts_are_elsewhere(world: World) {
         error.starts_with("contract EvidenceLedger of parameter 'ledger_address': no code at"),
         "{error}"
     );
-    fs::write(&path, "{}").unwrap();
+    fs::write(&path, "{\"chain_id\": 1}").unwrap();
     let error = world.connect(world.key.clone()).await.err().unwrap();
     assert!(matches!(error, LedgerError::State { .. }), "{error}");
 }
@@ -1105,7 +1105,7 @@ async fn a_chain_that_was_reset_gets_all_evidence_again() {
     running.stop().await;
 }
 
-/// `contracts.json` was removed: the log is anchored as a whole in the new contract.
+/// `contracts.json` was lost, and an operator asked for new contracts: the log is anchored as a whole in the new one.
 #[tokio::test]
 async fn new_contracts_get_all_evidence_again() {
     let world = World::new(Kind::Anvil).await;
@@ -1117,7 +1117,17 @@ async fn new_contracts_get_all_evidence_again() {
     running.stop().await;
     fs::remove_file(world.path("contracts.json")).unwrap();
 
-    let ledger = Arc::new(world.ledger().await);
+    let options = || LedgerOptions { is_first_start: false, ..options() };
+    let again = || Ledger::connect(world.chain.clone(), world.key.clone(), world.dir.path(), options());
+    let error = again().await.err().unwrap();
+    assert!(matches!(error, LedgerError::LostContracts { .. }) && !error.is_retryable(), "{error}");
+    assert!(
+        error.to_string().contains("contracts.json' is missing, though there is evidence: restore it"),
+        "{error}"
+    );
+    assert!(!world.path("contracts.json").exists());
+    fs::write(world.path("contracts.json"), "{}\n").unwrap();
+    let ledger = Arc::new(again().await.unwrap());
     let mut running = start(&store, &ledger);
     let new = tokio::time::timeout(PATIENCE, running.receive(6)).await.expect("receipts");
     for (old, new) in old.iter().zip(&new) {

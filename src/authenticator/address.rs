@@ -6,7 +6,10 @@
 //!
 //! [`record_log::secret`] reads and creates the key file.
 
-use std::path::Path;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use hmac::{Hmac, Mac};
 use mail::EmailAddress;
@@ -15,6 +18,24 @@ use sha2::Sha256;
 
 /// Prefix of every HMAC input, so that the key can later serve another purpose without collisions.
 const DOMAIN: &[u8] = b"posthorn address v1\0";
+
+/// The key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressKeyError {
+    /// There must be one already.
+    #[error(
+        "address key '{path}' is missing, though there are contracts or evidence: restore it; without it no registered sender is \
+         recognised, and another key means to register all of them again",
+        path = path.display()
+    )]
+    Lost {
+        /// Path of the file.
+        path: PathBuf,
+    },
+    /// The file cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+}
 
 /// Secret key for address digests. Has no `Debug`, so that it is never logged.
 #[derive(Clone)]
@@ -32,6 +53,19 @@ impl AddressKey {
     /// If the file cannot be read or created, is readable by others, or does not hold a key.
     pub fn load_or_create(path: &Path) -> Result<Self, SecretError> {
         secret::load_or_create(path).map(|secret| Self(*secret.expose()))
+    }
+
+    /// Reads the key from a file that must exist, because senders are registered under it.
+    ///
+    /// # Errors
+    /// If the file is missing, cannot be read, is readable by others, or does not hold a key.
+    pub fn load(path: &Path) -> Result<Self, AddressKeyError> {
+        match secret::load(path) {
+            Err(SecretError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Err(AddressKeyError::Lost { path: path.to_owned() })
+            }
+            loaded => Ok(Self(*loaded?.expose())),
+        }
     }
 
     /// Returns the HMAC-SHA256 of the normalised address; `None`, a mail without an author, counts as the empty text.

@@ -13,6 +13,7 @@
 //! - [`zone`]: reads DNS records from a file. Pure. `dns`: answers queries from that file or from name servers.
 //!   `records`: what TXT records of DKIM and DMARC mean, strictly. Pure. [`spf`]: evaluates SPF.
 //!   [`silence`]: remembers which domains did not answer. Pure.
+//!   [`suffixes`]: the public suffix list.
 //! - `verify`: runs SPF, DKIM and DMARC on one mail. [`verdict`]: turns the results into a verdict. Pure.
 //! - [`core`]: decides what happens to each delivered mail, and when. Pure. Its parts are [`intake`], which picks the
 //!   mail to check next, and [`judge`], which decides when to stop waiting. `desk`: carries out what it decides.
@@ -61,6 +62,7 @@ pub mod silence;
 pub mod spf;
 #[cfg(feature = "net")]
 pub mod store;
+pub mod suffixes;
 pub mod verdict;
 #[cfg(feature = "net")]
 pub mod verify;

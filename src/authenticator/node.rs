@@ -56,7 +56,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let source = graph.fully_qualified_name().parse::<Source>()?;
     let (dns, policy) = (
         Dns::open(params.dns_zone_file.as_deref(), &params.dns_servers, params.dns_waits)?,
-        Policy::from(&params),
+        Policy::open(&params)?,
     );
     let limits = Limits {
         max_in_flight: params.max_in_flight,
@@ -128,7 +128,11 @@ fn open(params: Params) -> Result<Opened, NodeError> {
         tracing::warn!(torn_bytes, "evidence log: cut a torn tail");
     }
     let store = EvidenceStore::new(log);
-    let key = AddressKey::load_or_create(&params.address_key_path)?;
+    let has_senders = store.counts().0 > 0 || params.state_directory.join("contracts.json").exists();
+    let key = match has_senders {
+        true => AddressKey::load(&params.address_key_path)?,
+        false => AddressKey::load_or_create(&params.address_key_path)?,
+    };
     let gate = Gate::open(params.registry_token_path.as_deref())?;
     let domains = params.state_directory.join("known_domains");
     let known = KnownDomains::open(&domains)

@@ -105,7 +105,14 @@ impl ChainKeeper {
     ) -> Result<(Self, KeeperHandles), KeeperError> {
         let key = LedgerKey::load_or_create(&params.ledger_key_path)?;
         let chain = match &params.ethereum_endpoint {
-            Some(url) => Connection::Http(Http::new(url)?),
+            Some(url) => {
+                let node = Http::new(url)?;
+                if !node.is_protected() && !params.ethereum_plain_http {
+                    let rule = "https, or http to this host, unless ethereum_plain_http is true".to_owned();
+                    return Err(LedgerError::Endpoint { rule }.into());
+                }
+                Connection::Http(node)
+            }
             None => {
                 let directory = params.state_directory.join("chain");
                 Connection::Embedded(EmbeddedChain::open(&directory, key.address(), SystemTime::now)?)
@@ -146,6 +153,7 @@ impl ChainKeeper {
             in_flight: params.transactions_in_flight,
             max_fee: params.max_fee.into(),
             contracts: params.contracts.map(|(registry, ledger)| Contracts { registry, ledger }),
+            is_first_start: store.counts().0 == 0,
         };
         tracing::info!(account = ?key.address(), "connecting to the chain; this account pays");
         let report = |error: &LedgerError| {

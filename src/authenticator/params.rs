@@ -61,7 +61,10 @@ pub const SPECS: &[Spec] = &[
     seconds("temperror_give_up_s", 900.0, 0.0, 86400.0, "Time since a mail was first tried, by this process, for which it is left to be delivered again if DNS does not answer; it is tried at least three times, then judged without."),
     seconds("registry_patience_s", 60.0, 0.0, 86400.0, "The same if the registry cannot be asked; also the time after the start for which mails wait for the chain."),
     count("dkim_max_signatures", 10, 100, "DKIM signatures of a mail that are evaluated."),
+    text("public_suffix_list", "File of the public suffix list, such as /usr/share/publicsuffix/public_suffix_list.dat; empty: the list as of this release. A signature that an order rests on must be of the author's organisation by this list, too."),
     text("ethereum_endpoint", "JSON-RPC URL of the Ethereum node, http:// or https://; empty: the embedded chain."),
+    Spec { name: "ethereum_plain_http", default: Default::Bool(false), rule: Rule::Any, unit: "",
+        description: "Allow an http:// URL of an Ethereum node that is not on this host: whoever is on the way can answer in its place." },
     text("embedded_rpc_listen", "Loopback address and port on which the embedded chain serves JSON-RPC over HTTP, 127.0.0.1:8545 for instance; port 0 takes a free one, empty: not served."),
     text("registry_address", "Address of the sender registry, 0x and 40 hex digits; empty: deployed at the first start."),
     text("ledger_address", "Address of the evidence ledger, 0x and 40 hex digits; empty: deployed at the first start."),
@@ -102,8 +105,12 @@ pub struct Params {
     pub relays: Vec<IpAddr>,
     /// Maximum number of DKIM signatures evaluated per mail.
     pub dkim_max_signatures: usize,
+    /// File of the public suffix list; `None`: the one that is built in.
+    pub public_suffix_list: Option<PathBuf>,
     /// URL of the Ethereum node; `None`: the embedded chain.
     pub ethereum_endpoint: Option<String>,
+    /// Whether the node may be elsewhere though its URL is plain `http://`.
+    pub ethereum_plain_http: bool,
     /// Where the embedded chain serves JSON-RPC; `None`: nowhere.
     pub embedded_rpc_listen: Option<SocketAddr>,
     /// Addresses of the sender registry and of the evidence ledger; `None`: this node deploys them at its first start.
@@ -153,7 +160,9 @@ impl Params {
             registry_patience: values.seconds("registry_patience_s")?,
             relays: relays(values)?,
             dkim_max_signatures: values.count("dkim_max_signatures")?,
+            public_suffix_list: optional(values, "public_suffix_list")?.map(PathBuf::from),
             ethereum_endpoint: endpoint(values)?,
+            ethereum_plain_http: values.bool("ethereum_plain_http")?,
             embedded_rpc_listen: values.listen("embedded_rpc_listen")?,
             contracts: contracts(values)?,
             confirmations: Some(values.count("confirmations")?).filter(|confirmations| *confirmations > 0),

@@ -22,10 +22,16 @@ use mail_auth::{
 };
 
 use self::{dkim::Signatures, spf::Spf};
-use super::{dns::Dns, params::Params, silence::Question, verdict::Checked};
+use super::{
+    dns::Dns,
+    params::Params,
+    silence::Question,
+    suffixes::{Suffixes, SuffixesError},
+    verdict::Checked,
+};
 
 /// Local rules in addition to the standards.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// Maximum number of DKIM signatures evaluated per mail, from the top; signatures of other domains do not count,
     /// and any beyond the limit are ignored.
@@ -34,11 +40,21 @@ pub struct Policy {
     /// sender, so SPF is not evaluated. The same goes for private addresses and for LMTP, which only mail systems
     /// speak.
     pub relays: Vec<IpAddr>,
+    /// By which the signature that an order rests on must be of the author's organisation.
+    pub suffixes: Suffixes,
 }
 
-impl From<&Params> for Policy {
-    fn from(params: &Params) -> Self {
-        Self { dkim_max_signatures: params.dkim_max_signatures, relays: params.relays.clone() }
+impl Policy {
+    /// Reads the public suffix list. Blocking.
+    ///
+    /// # Errors
+    /// If the list cannot be used.
+    pub fn open(params: &Params) -> Result<Self, SuffixesError> {
+        Ok(Self {
+            dkim_max_signatures: params.dkim_max_signatures,
+            relays: params.relays.clone(),
+            suffixes: Suffixes::open(params.public_suffix_list.as_deref())?,
+        })
     }
 }
 
@@ -89,10 +105,13 @@ pub async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, data: &[u8], no
     let nothing = || signatures.summary(false).to_owned();
     checked.order_gap = match outcome.result {
         AuthResult::Pass if !outcome.by_dkim => nothing(),
-        AuthResult::Pass => signatures.gap(&domain, &section).unwrap_or_else(nothing),
+        AuthResult::Pass => signatures.gap(&policy.suffixes, &domain, &section).unwrap_or_else(nothing),
         _ => "nothing proves its sender".to_owned(),
     };
-    if outcome.by_dkim && rests_on_dkim(dns, &message, &mut signatures, &section, origin, &domain).await {
+    let count = signatures.for_orders(&policy.suffixes, &domain, &section);
+    if outcome.by_dkim
+        && rests_on_dkim(dns, &message, signatures.outputs.split_at_checked(count), origin, &domain).await
+    {
         (checked.order_covered, checked.order_gap) = (true, String::new());
     }
     checked.reason = reason(&checked, &domain, &outcome, &signatures, &spf);
@@ -155,17 +174,16 @@ fn the_author(section: &Section, message: &AuthenticatedMessage) -> Result<Email
     EmailAddress::parse(&from).map_err(|error| format!("its From mailbox is not an address, as {error}"))
 }
 
-/// Whether one of the signatures that an order can rest on is aligned without help from others.
+/// Whether one of the signatures that an order can rest on, which are the first of the two, is aligned without help from
+/// others.
 async fn rests_on_dkim(
     dns: &Dns,
     message: &AuthenticatedMessage<'_>,
-    signatures: &mut Signatures<'_>,
-    section: &Section<'_>,
+    signatures: Option<(&[DkimOutput<'_>], &[DkimOutput<'_>])>,
     origin: &Origin,
     domain: &str,
 ) -> bool {
-    let count = signatures.for_orders(section);
-    match signatures.outputs.split_at_checked(count) {
+    match signatures {
         // All signatures that passed are suitable, and DMARC found one of them aligned.
         Some((all, [])) => !all.is_empty(),
         Some(([], _)) | None => false,

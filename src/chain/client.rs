@@ -23,7 +23,7 @@ use web3::{
 use crate::{
     Addresses, Connection, Finality, InFlight, LedgerError, LedgerKey, Mined, RECONNECT, Slot,
     account::{Account, Call, Presence, action, in_block},
-    contracts::Artifact,
+    contracts::{Artifact, Kept},
     lane::Lane,
 };
 
@@ -56,6 +56,8 @@ pub struct LedgerOptions {
     pub max_fee: U256,
     /// Contracts that are already deployed; `None`: those in `contracts.json`, or new ones.
     pub contracts: Option<Contracts>,
+    /// Whether a missing `contracts.json` means that there are no contracts yet. Otherwise it was lost.
+    pub is_first_start: bool,
 }
 
 /// An `Anchored` event on chain.
@@ -84,8 +86,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Connects to the chain. If no contracts are given and `state_dir` has no `contracts.json`, it deploys them;
-    /// otherwise they must exist on chain. If the process dies after deployment but before the file is written, the
+    /// Connects to the chain. If no contracts are given and `state_dir` has no `contracts.json`, or one with nothing but
+    /// `{}`, it deploys them; otherwise they must exist on chain. If the process dies after deployment but before the file is written, the
     /// contracts are deployed again.
     ///
     /// # Errors
@@ -102,7 +104,7 @@ impl Ledger {
         let chain_id = u64::try_from(chain_id)
             .map_err(|_| LedgerError::Answer { action, rule: "a chain id below 2^64".to_owned() })?;
         let (registry, evidence) = (Artifact::sender_registry()?, Artifact::evidence_ledger()?);
-        let LedgerOptions { confirmations, timeout, in_flight, max_fee, contracts } = options;
+        let LedgerOptions { confirmations, timeout, in_flight, max_fee, contracts, is_first_start } = options;
         let finality = Finality::Confirmations(confirmations.unwrap_or(CONFIRMATIONS).max(1));
         let mut account = Account { web3: web3.clone(), key, chain_id, finality, max_fee, timeout };
         let transactions = match web3.transport() {
@@ -131,9 +133,14 @@ impl Ledger {
             deployed_block: 0,
         });
         let is_given = given.is_some();
-        let addresses = match given.map_or_else(|| Addresses::load(&path), |given| Ok(Some(given)))? {
-            Some(addresses) => addresses,
-            None => {
+        let known = match given {
+            Some(given) => Kept::Addresses(given),
+            None => Addresses::load(&path)?,
+        };
+        let addresses = match known {
+            Kept::Addresses(addresses) => addresses,
+            Kept::Missing if !is_first_start => return Err(LedgerError::LostContracts { path }),
+            Kept::Missing | Kept::NewWanted => {
                 let deploy = |action, contract: &Artifact| {
                     lane.send(Call { action, to: None, data: contract.bytecode.0.clone() }, None)
                 };

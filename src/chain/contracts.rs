@@ -156,15 +156,27 @@ pub struct Addresses {
     pub deployed_block: u64,
 }
 
+/// What `contracts.json` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    Addresses(Addresses),
+    /// It is `{}`, by which an operator asks for new contracts.
+    NewWanted,
+    /// There is no such file.
+    Missing,
+}
+
 impl Addresses {
-    /// Reads the file; `None` if there is none.
-    pub(super) fn load(path: &Path) -> Result<Option<Self>, LedgerError> {
+    /// Reads the file.
+    pub(super) fn load(path: &Path) -> Result<Kept, LedgerError> {
         let failed = |why: String| LedgerError::State { path: path.to_owned(), reason: why };
         match fs::read(path) {
+            Ok(bytes) if bytes.trim_ascii() == b"{}" => Ok(Kept::NewWanted),
             Ok(bytes) => {
-                serde_json::from_slice(&bytes).map(Some).map_err(|why| failed(format!("must be JSON: {why}")))
+                let addresses = serde_json::from_slice(&bytes).map(Kept::Addresses);
+                addresses.map_err(|why| failed(format!("must be JSON: {why}")))
             }
-            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(Kept::Missing),
             Err(why) => Err(failed(format!("cannot be read: {why}"))),
         }
     }

@@ -117,6 +117,16 @@ pub enum LedgerError {
         /// Chain id of the node.
         found: u64,
     },
+    /// `contracts.json` is gone, so that nobody knows where the registered senders and the evidence are.
+    #[error(
+        "'{path}' is missing, though there is evidence: restore it, or give registry_address and ledger_address; for new contracts, in which no \
+         sender is registered, write {{}} into it",
+        path = path.display()
+    )]
+    LostContracts {
+        /// Path of `contracts.json`.
+        path: PathBuf,
+    },
     /// There is no contract at the expected address, for example because the chain was reset.
     #[error(
         "contract {contract} of {place}: no code at {address:?} on chain {chain_id}; the chain was reset or is another one"

@@ -7,6 +7,7 @@
 //! Retries are left to the caller.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -57,6 +58,15 @@ impl Http {
         let client = Client::builder().timeout(TIMEOUT).redirect(Policy::none()).no_proxy();
         let client = client.build().map_err(|why| endpoint(why.without_url().to_string()))?;
         Ok(Self { client, url: Arc::new(url), requests: Arc::default() })
+    }
+
+    /// Whether nobody on the way can read or answer requests: they are encrypted, or stay on this host.
+    pub fn is_protected(&self) -> bool {
+        self.url.scheme() == "https"
+            || self.url.host_str().is_some_and(|host| {
+                let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+                host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
+            })
     }
 
     async fn post(self, request: Request) -> Result<Vec<u8>> {
@@ -119,5 +129,38 @@ impl BatchTransport for Http {
             };
             Ok(ids.into_iter().map(answer).collect())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_protected_on_this_host_only() {
+        let is_protected = |url: &str| Http::new(url).unwrap().is_protected();
+        for url in [
+            "https://node.example",
+            "http://127.0.0.1:8545",
+            "http://127.1",
+            "http://LOCALHOST:8545/path",
+            "http://user:secret@[::1]:8545",
+            "http://[::ffff:127.0.0.1]",
+            "http://127.0.0.1\\@evil.example",
+        ] {
+            assert!(is_protected(url), "{url}");
+        }
+        for url in [
+            "http://node.example",
+            "http://192.0.2.1",
+            "http://localhost.evil.example",
+            "http://127.0.0.1@evil.example",
+            "http://evil.example\\@127.0.0.1",
+            "http://evil.example#@127.0.0.1",
+            "http://[2001:db8::1]",
+            "http://0.0.0.0",
+        ] {
+            assert!(!is_protected(url), "{url}");
+        }
     }
 }

@@ -34,6 +34,35 @@ fn an_order_needs_its_identity_signed_and_a_question_does_not() {
     }
 }
 
+/// DMARC's tree walk finds one organisation where a registry publishes a policy and does not say that it is one.
+#[test]
+fn no_order_rests_on_a_signature_of_another_customer_of_the_authors_registry() {
+    for (registry, organisation) in
+        [("com.au", "com.au"), ("github.io", "github.io"), ("dispatch.com.au", "one")]
+    {
+        let mut scene = Scene::of(SignedDomain::new(&format!("mallory.{registry}"), "s1"));
+        scene.zone += &format!("_dmarc.{registry}. TXT \"v=DMARC1; p=none\"\n");
+        let mail = MAIL.replace("example.org", &format!("alice.{registry}"));
+        let checked = scene.check(signed_over(&scene.domain, &mail, &FIELDS));
+        assert_eq!((checked.dkim, checked.dmarc), (Pass, Pass), "{registry}: {}", checked.reason);
+        if organisation == "one" {
+            assert!(checked.order_covered, "{registry}: {}", checked.order_gap);
+        } else {
+            assert!(!checked.order_covered, "{registry}");
+            let why = format!(
+                "its DKIM signature is of mallory.{registry}, by the public suffix list another organisation"
+            );
+            assert_eq!(checked.order_gap, why);
+            // Beside one of the author's own, it does no harm.
+            let own = SignedDomain::new(&format!("alice.{registry}"), "s1");
+            scene.zone += &own.zone();
+            let signed = String::from_utf8(signed_over(&own, &mail, &FIELDS)).unwrap();
+            let both = scene.check(signed_over(&scene.domain, &signed, &FIELDS));
+            assert!(both.order_covered, "{registry}: {}", both.order_gap);
+        }
+    }
+}
+
 #[test]
 fn what_decides_how_the_body_is_read_is_signed_or_says_nothing() {
     let scene = Scene::new();

@@ -8,6 +8,7 @@ use std::{
 
 use authenticator::{
     dns::Dns,
+    suffixes::Suffixes,
     verdict::{Checked, decide, needs_registry},
     verify::{Policy, verify},
     zone::Zone,
@@ -56,7 +57,7 @@ impl Scene {
             mail_from: "alice@example.org".into(),
             helo: "client.example.com".into(),
             origin: Origin::Smtp,
-            policy: Policy { dkim_max_signatures: 10, relays: Vec::new() },
+            policy: Policy { dkim_max_signatures: 10, relays: Vec::new(), suffixes: Suffixes::BuiltIn },
             now: SystemTime::now(),
         }
     }

@@ -74,6 +74,43 @@ fn a_port_in_use_and_a_journal_that_cannot_be_written_are_named() {
 }
 
 #[test]
+fn what_the_authenticator_cannot_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    std::fs::write(path("zone"), "$ORIGIN dispatch.example.\n").unwrap();
+    let (zone, state) = (path("zone"), path("state"));
+    let with = |name: &str, value: &str| {
+        let parameters = [("dns_zone_file", zone.as_str()), ("state_directory", &state), (name, value)];
+        last_words("authenticator", &parameters, 1)
+    };
+    let words = with("embedded_rpc_listen", &address);
+    assert!(words.contains(&address) && words.contains("embedded_rpc_listen"), "{words}");
+    let words = with("ethereum_endpoint", "http://192.0.2.1:8545/secret");
+    assert!(
+        words.contains("ledger endpoint: must be https, or http to this host, unless ethereum_plain_http"),
+        "{words}"
+    );
+    assert!(!words.contains("secret"), "{words}");
+    let words = with("public_suffix_list", &zone);
+    assert!(words.contains(&zone) && words.contains("must be the list of publicsuffix.org"), "{words}");
+    // Once it has run, a new key would mean that nobody is registered.
+    let domain = Domain::take();
+    let parameters = [("dns_zone_file", zone.as_str()), ("state_directory", &state)];
+    let mut node = Node::start("authenticator", &domain, &parameters);
+    node.wait_for_log("connected to the chain");
+    assert!(node.terminate().success());
+    std::fs::remove_file(path("state/address.key")).unwrap();
+    let words = with("embedded_rpc_listen", "127.0.0.1:0");
+    assert!(
+        words.contains("address.key' is missing, though there are contracts or evidence: restore it"),
+        "{words}"
+    );
+    assert!(!std::path::Path::new(&path("state/address.key")).exists());
+}
+
+#[test]
 fn two_bridges_do_not_share_a_journal() {
     let (domain, scratch) = (Domain::take(), tempfile::tempdir().unwrap());
     let journal = scratch.path().display().to_string();

@@ -276,6 +276,7 @@ pub fn options() -> LedgerOptions {
         in_flight: 16,
         max_fee: u64::MAX.into(),
         contracts: None,
+        is_first_start: true,
     }
 }
 

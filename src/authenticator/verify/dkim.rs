@@ -25,6 +25,7 @@ use crate::{
     dns::{Dns, TxtRecords},
     records,
     silence::Question,
+    suffixes::Suffixes,
 };
 
 /// Fields that a signature must cover if the mail has them: author, subject, date and reply address. Without that,
@@ -61,12 +62,13 @@ impl Signatures<'_> {
         }
     }
 
-    /// Keeps the signatures that passed, with those that an order can rest on first; returns how many of these there
-    /// are.
-    pub(super) fn for_orders(&mut self, section: &Section) -> usize {
+    /// Keeps the signatures that passed, with those that an order of `domain` can rest on first; returns how many of these
+    /// there are.
+    pub(super) fn for_orders(&mut self, suffixes: &Suffixes, domain: &str, section: &Section) -> usize {
         self.outputs.retain(|output| *output.result() == DkimResult::Pass && output.signature().is_some());
-        let suits =
-            |output: &DkimOutput| output.signature().is_some_and(|one| order::gap(one, section).is_none());
+        let suits = |output: &DkimOutput| {
+            output.signature().is_some_and(|signature| gap_of(signature, suffixes, domain, section).is_none())
+        };
         self.outputs.sort_by_key(|output| !suits(output));
         self.outputs.iter().filter(|output| suits(output)).count()
     }
@@ -91,8 +93,8 @@ impl Signatures<'_> {
     }
 
     /// Returns what the signature that proves `domain` lacks for an order.
-    pub(super) fn gap(&self, domain: &str, section: &Section) -> Option<String> {
-        self.passed(domain).and_then(|signature| order::gap(signature, section))
+    pub(super) fn gap(&self, suffixes: &Suffixes, domain: &str, section: &Section) -> Option<String> {
+        self.passed(domain).and_then(|signature| gap_of(signature, suffixes, domain, section))
     }
 
     /// Describes the result for people, in half a sentence.
@@ -104,6 +106,13 @@ impl Signatures<'_> {
             _ => &self.why,
         }
     }
+}
+
+fn gap_of(signature: &Signature, suffixes: &Suffixes, domain: &str, section: &Section) -> Option<String> {
+    if suffixes.is_one_organisation(&signature.d, domain) {
+        return order::gap(signature, section);
+    }
+    Some(format!("its DKIM signature is of {}, by the public suffix list another organisation", signature.d))
 }
 
 /// Drops from `message` the signatures that will not be verified. `section` is its header section, `domain` its
