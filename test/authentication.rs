@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Verifies senders from raw bytes to verdict. Zone files stand in for the DNS; keys are generated at run time.
 
+pub mod attacks;
 mod changes;
 mod dns;
 mod load;

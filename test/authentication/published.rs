@@ -11,14 +11,14 @@ use testbed::dns::NameServer;
 use super::scene::{MAIL, SENDING_HOST, Scene};
 
 /// What is published in place of what, the section that decides, and the results of SPF, DKIM and DMARC.
-type Row = (&'static str, &'static str, &'static str, [AuthResult; 3]);
+pub type Row = (&'static str, &'static str, &'static str, [AuthResult; 3]);
 
 const SPF: &str = "@ TXT \"v=spf1 ip4:203.0.113.7 ip4:127.0.0.1 -all\"";
 const POLICY: &str = "v=DMARC1; p=reject";
 const KEY: &str = "v=DKIM1; k=ed25519; p=";
 
 #[rustfmt::skip]
-const ROWS: &[Row] = &[
+pub const ROWS: &[Row] = &[
     ("", "", "all is well", [Pass, Pass, Pass]),
     // The signed mail of a host that SPF lists is proven twice; so each of the two is looked at with the other broken.
     (SPF, "@ TXT \"v=spf1 ip4:203.0.113.7 -all\"\n@ TXT \"v=spf1 +all\"", "RFC 7208 4.5: two records", [PermError, Pass, Pass]),

@@ -11,6 +11,7 @@ mod orders;
 mod readme;
 mod security;
 mod settings;
+mod verdicts;
 
 use std::{fs, path::PathBuf};
 

@@ -105,7 +105,7 @@ fn padding() -> Pkcs1v15Sign {
 }
 
 /// Standard base64 (RFC 4648 section 4).
-fn base64(bytes: &[u8]) -> String {
+pub fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let group = |bytes: &[u8]| {
         let bits = bytes.iter().fold(0_usize, |bits, &byte| bits << 8 | usize::from(byte))
