@@ -18,7 +18,7 @@ before_graphs := $(if $(CRATE),,test-core $(if $(ONLY),,test-bootstrap test-pack
 # Cargo and colcon have workers of their own, and complain about a make whose workers they cannot have.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help bootstrap build web3 mailauth demo test test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-ledger bench-evidence shell lock clean
+.PHONY: help bootstrap build web3 mailauth demo test test-faults test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-ledger bench-evidence shell lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: build contracts/node_modules/.package-lock.json web3 mailauth ## run every
 
 test-core: ## run the tests of what needs no ROS, with debug assertions
 	cargo test --locked --no-default-features --features mail_bridge/net $(addprefix -p ,$(pure)) -- $(ONLY)
+
+test-faults: build contracts/node_modules/.package-lock.json web3 mailauth ## kill -9 at 200 moments on a chain that loses transactions, answers and blocks, and all other faults; FAULTS=N times
+	POSTHORN_FAULTS=$(or $(FAULTS),200) $(cargo) test --locked --release -p suites --test posthorn -- --nocapture --test-threads 4 ledger:: graph::chain::
 
 test-bootstrap: bootstrap ## run the tests of bootstrap, on this machine: what it says when something is missing
 	@test/bootstrap.sh

@@ -158,10 +158,11 @@ def verify_on_chain(receipt: dict, rpc: str, contract: str) -> None:
 
 def once(pairs: list) -> dict:
     """The object, if each of its fields is there once."""
-    fields = dict(pairs)
-    for field, _ in pairs:
-        if sum(field == other for other, _ in pairs) > 1:
+    fields: dict = {}
+    for field, value in pairs:
+        if field in fields:
             raise Refused(f"{field} is there twice")
+        fields[field] = value
     return fields
 
 

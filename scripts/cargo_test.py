@@ -14,8 +14,8 @@ LINE = re.compile(r"^test (\S+) \.\.\. (ok|FAILED|ignored)")
 # What the tests need from the network, and how it is made.
 MADE_BY = {
     "contracts/node_modules": "npm ci --prefix contracts",
-    "target/web3/.installed": "scripts/venv web3",
-    "target/mailauth/.installed": "scripts/venv mailauth",
+    "target/venv/web3/.installed": "scripts/venv web3",
+    "target/venv/mailauth/.installed": "scripts/venv mailauth",
 }
 
 

@@ -246,7 +246,7 @@ impl Witness {
     }
 
     fn run(&self, file: &Path) -> Output {
-        let mut python = Command::new(project("target/web3/bin/python"));
+        let mut python = Command::new(project("target/venv/web3/bin/python"));
         python.arg(project("docs/verify_receipt.py")).arg(file);
         python.args(["--rpc", &self.rpc, "--contract", &self.contract]);
         python.output().expect("web3.py: run scripts/venv web3")

@@ -3,6 +3,7 @@
 
 pub mod fixture;
 mod json_rpc;
+mod kill;
 mod registry;
 
 use std::{
@@ -90,6 +91,11 @@ struct Running {
 }
 
 fn start(store: &EvidenceStore, ledger: &Arc<Ledger>) -> Running {
+    start_with(store, ledger, Duration::ZERO)
+}
+
+/// An anchorer that believes a chain which contradicts the log after `patience`.
+fn start_with(store: &EvidenceStore, ledger: &Arc<Ledger>, patience: Duration) -> Running {
     let (receipts_in, receipts) = mpsc::channel(8);
     let (state_in, state) = watch::channel(AnchorState::default());
     let (stop, stopped) = oneshot::channel();
@@ -99,7 +105,7 @@ fn start(store: &EvidenceStore, ledger: &Arc<Ledger>) -> Running {
         policy: AnchorPolicy {
             max_batch: 4,
             max_age: Duration::from_millis(20),
-            patience: Duration::ZERO,
+            patience,
             watch: Duration::from_millis(50),
             lag: Duration::from_millis(200),
         },
@@ -302,6 +308,7 @@ async fn names_file_and_chain_if_the_contracts_are_elsewhere(world: World) {
 async fn waits_for_a_chain_that_is_not_there_yet_and_for_one_that_went_away() {
     let port = free_port();
     let dir = tempfile::tempdir().unwrap();
+    chain::want_new_contracts(dir.path()).unwrap();
     let key = LedgerKey::load_or_create(&dir.path().join("ledger.key")).unwrap();
     let http = chain::Http::new(&format!("http://127.0.0.1:{port}")).unwrap();
     let (failed, mut failures) = mpsc::unbounded_channel();
@@ -1117,12 +1124,13 @@ async fn new_contracts_get_all_evidence_again() {
     running.stop().await;
     fs::remove_file(world.path("contracts.json")).unwrap();
 
-    let options = || LedgerOptions { is_first_start: false, ..options() };
     let again = || Ledger::connect(world.chain.clone(), world.key.clone(), world.dir.path(), options());
     let error = again().await.err().unwrap();
     assert!(matches!(error, LedgerError::LostContracts { .. }) && !error.is_retryable(), "{error}");
     assert!(
-        error.to_string().contains("contracts.json' is missing, though there is evidence: restore it"),
+        error
+            .to_string()
+            .contains("contracts.json' is missing, though this is not the first start: restore it"),
         "{error}"
     );
     assert!(!world.path("contracts.json").exists());

@@ -24,7 +24,7 @@ const DOMAIN: &[u8] = b"posthorn address v1\0";
 pub enum AddressKeyError {
     /// There must be one already.
     #[error(
-        "address key '{path}' is missing, though there are contracts or evidence: restore it; without it no registered sender is \
+        "address key '{path}' is missing, though this is not the first start: restore it; without it no registered sender is \
          recognised, and another key means to register all of them again",
         path = path.display()
     )]

@@ -361,6 +361,10 @@ impl Lookup for Dns {
         Ok(exchangers.into_iter().map(|(_, name)| without_dot(&name)).collect())
     }
 
+    async fn briefly<T: Send>(&self, work: impl Future<Output = T> + Send) -> Option<T> {
+        tokio::time::timeout(self.timeout / 8, work).await.ok()
+    }
+
     async fn ptr(&self, ip: IpAddr) -> Result<Vec<String>, Unanswered> {
         if self.zone.is_some() {
             return Ok(Vec::new());

@@ -7,9 +7,11 @@
 
 use std::{pin::pin, process::ExitCode, sync::Arc, time::SystemTime};
 
+use chain::want_new_contracts;
 use evidence::{Finding, Source, log::EvidenceLog};
 use futures::FutureExt;
 use mail::{AcceptedMail, EmailAddress, Verdict, mail_of};
+use record_log::create_directory;
 use ros::{
     convert::{accepted_from_ros, authenticated_to_ros, receipt_to_ros},
     diagnostics,
@@ -123,16 +125,24 @@ type Opened = (ChainKeeper, KeeperHandles, EvidenceStore, Gate, KnownDomains);
 
 /// Opens all state on this host's disk.
 fn open(params: Params) -> Result<Opened, NodeError> {
-    let (log, torn_bytes) = EvidenceLog::open(&params.state_directory.join(EVIDENCE_DIRECTORY))?;
+    let (evidence, contracts) =
+        (params.state_directory.join(EVIDENCE_DIRECTORY), params.state_directory.join("contracts.json"));
+    // Everything else that was there before and is not now, was lost. The evidence comes last, so that a start which is cut
+    // short is still the first.
+    create_directory(&params.state_directory)?;
+    let is_first_start = !evidence.try_exists()? && !contracts.try_exists()?;
+    let key = match is_first_start {
+        true => AddressKey::load_or_create(&params.address_key_path)?,
+        false => AddressKey::load(&params.address_key_path)?,
+    };
+    if is_first_start {
+        want_new_contracts(&params.state_directory)?;
+    }
+    let (log, torn_bytes) = EvidenceLog::open(&evidence)?;
     if torn_bytes > 0 {
         tracing::warn!(torn_bytes, "evidence log: cut a torn tail");
     }
     let store = EvidenceStore::new(log);
-    let has_senders = store.counts().0 > 0 || params.state_directory.join("contracts.json").exists();
-    let key = match has_senders {
-        true => AddressKey::load(&params.address_key_path)?,
-        false => AddressKey::load_or_create(&params.address_key_path)?,
-    };
     let gate = Gate::open(params.registry_token_path.as_deref())?;
     let domains = params.state_directory.join("known_domains");
     let known = KnownDomains::open(&domains)

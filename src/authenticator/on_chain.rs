@@ -29,7 +29,7 @@ use crate::{
     anchor::{AnchorError, AnchorPolicy, AnchorState, Anchorer},
     health,
     params::Params,
-    registry::{Registrar, Registry},
+    registry::{Pauses, Registrar, Registry},
     revocations::{Revocations, RevocationsError},
     store::EvidenceStore,
 };
@@ -42,6 +42,8 @@ const CONTRADICTION_PATIENCE: Duration = Duration::from_secs(600);
 const WATCH: Duration = Duration::from_secs(4);
 /// How far one of several nodes behind an endpoint may lag.
 const LAG: Duration = Duration::from_secs(15);
+/// How long until a revocation that the chain did not take is sent again.
+const REVOKE_AGAIN: Duration = Duration::from_secs(5);
 /// Maximum number of receipts queued for publishing.
 const RECEIPTS: usize = 1024;
 
@@ -121,8 +123,9 @@ impl ChainKeeper {
         let (connected, ledger) = watch::channel(None);
         let (receipts, receipts_out) = mpsc::channel(RECEIPTS);
         let (health, health_out) = watch::channel(health::Ledger::default());
-        let revocations = Revocations::open(&params.state_directory.join("revocations"))?;
-        let (registry, registrar) = Registry::new(ledger, address_key, revocations, health.clone());
+        let revocations = Revocations::open(&params.state_directory.join("revocations"), LAG)?;
+        let pauses = Pauses { again: REVOKE_AGAIN, lag: LAG };
+        let (registry, registrar) = Registry::new(ledger, address_key, revocations, health.clone(), pauses);
         let keeper = Self { chain, key, params, store, connected, receipts, health };
         Ok((keeper, KeeperHandles { registry, registrar, receipts: receipts_out, health: health_out }))
     }
@@ -153,7 +156,6 @@ impl ChainKeeper {
             in_flight: params.transactions_in_flight,
             max_fee: params.max_fee.into(),
             contracts: params.contracts.map(|(registry, ledger)| Contracts { registry, ledger }),
-            is_first_start: store.counts().0 == 0,
         };
         tracing::info!(account = ?key.address(), "connecting to the chain; this account pays");
         let report = |error: &LedgerError| {

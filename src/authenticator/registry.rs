@@ -7,14 +7,14 @@
 //!
 //! [`super::services`] decides who may ask for a change, [`Ledger`] makes the transactions.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chain::{Ledger, LedgerError};
 use mail::{EmailAddress, Registration, Role};
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
     task::spawn_blocking,
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
@@ -27,10 +27,6 @@ use crate::{
 const ANY_KEY: [u8; 32] = [0; 32];
 /// How long a mail waits for the registry to answer.
 const REGISTRY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait before a revocation that the chain did not take is sent again.
-const AGAIN: Duration = Duration::from_secs(5);
-/// Maximum number of changes that wait for those before them.
-const CHANGES: usize = 256;
 
 /// Handle for queries and changes; clones use the same chain.
 #[derive(Clone)]
@@ -38,7 +34,7 @@ pub struct Registry {
     ledger: watch::Receiver<Option<Arc<Ledger>>>,
     key: Arc<AddressKey>,
     revocations: Arc<Revocations>,
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::UnboundedSender<Change>,
     /// Held while a request takes its place among the others.
     order: Arc<Mutex<()>>,
 }
@@ -46,6 +42,15 @@ pub struct Registry {
 /// What will become of a change that has its place among the others.
 #[derive(Debug)]
 pub struct Pending(oneshot::Receiver<Result<String, String>>);
+
+/// When to try again.
+#[derive(Clone, Copy, Debug)]
+pub struct Pauses {
+    /// Until a revocation that the chain did not take is sent again.
+    pub again: Duration,
+    /// For which one of several nodes behind an endpoint may lag.
+    pub lag: Duration,
+}
 
 struct Change {
     what: What,
@@ -70,11 +75,19 @@ impl Registry {
         key: AddressKey,
         revocations: Revocations,
         health: watch::Sender<health::Ledger>,
+        pauses: Pauses,
     ) -> (Self, Registrar) {
-        let (sender, changes) = mpsc::channel(CHANGES);
+        let (sender, changes) = mpsc::unbounded_channel();
         let revocations = Arc::new(revocations);
-        let registrar =
-            Registrar { ledger: ledger.clone(), revocations: Arc::clone(&revocations), changes, health };
+        let registrar = Registrar {
+            ledger: ledger.clone(),
+            revocations: Arc::clone(&revocations),
+            changes,
+            health,
+            pauses,
+            last_sent: None,
+            doubtful: HashMap::new(),
+        };
         (Self { ledger, key: Arc::new(key), revocations, changes: sender, order: Arc::default() }, registrar)
     }
 
@@ -131,7 +144,7 @@ impl Registry {
     pub async fn register(&self, address: &EmailAddress, role: Role) -> Pending {
         let _placing = self.order.lock().await;
         let digest = self.digest(Some(address));
-        self.place(What::Register { digest, role, ends: self.revocations.of(&digest) }).await
+        self.place(What::Register { digest, role, ends: self.revocations.of(&digest) })
     }
 
     /// Makes `address` count as revoked, from now on and after a crash, and has it revoked on the chain, once all changes
@@ -140,16 +153,16 @@ impl Registry {
         let _placing = self.order.lock().await;
         let (digest, revocations) = (self.digest(Some(address)), Arc::clone(&self.revocations));
         match spawn_blocking(move || revocations.add(digest)).await {
-            Ok(revocation) => self.place(What::Revoke(revocation)).await,
+            Ok(revocation) => self.place(What::Revoke(revocation)),
             // It panicked; nobody will answer.
             Err(_) => Pending(oneshot::channel().1),
         }
     }
 
-    async fn place(&self, what: What) -> Pending {
+    fn place(&self, what: What) -> Pending {
         let (answer, answered) = oneshot::channel();
         // If the registrar has ended, the answer is dropped as well.
-        let _ = self.changes.send(Change { what, answer }).await;
+        let _ = self.changes.send(Change { what, answer });
         Pending(answered)
     }
 }
@@ -169,8 +182,13 @@ impl Pending {
 pub struct Registrar {
     ledger: watch::Receiver<Option<Arc<Ledger>>>,
     revocations: Arc<Revocations>,
-    changes: mpsc::Receiver<Change>,
+    changes: mpsc::UnboundedReceiver<Change>,
     health: watch::Sender<health::Ledger>,
+    pauses: Pauses,
+    /// The revocation that was sent again last.
+    last_sent: Option<Revocation>,
+    /// Since when the chain says that there is nothing to revoke.
+    doubtful: HashMap<[u8; 32], Instant>,
 }
 
 impl Registrar {
@@ -178,20 +196,23 @@ impl Registrar {
     /// dropped. Safe to drop at any time.
     pub async fn run(mut self) {
         self.tell(None);
+        let mut again = Instant::now() + self.pauses.again;
         loop {
             tokio::select! {
-                biased;
+                () = sleep_until(again), if self.has_work() => {
+                    self.send_again().await;
+                    again = Instant::now() + self.pauses.again;
+                }
                 change = self.changes.recv() => {
                     let Some(Change { what, answer }) = change else { return };
                     // Who asked may be gone.
                     let _ = answer.send(self.carry_out(what).await);
                 }
-                () = sleep(AGAIN), if self.has_work() => self.send_again().await,
             }
         }
     }
 
-    async fn carry_out(&self, what: What) -> Result<String, String> {
+    async fn carry_out(&mut self, what: What) -> Result<String, String> {
         match what {
             What::Register { digest, role, ends } => {
                 let mined = self.connected()?.register(digest, role, ANY_KEY).await;
@@ -224,10 +245,15 @@ impl Registrar {
         self.revocations.count() > 0 || self.revocations.unwritten().is_some()
     }
 
-    async fn send_again(&self) {
+    async fn send_again(&mut self) {
         self.write(Revocations::write_again).await;
-        // One at a time, so that changes that were asked for do not wait behind all.
-        let Some(revocation) = self.revocations.all().into_iter().next() else { return self.tell(None) };
+        // One at a time, so that changes that were asked for do not wait behind all; each in its turn.
+        let all = self.revocations.all();
+        let after = |one: &&Revocation| self.last_sent.is_none_or(|last| one.digest > last.digest);
+        let Some(revocation) = all.iter().find(after).or(all.first()).copied() else {
+            return self.tell(None);
+        };
+        self.last_sent = Some(revocation);
         match self.revoke(revocation).await {
             Ok(transaction) => {
                 tracing::info!(%transaction, "a revocation that waited is on the chain");
@@ -238,9 +264,10 @@ impl Registrar {
     }
 
     /// Sends a revocation, and ends it if nothing is left to do.
-    async fn revoke(&self, revocation: Revocation) -> Result<String, String> {
+    async fn revoke(&mut self, revocation: Revocation) -> Result<String, String> {
+        let revocations = Arc::clone(&self.revocations);
         let waits = |error: String| {
-            let kept = match self.revocations.unwritten() {
+            let kept = match revocations.unwritten() {
                 None => "also after a restart".to_owned(),
                 Some(unwritten) => {
                     format!("but not after a restart, as the disk does not take it ({unwritten})")
@@ -249,15 +276,25 @@ impl Registrar {
             format!("revoked here, {kept}, and sent again until the chain has it: {error}")
         };
         let ledger = self.connected().map_err(waits)?;
-        match ledger.revoke(revocation.digest).await {
+        let result = ledger.revoke(revocation.digest).await;
+        // Nothing of ours is under way that could register the sender: that is a conflict, and no revert.
+        let is_doubtful = matches!(result, Err(LedgerError::Reverted { .. }))
+            && has_no_rights(&ledger, revocation.digest).await;
+        if is_doubtful {
+            // Another of the nodes may know more.
+            let since = self.doubtful.entry(revocation.digest).or_insert_with(Instant::now);
+            if since.elapsed() >= self.pauses.lag {
+                self.doubtful.remove(&revocation.digest);
+                self.write(move |revocations| revocations.end(revocation)).await;
+            }
+            let Err(error) = result else { return Ok(String::new()) };
+            return Err(error.to_string());
+        }
+        self.doubtful.remove(&revocation.digest);
+        match result {
             Ok(mined) => {
                 self.write(move |revocations| revocations.end(revocation)).await;
                 Ok(format!("{:#x}", mined.transaction))
-            }
-            // Nothing of ours is under way that could register the sender: that is a conflict, and no revert.
-            Err(error @ LedgerError::Reverted { .. }) if has_no_rights(&ledger, revocation.digest).await => {
-                self.write(move |revocations| revocations.end(revocation)).await;
-                Err(error.to_string())
             }
             Err(error) => Err(waits(error.to_string())),
         }

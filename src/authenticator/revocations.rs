@@ -19,10 +19,6 @@ use record_log::replace_file;
 /// Keyed digest of an address.
 type Digest = [u8; 32];
 
-/// How long a revocation still holds here once the chain has it: a look-up may be under way, and of several nodes behind
-/// an endpoint one may lag.
-const LAG: Duration = Duration::from_secs(15);
-
 /// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RevocationsError {
@@ -62,6 +58,8 @@ pub struct Revocation {
 #[derive(Debug)]
 pub struct Revocations {
     path: PathBuf,
+    /// How long a revocation still holds once the chain has it.
+    lag: Duration,
     waiting: Mutex<Waiting>,
     /// Why the file is not what it should be. Held while it is written, so that it never goes back to an earlier state.
     unwritten: Mutex<Option<String>>,
@@ -77,11 +75,12 @@ struct Waiting {
 }
 
 impl Revocations {
-    /// Reads the file; a missing file means that none waits. Blocking.
+    /// Reads the file; a missing file means that none waits. A revocation still holds for `lag` once the chain has it: a
+    /// look-up may be under way, and of several nodes behind an endpoint one may lag. Blocking.
     ///
     /// # Errors
     /// If the file cannot be read or is damaged.
-    pub fn open(path: &Path) -> Result<Self, RevocationsError> {
+    pub fn open(path: &Path, lag: Duration) -> Result<Self, RevocationsError> {
         let waiting = match fs::read_to_string(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Waiting::default(),
             Err(source) => return Err(RevocationsError::Io { path: path.to_owned(), source }),
@@ -91,14 +90,14 @@ impl Revocations {
                 rule,
             })?,
         };
-        Ok(Self { path: path.to_owned(), waiting: Mutex::new(waiting), unwritten: Mutex::default() })
+        Ok(Self { path: path.to_owned(), lag, waiting: Mutex::new(waiting), unwritten: Mutex::default() })
     }
 
     /// Whether this sender counts as revoked, whatever the chain says.
     pub fn hold(&self, digest: &Digest) -> bool {
         let waiting = lock(&self.waiting);
         waiting.numbers.contains_key(digest)
-            || waiting.ended.get(digest).is_some_and(|ended| ended.elapsed() < LAG)
+            || waiting.ended.get(digest).is_some_and(|ended| ended.elapsed() < self.lag)
     }
 
     /// The revocation of this sender that waits for the chain.
@@ -133,7 +132,7 @@ impl Revocations {
     pub fn end(&self, revocation: Revocation) {
         let mut waiting = lock(&self.waiting);
         if waiting.remove(revocation) {
-            waiting.ended.retain(|_, ended| ended.elapsed() < LAG);
+            waiting.ended.retain(|_, ended| ended.elapsed() < self.lag);
             waiting.ended.insert(revocation.digest, Instant::now());
             drop(waiting);
             self.write();
@@ -218,15 +217,17 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    const LAG: Duration = Duration::from_secs(15);
+
     #[test]
     fn a_revocation_survives_a_restart_until_it_is_ended() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("revocations");
-        let revocations = Revocations::open(&path).unwrap();
+        let revocations = Revocations::open(&path, LAG).unwrap();
         let first = revocations.add([1; 32]);
         let second = revocations.add([2; 32]);
         assert_eq!(revocations.unwritten(), None);
-        let reopened = Revocations::open(&path).unwrap();
+        let reopened = Revocations::open(&path, LAG).unwrap();
         assert_eq!((reopened.count(), reopened.hold(&[1; 32]), reopened.hold(&[3; 32])), (2, true, false));
         assert_eq!(reopened.all().iter().map(|one| one.digest[0]).collect::<Vec<_>>(), [1, 2]);
         // The chain has the first: it holds a moment longer, in case a look-up is under way.
@@ -237,13 +238,13 @@ mod tests {
         // A registration undoes the second.
         revocations.lift(second);
         assert!(!revocations.hold(&[2; 32]));
-        assert_eq!(Revocations::open(&path).unwrap().count(), 0);
+        assert_eq!(Revocations::open(&path, LAG).unwrap().count(), 0);
     }
 
     #[test]
     fn what_ends_a_revocation_does_not_end_a_later_one() {
         let dir = tempfile::tempdir().unwrap();
-        let revocations = Revocations::open(&dir.path().join("revocations")).unwrap();
+        let revocations = Revocations::open(&dir.path().join("revocations"), LAG).unwrap();
         let first = revocations.add([1; 32]);
         let second = revocations.add([1; 32]);
         revocations.end(first);
@@ -257,14 +258,14 @@ mod tests {
     fn a_revocation_holds_though_the_disk_does_not_take_it_and_is_written_when_it_does() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gone").join("revocations");
-        let revocations = Revocations::open(&path).unwrap();
+        let revocations = Revocations::open(&path, LAG).unwrap();
         revocations.add([1; 32]);
         assert!(revocations.hold(&[1; 32]) && revocations.unwritten().is_some());
         revocations.write_again();
         assert!(revocations.unwritten().is_some());
         fs::create_dir(dir.path().join("gone")).unwrap();
         revocations.write_again();
-        assert_eq!((revocations.unwritten(), Revocations::open(&path).unwrap().count()), (None, 1));
+        assert_eq!((revocations.unwritten(), Revocations::open(&path, LAG).unwrap().count()), (None, 1));
     }
 
     #[test]
@@ -281,10 +282,10 @@ mod tests {
             (String::new(), 1),
         ] {
             fs::write(&path, &text).unwrap();
-            let error = Revocations::open(&path).unwrap_err().to_string();
+            let error = Revocations::open(&path, LAG).unwrap_err().to_string();
             assert!(error.contains(&format!("revocations': line {line} must be ")), "{text}: {error}");
         }
         fs::write(&path, [0xff, 0xfe]).unwrap();
-        assert!(Revocations::open(&path).unwrap_err().to_string().contains("cannot be read"));
+        assert!(Revocations::open(&path, LAG).unwrap_err().to_string().contains("cannot be read"));
     }
 }

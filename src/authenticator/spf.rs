@@ -46,6 +46,14 @@ pub trait Lookup: Sync {
     fn mx(&self, name: &str) -> impl Future<Output = Result<Vec<String>, Unanswered>> + Send;
     /// Names of an address.
     fn ptr(&self, ip: IpAddr) -> impl Future<Output = Result<Vec<String>, Unanswered>> + Send;
+
+    /// Waits no longer than a part of the time for all; `None` if that is over.
+    fn briefly<T: Send>(
+        &self,
+        work: impl Future<Output = T> + Send,
+    ) -> impl Future<Output = Option<T>> + Send {
+        async { Some(work.await) }
+    }
 }
 
 /// The question whether `ip` may send mail of a domain.
@@ -209,20 +217,24 @@ impl<D: Lookup> Evaluation<'_, D> {
     /// Whether the client has a name in `domain` that leads back to its address (section 5.5). Errors of DNS match
     /// nothing.
     async fn has_name_in(&mut self, domain: &str) -> Result<bool, Stop> {
-        let names = self.dns.ptr(self.facts.ip).await.unwrap_or_default();
+        // The client's own DNS answers for these, and its silence must not be taken for that of the domain.
+        let names =
+            self.dns.briefly(self.dns.ptr(self.facts.ip)).await.and_then(Result::ok).unwrap_or_default();
         self.end_term(names.is_empty())?;
         let is_in = |name: &&String| {
             let name = name.to_ascii_lowercase();
             name.strip_suffix(&domain.to_ascii_lowercase())
                 .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         };
-        for name in names.iter().take(MAX_NAMES).filter(is_in) {
-            let found = self.addresses(name).await.unwrap_or_default();
-            if found.contains(&self.facts.ip) {
-                return Ok(true);
+        let leads_back = async {
+            for name in names.iter().take(MAX_NAMES).filter(is_in) {
+                if self.addresses(name).await.unwrap_or_default().contains(&self.facts.ip) {
+                    return true;
+                }
             }
-        }
-        Ok(false)
+            false
+        };
+        Ok(self.dns.briefly(leads_back).await.unwrap_or(false))
     }
 
     fn target(&self, target: Option<&DomainSpec>, domain: &str) -> Option<String> {

@@ -54,10 +54,8 @@ pub struct LedgerOptions {
     pub in_flight: usize,
     /// Most that a transaction may pay for gas, tip included [wei per gas].
     pub max_fee: U256,
-    /// Contracts that are already deployed; `None`: those in `contracts.json`, or new ones.
+    /// Contracts that are already deployed; `None`: those in `contracts.json`.
     pub contracts: Option<Contracts>,
-    /// Whether a missing `contracts.json` means that there are no contracts yet. Otherwise it was lost.
-    pub is_first_start: bool,
 }
 
 /// An `Anchored` event on chain.
@@ -86,8 +84,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Connects to the chain. If no contracts are given and `state_dir` has no `contracts.json`, or one with nothing but
-    /// `{}`, it deploys them; otherwise they must exist on chain. If the process dies after deployment but before the file is written, the
+    /// Connects to the chain. If no contracts are given and `contracts.json` in `state_dir` says that there are none yet
+    /// ([`want_new_contracts`]), it deploys them; otherwise they must exist on chain. If the process dies after deployment but before the file is written, the
     /// contracts are deployed again.
     ///
     /// # Errors
@@ -104,7 +102,7 @@ impl Ledger {
         let chain_id = u64::try_from(chain_id)
             .map_err(|_| LedgerError::Answer { action, rule: "a chain id below 2^64".to_owned() })?;
         let (registry, evidence) = (Artifact::sender_registry()?, Artifact::evidence_ledger()?);
-        let LedgerOptions { confirmations, timeout, in_flight, max_fee, contracts, is_first_start } = options;
+        let LedgerOptions { confirmations, timeout, in_flight, max_fee, contracts } = options;
         let finality = Finality::Confirmations(confirmations.unwrap_or(CONFIRMATIONS).max(1));
         let mut account = Account { web3: web3.clone(), key, chain_id, finality, max_fee, timeout };
         let transactions = match web3.transport() {
@@ -139,8 +137,8 @@ impl Ledger {
         };
         let addresses = match known {
             Kept::Addresses(addresses) => addresses,
-            Kept::Missing if !is_first_start => return Err(LedgerError::LostContracts { path }),
-            Kept::Missing | Kept::NewWanted => {
+            Kept::Missing => return Err(LedgerError::LostContracts { path }),
+            Kept::NewWanted => {
                 let deploy = |action, contract: &Artifact| {
                     lane.send(Call { action, to: None, data: contract.bytecode.0.clone() }, None)
                 };
@@ -387,6 +385,15 @@ impl Ledger {
         let _registering = self.registering.lock().await;
         self.lane.send(Call { action, to: Some(self.addresses.sender_registry), data }, None).await
     }
+}
+
+/// Notes in a state directory that there are no contracts yet, so that [`Ledger::connect`] deploys them. From then on a
+/// missing `contracts.json` is one that was lost. Blocking.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn want_new_contracts(state_dir: &Path) -> Result<(), LedgerError> {
+    Addresses::want_new(&state_dir.join("contracts.json"))
 }
 
 /// Calls a function of a contract, without a transaction.

@@ -160,7 +160,7 @@ pub struct Addresses {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
     Addresses(Addresses),
-    /// It is `{}`, by which an operator asks for new contracts.
+    /// It is `{}`: there are none yet, or an operator asks for new ones.
     NewWanted,
     /// There is no such file.
     Missing,
@@ -179,6 +179,14 @@ impl Addresses {
             Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(Kept::Missing),
             Err(why) => Err(failed(format!("cannot be read: {why}"))),
         }
+    }
+
+    /// Writes that there are none yet.
+    pub(super) fn want_new(path: &Path) -> Result<(), LedgerError> {
+        replace_file(path, b"{}\n").map_err(|why| LedgerError::State {
+            path: path.to_owned(),
+            reason: format!("cannot be written: {why}"),
+        })
     }
 
     /// Replaces the file atomically.

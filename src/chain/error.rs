@@ -119,7 +119,7 @@ pub enum LedgerError {
     },
     /// `contracts.json` is gone, so that nobody knows where the registered senders and the evidence are.
     #[error(
-        "'{path}' is missing, though there is evidence: restore it, or give registry_address and ledger_address; for new contracts, in which no \
+        "'{path}' is missing, though this is not the first start: restore it, or give registry_address and ledger_address; for new contracts, in which no \
          sender is registered, write {{}} into it",
         path = path.display()
     )]

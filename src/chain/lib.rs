@@ -31,7 +31,7 @@ use settings::BackOff;
 use web3::{BatchTransport, RequestId, Transport, error::Result};
 
 pub use account::Presence;
-pub use client::{Contracts, Ledger, LedgerOptions, OnChain};
+pub use client::{Contracts, Ledger, LedgerOptions, OnChain, want_new_contracts};
 pub use contracts::{Addresses, Revert};
 #[cfg(feature = "embedded")]
 pub use embedded::{ChainError, EMBEDDED_CHAIN_ID, EmbeddedChain};

@@ -348,7 +348,7 @@ fn of_published(cases: &mut Vec<Case>) {
 
 /// What the others find out, in the order of the cases.
 fn peers(cases: &[Case]) -> Vec<Value> {
-    let mut python = Command::new(project("target/mailauth/bin/python"))
+    let mut python = Command::new(project("target/venv/mailauth/bin/python"))
         .arg(project("test/authentication/peers.py"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -104,8 +104,8 @@ impl Lookup for Zone {
 
 #[tokio::test]
 async fn the_test_suite_of_rfc_7208_has_the_results_that_it_names() {
-    let archive = project("target/mailauth/sdist");
-    let suite = Command::new(project("target/mailauth/bin/python"))
+    let archive = project("target/venv/mailauth/sdist");
+    let suite = Command::new(project("target/venv/mailauth/bin/python"))
         .arg(project("test/authentication/rfc7208.py"))
         .arg(archive)
         .output()

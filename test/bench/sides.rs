@@ -130,7 +130,7 @@ impl Peer {
         let directory = tempfile::tempdir().expect("scratch");
         let zone = directory.path().join("zone");
         fs::write(&zone, domain.zone()).expect("zone");
-        let mut command = Command::new(project("target/bench/bin/python"));
+        let mut command = Command::new(project("target/venv/bench/bin/python"));
         command
             .arg(project("test/bench/peer.py"))
             .arg(zone)

@@ -104,7 +104,7 @@ fn what_the_authenticator_cannot_use_is_named() {
     std::fs::remove_file(path("state/address.key")).unwrap();
     let words = with("embedded_rpc_listen", "127.0.0.1:0");
     assert!(
-        words.contains("address.key' is missing, though there are contracts or evidence: restore it"),
+        words.contains("address.key' is missing, though this is not the first start: restore it"),
         "{words}"
     );
     assert!(!std::path::Path::new(&path("state/address.key")).exists());

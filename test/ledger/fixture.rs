@@ -103,6 +103,7 @@ impl World {
                 EmbeddedChain::open(&dir.path().join("chain"), key.address(), SystemTime::now).unwrap(),
             ),
         };
+        chain::want_new_contracts(dir.path()).unwrap();
         if anvil.is_some() {
             fund(&chain, key.address()).await;
         }
@@ -276,7 +277,6 @@ pub fn options() -> LedgerOptions {
         in_flight: 16,
         max_fee: u64::MAX.into(),
         contracts: None,
-        is_first_start: true,
     }
 }
 

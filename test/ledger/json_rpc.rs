@@ -97,6 +97,7 @@ async fn a_strangers_transaction_is_not_mined() {
     let before = ask(address, "eth_blockNumber", json!([])).await.unwrap();
     let http = Connection::Http(Http::new(&format!("http://{address}")).unwrap());
     let state = tempfile::tempdir().unwrap();
+    chain::want_new_contracts(state.path()).unwrap();
     let options = chain::LedgerOptions { timeout: Duration::from_secs(2), ..options() };
     let refused = Ledger::connect(http, stranger, state.path(), options).await.err().unwrap();
     assert!(refused.to_string().contains("insufficient funds"), "{refused}");
@@ -328,7 +329,7 @@ async fn the_documented_program_asks_the_chain_and_takes_nothing_for_granted() {
         let (file, url, contract) = (world.path("receipt.json"), url.to_owned(), contract.to_owned());
         std::fs::write(&file, receipt).unwrap();
         let run = move || {
-            let mut python = Command::new(project("target/web3/bin/python"));
+            let mut python = Command::new(project("target/venv/web3/bin/python"));
             python.arg(project("docs/verify_receipt.py")).arg(file).args([
                 "--rpc",
                 &url,

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use authenticator::{
     address::AddressKey,
     health,
-    registry::{Registrar, Registry},
+    registry::{Pauses, Registrar, Registry},
     revocations::Revocations,
 };
 use chain::{Connection, Http, Ledger, LedgerKey, LedgerOptions};
@@ -17,6 +17,8 @@ use super::fixture::{CuttingProxy, Kind, World, fund, options};
 
 const REVOKED: (Registration, Role) = (Registration::Revoked, Role::None);
 const OPERATOR: (Registration, Role) = (Registration::Active, Role::Operator);
+
+const PAUSES: Pauses = Pauses { again: Duration::from_millis(300), lag: Duration::from_millis(500) };
 
 fn dana() -> EmailAddress {
     EmailAddress::parse("dana@dispatch.example").unwrap()
@@ -31,11 +33,11 @@ struct Running {
 
 impl Running {
     fn start(world: &World, ledger: Option<Arc<Ledger>>) -> Self {
-        let revocations = Revocations::open(&world.path("revocations")).unwrap();
+        let revocations = Revocations::open(&world.path("revocations"), PAUSES.lag).unwrap();
         let (_, ledger) = watch::channel(ledger);
         let (sender, health) = watch::channel(health::Ledger::default());
         let key = AddressKey::from_bytes([7; 32]);
-        let (registry, registrar): (_, Registrar) = Registry::new(ledger, key, revocations, sender);
+        let (registry, registrar): (_, Registrar) = Registry::new(ledger, key, revocations, sender, PAUSES);
         Self { registry, health, registrar: tokio::spawn(registrar.run()) }
     }
 
@@ -149,10 +151,10 @@ async fn it_outlasts_a_registration_that_nobody_waits_for_any_more() {
         error.starts_with("revoked here") && error.contains("an earlier one is in no block yet"),
         "{error}"
     );
+    running.waiting(1).await;
     world.automine(true).await;
     world.mine().await;
     assert_eq!(running.dana().await, REVOKED);
-    running.waiting(1).await;
     running.waiting(0).await;
     let chain = world.ledger().await;
     let key = AddressKey::from_bytes([7; 32]);

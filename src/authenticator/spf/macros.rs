@@ -35,8 +35,7 @@ impl DomainSpec {
     /// Parses a `domain-spec`: a macro string that ends in a macro, or in a dot and a top label. Also refuses what DNS
     /// cannot be asked for.
     pub fn parse(text: &str) -> Option<Self> {
-        let spec = Self::parse_any(text)?;
-        let ends_in_macro = text.ends_with('}') || ["%%", "%_", "%-"].iter().any(|end| text.ends_with(end));
+        let (spec, ends_in_macro) = Self::read(text)?;
         let labels = text.strip_suffix('.').unwrap_or(text);
         let ends_in_label = labels.rsplit_once('.').is_some_and(|(_, top)| {
             let is_label = top.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -51,13 +50,20 @@ impl DomainSpec {
 
     /// Parses any `macro-string`.
     pub fn parse_any(text: &str) -> Option<Self> {
+        Self::read(text).map(|(spec, _)| spec)
+    }
+
+    /// Also tells whether it ends in a macro, which `%%`, `%_` and `%-` are.
+    fn read(text: &str) -> Option<(Self, bool)> {
         let (mut pieces, mut literal, mut rest) = (Vec::new(), String::new(), text);
+        let mut ends_in_macro = false;
         while let Some(first) = rest.chars().next() {
             if !first.is_ascii_graphic() {
                 return None;
             }
             let after = rest.get(1..)?;
-            if first != '%' {
+            ends_in_macro = first == '%';
+            if !ends_in_macro {
                 literal.push(first);
                 rest = after;
                 continue;
@@ -81,12 +87,17 @@ impl DomainSpec {
             }
         }
         pieces.push(Piece::Literal(literal));
-        Some(Self(pieces))
+        Some((Self(pieces), ends_in_macro))
     }
 
     /// The domain for these facts, in which `d` stands for `current`; labels in front are dropped until DNS can be asked
-    /// for the rest (section 7.3). `None` if it cannot be asked for it.
+    /// for the rest (section 7.3). `None` if it cannot be asked for it, or if it needs a local part beyond ASCII
+    /// (RFC 8616 section 4).
     pub fn expand(&self, facts: &Facts<'_>, current: &str) -> Option<String> {
+        let needs_local = |piece: &Piece| matches!(piece, Piece::Macro { letter: b's' | b'l', .. });
+        if !facts.local.is_ascii() && self.0.iter().any(needs_local) {
+            return None;
+        }
         let expanded: String = self.0.iter().map(|piece| piece.expand(facts, current)).collect();
         let mut name = expanded.strip_suffix('.').unwrap_or(&expanded);
         while name.len() > MAX_NAME {

@@ -44,6 +44,9 @@ pub(super) struct Prefixes {
     pub v6: u8,
 }
 
+/// Maximum size of a record in bytes; DNS over UDP carries less. Beyond it, reading one would take long.
+const MAX_RECORD_BYTES: usize = 4096;
+
 /// What the TXT records of a name have of SPF (RFC 7208 section 4.5).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Selected {
@@ -71,6 +74,9 @@ pub(super) fn select(records: &[Vec<u8>]) -> Selected {
 
 /// Parses a record; `None` if it has a mistake anywhere.
 fn parse(text: &str) -> Option<Record> {
+    if text.len() > MAX_RECORD_BYTES {
+        return None;
+    }
     let mut record = Record { directives: Vec::new(), redirect: None };
     let mut explains = false;
     for term in text.split(' ').skip(1).filter(|term| !term.is_empty()) {
@@ -112,10 +118,10 @@ fn directive(term: &str) -> Option<Directive> {
     let domain = || DomainSpec::parse(after_colon?);
     let host = || {
         let Some(text) = after_colon else { return Some((None, prefixes(rest)?)) };
-        // A domain may have slashes, too: what can be lengths, are some.
-        let slashes = text.match_indices('/').map(|(at, _)| text.split_at(at));
+        // A domain may have slashes, too: what can be lengths at its end, are some.
+        let ends = text.rmatch_indices('/').take(3).map(|(at, _)| text.split_at(at));
         let (domain, lengths) =
-            slashes.into_iter().find(|(_, lengths)| prefixes(lengths).is_some()).unwrap_or((text, ""));
+            ends.filter(|(_, lengths)| prefixes(lengths).is_some()).last().unwrap_or((text, ""));
         Some((Some(DomainSpec::parse(domain)?), prefixes(lengths)?))
     };
     let network = || match after_colon?.split_once('/') {
@@ -198,6 +204,9 @@ mod tests {
             "v=spf1 a/24/64",
             "v=spf1 a:example.org/33",
             "v=spf1 a:example.org/24//",
+            "v=spf1 a:x} +all",
+            "v=spf1 a:100%%- +all",
+            &format!("v=spf1 -all a:{}%{{d}}", "/o".repeat(4096)),
             "v=spf1 a/+24",
             "v=spf1 a:localhost",
             "v=spf1 a:example.123",

@@ -10,6 +10,7 @@
 use std::{
     convert::Infallible,
     net::IpAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -64,8 +65,7 @@ pub(super) async fn run(chain: EmbeddedChain, listener: TcpListener) {
                 let (chain, answers) = (chain.clone(), Arc::clone(&answers));
                 connections.spawn(async move {
                     let _place = place;
-                    // Its end is nobody's fault but the client's.
-                    let _ = timeout(CONNECTION_TIME, serve(chain, answers, stream)).await;
+                    serve(chain, answers, stream).await;
                 });
             }
             Err(error) => {
@@ -84,7 +84,16 @@ async fn serve(chain: EmbeddedChain, answers: Arc<Semaphore>, stream: TcpStream)
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(TIMEOUT);
-    if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let served = match timeout(CONNECTION_TIME, connection.as_mut()).await {
+        Ok(served) => served,
+        Err(_) => {
+            // The request under way is still answered, if the client reads the answer.
+            connection.as_mut().graceful_shutdown();
+            timeout(TIMEOUT, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = served {
         tracing::debug!(%error, "connection lost");
     }
 }
