@@ -328,14 +328,15 @@ impl Lookup for Dns {
             RData::TXT(txt) => Some(txt.txt_data.iter().flat_map(|part| part.iter().copied()).collect()),
             _ => None,
         };
-        self.answers(name, RecordType::TXT, text).await
+        self.ask_servers(name, RecordType::TXT, text).await
     }
 
     async fn a(&self, name: &str) -> Result<Vec<Ipv4Addr>, Unanswered> {
         if let Some(zone) = &self.zone {
             return Ok(zone.get(name).map(|records| records.a.clone()).unwrap_or_default());
         }
-        self.answers(name, RecordType::A, |data| if let RData::A(a) = data { Some(a.0) } else { None }).await
+        self.ask_servers(name, RecordType::A, |data| if let RData::A(a) = data { Some(a.0) } else { None })
+            .await
     }
 
     async fn aaaa(&self, name: &str) -> Result<Vec<Ipv6Addr>, Unanswered> {
@@ -343,7 +344,7 @@ impl Lookup for Dns {
             return Ok(zone.get(name).map(|records| records.aaaa.clone()).unwrap_or_default());
         }
         let address = |data: &RData| if let RData::AAAA(aaaa) = data { Some(aaaa.0) } else { None };
-        self.answers(name, RecordType::AAAA, address).await
+        self.ask_servers(name, RecordType::AAAA, address).await
     }
 
     async fn mx(&self, name: &str) -> Result<Vec<String>, Unanswered> {
@@ -354,7 +355,7 @@ impl Lookup for Dns {
                     RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
                     _ => None,
                 };
-                self.answers(name, RecordType::MX, exchanger).await?
+                self.ask_servers(name, RecordType::MX, exchanger).await?
             }
         };
         exchangers.sort_by_key(|(preference, _)| *preference);
@@ -371,13 +372,13 @@ impl Lookup for Dns {
         }
         let name =
             |data: &RData| if let RData::PTR(ptr) = data { Some(without_dot(&ptr.to_ascii())) } else { None };
-        self.answers(&Name::from(ip).to_ascii(), RecordType::PTR, name).await
+        self.ask_servers(&Name::from(ip).to_ascii(), RecordType::PTR, name).await
     }
 }
 
 impl Dns {
     /// What the servers answer, without what `data` does not take; empty if they say that there is nothing.
-    async fn answers<T>(
+    async fn ask_servers<T>(
         &self,
         name: &str,
         kind: RecordType,

@@ -135,7 +135,7 @@ fn open(params: Params) -> Result<Opened, NodeError> {
         true => AddressKey::load_or_create(&params.address_key_path)?,
         false => AddressKey::load(&params.address_key_path)?,
     };
-    if is_first_start {
+    if is_first_start && params.contracts.is_none() {
         want_new_contracts(&params.state_directory)?;
     }
     let (log, torn_bytes) = EvidenceLog::open(&evidence)?;

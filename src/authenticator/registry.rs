@@ -188,7 +188,7 @@ pub struct Registrar {
     /// The revocation that was sent again last.
     last_sent: Option<Revocation>,
     /// Since when the chain says that there is nothing to revoke.
-    doubtful: HashMap<[u8; 32], Instant>,
+    doubtful: HashMap<Revocation, Instant>,
 }
 
 impl Registrar {
@@ -220,6 +220,7 @@ impl Registrar {
                 let transaction = transaction.map_err(|error| error.to_string())?;
                 self.revocations.forget(&digest);
                 if let Some(revocation) = ends {
+                    self.doubtful.remove(&revocation);
                     self.write(move |revocations| revocations.lift(revocation)).await;
                     self.tell(None);
                     if let Some(error) = self.revocations.unwritten() {
@@ -276,28 +277,27 @@ impl Registrar {
             format!("revoked here, {kept}, and sent again until the chain has it: {error}")
         };
         let ledger = self.connected().map_err(waits)?;
-        let result = ledger.revoke(revocation.digest).await;
-        // Nothing of ours is under way that could register the sender: that is a conflict, and no revert.
-        let is_doubtful = matches!(result, Err(LedgerError::Reverted { .. }))
-            && has_no_rights(&ledger, revocation.digest).await;
-        if is_doubtful {
-            // Another of the nodes may know more.
-            let since = self.doubtful.entry(revocation.digest).or_insert_with(Instant::now);
-            if since.elapsed() >= self.pauses.lag {
-                self.doubtful.remove(&revocation.digest);
-                self.write(move |revocations| revocations.end(revocation)).await;
-            }
-            let Err(error) = result else { return Ok(String::new()) };
-            return Err(error.to_string());
-        }
-        self.doubtful.remove(&revocation.digest);
-        match result {
+        let error = match ledger.revoke(revocation.digest).await {
             Ok(mined) => {
+                self.doubtful.remove(&revocation);
                 self.write(move |revocations| revocations.end(revocation)).await;
-                Ok(format!("{:#x}", mined.transaction))
+                return Ok(format!("{:#x}", mined.transaction));
             }
-            Err(error) => Err(waits(error.to_string())),
+            Err(error) => error,
+        };
+        // Nothing of ours is under way that could register the sender: that is a conflict, and no revert.
+        let has_reverted = matches!(error, LedgerError::Reverted { .. });
+        if !has_reverted || !has_no_rights(&ledger, revocation.digest).await {
+            self.doubtful.remove(&revocation);
+            return Err(waits(error.to_string()));
         }
+        // Another of the nodes may know more.
+        let since = self.doubtful.entry(revocation).or_insert_with(Instant::now);
+        if since.elapsed() >= self.pauses.lag {
+            self.doubtful.remove(&revocation);
+            self.write(move |revocations| revocations.end(revocation)).await;
+        }
+        Err(error.to_string())
     }
 
     /// Changes what is on disk.

@@ -47,7 +47,7 @@ pub enum RevocationsError {
 }
 
 /// A request to revoke a sender. Of two of the same sender, the later one has the greater number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Revocation {
     /// Keyed digest of the address.
     pub digest: Digest,

@@ -85,8 +85,8 @@ pub struct Ledger {
 
 impl Ledger {
     /// Connects to the chain. If no contracts are given and `contracts.json` in `state_dir` says that there are none yet
-    /// ([`want_new_contracts`]), it deploys them; otherwise they must exist on chain. If the process dies after deployment but before the file is written, the
-    /// contracts are deployed again.
+    /// ([`want_new_contracts`]), it deploys them; otherwise they must exist on chain. If the process dies after deployment
+    /// but before the file is written, the contracts are deployed again.
     ///
     /// # Errors
     /// Retryable if the chain cannot be reached; otherwise the chain, the file or the account must be changed.

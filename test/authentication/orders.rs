@@ -146,6 +146,24 @@ fn opendkim_with_debians_defaults_proves_a_question_and_no_order() {
     }
 }
 
+/// A recorded mail: OpenDKIM with the settings that `docs/senders.md` recommends.
+#[test]
+fn opendkim_with_the_recommended_settings_proves_an_order() {
+    let folder = testbed::project("test/data/authentication");
+    let mut scene = Scene::new();
+    scene.zone = fs::read_to_string(folder.join("opendkim-orders.zone")).unwrap();
+    let checked = scene.check(fs::read(folder.join("opendkim-orders.eml")).unwrap());
+    assert_results(&checked, None, Pass, Pass);
+    assert!(checked.order_covered, "{}", checked.order_gap);
+    let zone = fs::read_to_string(folder.join("opendkim-orders.zone")).unwrap();
+    let document = fs::read_to_string(testbed::project("docs/senders.md")).unwrap();
+    assert!(
+        zone.contains("docs/senders.md")
+            && document
+                .contains("\nSignHeaders     From,Reply-To,Subject,Date,To,Cc,Message-ID,MIME-Version,")
+    );
+}
+
 #[test]
 fn nothing_is_covered_where_nothing_is_proven() {
     let scene = Scene::new();

@@ -15,6 +15,8 @@ use crate::session::{
 };
 
 const SIZE_MALFORMED: &str = "501 5.5.4 SIZE must be 1 to 20 digits";
+/// The recipient that every server has, without a domain (RFC 5321 section 4.5.1).
+const POSTMASTER: &str = "postmaster";
 /// First words of HTTP requests, from a browser that was tricked into posting to this port. The session ends at once.
 const HTTP_METHODS: &[&str] =
     &["CONNECT ", "DELETE ", "GET ", "HEAD ", "OPTIONS ", "PATCH ", "POST ", "PUT "];
@@ -126,6 +128,7 @@ impl Session {
                 !["SIZE", "BODY", "SMTPUTF8"].iter().any(|known| name.eq_ignore_ascii_case(known))
             });
         let size = announced(line);
+        let address = path(&from.address, line);
         if self.helo.is_none() {
             self.refuse(match self.protocol {
                 Protocol::Smtp => "503 5.5.1 say EHLO first",
@@ -142,7 +145,7 @@ impl Session {
             self.refuse(SIZE_MALFORMED);
         } else if size.is_some_and(|size| size > self.limits.message_bytes) {
             self.too_large();
-        } else if let (false, Err(error)) = (from.address.is_empty(), EmailAddress::parse(&from.address)) {
+        } else if let (false, Err(error)) = (address.is_empty(), EmailAddress::parse(address)) {
             self.refuse(&format!("553 5.1.7 sender address is not supported: {error}"));
         } else if !from.address.is_ascii() && !utf8 {
             self.refuse("553 5.6.7 address needs SMTPUTF8");
@@ -157,10 +160,8 @@ impl Session {
     }
 
     fn rcpt(&mut self, to: &RcptTo<std::borrow::Cow<'_, str>>, line: &str) {
-        // The parser returns the empty address both for <> and for <postmaster>, which RFC 5321 section 4.5.1
-        // requires.
-        let postmaster = to.address.is_empty() && line.to_ascii_lowercase().contains("<postmaster>");
-        let address = if postmaster { "postmaster" } else { &*to.address };
+        let address = path(&to.address, line);
+        let postmaster = address == POSTMASTER;
         let Some(transaction) = &mut self.transaction else {
             return self.refuse("503 5.5.1 say MAIL first");
         };
@@ -214,6 +215,12 @@ impl Session {
             self.phase = Phase::Closed;
         }
     }
+}
+
+/// The address in a path. The parser returns the empty one both for `<>` and for `<postmaster>`.
+fn path<'p>(address: &'p str, line: &str) -> &'p str {
+    let is_postmaster = address.is_empty() && line.to_ascii_lowercase().contains("<postmaster>");
+    if is_postmaster { POSTMASTER } else { address }
 }
 
 /// Parameters of a MAIL command, which follow the path. A path with a `>` inside is quoted, and refused for that.

@@ -184,6 +184,16 @@ fn refuses_addresses_that_need_quotes_or_utf8_unannounced() {
     assert_eq!(codes, "250 553 250 553 553 250");
 }
 
+/// Once it was taken for the null reverse-path, `<>`.
+#[test]
+fn the_postmaster_without_a_domain_is_a_recipient_and_no_sender() {
+    let codes = codes(
+        &mut session(Protocol::Smtp),
+        "EHLO c\r\nMAIL FROM:<postmaster>\r\nMAIL FROM:<Postmaster>\r\nMAIL FROM:<>\r\nRCPT TO:<Postmaster>\r\n",
+    );
+    assert_eq!(codes, "250 553 553 250 250");
+}
+
 #[test]
 fn refuses_what_is_not_offered() {
     let mut session = session(Protocol::Smtp);
