@@ -195,6 +195,7 @@ async fn nothing_is_left_of_a_revocation_of_who_was_never_registered() {
     let mut running = Running::start(&world, Some(Arc::new(world.ledger().await)));
     let error = running.revoke().await.unwrap_err();
     assert!(error.contains("the sender is not registered") && !error.contains("revoked here"), "{error}");
+    assert_eq!(running.health.borrow().revocations, 1, "another node of the chain may know more");
     running.waiting(0).await;
     let revocations = std::fs::read_to_string(world.path("revocations")).unwrap();
     assert_eq!(revocations, "0 revocations\n");
