@@ -11,20 +11,14 @@
     clippy::print_stdout
 )]
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::Path,
-    process::{Command, Output},
-    time::Instant,
-};
+use std::{fs, net::SocketAddr, process::Output, time::Instant};
 
 use mail::MailId;
 use ros::{msg, topics};
 use serde_json::{Value, json};
 use testbed::{
     posthorn::{HUMAN, Posthorn, SENDER, STRANGER_DOMAIN, id_of, is_receipt_of, message},
-    project, run_posthorn,
+    run_posthorn, verify_receipt,
 };
 
 fn main() {
@@ -229,7 +223,7 @@ impl Witness {
         let file = scratch.path().join("receipt.json");
         let run = |receipt: &Value| {
             fs::write(&file, receipt.to_string()).expect("receipt");
-            self.run(&file)
+            verify_receipt(&file, &self.rpc, &self.contract)
         };
         let Output { status, stdout, stderr } = run(&genuine);
         assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
@@ -243,12 +237,5 @@ impl Witness {
         let refused = run(&tampered);
         assert_eq!(refused.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&refused.stderr).contains("facts are not those that were recorded"));
-    }
-
-    fn run(&self, file: &Path) -> Output {
-        let mut python = Command::new(project("target/venv/web3/bin/python"));
-        python.arg(project("docs/verify_receipt.py")).arg(file);
-        python.args(["--rpc", &self.rpc, "--contract", &self.contract]);
-        python.output().expect("web3.py: run scripts/venv web3")
     }
 }

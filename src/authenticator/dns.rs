@@ -321,62 +321,61 @@ fn record_set<T>(records: Vec<T>) -> RecordSet<T> {
 
 impl Lookup for Dns {
     async fn txt(&self, name: &str) -> Result<Vec<Vec<u8>>, Unanswered> {
-        if let Some(zone) = &self.zone {
-            return Ok(zone.get(name).map(|records| records.txt.clone()).unwrap_or_default());
-        }
         let text = |data: &RData| match data {
             RData::TXT(txt) => Some(txt.txt_data.iter().flat_map(|part| part.iter().copied()).collect()),
             _ => None,
         };
-        self.ask_servers(name, RecordType::TXT, text).await
+        self.records(name, RecordType::TXT, |records| records.txt.clone(), text).await
     }
 
     async fn a(&self, name: &str) -> Result<Vec<Ipv4Addr>, Unanswered> {
-        if let Some(zone) = &self.zone {
-            return Ok(zone.get(name).map(|records| records.a.clone()).unwrap_or_default());
-        }
-        self.ask_servers(name, RecordType::A, |data| if let RData::A(a) = data { Some(a.0) } else { None })
-            .await
+        let address = |data: &RData| if let RData::A(a) = data { Some(a.0) } else { None };
+        self.records(name, RecordType::A, |records| records.a.clone(), address).await
     }
 
     async fn aaaa(&self, name: &str) -> Result<Vec<Ipv6Addr>, Unanswered> {
-        if let Some(zone) = &self.zone {
-            return Ok(zone.get(name).map(|records| records.aaaa.clone()).unwrap_or_default());
-        }
         let address = |data: &RData| if let RData::AAAA(aaaa) = data { Some(aaaa.0) } else { None };
-        self.ask_servers(name, RecordType::AAAA, address).await
+        self.records(name, RecordType::AAAA, |records| records.aaaa.clone(), address).await
     }
 
     async fn mx(&self, name: &str) -> Result<Vec<String>, Unanswered> {
-        let mut exchangers = match &self.zone {
-            Some(zone) => zone.get(name).map(|records| records.mx.clone()).unwrap_or_default(),
-            None => {
-                let exchanger = |data: &RData| match data {
-                    RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
-                    _ => None,
-                };
-                self.ask_servers(name, RecordType::MX, exchanger).await?
-            }
+        let exchanger = |data: &RData| match data {
+            RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
+            _ => None,
         };
+        let mut exchangers =
+            self.records(name, RecordType::MX, |records| records.mx.clone(), exchanger).await?;
         exchangers.sort_by_key(|(preference, _)| *preference);
         Ok(exchangers.into_iter().map(|(_, name)| without_dot(&name)).collect())
+    }
+
+    async fn ptr(&self, ip: IpAddr) -> Result<Vec<String>, Unanswered> {
+        let name =
+            |data: &RData| if let RData::PTR(ptr) = data { Some(without_dot(&ptr.to_ascii())) } else { None };
+        // A zone has no such records.
+        self.records(&Name::from(ip).to_ascii(), RecordType::PTR, |_| Vec::new(), name).await
     }
 
     async fn briefly<T: Send>(&self, work: impl Future<Output = T> + Send) -> Option<T> {
         tokio::time::timeout(self.timeout / 8, work).await.ok()
     }
-
-    async fn ptr(&self, ip: IpAddr) -> Result<Vec<String>, Unanswered> {
-        if self.zone.is_some() {
-            return Ok(Vec::new());
-        }
-        let name =
-            |data: &RData| if let RData::PTR(ptr) = data { Some(without_dot(&ptr.to_ascii())) } else { None };
-        self.ask_servers(&Name::from(ip).to_ascii(), RecordType::PTR, name).await
-    }
 }
 
 impl Dns {
+    /// What the zone has, or else what the servers answer.
+    async fn records<T>(
+        &self,
+        name: &str,
+        kind: RecordType,
+        of_zone: impl Fn(&Records) -> Vec<T>,
+        data: impl Fn(&RData) -> Option<T>,
+    ) -> Result<Vec<T>, Unanswered> {
+        match &self.zone {
+            Some(zone) => Ok(zone.get(name).map(of_zone).unwrap_or_default()),
+            None => self.ask_servers(name, kind, data).await,
+        }
+    }
+
     /// What the servers answer, without what `data` does not take; empty if they say that there is nothing.
     async fn ask_servers<T>(
         &self,

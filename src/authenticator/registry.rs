@@ -168,6 +168,14 @@ impl Registry {
 }
 
 impl Pending {
+    /// A change that is not made, because the request breaks a rule.
+    pub fn refused(rule: String) -> Self {
+        let (answer, answered) = oneshot::channel();
+        // The other end is here.
+        let _ = answer.send(Err(rule));
+        Self(answered)
+    }
+
     /// Waits for the change; returns the hash of the final transaction.
     ///
     /// # Errors

@@ -69,8 +69,8 @@ async fn serve_register(
         };
         let pending = match (gate.admit(token, address), role) {
             (Err(refusal), _) => Err(refusal),
-            (Ok(_), Err(rule)) => Ok(Err(rule)),
-            (Ok(address), Ok(role)) => Ok(Ok(registry.register(&address, role).await)),
+            (Ok(_), Err(rule)) => Ok(Pending::refused(rule)),
+            (Ok(address), Ok(role)) => Ok(registry.register(&address, role).await),
         };
         answers.spawn(async move {
             let (success, message) = answer(outcome("sender registered", pending).await);
@@ -90,7 +90,7 @@ async fn serve_revoke(
         let srv::RevokeSender::Request { address, token } = &request.message;
         let pending = match gate.admit(token, address) {
             Err(refusal) => Err(refusal),
-            Ok(address) => Ok(Ok(registry.revoke(&address).await)),
+            Ok(address) => Ok(registry.revoke(&address).await),
         };
         answers.spawn(async move {
             let (success, message) = answer(outcome("sender revoked", pending).await);
@@ -108,8 +108,8 @@ async fn reap(answers: &mut JoinSet<()>) {
     }
 }
 
-/// What became of a request: refused by the gate, against a rule, or a change.
-async fn outcome(what: &str, pending: Result<Result<Pending, String>, Refusal>) -> Result<String, String> {
+/// What became of a request: refused by the gate, or a change.
+async fn outcome(what: &str, pending: Result<Pending, Refusal>) -> Result<String, String> {
     let result = match pending {
         Err(refusal) => {
             // Without the address, which belongs only in the request.
@@ -127,8 +127,7 @@ async fn outcome(what: &str, pending: Result<Result<Pending, String>, Refusal>) 
             }
             return Err(refusal.to_string());
         }
-        Ok(Err(rule)) => Err(rule),
-        Ok(Ok(pending)) => pending.done().await,
+        Ok(pending) => pending.done().await,
     };
     match &result {
         Ok(transaction) => tracing::info!(%transaction, "{what}"),

@@ -108,9 +108,9 @@ pub async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, data: &[u8], no
         AuthResult::Pass => signatures.gap(&policy.suffixes, &domain, &section).unwrap_or_else(nothing),
         _ => "nothing proves its sender".to_owned(),
     };
-    let count = signatures.for_orders(&policy.suffixes, &domain, &section);
+    let suffixes = &policy.suffixes;
     if outcome.by_dkim
-        && rests_on_dkim(dns, &message, signatures.outputs.split_at_checked(count), origin, &domain).await
+        && rests_on_dkim(dns, &message, &mut signatures, (suffixes, &section), origin, &domain).await
     {
         (checked.order_covered, checked.order_gap) = (true, String::new());
     }
@@ -174,16 +174,17 @@ fn the_author(section: &Section, message: &AuthenticatedMessage) -> Result<Email
     EmailAddress::parse(&from).map_err(|error| format!("its From mailbox is not an address, as {error}"))
 }
 
-/// Whether one of the signatures that an order can rest on, which are the first of the two, is aligned without help from
-/// others.
+/// Whether one of the signatures that an order can rest on is aligned without help from others.
 async fn rests_on_dkim(
     dns: &Dns,
     message: &AuthenticatedMessage<'_>,
-    signatures: Option<(&[DkimOutput<'_>], &[DkimOutput<'_>])>,
+    signatures: &mut Signatures<'_>,
+    (suffixes, section): (&Suffixes, &Section<'_>),
     origin: &Origin,
     domain: &str,
 ) -> bool {
-    match signatures {
+    let count = signatures.for_orders(suffixes, domain, section);
+    match signatures.outputs.split_at_checked(count) {
         // All signatures that passed are suitable, and DMARC found one of them aligned.
         Some((all, [])) => !all.is_empty(),
         Some(([], _)) | None => false,

@@ -183,19 +183,19 @@ impl Addresses {
 
     /// Writes that there are none yet.
     pub(super) fn want_new(path: &Path) -> Result<(), LedgerError> {
-        replace_file(path, b"{}\n").map_err(|why| LedgerError::State {
-            path: path.to_owned(),
-            reason: format!("cannot be written: {why}"),
-        })
+        replace(path, "{}")
     }
 
     /// Replaces the file atomically.
     pub(super) fn store(&self, path: &Path) -> Result<(), LedgerError> {
-        let failed = |why: io::Error| LedgerError::State {
-            path: path.to_owned(),
-            reason: format!("cannot be written: {why}"),
-        };
-        let text = serde_json::to_string_pretty(self).map_err(|why| failed(why.into()))?;
-        replace_file(path, format!("{text}\n").as_bytes()).map_err(failed)
+        replace(path, &serde_json::to_string_pretty(self).map_err(|why| unwritten(path, &why.into()))?)
     }
+}
+
+fn replace(path: &Path, text: &str) -> Result<(), LedgerError> {
+    replace_file(path, format!("{text}\n").as_bytes()).map_err(|why| unwritten(path, &why))
+}
+
+fn unwritten(path: &Path, why: &io::Error) -> LedgerError {
+    LedgerError::State { path: path.to_owned(), reason: format!("cannot be written: {why}") }
 }

@@ -28,11 +28,7 @@ use std::{
 
 use jsonrpc_core::{Call, MethodCall, Params, Value};
 use tokio::net::TcpListener;
-use web3::{
-    BatchTransport, RequestId, Transport, error,
-    helpers::build_request,
-    types::{Address, H256},
-};
+use web3::{BatchTransport, RequestId, Transport, error, helpers::build_request, types::Address};
 
 pub use chain::ChainError;
 
@@ -65,12 +61,6 @@ impl EmbeddedChain {
     pub fn open(dir: &Path, funded: Address, now: fn() -> SystemTime) -> Result<Self, ChainError> {
         let genesis = block::Genesis { chain_id: EMBEDDED_CHAIN_ID, funded };
         Ok(Self::new(chain::Chain::open(dir, &genesis)?, now))
-    }
-
-    /// Returns number and hash of the newest block.
-    pub fn head(&self) -> (u64, H256) {
-        let chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
-        (chain.head_number(), chain.head_hash())
     }
 
     /// Serves JSON-RPC over HTTP on `listener`, which must be on a loopback address, until dropped.

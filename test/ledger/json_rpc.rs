@@ -3,7 +3,6 @@
 
 use std::{
     net::SocketAddr,
-    process::Command,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
@@ -12,7 +11,7 @@ use chain::{Connection, EMBEDDED_CHAIN_ID, Http, Ledger};
 use evidence::{Anchor, Entry, Evidence, Receipt};
 use mail::{Registration, Role};
 use serde_json::{Value, json};
-use testbed::project;
+use testbed::verify_receipt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -328,17 +327,8 @@ async fn the_documented_program_asks_the_chain_and_takes_nothing_for_granted() {
     let verify = async |receipt: String, url: &str, contract: &str| {
         let (file, url, contract) = (world.path("receipt.json"), url.to_owned(), contract.to_owned());
         std::fs::write(&file, receipt).unwrap();
-        let run = move || {
-            let mut python = Command::new(project("target/venv/web3/bin/python"));
-            python.arg(project("docs/verify_receipt.py")).arg(file).args([
-                "--rpc",
-                &url,
-                "--contract",
-                &contract,
-            ]);
-            python.output().expect("web3.py: run scripts/venv web3")
-        };
-        let output = tokio::task::spawn_blocking(run).await.unwrap();
+        let output =
+            tokio::task::spawn_blocking(move || verify_receipt(&file, &url, &contract)).await.unwrap();
         let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert!(!text.contains("Traceback"), "{text}");
         (output.status.code().unwrap(), text)

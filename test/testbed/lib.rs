@@ -25,7 +25,7 @@ pub mod smtp;
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
@@ -51,6 +51,13 @@ pub fn run_posthorn(domain: &Domain, arguments: &[&str]) -> (i32, String, String
     let output = command.args(arguments).envs(domain.environment()).output().expect("posthorn");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code().expect("no signal"), text(output.stdout), text(output.stderr))
+}
+
+/// Runs `docs/verify_receipt.py` on a file, against a chain's JSON-RPC.
+pub fn verify_receipt(file: &Path, rpc: &str, contract: &str) -> Output {
+    let mut python = Command::new(project("target/venv/web3/bin/python"));
+    python.arg(project("docs/verify_receipt.py")).arg(file).args(["--rpc", rpc, "--contract", contract]);
+    python.output().expect("web3.py: run scripts/venv web3")
 }
 
 /// A TCP port of 127.0.0.1 where nobody listens. Neither another call nor a connection of whatever else runs takes it
