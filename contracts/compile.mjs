@@ -23,7 +23,9 @@ const input = {
     outputSelection: { "*": { "*": ["abi", "evm.bytecode.object"] } },
   },
 };
-const output = JSON.parse(solc.compile(JSON.stringify(input)));
+// What a contract imports is a package of npm.
+const imported = (path) => ({ contents: readFileSync(join(here, "node_modules", path), "utf8") });
+const output = JSON.parse(solc.compile(JSON.stringify(input), { import: imported }));
 const complaints = output.errors || [];
 if (complaints.length > 0) {
   console.error(complaints.map((complaint) => complaint.formattedMessage).join("\n"));

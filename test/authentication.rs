@@ -6,6 +6,7 @@ mod changes;
 mod dns;
 mod load;
 mod orders;
+mod pinned;
 mod properties;
 mod published;
 mod rfc7208;

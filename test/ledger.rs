@@ -19,7 +19,7 @@ use authenticator::{
 };
 use chain::{
     Connection, Contracts, EmbeddedChain, Finality, InFlight, Ledger, LedgerError, LedgerKey, LedgerOptions,
-    WaitsFor,
+    Terms, WaitsFor,
 };
 use evidence::{Entry, Evidence, Finding, Receipt, log::EvidenceLog};
 use fixture::{
@@ -66,7 +66,7 @@ fn entry(number: u64) -> Entry {
     finding.entry(&"/authenticator".parse().unwrap())
 }
 
-async fn append(store: &EvidenceStore, numbers: std::ops::Range<u64>) -> Vec<Evidence> {
+pub async fn append(store: &EvidenceStore, numbers: std::ops::Range<u64>) -> Vec<Evidence> {
     store.append(numbers.map(entry).collect(), NOW).await.unwrap()
 }
 
@@ -74,7 +74,7 @@ const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
 /// Opens the log, again if need be: a process that another test is starting shares the lock of a log that was just
 /// closed until it runs its own program.
-fn store(dir: &Path) -> EvidenceStore {
+pub fn store(dir: &Path) -> EvidenceStore {
     let unlocked = || match EvidenceLog::open(&dir.join("evidence")) {
         Err(error) if error.to_string().contains("in use") => None,
         opened => Some(opened.unwrap().0),
@@ -83,14 +83,14 @@ fn store(dir: &Path) -> EvidenceStore {
 }
 
 /// A running anchorer and its channels.
-struct Running {
+pub struct Running {
     receipts: mpsc::Receiver<Receipt>,
     state: watch::Receiver<AnchorState>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), AnchorError>>,
 }
 
-fn start(store: &EvidenceStore, ledger: &Arc<Ledger>) -> Running {
+pub fn start(store: &EvidenceStore, ledger: &Arc<Ledger>) -> Running {
     start_with(store, ledger, Duration::ZERO)
 }
 
@@ -120,7 +120,7 @@ fn start_with(store: &EvidenceStore, ledger: &Arc<Ledger>, patience: Duration) -
 }
 
 impl Running {
-    async fn receive(&mut self, count: usize) -> Vec<Receipt> {
+    pub async fn receive(&mut self, count: usize) -> Vec<Receipt> {
         let mut receipts = Vec::new();
         while receipts.len() < count {
             match self.receipts.recv().await {
@@ -131,7 +131,7 @@ impl Running {
         receipts
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.send(()).unwrap();
         self.task.await.unwrap().unwrap();
     }
@@ -352,7 +352,7 @@ async fn the_embedded_chain_survives_restarts_with_and_without_its_snapshot() {
     let World { dir, key, chain, .. } = world;
     let open = |name: &str| EmbeddedChain::open(&dir.path().join(name), key.address(), SystemTime::now);
     let ledger = Ledger::connect(chain.clone(), key.clone(), dir.path(), options()).await.unwrap();
-    ledger.register([1; 32], Role::Operator, [2; 32]).await.unwrap();
+    ledger.register([1; 32], Terms { dkim_key: Some([2; 32]), ..Terms::of(Role::Operator) }).await.unwrap();
     let started = std::time::Instant::now();
     let anchors = 600;
     for first in 0..anchors {
@@ -390,7 +390,7 @@ async fn the_embedded_chain_survives_restarts_with_and_without_its_snapshot() {
         let ledger = Ledger::connect(chain, key.clone(), dir.path(), options()).await.unwrap();
         assert_eq!(ledger.next_index().await.unwrap(), anchors, "{name}");
         let sender = ledger.sender([1; 32]).await.unwrap();
-        assert_eq!(sender, (Registration::Active, Role::Operator, [2; 32]), "{name}");
+        assert_eq!(sender.terms, Terms { dkim_key: Some([2; 32]), ..Terms::of(Role::Operator) }, "{name}");
         anchor(&ledger, anchors, vec![[4; 32]]).await.unwrap();
         drop(ledger);
         is_closed(name).await;
@@ -597,7 +597,7 @@ async fn a_registration_does_not_wait_until_batches_before_it_are_final() {
     wait_for_pool(&waiting.world, 2).await;
     waiting.world.mine().await;
     let ledger = Arc::clone(&waiting.ledger);
-    let registering = tokio::spawn(async move { ledger.register([1; 32], Role::Operator, [0; 32]).await });
+    let registering = tokio::spawn(async move { ledger.register([1; 32], Terms::of(Role::Operator)).await });
     wait_for_pool(&waiting.world, 1).await;
     append(&waiting.store, 8..12).await;
     wait_for_pool(&waiting.world, 2).await;
@@ -605,7 +605,7 @@ async fn a_registration_does_not_wait_until_batches_before_it_are_final() {
     waiting.world.mine().await;
     waiting.world.mine().await;
     let registered = tokio::time::timeout(PATIENCE, registering).await.expect("registered").unwrap().unwrap();
-    assert_eq!(waiting.ledger.sender([1; 32]).await.unwrap().1, Role::Operator);
+    assert_eq!(waiting.ledger.sender([1; 32]).await.unwrap().terms.role, Role::Operator);
     let (receipts, _) = waiting.all_are_true().await;
     assert_eq!(receipts[11].anchor.block_number, registered.block_number);
     assert_eq!(receipts[0].anchor.block_number, registered.block_number - 1);
@@ -664,12 +664,12 @@ async fn the_next_process_takes_up_what_is_in_flight() {
 #[tokio::test]
 async fn a_revocation_that_a_registration_undoes_is_sent_again() {
     let world = World::new(Kind::Anvil).await;
-    world.ledger().await.register([1; 32], Role::Operator, [0; 32]).await.unwrap();
+    world.ledger().await.register([1; 32], Terms::of(Role::Operator)).await.unwrap();
     let ledger = reconnect(&world, 2, Duration::from_secs(1)).await;
     world.automine(false).await;
     let revoked = ledger.revoke([1; 32]).await.unwrap_err();
     assert!(matches!(revoked, LedgerError::Timeout { .. }), "{revoked}");
-    let registered = ledger.register([1; 32], Role::Observer, [0; 32]).await.unwrap_err();
+    let registered = ledger.register([1; 32], Terms::of(Role::Observer)).await.unwrap_err();
     assert!(matches!(registered, LedgerError::Timeout { .. }), "{registered}");
     world.mine().await;
     let mut in_flight = ledger.in_flight();
@@ -683,7 +683,7 @@ async fn a_revocation_that_a_registration_undoes_is_sent_again() {
     world.mine().await;
     world.mine().await;
     tokio::time::timeout(PATIENCE, again).await.expect("revoked").unwrap().unwrap();
-    assert_eq!(ledger.sender([1; 32]).await.unwrap().0, Registration::Revoked);
+    assert_eq!(ledger.sender([1; 32]).await.unwrap().registration(0), Registration::Revoked);
 }
 
 #[tokio::test]
@@ -692,10 +692,10 @@ async fn whoever_asks_again_waits_again_for_the_same_transaction() {
     world.ledger().await;
     let ledger = reconnect(&world, 1, Duration::from_secs(1)).await;
     world.automine(false).await;
-    ledger.register([1; 32], Role::Operator, [0; 32]).await.unwrap_err();
+    ledger.register([1; 32], Terms::of(Role::Operator)).await.unwrap_err();
     let sent = wait_for_pool(&world, 1).await;
     let began = std::time::Instant::now();
-    ledger.register([1; 32], Role::Operator, [0; 32]).await.unwrap_err();
+    ledger.register([1; 32], Terms::of(Role::Operator)).await.unwrap_err();
     assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
     world.automine(true).await;
     world.mine().await;
@@ -792,7 +792,7 @@ async fn what_an_earlier_process_could_not_do_is_not_done_later() {
     let world = World::new(Kind::Anvil).await;
     let ledger = world.ledger().await;
     world.automine(false).await;
-    let registering = ledger.register([1; 32], Role::Operator, [0; 32]);
+    let registering = ledger.register([1; 32], Terms::of(Role::Operator));
     tokio::time::timeout(Duration::from_secs(1), registering).await.expect_err("nobody mines");
     let sent = wait_for_pool(&world, 1).await;
     drop(ledger);
@@ -806,7 +806,7 @@ async fn what_an_earlier_process_could_not_do_is_not_done_later() {
     append(&store, 0..1).await;
     world.automine(true).await;
     assert_eq!(running.receive(1).await[0].evidence.index, 0);
-    assert_eq!(ledger.sender([1; 32]).await.unwrap().0, Registration::Unregistered);
+    assert_eq!(ledger.sender([1; 32]).await.unwrap().registration(0), Registration::Unregistered);
     running.stop().await;
 }
 
@@ -985,14 +985,14 @@ async fn a_transaction_that_nobody_waits_for_is_brought_to_its_end() {
     let world = World::new(Kind::Anvil).await;
     let ledger = Arc::new(world.ledger().await);
     world.automine(false).await;
-    let registering = ledger.register([1; 32], Role::Operator, [0; 32]);
+    let registering = ledger.register([1; 32], Terms::of(Role::Operator));
     tokio::time::timeout(Duration::from_secs(1), registering).await.expect_err("nobody mines");
     let mut in_flight = ledger.in_flight();
     let open = in_flight.borrow_and_update().clone().expect("in flight").transaction.expect("sent");
     world.chain.execute("anvil_dropTransaction", vec![json!(open)]).await.unwrap();
     world.automine(true).await;
     tokio::time::timeout(PATIENCE, in_flight.wait_for(Option::is_none)).await.expect("its end").unwrap();
-    assert_eq!(ledger.sender([1; 32]).await.unwrap().1, Role::Operator);
+    assert_eq!(ledger.sender([1; 32]).await.unwrap().terms.role, Role::Operator);
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ use mail::EmailAddress;
 use record_log::secret::{self, SecretError};
 use sha2::Sha256;
 
+use crate::sender::SenderName;
+
 /// Prefix of every HMAC input, so that the key can later serve another purpose without collisions.
 const DOMAIN: &[u8] = b"posthorn address v1\0";
 
@@ -70,10 +72,19 @@ impl AddressKey {
 
     /// Returns the HMAC-SHA256 of the normalised address; `None`, a mail without an author, counts as the empty text.
     pub fn digest(&self, address: Option<&EmailAddress>) -> [u8; 32] {
+        self.digest_of(&address.map(EmailAddress::normalised).unwrap_or_default())
+    }
+
+    /// Returns the HMAC-SHA256 of an address, as [`digest`](Self::digest) does, or of a domain.
+    pub fn name_digest(&self, name: &SenderName) -> [u8; 32] {
+        self.digest_of(&name.to_string())
+    }
+
+    fn digest_of(&self, normalised: &str) -> [u8; 32] {
         #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key of any length");
         mac.update(DOMAIN);
-        mac.update(address.map(EmailAddress::normalised).unwrap_or_default().as_bytes());
+        mac.update(normalised.as_bytes());
         mac.finalize().into_bytes().into()
     }
 }
@@ -93,6 +104,11 @@ mod tests {
         assert_ne!(digest("ada@example.org"), digest_with(8, "ada@example.org"));
         assert_ne!(digest("ada@example.org"), digest(""));
         assert_eq!(digest("ada@b\u{fc}cher.example"), digest("ada@xn--bcher-kva.example"));
+        let name_digest =
+            |text| AddressKey::from_bytes([7; 32]).name_digest(&SenderName::parse(text).unwrap());
+        assert_eq!(name_digest("Ada@Example.ORG"), digest("ada@example.org"));
+        assert_ne!(name_digest("@example.org"), digest("ada@example.org"));
+        assert_ne!(name_digest("@example.org"), digest(""));
     }
 
     #[test]

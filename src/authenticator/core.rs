@@ -21,13 +21,13 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use fair_queue::{Class, Load, author_domain};
-use mail::{AcceptedMail, EmailAddress, MailId, Registration, Role, Verdict};
+use mail::{AcceptedMail, EmailAddress, MailId, Verdict};
 
 use super::{
     health::Mails,
     intake::{Intake, LANE_BYTES},
     judge::{Judge, Step},
-    verdict::{Checked, as_evidenced, decide, evidence_code},
+    verdict::{Checked, RegistryAnswer, as_evidenced, decide, evidence_code},
 };
 
 /// An event that changes what is to be done.
@@ -66,7 +66,7 @@ pub enum Outcome {
     /// [`Job::Check`] has these results.
     Checked(Checked),
     /// [`Job::AskRegistry`] got this answer.
-    Registered(Registration, Role),
+    Registered(RegistryAnswer),
     /// [`Job::Record`] is done: evidence with these codes is on disk. If the mail was judged before, they are those of
     /// the first time.
     Evidenced([u8; 6]),
@@ -239,12 +239,10 @@ impl Core {
                 self.intake.checked(id);
                 self.checked(&mail, checked, now, effects)
             }
-            (Stage::Asking(checked), Outcome::Registered(registration, role)) => {
-                match self.judge.asked(id, registration, now) {
+            (Stage::Asking(checked), Outcome::Registered(answer)) => {
+                match self.judge.asked(id, answer.registration, now) {
                     Step::Leave => self.leave(id, "the registry cannot be asked".to_owned(), effects),
-                    Step::AskRegistry | Step::Decide => {
-                        Some(record(&mail, checked, Some((registration, role)), effects))
-                    }
+                    Step::AskRegistry | Step::Decide => Some(record(&mail, checked, Some(answer), effects)),
                 }
             }
             (Stage::Recording { verdict, from }, Outcome::Evidenced(codes)) => {
@@ -348,7 +346,7 @@ impl Phase {
 fn record(
     mail: &Arc<AcceptedMail>,
     checked: Checked,
-    registered: Option<(Registration, Role)>,
+    registered: Option<RegistryAnswer>,
     effects: &mut Vec<Effect>,
 ) -> Stage {
     let from = checked.from.clone();

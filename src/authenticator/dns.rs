@@ -185,7 +185,13 @@ impl Dns {
         for name in &unread {
             let answer = match self.txt(name.trim_end_matches('.')).await {
                 Ok(records) if records.is_empty() => not_found(),
-                Ok(records) => (txt.reading)(&records),
+                Ok(records) => {
+                    let answer = (txt.reading)(&records);
+                    if let (Txt::DomainKey(_), Some(digest)) = (&answer, records::key_digest(&records)) {
+                        lock(&txt.digests).insert(name.clone(), digest);
+                    }
+                    answer
+                }
                 Err(Unanswered) => Txt::Error(Error::Dns(Answer::Resolver("no answer".to_owned()))),
             };
             lock(&txt.answers).insert(name.clone(), answer);
@@ -203,6 +209,14 @@ impl Dns {
             cache_ipv4: Some(&self.answers.a),
             cache_ipv6: Some(&self.answers.aaaa),
             cache_ptr: None,
+        }
+    }
+
+    /// Returns SHA-256 of a DKIM key that a check has read from `keys`; `None` if `keys` does not have the key.
+    pub(super) fn key_digest(&self, name: &str, keys: &TxtRecords<'_>) -> Option<[u8; 32]> {
+        match &self.zone {
+            Some(zone) => records::key_digest(&zone.get(name.trim_end_matches('.'))?.txt),
+            None => lock(&keys.digests).get(as_asked(name).as_str()).copied(),
         }
     }
 
@@ -230,19 +244,27 @@ pub(super) struct TxtRecords<'d> {
     /// Those that are known without a query.
     known: &'d Known<Box<str>, Txt>,
     answers: Mutex<HashMap<Box<str>, Txt>>,
+    /// SHA-256 of the DKIM keys among the answers: of the same records, so that nobody can have one verified and another
+    /// taken for it.
+    digests: Mutex<HashMap<Box<str>, [u8; 32]>>,
     /// Names that were looked up and are not among the answers yet.
     unread: Mutex<Vec<Box<str>>>,
 }
 
 impl<'d> TxtRecords<'d> {
     fn new(reading: Reading, known: &'d Known<Box<str>, Txt>) -> Self {
-        Self { reading, known, answers: Mutex::default(), unread: Mutex::default() }
+        Self {
+            reading,
+            known,
+            answers: Mutex::default(),
+            digests: Mutex::default(),
+            unread: Mutex::default(),
+        }
     }
 
     /// Has [`Dns::read`] read `name` before the check asks for it.
     pub(super) fn will_ask(&self, name: &str) {
-        // As mail-auth asks: with a final dot, in lower case.
-        let name = format!("{}.", name.trim_end_matches('.').to_lowercase());
+        let name = as_asked(name);
         if self.get(name.as_str()).is_none() {
             lock(&self.unread).push(name.into());
         }
@@ -274,6 +296,11 @@ impl ResolverCache<Box<str>, Txt> for TxtRecords<'_> {
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A name as mail-auth asks for it: with a final dot, in lower case.
+fn as_asked(name: &str) -> String {
+    format!("{}.", name.trim_end_matches('.').to_lowercase())
 }
 
 fn not_found() -> Txt {

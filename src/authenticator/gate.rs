@@ -9,8 +9,10 @@
 
 use std::path::{Path, PathBuf};
 
-use mail::{AddressError, EmailAddress};
+use mail::AddressError;
 use record_log::secret::{self, SecretError};
+
+use crate::sender::SenderName;
 
 /// Number of characters of a rejected address to show.
 const SHOWN: usize = 64;
@@ -22,7 +24,7 @@ pub enum Refusal {
     #[error("token: must be what the file {} holds (parameter registry_token_path)", .0.display())]
     Token(PathBuf),
     /// The address cannot be the author of a mail.
-    #[error("address {shown}: must be one bare address, local-part@domain: {error}")]
+    #[error("address {shown}: must be one bare address, local-part@domain, or @domain: {error}")]
     Address {
         /// Beginning of the address, escaped.
         shown: String,
@@ -56,18 +58,26 @@ impl Gate {
     ///
     /// # Errors
     /// The first rule that the request breaks.
-    pub fn admit(&self, token: &str, address: &str) -> Result<EmailAddress, Refusal> {
+    pub fn admit(&self, token: &str, address: &str) -> Result<SenderName, Refusal> {
+        self.open_to(token)?;
+        SenderName::parse(address).map_err(|error| {
+            let start: String = address.chars().take(SHOWN).collect();
+            let more = if start.len() < address.len() { "…" } else { "" };
+            Refusal::Address { shown: format!("{start:?}{more}"), error }
+        })
+    }
+
+    /// Checks whether a request with `token` may ask about the registry.
+    ///
+    /// # Errors
+    /// [`Refusal::Token`].
+    pub fn open_to(&self, token: &str) -> Result<(), Refusal> {
         if let Some((expected, path)) = &self.token
             && !is_same(expected, token.trim())
         {
             return Err(Refusal::Token(path.clone()));
         }
-        // ASCII only, in which one sender has one spelling.
-        EmailAddress::parse_ascii(address).map_err(|error| {
-            let start: String = address.chars().take(SHOWN).collect();
-            let more = if start.len() < address.len() { "…" } else { "" };
-            Refusal::Address { shown: format!("{start:?}{more}"), error }
-        })
+        Ok(())
     }
 }
 
@@ -92,9 +102,11 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let file = fs::read_to_string(&path).unwrap();
         let token = file.trim();
-        assert_eq!(gate.admit(token, "dana@dispatch.example").as_deref(), Ok("dana@dispatch.example"));
+        let admit =
+            |gate: &Gate, token: &str, address: &str| gate.admit(token, address).map(|name| name.to_string());
+        assert_eq!(admit(&gate, token, "dana@dispatch.example").as_deref(), Ok("dana@dispatch.example"));
         assert_eq!(
-            gate.admit(&file, "dana@dispatch.example").as_deref(),
+            admit(&gate, &file, "dana@dispatch.example").as_deref(),
             Ok("dana@dispatch.example"),
             "with the file's line end"
         );
@@ -107,13 +119,21 @@ mod tests {
             assert!(!words.contains(token) && !words.contains("hunter2"), "{words}");
         }
         // The token is the same after a restart.
-        assert_eq!(Gate::open(Some(&path)).unwrap().admit(token, "a@b").as_deref(), Ok("a@b"));
+        let again = Gate::open(Some(&path)).unwrap();
+        assert_eq!(admit(&again, token, "a@b").as_deref(), Ok("a@b"));
+        assert!(again.open_to(token).is_ok() && again.open_to("0").is_err());
     }
 
     #[test]
     fn only_an_address_that_a_mail_can_have_is_admitted_and_the_refusal_shows_it_escaped() {
         let gate = Gate::open(None).unwrap();
-        assert_eq!(gate.admit("", "dana+x@dispatch.example").as_deref(), Ok("dana+x@dispatch.example"));
+        for (address, name) in [
+            ("dana+x@dispatch.example", "dana+x@dispatch.example"),
+            ("j\u{fc}rgen@b\u{fc}cher.example", "j\u{fc}rgen@xn--bcher-kva.example"),
+            ("@dispatch.example", "@dispatch.example"),
+        ] {
+            assert_eq!(gate.admit("", address).map(|name| name.to_string()).as_deref(), Ok(name));
+        }
         let long = format!("{}@dispatch.example", "a".repeat(300));
         let junk = [
             "",
@@ -123,13 +143,12 @@ mod tests {
             "dana@dispatch.example carl@dispatch.example",
             "dana@dispatch.example\0",
             " dana@dispatch.example",
-            "jürgen@dispatch.example",
             "dana@",
             &long,
         ];
         for address in junk {
             let words = gate.admit("", address).unwrap_err().to_string();
-            assert!(words.contains("must be one bare address, local-part@domain"), "{words}");
+            assert!(words.contains("must be one bare address, local-part@domain, or @domain"), "{words}");
             assert!(!words.contains('\0') && words.len() < 500, "{words}");
         }
         let words = gate.admit("", "dana").unwrap_err().to_string();

@@ -42,7 +42,9 @@ pub mod gate;
 pub mod health;
 pub mod intake;
 pub mod judge;
+pub mod key_digest;
 pub mod known;
+pub mod names;
 #[cfg(feature = "ros")]
 pub mod node;
 #[cfg(feature = "net")]
@@ -56,6 +58,7 @@ mod records;
 #[cfg(feature = "net")]
 pub mod registry;
 pub mod revocations;
+pub mod sender;
 #[cfg(feature = "ros")]
 mod services;
 pub mod silence;

@@ -177,12 +177,9 @@ impl Work for Verifier {
             Job::Check(mail) => Outcome::Checked(
                 verify(&self.dns, &self.policy, &mail.origin, &mail.data, SystemTime::now()).await,
             ),
-            Job::AskRegistry(from) => {
-                let (registration, role) = self.registry.sender(&from).await;
-                Outcome::Registered(registration, role)
-            }
+            Job::AskRegistry(from) => Outcome::Registered(self.registry.sender(&from).await),
             Job::Record { mail, from, codes } => self.record(&mail, from.as_ref(), codes).await,
-            Job::Publish(mail, verdict) => self.publish(&mail, verdict),
+            Job::Publish(mail, verdict) => self.publish(&mail, verdict).await,
         }
     }
 
@@ -210,7 +207,7 @@ impl Verifier {
         }
     }
 
-    fn publish(&self, mail: &AcceptedMail, verdict: Verdict) -> Outcome {
+    async fn publish(&self, mail: &AcceptedMail, verdict: Verdict) -> Outcome {
         let parsed = mail_of(mail);
         let author = match parsed.content.from.as_slice() {
             [one] => EmailAddress::parse(&one.address).ok(),
@@ -218,7 +215,9 @@ impl Verifier {
         };
         let verdict = match author {
             // The evidence has the verdict as it was when the registry was asked.
-            Some(author) if verdict.authenticated && self.registry.has_revoked(&author) => revoked(verdict),
+            Some(author) if verdict.authenticated && self.registry.has_revoked(&author).await => {
+                revoked(verdict)
+            }
             _ => verdict,
         };
         tracing::info!(mail_id = %mail.id, authenticated = verdict.authenticated, reason = %verdict.reason, "verdict");

@@ -15,10 +15,10 @@ use std::{
 };
 
 use chain::{
-    ChainError, Connection, Contracts, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions,
-    WaitsFor,
+    Address, ChainError, Connection, Contracts, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey,
+    LedgerOptions, WaitsFor,
 };
-use evidence::Receipt;
+use evidence::{Receipt, eip55::to_eip55};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -28,6 +28,7 @@ use crate::{
     address::AddressKey,
     anchor::{AnchorError, AnchorPolicy, AnchorState, Anchorer},
     health,
+    names::Names,
     params::Params,
     registry::{Pauses, Registrar, Registry},
     revocations::{Revocations, RevocationsError},
@@ -76,6 +77,7 @@ pub enum KeeperError {
 pub struct ChainKeeper {
     chain: Connection,
     key: LedgerKey,
+    registrar: Option<LedgerKey>,
     params: Params,
     store: EvidenceStore,
     connected: watch::Sender<Option<Arc<Ledger>>>,
@@ -106,6 +108,7 @@ impl ChainKeeper {
         address_key: AddressKey,
     ) -> Result<(Self, KeeperHandles), KeeperError> {
         let key = LedgerKey::load_or_create(&params.ledger_key_path)?;
+        let registrar = params.registrar_key_path.as_deref().map(LedgerKey::load_or_create).transpose()?;
         let chain = match &params.ethereum_endpoint {
             Some(url) => {
                 let node = Http::new(url)?;
@@ -124,10 +127,13 @@ impl ChainKeeper {
         let (receipts, receipts_out) = mpsc::channel(RECEIPTS);
         let (health, health_out) = watch::channel(health::Ledger::default());
         let revocations = Revocations::open(&params.state_directory.join("revocations"), LAG)?;
+        let files = (revocations, Names::open(&params.state_directory.join("senders")));
         let pauses = Pauses { again: REVOKE_AGAIN, lag: LAG };
-        let (registry, registrar) = Registry::new(ledger, address_key, revocations, health.clone(), pauses);
-        let keeper = Self { chain, key, params, store, connected, receipts, health };
-        Ok((keeper, KeeperHandles { registry, registrar, receipts: receipts_out, health: health_out }))
+        let (registry, changes) =
+            Registry::new(ledger, address_key, files, health.clone(), pauses, SystemTime::now);
+        let handles =
+            KeeperHandles { registry, registrar: changes, receipts: receipts_out, health: health_out };
+        Ok((Self { chain, key, registrar, params, store, connected, receipts, health }, handles))
     }
 
     /// Connects, however long it takes, then anchors until dropped; meanwhile serves the embedded chain. Safe to drop at
@@ -149,15 +155,20 @@ impl ChainKeeper {
     }
 
     async fn anchor(self) -> Result<(), KeeperError> {
-        let Self { chain, key, params, store, connected, receipts, health } = self;
+        let Self { chain, key, registrar, params, store, connected, receipts, health } = self;
         let options = LedgerOptions {
             confirmations: params.confirmations,
             timeout: CONFIRMATION_TIMEOUT,
             in_flight: params.transactions_in_flight,
             max_fee: params.max_fee.into(),
             contracts: params.contracts.map(|(registry, ledger)| Contracts { registry, ledger }),
+            registrar: registrar.clone(),
         };
-        tracing::info!(account = ?key.address(), "connecting to the chain; this account pays");
+        let shown = |address: Address| to_eip55(&address.0);
+        tracing::info!(account = shown(key.address()), "connecting to the chain; this account pays");
+        if let Some(registrar) = &registrar {
+            tracing::info!(account = shown(registrar.address()), "this account registers and revokes");
+        }
         let report = |error: &LedgerError| {
             let text = error.to_string();
             // Log each kind of failure once, not each attempt.
@@ -169,13 +180,13 @@ impl ChainKeeper {
         let ledger = Ledger::connect_patiently(chain, key, &params.state_directory, options, report).await?;
         let ledger = Arc::new(ledger);
         let addresses = ledger.addresses();
-        tracing::info!(chain_id = addresses.chain_id, registry = ?addresses.sender_registry,
-            ledger = ?addresses.evidence_ledger, finality = ?ledger.finality(), "connected to the chain");
+        tracing::info!(chain_id = addresses.chain_id, registry = shown(addresses.sender_registry),
+            ledger = shown(addresses.evidence_ledger), finality = ?ledger.finality(), "connected to the chain");
         health.send_modify(|health| (health.connected, health.last_error) = (true, None));
         connected.send_replace(Some(Arc::clone(&ledger)));
 
         let (state, mut states) = watch::channel(AnchorState::default());
-        let mut in_flight = ledger.in_flight();
+        let (mut in_flight, mut registering) = (ledger.in_flight(), ledger.registrar_in_flight());
         let anchorer = Anchorer {
             store,
             ledger,
@@ -201,19 +212,31 @@ impl ChainKeeper {
             std::future::pending::<()>().await;
         };
         let follow_transactions = async {
-            while in_flight.changed().await.is_ok() {
-                let open = in_flight.borrow_and_update().clone();
-                let silence = match open.as_ref().map(|open| &open.waits_for) {
-                    Some(WaitsFor::Answer(reason)) => Some(reason.clone()),
+            loop {
+                let mut open: Vec<_> = in_flight.borrow_and_update().clone().into_iter().collect();
+                open.extend(registering.as_mut().and_then(|changes| changes.borrow_and_update().clone()));
+                let silence = open.iter().find_map(|open| match &open.waits_for {
+                    WaitsFor::Answer(reason) => Some(reason.clone()),
                     _ => None,
-                };
-                health.send_modify(|health| {
-                    (health.in_flight, health.silence) =
-                        (open.as_ref().map_or(0, |open| open.count), silence);
-                    health.late = open.filter(|open| open.is_late).map(|open| open.to_string());
                 });
+                health.send_modify(|health| {
+                    (health.in_flight, health.silence) = (open.iter().map(|open| open.count).sum(), silence);
+                    health.late = open.iter().find(|open| open.is_late).map(ToString::to_string);
+                });
+                let changed = async {
+                    match &mut registering {
+                        Some(registering) => registering.changed().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let changed = tokio::select! {
+                    changed = in_flight.changed() => changed,
+                    changed = changed => changed,
+                };
+                if changed.is_err() {
+                    std::future::pending::<()>().await;
+                }
             }
-            std::future::pending::<()>().await;
         };
         tokio::select! {
             result = anchorer.run(std::future::pending()) => Ok(result?),

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use evidence::eip55::from_eip55;
 use settings::{Default, ParamError, Rule, Spec, Values, drain_timeout};
 
 use super::silence::Waits;
@@ -79,6 +80,7 @@ pub const SPECS: &[Spec] = &[
     seconds("batch_max_age_s", 10.0, 0.01, 86400.0, "Age of a batch's first entry after which it is anchored."),
     text("state_directory", "Folder of evidence and keys; empty: posthorn/<namespace>/authenticator below the user's state folder."),
     text("ledger_key_path", "File of the key that signs transactions; empty: in the state directory, made at the first start."),
+    text("registrar_key_path", "File of the key that signs registrations and revocations; empty: ledger_key_path. Only with ethereum_endpoint."),
     text("address_key_path", "File of the key of address digests; empty: in the state directory, made at the first start."),
     text("registry_token_path", "File of the token that register_sender and revoke_sender ask for; empty: in the state directory, made at the first start; none: no token is asked for."),
     count("max_in_flight", 64, 4096, "Mails that are verified at once; a quarter of them is for domains of authenticated senders."),
@@ -129,6 +131,8 @@ pub struct Params {
     pub state_directory: PathBuf,
     /// File with the key that signs transactions.
     pub ledger_key_path: PathBuf,
+    /// File with the key that signs registrations and revocations; `None`: `ledger_key_path`.
+    pub registrar_key_path: Option<PathBuf>,
     /// File with the key for address digests.
     pub address_key_path: PathBuf,
     /// File with the token that registry requests must carry; `None`: no token is required.
@@ -171,6 +175,7 @@ impl Params {
             batch_max_mails: if is_each { 1 } else { values.count("batch_max_mails")? },
             batch_max_age: if is_each { Duration::ZERO } else { values.seconds("batch_max_age_s")? },
             ledger_key_path: or_in("ledger_key_path", &state_directory, "ledger.key")?,
+            registrar_key_path: optional(values, "registrar_key_path")?.map(PathBuf::from),
             address_key_path: or_in("address_key_path", &state_directory, "address.key")?,
             registry_token_path: match values.text("registry_token_path")?.as_str() {
                 NO_TOKEN => None,
@@ -189,11 +194,23 @@ impl Params {
             let path = self.address_key_path.display();
             return Err(ParamError::rule("address_key_path", path, "another file than ledger_key_path"));
         }
+        if let Some(path) = &self.registrar_key_path {
+            if *path == self.address_key_path {
+                let rule = "another file than address_key_path";
+                return Err(ParamError::rule("registrar_key_path", path.display(), rule));
+            }
+            if self.ethereum_endpoint.is_none() {
+                let rule = "empty unless ethereum_endpoint is given: on the embedded chain one account does everything";
+                return Err(ParamError::rule("registrar_key_path", path.display(), rule));
+            }
+        }
+        let keys =
+            [Some(&self.ledger_key_path), Some(&self.address_key_path), self.registrar_key_path.as_ref()];
         if let Some(path) = &self.registry_token_path
-            && [&self.ledger_key_path, &self.address_key_path].contains(&path)
+            && keys.contains(&Some(path))
         {
             // A token travels in requests, and a key must not.
-            let rule = "another file than ledger_key_path and address_key_path";
+            let rule = "another file than ledger_key_path, registrar_key_path and address_key_path";
             return Err(ParamError::rule("registry_token_path", path.display(), rule));
         }
         if let (Some(_), [server, ..]) = (&self.dns_zone_file, self.dns_servers.as_slice()) {
@@ -260,15 +277,13 @@ fn contracts(values: &Values) -> Result<Option<(ContractAddress, ContractAddress
 
 fn address(values: &Values, name: &'static str) -> Result<Option<ContractAddress>, ParamError> {
     let Some(text) = optional(values, name)? else { return Ok(None) };
-    let error = || ParamError::rule(name, &text, "0x and 40 hex digits, not all zero");
-    let digits = text.strip_prefix("0x").filter(|digits| digits.len() == 40).ok_or_else(error)?;
-    let mut address = [0; 20];
-    for (byte, digits) in address.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        let digits =
-            std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
-        *byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(error)?;
+    match from_eip55(&text) {
+        Ok([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) => {
+            Err(ParamError::rule(name, &text, "0x and 40 hex digits, not all zero"))
+        }
+        Ok(address) => Ok(Some(address)),
+        Err(rule) => Err(ParamError::rule(name, &text, rule.rule())),
     }
-    if address == [0; 20] { Err(error()) } else { Ok(Some(address)) }
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ use mail_auth::{
     dmarc::Dmarc,
 };
 
+use crate::key_digest::digest_of_key;
+
 /// What a name's TXT records mean to one of the two.
 pub(super) type Reading = fn(&[Vec<u8>]) -> Txt;
 
@@ -80,14 +82,25 @@ fn is_valid(name: &str, value: &str) -> bool {
 
 /// The DKIM key: of several records, the first that can be used (RFC 6376 section 3.6.2.2 leaves it open).
 pub(super) fn key(records: &[Vec<u8>]) -> Txt {
+    first_key(records).0
+}
+
+/// SHA-256 of that key: of the bytes that the tag `p=` has in base64.
+pub(super) fn key_digest(records: &[Vec<u8>]) -> Option<[u8; 32]> {
+    let (_, record) = first_key(records);
+    let (_, text) = tags(record?).flatten().find(|(name, _)| *name == "p")?;
+    digest_of_key(text)
+}
+
+fn first_key(records: &[Vec<u8>]) -> (Txt, Option<&[u8]>) {
     let mut result = none();
     for record in records {
         match key_of(record) {
-            key @ Txt::DomainKey(_) => return key,
+            key @ Txt::DomainKey(_) => return (key, Some(record)),
             other => result = other,
         }
     }
-    result
+    (result, None)
 }
 
 fn key_of(record: &[u8]) -> Txt {

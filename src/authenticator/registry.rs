@@ -7,9 +7,13 @@
 //!
 //! [`super::services`] decides who may ask for a change, [`Ledger`] makes the transactions.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use chain::{Ledger, LedgerError};
+use chain::{Ledger, Sender, Terms};
 use mail::{EmailAddress, Registration, Role};
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
@@ -20,11 +24,12 @@ use tokio::{
 use crate::{
     address::AddressKey,
     health,
+    names::Names,
     revocations::{Revocation, Revocations},
+    sender::SenderName,
+    verdict::RegistryAnswer,
 };
 
-/// Key hash of a registration that pins no DKIM key.
-const ANY_KEY: [u8; 32] = [0; 32];
 /// How long a mail waits for the registry to answer.
 const REGISTRY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -34,6 +39,8 @@ pub struct Registry {
     ledger: watch::Receiver<Option<Arc<Ledger>>>,
     key: Arc<AddressKey>,
     revocations: Arc<Revocations>,
+    names: Arc<Names>,
+    now: fn() -> SystemTime,
     changes: mpsc::UnboundedSender<Change>,
     /// Held while a request takes its place among the others.
     order: Arc<Mutex<()>>,
@@ -41,7 +48,7 @@ pub struct Registry {
 
 /// What will become of a change that has its place among the others.
 #[derive(Debug)]
-pub struct Pending(oneshot::Receiver<Result<String, String>>);
+pub struct Pending(oneshot::Receiver<Result<Changed, String>>);
 
 /// When to try again.
 #[derive(Clone, Copy, Debug)]
@@ -52,33 +59,57 @@ pub struct Pauses {
     pub lag: Duration,
 }
 
+/// A change that the chain has for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Hash of the transaction, 0x-prefixed hex.
+    pub transaction: String,
+    /// Whether the registry had the sender, or its domain, before; true if it could not be asked.
+    pub was_registered: bool,
+}
+
+/// A sender as the registry lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name, if it was registered or revoked here.
+    pub name: Option<SenderName>,
+    /// Its keyed digest.
+    pub digest: [u8; 32],
+    /// What it counts as now.
+    pub registration: Registration,
+    /// What the chain has of it.
+    pub sender: Sender,
+}
+
 struct Change {
     what: What,
-    /// The transaction's hash, or why there is none.
-    answer: oneshot::Sender<Result<String, String>>,
+    /// What became of it, or why nothing did.
+    answer: oneshot::Sender<Result<Changed, String>>,
 }
 
 enum What {
     /// Register a sender, and end its revocation.
-    Register {
-        digest: [u8; 32],
-        role: Role,
-        ends: Option<Revocation>,
+    Register { digest: [u8; 32], terms: Terms, ends: Option<Revocation> },
+    Revoke {
+        revocation: Revocation,
+        /// Digest of its domain, or its own if it is one.
+        domain: [u8; 32],
     },
-    Revoke(Revocation),
 }
 
 impl Registry {
-    /// Returns the registry and the task that changes it. `ledger` is `None` until the chain has connected.
+    /// Returns the registry and the task that changes it. `ledger` is `None` until the chain has connected; `now` is the
+    /// clock by which a registration counts.
     pub fn new(
         ledger: watch::Receiver<Option<Arc<Ledger>>>,
         key: AddressKey,
-        revocations: Revocations,
+        (revocations, names): (Revocations, Names),
         health: watch::Sender<health::Ledger>,
         pauses: Pauses,
+        now: fn() -> SystemTime,
     ) -> (Self, Registrar) {
         let (sender, changes) = mpsc::unbounded_channel();
-        let revocations = Arc::new(revocations);
+        let (revocations, names) = (Arc::new(revocations), Arc::new(names));
         let registrar = Registrar {
             ledger: ledger.clone(),
             revocations: Arc::clone(&revocations),
@@ -86,9 +117,10 @@ impl Registry {
             health,
             pauses,
             last_sent: None,
-            doubtful: HashMap::new(),
+            made_by_others: HashMap::new(),
         };
-        (Self { ledger, key: Arc::new(key), revocations, changes: sender, order: Arc::default() }, registrar)
+        let (key, order) = (Arc::new(key), Arc::default());
+        (Self { ledger, key, revocations, names, now, changes: sender, order }, registrar)
     }
 
     /// Returns the keyed digest of an address, or of `None` for a mail without an author.
@@ -102,61 +134,130 @@ impl Registry {
         let _ = self.ledger.wait_for(Option::is_some).await;
     }
 
-    /// Looks up `address`; unavailable if the chain does not answer in time. Who was revoked here is revoked, whatever
-    /// the chain says.
-    pub async fn sender(&self, address: &EmailAddress) -> (Registration, Role) {
-        let digest = self.digest(Some(address));
-        if self.revocations.hold(&digest) {
-            return (Registration::Revoked, Role::None);
+    /// Looks up `address`, and its domain if the registry does not know the address; unavailable if the chain does not
+    /// answer in time. Who was revoked here is revoked, whatever the chain says.
+    pub async fn sender(&self, address: &EmailAddress) -> RegistryAnswer {
+        let digests = self.digests(&SenderName::Mailbox(address.clone()));
+        let revoked = RegistryAnswer::inactive(Registration::Revoked);
+        if self.revocations.hold(&digests[0]) {
+            return revoked;
         }
-        let answer = self.on_chain(digest).await;
+        let (by, answer) = self.on_chain(digests).await;
         // It may have been revoked while the chain was asked.
-        if self.revocations.hold(&digest) { (Registration::Revoked, Role::None) } else { answer }
+        let is_revoked =
+            self.revocations.hold(&digests[0]) || by.is_some_and(|by| self.revocations.hold(&by));
+        if is_revoked { revoked } else { answer }
     }
 
-    /// Whether `address` was revoked here, which also counts for a mail whose verdict is not published yet.
-    pub fn has_revoked(&self, address: &EmailAddress) -> bool {
-        self.revocations.hold(&self.digest(Some(address)))
+    /// Whether `address`, which the registry had as active, was revoked here since, alone or with its domain; this also
+    /// counts for a mail whose verdict is not published yet.
+    pub async fn has_revoked(&self, address: &EmailAddress) -> bool {
+        let [own, domain] = self.digests(&SenderName::Mailbox(address.clone()));
+        // With its domain, unless it has an entry of its own.
+        self.revocations.hold(&own)
+            || self.revocations.hold(&domain)
+                && self.sender(address).await.registration != Registration::Active
     }
 
-    async fn on_chain(&self, digest: [u8; 32]) -> (Registration, Role) {
-        let unavailable = (Registration::Unavailable, Role::None);
+    /// Digests of a sender and of its domain.
+    fn digests(&self, name: &SenderName) -> [[u8; 32]; 2] {
+        let own = self.key.name_digest(name);
+        let domain = match name {
+            SenderName::Mailbox(address) => self.key.name_digest(&SenderName::domain_of(address)),
+            SenderName::Domain(_) => own,
+        };
+        [own, domain]
+    }
+
+    /// What the chain says of a sender, and by which of the two digests it knows it.
+    async fn on_chain(&self, [own, domain]: [[u8; 32]; 2]) -> (Option<[u8; 32]>, RegistryAnswer) {
+        let unavailable = (None, RegistryAnswer::inactive(Registration::Unavailable));
         let Some(ledger) = self.ledger.borrow().clone() else { return unavailable };
-        match timeout(REGISTRY_TIMEOUT, ledger.sender(digest)).await {
-            Ok(Ok((registration, role, pinned_key))) if pinned_key == ANY_KEY => (registration, role),
-            Ok(Ok(_)) => {
-                tracing::warn!("the registry pins a DKIM key to the sender, which this version cannot check");
-                unavailable
+        let (by, sender) = match timeout(REGISTRY_TIMEOUT, ledger.senders([own, domain])).await {
+            Ok(Ok([sender, _])) if sender != Sender::default() => (own, sender),
+            // Whoever has an address of the domain may ask; an order comes from somebody who is known.
+            Ok(Ok([_, mut sender])) => {
+                sender.terms.role = sender.terms.role.min(Role::Observer);
+                (domain, sender)
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "registry unavailable");
-                unavailable
+                return unavailable;
             }
             Err(_) => {
                 tracing::warn!(timeout = ?REGISTRY_TIMEOUT, "registry unavailable");
-                unavailable
+                return unavailable;
             }
-        }
+        };
+        let answer = match sender.registration(self.seconds()) {
+            Registration::Active => RegistryAnswer {
+                dkim_key: sender.terms.dkim_key,
+                ..RegistryAnswer::active(sender.terms.role)
+            },
+            registration => RegistryAnswer::inactive(registration),
+        };
+        (Some(by), answer)
     }
 
-    /// Has `address` registered, or its role changed, once all changes before are made. Until it is final a revocation of
+    /// Now [s since 1970].
+    fn seconds(&self) -> u64 {
+        (self.now)().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+
+    /// At most `limit` of the senders that the registry ever had, from place `first` on, and how many there are.
+    ///
+    /// # Errors
+    /// If the chain is not connected or does not answer.
+    pub async fn list(&self, first: u64, limit: u64) -> Result<(Vec<Listed>, u64), String> {
+        let ledger = connected(&self.ledger)?;
+        let listed = timeout(REGISTRY_TIMEOUT, ledger.list_senders(first, limit)).await;
+        let (senders, count) = match listed {
+            Ok(listed) => listed.map_err(|error| error.to_string())?,
+            Err(_) => return Err(format!("the chain does not answer within {REGISTRY_TIMEOUT:?}")),
+        };
+        let names: HashMap<_, _> =
+            self.names.all().into_iter().map(|name| (self.key.name_digest(&name), name)).collect();
+        let now = self.seconds();
+        let listed = senders.into_iter().map(|(digest, sender)| Listed {
+            name: names.get(&digest).cloned(),
+            digest,
+            registration: match self.revocations.hold(&digest) {
+                true => Registration::Revoked,
+                false => sender.registration(now),
+            },
+            sender,
+        });
+        Ok((listed.collect(), count))
+    }
+
+    /// Has a sender registered, or its terms changed, once all changes before are made. Until it is final a revocation of
     /// the sender holds.
-    pub async fn register(&self, address: &EmailAddress, role: Role) -> Pending {
+    pub async fn register(&self, name: SenderName, terms: Terms) -> Pending {
         let _placing = self.order.lock().await;
-        let digest = self.digest(Some(address));
-        self.place(What::Register { digest, role, ends: self.revocations.of(&digest) })
+        let [digest, _] = self.digests(&name);
+        self.remember(name).await;
+        self.place(What::Register { digest, terms, ends: self.revocations.of(&digest) })
     }
 
-    /// Makes `address` count as revoked, from now on and after a crash, and has it revoked on the chain, once all changes
+    /// Makes a sender count as revoked, from now on and after a crash, and has it revoked on the chain, once all changes
     /// before are made.
-    pub async fn revoke(&self, address: &EmailAddress) -> Pending {
+    pub async fn revoke(&self, name: SenderName) -> Pending {
         let _placing = self.order.lock().await;
-        let (digest, revocations) = (self.digest(Some(address)), Arc::clone(&self.revocations));
-        match spawn_blocking(move || revocations.add(digest)).await {
-            Ok(revocation) => self.place(What::Revoke(revocation)),
+        let ([digest, domain], revocations) = (self.digests(&name), Arc::clone(&self.revocations));
+        let pending = match spawn_blocking(move || revocations.add(digest)).await {
+            Ok(revocation) => self.place(What::Revoke { revocation, domain }),
             // It panicked; nobody will answer.
             Err(_) => Pending(oneshot::channel().1),
-        }
+        };
+        self.remember(name).await;
+        pending
+    }
+
+    /// Keeps the name, to be listed.
+    async fn remember(&self, name: SenderName) {
+        let names = Arc::clone(&self.names);
+        // A panic has already been reported.
+        let _ = spawn_blocking(move || names.add(&name)).await;
     }
 
     fn place(&self, what: What) -> Pending {
@@ -176,12 +277,12 @@ impl Pending {
         Self(answered)
     }
 
-    /// Waits for the change; returns the hash of the final transaction.
+    /// Waits for the change, until it is final.
     ///
     /// # Errors
     /// If the chain is not connected, cannot be reached, or rejects the request. What revoked a sender says whether the
     /// revocation holds here.
-    pub async fn done(self) -> Result<String, String> {
+    pub async fn done(self) -> Result<Changed, String> {
         self.0.await.unwrap_or_else(|_| Err("the node is ending".to_owned()))
     }
 }
@@ -195,8 +296,8 @@ pub struct Registrar {
     pauses: Pauses,
     /// The revocation that was sent again last.
     last_sent: Option<Revocation>,
-    /// Since when the chain says that there is nothing to revoke.
-    doubtful: HashMap<Revocation, Instant>,
+    /// Since when the chain says that somebody else has made one that it does not take from us.
+    made_by_others: HashMap<Revocation, Instant>,
 }
 
 impl Registrar {
@@ -220,15 +321,14 @@ impl Registrar {
         }
     }
 
-    async fn carry_out(&mut self, what: What) -> Result<String, String> {
+    async fn carry_out(&mut self, what: What) -> Result<Changed, String> {
         match what {
-            What::Register { digest, role, ends } => {
-                let mined = self.connected()?.register(digest, role, ANY_KEY).await;
+            What::Register { digest, terms, ends } => {
+                let mined = connected(&self.ledger)?.register(digest, terms).await;
                 let transaction = mined.map(|mined| format!("{:#x}", mined.transaction));
                 let transaction = transaction.map_err(|error| error.to_string())?;
                 self.revocations.forget(&digest);
                 if let Some(revocation) = ends {
-                    self.doubtful.remove(&revocation);
                     self.write(move |revocations| revocations.lift(revocation)).await;
                     self.tell(None);
                     if let Some(error) = self.revocations.unwritten() {
@@ -238,14 +338,15 @@ impl Registrar {
                         ));
                     }
                 }
-                Ok(transaction)
+                Ok(Changed { transaction, was_registered: true })
             }
-            What::Revoke(revocation) => {
+            What::Revoke { revocation, domain } => {
                 // It is also counted while it is under way.
                 self.tell(None);
+                let was_registered = self.is_known([revocation.digest, domain]).await;
                 let result = self.revoke(revocation).await;
                 self.tell(result.as_ref().err().cloned());
-                result
+                result.map(|transaction| Changed { transaction, was_registered })
             }
         }
     }
@@ -272,40 +373,51 @@ impl Registrar {
         }
     }
 
-    /// Sends a revocation, and ends it if nothing is left to do.
+    /// Whether the registry has one of these, or cannot be asked.
+    async fn is_known(&self, digests: [[u8; 32]; 2]) -> bool {
+        let Ok(ledger) = connected(&self.ledger) else { return true };
+        let senders = timeout(REGISTRY_TIMEOUT, ledger.senders(digests)).await;
+        !matches!(senders, Ok(Ok(senders)) if senders == [Sender::default(); 2])
+    }
+
+    /// Sends a revocation, and ends it once the chain has it for good.
     async fn revoke(&mut self, revocation: Revocation) -> Result<String, String> {
-        let revocations = Arc::clone(&self.revocations);
-        let waits = |error: String| {
-            let kept = match revocations.unwritten() {
-                None => "also after a restart".to_owned(),
-                Some(unwritten) => {
-                    format!("but not after a restart, as the disk does not take it ({unwritten})")
-                }
-            };
-            format!("revoked here, {kept}, and sent again until the chain has it: {error}")
+        let mined = match connected(&self.ledger) {
+            Ok(ledger) => ledger.revoke(revocation.digest).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error),
         };
-        let ledger = self.connected().map_err(waits)?;
-        let error = match ledger.revoke(revocation.digest).await {
+        match mined {
             Ok(mined) => {
-                self.doubtful.remove(&revocation);
+                self.made_by_others.remove(&revocation);
                 self.write(move |revocations| revocations.end(revocation)).await;
-                return Ok(format!("{:#x}", mined.transaction));
+                Ok(format!("{:#x}", mined.transaction))
             }
-            Err(error) => error,
-        };
-        // Nothing of ours is under way that could register the sender: that is a conflict, and no revert.
-        let has_reverted = matches!(error, LedgerError::Reverted { .. });
-        if !has_reverted || !has_no_rights(&ledger, revocation.digest).await {
-            self.doubtful.remove(&revocation);
-            return Err(waits(error.to_string()));
+            Err(error) => {
+                self.look_for_others(revocation).await;
+                let kept = match self.revocations.unwritten() {
+                    None => "also after a restart".to_owned(),
+                    Some(unwritten) => {
+                        format!("but not after a restart, as the disk does not take it ({unwritten})")
+                    }
+                };
+                Err(format!("revoked here, {kept}, and sent again until the chain has it: {error}"))
+            }
         }
-        // Another of the nodes may know more.
-        let since = self.doubtful.entry(revocation).or_insert_with(Instant::now);
-        if since.elapsed() >= self.pauses.lag {
-            self.doubtful.remove(&revocation);
+    }
+
+    /// Ends a revocation that the chain does not take from us once it has the sender revoked all the same: the registry may
+    /// be somebody else's. One of several nodes may lag, and have an earlier revocation.
+    async fn look_for_others(&mut self, revocation: Revocation) {
+        let Ok(ledger) = connected(&self.ledger) else { return };
+        let is_made =
+            matches!(ledger.sender(revocation.digest).await, Ok(Sender { revoked_at: Some(_), .. }));
+        let since = is_made.then(|| *self.made_by_others.entry(revocation).or_insert_with(Instant::now));
+        if since.is_none_or(|since| since.elapsed() >= self.pauses.lag) {
+            self.made_by_others.remove(&revocation);
+        }
+        if since.is_some_and(|since| since.elapsed() >= self.pauses.lag) {
             self.write(move |revocations| revocations.end(revocation)).await;
         }
-        Err(error.to_string())
     }
 
     /// Changes what is on disk.
@@ -313,11 +425,6 @@ impl Registrar {
         let revocations = Arc::clone(&self.revocations);
         // A panic has already been reported.
         let _ = spawn_blocking(move || change(&revocations)).await;
-    }
-
-    fn connected(&self) -> Result<Arc<Ledger>, String> {
-        let ledger = self.ledger.borrow().clone();
-        ledger.ok_or_else(|| "the chain is not connected yet; see /diagnostics".to_owned())
     }
 
     fn tell(&self, error: Option<String>) {
@@ -336,7 +443,7 @@ impl Registrar {
     }
 }
 
-/// Whether the chain says that a sender is not registered or is revoked.
-async fn has_no_rights(ledger: &Ledger, digest: [u8; 32]) -> bool {
-    matches!(ledger.sender(digest).await, Ok((Registration::Unregistered | Registration::Revoked, ..)))
+fn connected(ledger: &watch::Receiver<Option<Arc<Ledger>>>) -> Result<Arc<Ledger>, String> {
+    let ledger = ledger.borrow().clone();
+    ledger.ok_or_else(|| "the chain is not connected yet; see /diagnostics".to_owned())
 }

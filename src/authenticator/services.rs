@@ -5,27 +5,36 @@
 //!
 //! The rules are in [`super::gate`], the changes in [`super::registry`].
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
+use chain::{Sender, Terms};
 use evidence::Identity;
 use mail::{MailId, Role};
 use ros::{
     RosError,
-    convert::{entries_from_ros, entry_from_ros, receipt_to_ros, role_from_ros},
+    builtin_interfaces::msg::Time,
+    convert::{entries_from_ros, entry_from_ros, receipt_to_ros, role_from_ros, time_to_ros},
     graph::{Graph, Request, ServiceType},
-    srv, topics,
+    msg, srv, topics,
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::gate::{Gate, Refusal};
 use crate::{
     evidencer::Evidencer,
-    registry::{Pending, Registry},
+    key_digest::digest_of_key,
+    registry::{Changed, Listed, Pending, Registry},
+    sender::SenderName,
     store::EvidenceStore,
 };
 
 /// Delay before answering a request with a wrong token.
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(250);
+/// Most senders in one answer of list_senders.
+const LISTED: u64 = 256;
 /// Answers of a service that may be outstanding.
 const MAX_ANSWERS: usize = 1000;
 
@@ -45,7 +54,9 @@ pub(super) fn serve(
     let register = graph.serve(&topics::REGISTER_SENDER)?;
     graph.watch("register_sender", serve_register(register, registry.clone(), Arc::clone(&gate)));
     let revoke = graph.serve(&topics::REVOKE_SENDER)?;
-    graph.watch("revoke_sender", serve_revoke(revoke, registry.clone(), gate));
+    graph.watch("revoke_sender", serve_revoke(revoke, registry.clone(), Arc::clone(&gate)));
+    let list = graph.serve(&topics::LIST_SENDERS)?;
+    graph.watch("list_senders", serve_list(list, registry.clone(), gate));
     let prove = graph.serve(&topics::PROVE)?;
     graph.watch("prove", serve_prove(prove, store.clone()));
     let record = graph.serve(&topics::RECORD)?;
@@ -62,22 +73,56 @@ async fn serve_register(
 ) {
     let mut answers = JoinSet::new();
     while let Some(request) = requests.recv().await {
-        let srv::RegisterSender::Request { address, role, token } = &request.message;
-        let role = match role_from_ros("role", *role) {
-            Ok(Role::None) => Err("field 'role' = 0: must be ROLE_OBSERVER or ROLE_OPERATOR".to_owned()),
-            role => role.map_err(|error| error.to_string()),
-        };
-        let pending = match (gate.admit(token, address), role) {
+        let wanted = &request.message;
+        let pending = match (gate.admit(&wanted.token, &wanted.address), terms(wanted)) {
             (Err(refusal), _) => Err(refusal),
             (Ok(_), Err(rule)) => Ok(Pending::refused(rule)),
-            (Ok(address), Ok(role)) => Ok(registry.register(&address, role).await),
+            (Ok(SenderName::Domain(_)), Ok(Terms { role: Role::Operator, .. })) => {
+                let rule =
+                    "field 'role' = 2: must be ROLE_OBSERVER for a domain, as an order comes from somebody";
+                Ok(Pending::refused(rule.to_owned()))
+            }
+            (Ok(name), Ok(terms)) => Ok(registry.register(name, terms).await),
         };
         answers.spawn(async move {
-            let (success, message) = answer(outcome("sender registered", pending).await);
+            let (success, message) =
+                answer(outcome("sender registered", pending).await.map(|done| done.transaction));
             respond(request, srv::RegisterSender::Response { success, message });
         });
         reap(&mut answers).await;
     }
+}
+
+/// What a request wants a sender registered for.
+fn terms(request: &srv::RegisterSender::Request) -> Result<Terms, String> {
+    let role = match role_from_ros("role", request.role).map_err(|error| error.to_string())? {
+        Role::None => return Err("field 'role' = 0: must be ROLE_OBSERVER or ROLE_OPERATOR".to_owned()),
+        role => role,
+    };
+    let second = |name: &str, time: &Time| match (u64::try_from(time.sec), time.nanosec) {
+        (Ok(0), 0) => Ok(None),
+        (Ok(seconds), 0) => Ok(Some(seconds)),
+        _ => Err(format!(
+            "field '{name}' = {} s {} ns: must be a whole second since 1970",
+            time.sec, time.nanosec
+        )),
+    };
+    let valid_from = second("valid_from", &request.valid_from)?;
+    let valid_until = second("valid_until", &request.valid_until)?;
+    if valid_until.is_some_and(|until| until <= valid_from.unwrap_or(0)) {
+        return Err(format!(
+            "field 'valid_until' = {} s: must be later than valid_from",
+            request.valid_until.sec
+        ));
+    }
+    let dkim_key = match request.dkim_key.as_str() {
+        "" => None,
+        text => Some(
+            digest_of_key(text)
+                .ok_or("field 'dkim_key': must be base64, the tag p= of the key's DNS record")?,
+        ),
+    };
+    Ok(Terms { role, valid_from, valid_until, dkim_key })
 }
 
 async fn serve_revoke(
@@ -90,13 +135,64 @@ async fn serve_revoke(
         let srv::RevokeSender::Request { address, token } = &request.message;
         let pending = match gate.admit(token, address) {
             Err(refusal) => Err(refusal),
-            Ok(address) => Ok(registry.revoke(&address).await),
+            Ok(name) => Ok(registry.revoke(name).await),
         };
         answers.spawn(async move {
-            let (success, message) = answer(outcome("sender revoked", pending).await);
-            respond(request, srv::RevokeSender::Response { success, message });
+            let done = outcome("sender revoked", pending).await;
+            let was_registered = done.as_ref().is_ok_and(|done| done.was_registered);
+            let (success, message) = answer(done.map(|done| done.transaction));
+            respond(request, srv::RevokeSender::Response { success, was_registered, message });
         });
         reap(&mut answers).await;
+    }
+}
+
+/// One request at a time: those behind it wait in the bounded queue of the service.
+async fn serve_list(
+    mut requests: mpsc::Receiver<Request<srv::ListSenders::Service>>,
+    registry: Registry,
+    gate: Arc<Gate>,
+) {
+    while let Some(request) = requests.recv().await {
+        let listed = match gate.open_to(&request.message.token) {
+            Ok(()) => registry.list(request.message.first.into(), LISTED).await,
+            Err(refusal) => {
+                warn_of(&refusal).await;
+                Err(refusal.to_string())
+            }
+        };
+        let response = match listed {
+            Ok((senders, count)) => srv::ListSenders::Response {
+                success: true,
+                senders: senders.iter().map(listed_to_ros).collect(),
+                count: u32::try_from(count).unwrap_or(u32::MAX),
+                message: String::new(),
+            },
+            Err(error) => {
+                let (success, message) = answer(Err(error));
+                srv::ListSenders::Response { success, message, ..srv::ListSenders::Response::default() }
+            }
+        };
+        respond(request, response);
+    }
+}
+
+fn listed_to_ros(listed: &Listed) -> msg::RegisteredSender {
+    let time = |seconds: Option<u64>| {
+        let at = seconds.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+        at.map(time_to_ros).unwrap_or_default()
+    };
+    let Sender { terms, registered_at, revoked_at } = listed.sender;
+    msg::RegisteredSender {
+        address: listed.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        digest: listed.digest.to_vec(),
+        registry: listed.registration as u8,
+        role: terms.role as u8,
+        registered_at: time(registered_at),
+        revoked_at: time(revoked_at),
+        valid_from: time(terms.valid_from),
+        valid_until: time(terms.valid_until),
+        dkim_key: terms.dkim_key.unwrap_or_default().to_vec(),
     }
 }
 
@@ -109,31 +205,35 @@ async fn reap(answers: &mut JoinSet<()>) {
 }
 
 /// What became of a request: refused by the gate, or a change.
-async fn outcome(what: &str, pending: Result<Pending, Refusal>) -> Result<String, String> {
+async fn outcome(what: &str, pending: Result<Pending, Refusal>) -> Result<Changed, String> {
     let result = match pending {
         Err(refusal) => {
-            // Without the address, which belongs only in the request.
-            match &refusal {
-                Refusal::Token(_) => {
-                    // Slows down whoever tries tokens, and nobody else.
-                    tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
-                    tracing::warn!(
-                        "a request to the registry is refused: its token is not the one of registry_token_path"
-                    );
-                }
-                Refusal::Address { .. } => {
-                    tracing::warn!("a request to the registry is refused: not one bare address");
-                }
-            }
+            warn_of(&refusal).await;
             return Err(refusal.to_string());
         }
         Ok(pending) => pending.done().await,
     };
     match &result {
-        Ok(transaction) => tracing::info!(%transaction, "{what}"),
+        Ok(Changed { transaction, .. }) => tracing::info!(%transaction, "{what}"),
         Err(error) => tracing::warn!(%error, "not done: {what}"),
     }
     result
+}
+
+/// Logs a refusal, without the address, which belongs only in the request.
+async fn warn_of(refusal: &Refusal) {
+    match refusal {
+        Refusal::Token(_) => {
+            // Slows down whoever tries tokens, and nobody else.
+            tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
+            tracing::warn!(
+                "a request to the registry is refused: its token is not the one of registry_token_path"
+            );
+        }
+        Refusal::Address { .. } => {
+            tracing::warn!("a request to the registry is refused: neither one bare address nor a domain");
+        }
+    }
 }
 
 async fn serve_prove(mut requests: mpsc::Receiver<Request<srv::Prove::Service>>, store: EvidenceStore) {

@@ -26,6 +26,10 @@ pub struct Checked {
     pub order_covered: bool,
     /// Why an order is not covered, naming the field; empty if it is covered.
     pub order_gap: String,
+    /// SHA-256 of the DKIM keys (the bytes of `p=`) whose signatures passed.
+    pub dkim_keys: Vec<[u8; 32]>,
+    /// Those whose signatures cover everything an order depends on.
+    pub order_keys: Vec<[u8; 32]>,
     /// The one mailbox of the one From field: local part as written, domain in lower case. `None` if there is not
     /// exactly one.
     pub from: Option<EmailAddress>,
@@ -39,22 +43,58 @@ pub fn needs_registry(checked: &Checked) -> bool {
     matches!(checked.dmarc, AuthResult::Pass | AuthResult::TempError) && checked.from.is_some()
 }
 
-/// Computes the verdict. `registry` is the registry's answer for `checked.from`. `None` means that it was not asked;
+/// What the registry says of a From mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegistryAnswer {
+    /// What the sender counts as now.
+    pub registration: Registration,
+    /// Its role; `None` unless it is active.
+    pub role: Role,
+    /// SHA-256 of the DKIM key that must sign its mails; `None`: any.
+    pub dkim_key: Option<[u8; 32]>,
+}
+
+impl RegistryAnswer {
+    /// An active sender with this role and any key.
+    pub const fn active(role: Role) -> Self {
+        Self { registration: Registration::Active, role, dkim_key: None }
+    }
+
+    /// A sender that is not active.
+    pub const fn inactive(registration: Registration) -> Self {
+        Self { registration, role: Role::None, dkim_key: None }
+    }
+}
+
+/// Computes the verdict. `answer` is the registry's for `checked.from`. `None` means that it was not asked;
 /// if [`needs_registry`] says it should have been, the registry counts as unavailable.
-pub fn decide(checked: Checked, registry: Option<(Registration, Role)>) -> Verdict {
+pub fn decide(mut checked: Checked, answer: Option<RegistryAnswer>) -> Verdict {
     let is_proven = checked.dmarc == AuthResult::Pass;
-    let (registry, role) = match registry {
+    let pinned = answer.and_then(|answer| answer.dkim_key);
+    let is_signed = pinned.is_none_or(|key| checked.dkim_keys.contains(&key));
+    let (registry, role) = match answer.map(|answer| (answer.registration, answer.role)) {
         _ if !needs_registry(&checked) => (Registration::Unknown, Role::None),
+        Some((Registration::Active, _)) if is_proven && !is_signed => (Registration::OtherKey, Role::None),
         Some((Registration::Active, role)) if is_proven => (Registration::Active, role),
         Some((Registration::Unknown, _)) | None => (Registration::Unavailable, Role::None),
         Some((other, _)) => (other, Role::None),
     };
+    if checked.order_covered && pinned.is_some_and(|key| !checked.order_keys.contains(&key)) {
+        checked.order_covered = false;
+        checked.order_gap = "no signature by the DKIM key that is registered covers it".to_owned();
+    }
     let proven = checked.reason.trim_end_matches('.');
     let reason = match (registry, role) {
         (Registration::Unknown, _) => checked.reason,
         (Registration::Unregistered, _) => format!("{proven}, but the sender is not registered."),
         (Registration::Revoked, _) => format!("{proven}, but the sender's registration is revoked."),
         (Registration::Unavailable, _) => format!("{proven}, but the registry could not be asked."),
+        (Registration::NotValidNow, _) => {
+            format!("{proven}, but the sender's registration is for another time.")
+        }
+        (Registration::OtherKey, _) => {
+            format!("{proven}, but no signature is by the DKIM key that is registered for the sender.")
+        }
         (Registration::Active, _) if !is_proven => {
             format!("{proven}, and the sender that it claims is registered.")
         }
@@ -108,7 +148,7 @@ pub fn as_evidenced(mut verdict: Verdict, evidenced: &[u8; 6]) -> Verdict {
         spf: result(spf),
         dkim: result(dkim),
         dmarc: result(dmarc),
-        registry: REGISTRATIONS.into_iter().find(|one| *one as u8 == registry).unwrap_or_default(),
+        registry: Registration::ALL.into_iter().find(|one| *one as u8 == registry).unwrap_or_default(),
         role: ROLES.into_iter().find(|one| *one as u8 == role).unwrap_or_default(),
         reason: "The ledger has this mail with less authority, from when it was first judged; send it again."
             .to_owned(),
@@ -137,13 +177,6 @@ const RESULTS: [AuthResult; 8] = [
     AuthResult::Neutral,
     AuthResult::TempError,
     AuthResult::PermError,
-];
-const REGISTRATIONS: [Registration; 5] = [
-    Registration::Unknown,
-    Registration::Unregistered,
-    Registration::Active,
-    Registration::Revoked,
-    Registration::Unavailable,
 ];
 const ROLES: [Role; 3] = [Role::None, Role::Observer, Role::Operator];
 
@@ -216,13 +249,19 @@ mod tests {
     /// Any verdict that [`decide`] can reach.
     fn verdict() -> impl Strategy<Value = Verdict> {
         let results = (select(&RESULTS), select(&RESULTS), select(&RESULTS), any::<[bool; 2]>());
-        let answer = prop::option::of((select(&REGISTRATIONS), select(&ROLES)));
+        let key = prop::option::of(select(&[[1; 32], [2; 32]]));
+        let answer = prop::option::of(
+            (select(&Registration::ALL), select(&ROLES), key)
+                .prop_map(|(registration, role, dkim_key)| RegistryAnswer { registration, role, dkim_key }),
+        );
         (results, answer).prop_map(|((spf, dkim, dmarc, [from, suits]), answer)| {
             let mut checked = checked(spf, dkim, dmarc, from.then_some("alice@example.org"));
             checked.order_covered = suits && dkim == Pass && dmarc == Pass;
             checked.order_gap =
                 if checked.order_covered { "" } else { "its DKIM signature does not fit" }.to_owned();
             if dkim == Pass {
+                checked.dkim_keys = vec![[1; 32]];
+                checked.order_keys = if suits { vec![[1; 32]] } else { Vec::new() };
                 (checked.dkim_domain, checked.dkim_selector) = ("example.org".to_owned(), "s1".to_owned());
             }
             decide(checked, answer)
@@ -242,10 +281,12 @@ mod tests {
     }
 
     /// Calls `check` with every combination of results and registry answers.
-    fn each(mut check: impl FnMut(&Checked, Option<(Registration, Role)>, &Verdict)) {
+    fn each(mut check: impl FnMut(&Checked, Option<RegistryAnswer>, &Verdict)) {
         let mut answers = vec![Option::None];
-        for registration in REGISTRATIONS {
-            answers.extend(ROLES.map(|role| Some((registration, role))));
+        for registration in Registration::ALL {
+            answers.extend(
+                ROLES.map(|role| Some(RegistryAnswer { role, ..RegistryAnswer::inactive(registration) })),
+            );
         }
         for spf in RESULTS {
             for dkim in RESULTS {
@@ -264,9 +305,27 @@ mod tests {
     #[test]
     fn authenticated_means_dmarc_passed_for_one_mailbox_that_is_active_in_the_registry() {
         each(|checked, answer, verdict| {
-            let active = matches!(answer, Some((Registration::Active, _)));
+            let active = answer.is_some_and(|answer| answer.registration == Registration::Active);
             assert_eq!(verdict.authenticated, checked.dmarc == Pass && checked.from.is_some() && active);
         });
+    }
+
+    #[test]
+    fn a_registered_key_must_have_signed_and_for_an_order_its_signature_must_cover_all() {
+        let pinned = RegistryAnswer { dkim_key: Some([7; 32]), ..RegistryAnswer::active(Role::Operator) };
+        let signed = |dkim_keys: Vec<[u8; 32]>, order_keys: Vec<[u8; 32]>| {
+            let checked = checked(Pass, Pass, Pass, Some("alice@example.org"));
+            decide(Checked { order_covered: true, dkim_keys, order_keys, ..checked }, Some(pinned))
+        };
+        let other = signed(vec![[8; 32]], vec![[8; 32]]);
+        assert_eq!((other.registry, other.role), (Registration::OtherKey, Role::None));
+        assert!(!other.authenticated && !other.order_covered);
+        assert_eq!(signed(vec![], vec![]).registry, Registration::OtherKey, "SPF alone");
+        let by_it = signed(vec![[8; 32], [7; 32]], vec![[8; 32]]);
+        assert!(by_it.authenticated && !by_it.order_covered, "{by_it:?}");
+        assert!(by_it.order_gap.contains("the DKIM key that is registered"), "{}", by_it.order_gap);
+        let whole = signed(vec![[7; 32]], vec![[7; 32]]);
+        assert!(whole.authenticated && whole.order_covered && whole.order_gap.is_empty());
     }
 
     #[test]
@@ -293,7 +352,7 @@ mod tests {
     #[test]
     fn the_evidence_code_is_the_verdict_in_the_order_of_the_receipt() {
         let verdict =
-            decide(checked(Fail, Pass, Pass, Some("a@b")), Some((Registration::Active, Role::Operator)));
+            decide(checked(Fail, Pass, Pass, Some("a@b")), Some(RegistryAnswer::active(Role::Operator)));
         assert_eq!(evidence_code(&verdict), [1, 3, 2, 2, 2, 2]);
         each(|_, _, verdict| assert_eq!(evidence_code(verdict)[0] == 1, verdict.authenticated));
     }

@@ -108,11 +108,15 @@ pub async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, data: &[u8], no
         AuthResult::Pass => signatures.gap(&policy.suffixes, &domain, &section).unwrap_or_else(nothing),
         _ => "nothing proves its sender".to_owned(),
     };
-    let suffixes = &policy.suffixes;
-    if outcome.by_dkim
-        && rests_on_dkim(dns, &message, &mut signatures, (suffixes, &section), origin, &domain).await
-    {
-        (checked.order_covered, checked.order_gap) = (true, String::new());
+    checked.dkim_keys = signatures.keys(&signatures.outputs);
+    if outcome.by_dkim {
+        let list = (&policy.suffixes, &section);
+        let count = rests_on_dkim(dns, &message, &mut signatures, list, origin, &domain).await;
+        let suitable = signatures.outputs.get(..count).unwrap_or_default();
+        if !suitable.is_empty() {
+            (checked.order_covered, checked.order_gap) = (true, String::new());
+            checked.order_keys = signatures.keys(suitable);
+        }
     }
     checked.reason = reason(&checked, &domain, &outcome, &signatures, &spf);
     checked.from = Some(from);
@@ -174,7 +178,8 @@ fn the_author(section: &Section, message: &AuthenticatedMessage) -> Result<Email
     EmailAddress::parse(&from).map_err(|error| format!("its From mailbox is not an address, as {error}"))
 }
 
-/// Whether one of the signatures that an order can rest on is aligned without help from others.
+/// How many signatures an order can rest on, which are then the first; none if not one of them is aligned without help
+/// from others.
 async fn rests_on_dkim(
     dns: &Dns,
     message: &AuthenticatedMessage<'_>,
@@ -182,15 +187,16 @@ async fn rests_on_dkim(
     (suffixes, section): (&Suffixes, &Section<'_>),
     origin: &Origin,
     domain: &str,
-) -> bool {
+) -> usize {
     let count = signatures.for_orders(suffixes, domain, section);
     match signatures.outputs.split_at_checked(count) {
         // All signatures that passed are suitable, and DMARC found one of them aligned.
-        Some((all, [])) => !all.is_empty(),
-        Some(([], _)) | None => false,
+        Some((_, [])) => count,
+        Some(([], _)) | None => 0,
         Some((some, _)) => {
             let output = ask_dmarc(dns, message, some, &SpfOutput::default(), origin, domain).await;
-            output.is_some_and(|output| *output.dkim_result() == DmarcResult::Pass)
+            let is_aligned = output.is_some_and(|output| *output.dkim_result() == DmarcResult::Pass);
+            if is_aligned { count } else { 0 }
         }
     }
 }

@@ -9,7 +9,6 @@
 use std::{path::Path, time::Duration};
 
 use evidence::merkle::Hash;
-use mail::{Registration, Role};
 use tokio::{
     sync::{Mutex, watch},
     time::sleep,
@@ -23,7 +22,8 @@ use web3::{
 use crate::{
     Addresses, Connection, Finality, InFlight, LedgerError, LedgerKey, Mined, RECONNECT, Slot,
     account::{Account, Call, Presence, action, in_block},
-    contracts::{Artifact, Kept},
+    contracts::Artifact,
+    deploy::Deployer,
     lane::Lane,
 };
 
@@ -42,7 +42,7 @@ pub struct Contracts {
 }
 
 /// Settings of a [`Ledger`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LedgerOptions {
     /// Blocks until a transaction is final, including its own, at least 1; `None`: until the chain calls its block
     /// finalized, or 12 where it does not say. On the embedded chain it is always 1.
@@ -56,6 +56,8 @@ pub struct LedgerOptions {
     pub max_fee: U256,
     /// Contracts that are already deployed; `None`: those in `contracts.json`.
     pub contracts: Option<Contracts>,
+    /// Key of the account that registers and revokes; `None`: the one that anchors.
+    pub registrar: Option<LedgerKey>,
 }
 
 /// An `Anchored` event on chain.
@@ -71,16 +73,19 @@ pub struct OnChain {
     pub transaction: H256,
 }
 
-/// The sender registry and the evidence ledger on one chain, with the account that owns them. Share it by reference.
+/// The sender registry and the evidence ledger on one chain, with the accounts that use them. Share it by reference.
 pub struct Ledger {
     pub(super) web3: Web3<Connection>,
     account: Account,
     pub(super) addresses: Addresses,
-    registry: Artifact,
+    pub(super) registry: Artifact,
     pub(super) evidence: Artifact,
+    /// Of the account that anchors.
     lane: Lane,
+    /// Of the account that changes the registry, if that is another.
+    registrar: Option<Lane>,
     /// Held while the registry changes, because each change may need the one before it.
-    registering: Mutex<()>,
+    pub(super) registering: Mutex<()>,
 }
 
 impl Ledger {
@@ -102,7 +107,7 @@ impl Ledger {
         let chain_id = u64::try_from(chain_id)
             .map_err(|_| LedgerError::Answer { action, rule: "a chain id below 2^64".to_owned() })?;
         let (registry, evidence) = (Artifact::sender_registry()?, Artifact::evidence_ledger()?);
-        let LedgerOptions { confirmations, timeout, in_flight, max_fee, contracts } = options;
+        let LedgerOptions { confirmations, timeout, in_flight, max_fee, contracts, .. } = options;
         let finality = Finality::Confirmations(confirmations.unwrap_or(CONFIRMATIONS).max(1));
         let mut account = Account { web3: web3.clone(), key, chain_id, finality, max_fee, timeout };
         let transactions = match web3.transport() {
@@ -123,55 +128,36 @@ impl Ledger {
             }
         }
         let lane = Lane::start(account.clone(), transactions, in_flight.max(1))?;
-        let path = state_dir.join("contracts.json");
-        let given = contracts.map(|Contracts { registry, ledger }| Addresses {
+        let own = options.registrar.filter(|key| key.address() != account.key.address());
+        let registrar = match own.map(|key| Account { key, ..account.clone() }) {
+            Some(registrar) => Some((registrar.key.address(), Lane::start(registrar, transactions, 1)?)),
+            None => None,
+        };
+        let deployer = Deployer {
+            web3: &web3,
             chain_id,
-            sender_registry: registry.into(),
-            evidence_ledger: ledger.into(),
-            deployed_block: 0,
-        });
-        let is_given = given.is_some();
-        let known = match given {
-            Some(given) => Kept::Addresses(given),
-            None => Addresses::load(&path)?,
+            registry: &registry,
+            evidence: &evidence,
+            lane: &lane,
+            registrar: match &registrar {
+                Some((address, lane)) => (lane, *address),
+                None => (&lane, account.key.address()),
+            },
         };
-        let addresses = match known {
-            Kept::Addresses(addresses) => addresses,
-            Kept::Missing => return Err(LedgerError::LostContracts { path }),
-            Kept::NewWanted => {
-                let deploy = |action, contract: &Artifact| {
-                    lane.send(Call { action, to: None, data: contract.bytecode.0.clone() }, None)
-                };
-                // Both at a time.
-                let deployed =
-                    (deploy(action::DEPLOY_REGISTRY, &registry), deploy(action::DEPLOY_LEDGER, &evidence));
-                let (sender_registry, _) = created(action::DEPLOY_REGISTRY, deployed.0.await?)?;
-                let (evidence_ledger, deployed_block) = created(action::DEPLOY_LEDGER, deployed.1.await?)?;
-                let addresses = Addresses { chain_id, sender_registry, evidence_ledger, deployed_block };
-                addresses.store(&path)?;
-                addresses
-            }
+        let addresses = deployer.contracts(contracts, &state_dir.join("contracts.json")).await?;
+        let registrar = registrar.map(|(_, lane)| lane);
+        let ledger = Self {
+            web3,
+            account,
+            addresses,
+            registry,
+            evidence,
+            lane,
+            registrar,
+            registering: Mutex::default(),
         };
-        if addresses.chain_id != chain_id {
-            let (expected, found) = (addresses.chain_id, chain_id);
-            return Err(LedgerError::WrongChain { path, expected, found });
-        }
-        let both = [
-            ("SenderRegistry", addresses.sender_registry, "registry_address"),
-            ("EvidenceLedger", addresses.evidence_ledger, "ledger_address"),
-        ];
-        for (contract, address, parameter) in both {
-            let code = web3.eth().code(address, None).await;
-            if code.map_err(|error| LedgerError::from_web3(action, error))?.0.is_empty() {
-                let chain_id = addresses.chain_id;
-                let place = match is_given {
-                    true => format!("parameter '{parameter}'"),
-                    false => format!("'{}'", path.display()),
-                };
-                return Err(LedgerError::NoCode { place, contract, address, chain_id });
-            }
-        }
-        Ok(Self { web3, account, addresses, registry, evidence, lane, registering: Mutex::default() })
+        ledger.may_anchor().await?;
+        Ok(ledger)
     }
 
     /// Calls [`connect`](Self::connect) until the chain can be reached, with growing pauses of at most 5 s. `report`
@@ -197,9 +183,14 @@ impl Ledger {
         }
     }
 
-    /// Follows the transactions in flight; `None` while there is none.
+    /// Follows the transactions in flight of the account that anchors; `None` while there is none.
     pub fn in_flight(&self) -> watch::Receiver<Option<InFlight>> {
         self.lane.in_flight()
+    }
+
+    /// Follows the transactions in flight of the account that changes the registry, if that is another.
+    pub fn registrar_in_flight(&self) -> Option<watch::Receiver<Option<InFlight>>> {
+        self.registrar.as_ref().map(Lane::in_flight)
     }
 
     /// Returns when a transaction is final.
@@ -210,58 +201,6 @@ impl Ledger {
     /// Returns the addresses of the contracts.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
-    }
-
-    /// Looks up a sender in the registry: registration, role (`None` unless active) and the digest of the DKIM key
-    /// that it must sign with (zeros: any key).
-    ///
-    /// # Errors
-    /// Retryable if the chain cannot be reached.
-    pub async fn sender(&self, digest: [u8; 32]) -> Result<(Registration, Role, [u8; 32]), LedgerError> {
-        let arguments = [Token::FixedBytes(digest.to_vec())];
-        let answer = self.call(self.addresses.sender_registry, &self.registry, "sender", &arguments).await?;
-        let bad = || LedgerError::Answer { action: "sender", rule: "a registration".to_owned() };
-        let [Token::Uint(role), Token::Uint(registered), Token::Uint(revoked), Token::FixedBytes(key)] =
-            answer.as_slice()
-        else {
-            return Err(bad());
-        };
-        let key_hash = key.as_slice().try_into().map_err(|_| bad())?;
-        let role = match u8::try_from(*role).unwrap_or(u8::MAX) {
-            _ if registered.is_zero() => return Ok((Registration::Unregistered, Role::None, key_hash)),
-            _ if !revoked.is_zero() => return Ok((Registration::Revoked, Role::None, key_hash)),
-            1 => Role::Observer,
-            2 => Role::Operator,
-            _ => return Err(bad()),
-        };
-        Ok((Registration::Active, role, key_hash))
-    }
-
-    /// Registers a sender, or changes its role and key; also undoes a revocation. Returns once it is confirmed.
-    ///
-    /// # Errors
-    /// [`LedgerError::Reverted`] for `Role::None` or a registry owned by another account; retryable if the chain
-    /// cannot be reached.
-    pub async fn register(
-        &self,
-        digest: [u8; 32],
-        role: Role,
-        dkim_key_hash: [u8; 32],
-    ) -> Result<Mined, LedgerError> {
-        let digest = Token::FixedBytes(digest.to_vec());
-        let arguments = [digest, Token::Uint((role as u8).into()), Token::FixedBytes(dkim_key_hash.to_vec())];
-        let data = self.registry.encode("register", &arguments)?;
-        self.change_registry(action::REGISTER, data).await
-    }
-
-    /// Revokes a sender. Returns once it is confirmed.
-    ///
-    /// # Errors
-    /// [`LedgerError::Reverted`] if the sender is not registered or is already revoked; retryable if the chain cannot
-    /// be reached.
-    pub async fn revoke(&self, digest: [u8; 32]) -> Result<Mined, LedgerError> {
-        let data = self.registry.encode("revoke", &[Token::FixedBytes(digest.to_vec())])?;
-        self.change_registry(action::REVOKE, data).await
     }
 
     /// Returns the index of the first leaf that is not anchored.
@@ -371,7 +310,7 @@ impl Ledger {
         async move { account.confirm("confirm a transaction", transaction).await }
     }
 
-    async fn call(
+    pub(super) async fn call(
         &self,
         to: Address,
         contract: &Artifact,
@@ -381,9 +320,21 @@ impl Ledger {
         call(&self.web3, to, contract, function, arguments).await
     }
 
-    async fn change_registry(&self, action: &'static str, data: Vec<u8>) -> Result<Mined, LedgerError> {
-        let _registering = self.registering.lock().await;
-        self.lane.send(Call { action, to: Some(self.addresses.sender_registry), data }, None).await
+    /// The lane of the account that changes the registry.
+    pub(super) fn registrar(&self) -> &Lane {
+        self.registrar.as_ref().unwrap_or(&self.lane)
+    }
+
+    /// Whether the contract takes anchors of this account.
+    async fn may_anchor(&self) -> Result<(), LedgerError> {
+        let (contract, account) = (self.addresses.evidence_ledger, self.account.key.address());
+        match self.call(contract, &self.evidence, "anchorer", &[]).await?.as_slice() {
+            [Token::Address(anchorer)] if *anchorer == account => Ok(()),
+            [Token::Address(anchorer)] => {
+                Err(LedgerError::NotAnchorer { contract, account, anchorer: *anchorer })
+            }
+            _ => Err(LedgerError::Answer { action: "anchorer", rule: "an address".to_owned() }),
+        }
     }
 }
 
@@ -397,7 +348,7 @@ pub fn want_new_contracts(state_dir: &Path) -> Result<(), LedgerError> {
 }
 
 /// Calls a function of a contract, without a transaction.
-async fn call(
+pub(super) async fn call(
     web3: &Web3<Connection>,
     to: Address,
     contract: &Artifact,
@@ -468,11 +419,4 @@ pub(super) fn parse_anchored(log: &Log) -> Option<OnChain> {
         root: root.0,
         transaction: log.transaction_hash?,
     })
-}
-
-/// Address of the contract that a transaction has created, and its block.
-fn created(action: &'static str, mined: Mined) -> Result<(Address, u64), LedgerError> {
-    let address =
-        mined.created.ok_or(LedgerError::Answer { action, rule: "the new contract's address".to_owned() })?;
-    Ok((address, mined.block_number))
 }

@@ -7,18 +7,21 @@
 
 use std::{fmt, fs, io, path::Path};
 
+use evidence::eip55::to_eip55;
 use record_log::replace_file;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use web3::{
     ethabi::{Contract, Token},
-    types::{Address, Bytes, H256},
+    types::{Address, Bytes, H256, U256},
 };
 
 use crate::LedgerError;
 
 const EVIDENCE_LEDGER: &str = include_str!("../../contracts/artifacts/EvidenceLedger.json");
 const SENDER_REGISTRY: &str = include_str!("../../contracts/artifacts/SenderRegistry.json");
+/// As the first version had it.
+const SENDER_REGISTRY_V1: &str = include_str!("../../contracts/artifacts/v1/SenderRegistry.json");
 
 /// A compiled contract.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,6 +40,18 @@ impl Artifact {
     /// Parses the artifact of `SenderRegistry.sol`.
     pub fn sender_registry() -> Result<Self, LedgerError> {
         Self::parse(SENDER_REGISTRY)
+    }
+
+    /// Parses the artifact of the first version of `SenderRegistry.sol`.
+    pub fn sender_registry_v1() -> Result<Self, LedgerError> {
+        Self::parse(SENDER_REGISTRY_V1)
+    }
+
+    /// The data of the transaction that deploys it.
+    pub fn deployment(&self, arguments: &[Token]) -> Result<Vec<u8>, LedgerError> {
+        let Some(constructor) = &self.abi.constructor else { return Ok(self.bytecode.0.clone()) };
+        let data = constructor.encode_input(self.bytecode.0.clone(), arguments);
+        data.map_err(|why| LedgerError::Artifact(why.to_string()))
     }
 
     fn parse(json: &str) -> Result<Self, LedgerError> {
@@ -68,8 +83,10 @@ impl Artifact {
 /// Why a contract reverted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Revert {
-    /// The account does not own the contract.
-    NotOwner,
+    /// The account may not anchor.
+    NotAnchorer(Address),
+    /// The account may not register and revoke.
+    NotRegistrar(Address),
     /// The batch is anchored already, or would leave a gap.
     OutOfOrder {
         /// Index of the first leaf that is not anchored.
@@ -81,8 +98,13 @@ pub enum Revert {
     EmptyBatch,
     /// The role does not exist.
     BadRole(u8),
-    /// The sender is not registered, or is already revoked.
-    NotRegistered,
+    /// The validity ends before it begins.
+    BadValidity {
+        /// Its begin [s since 1970].
+        from: u64,
+        /// Its end [s since 1970].
+        until: u64,
+    },
     /// Any other reason, in the node's words.
     Other(String),
 }
@@ -90,7 +112,17 @@ pub enum Revert {
 impl fmt::Display for Revert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotOwner => write!(f, "the account is not the contract's owner"),
+            Self::NotAnchorer(account) => {
+                write!(
+                    f,
+                    "account {} may not anchor; the owner says who may (setAnchorer)",
+                    to_eip55(&account.0)
+                )
+            }
+            Self::NotRegistrar(account) => {
+                let account = to_eip55(&account.0);
+                write!(f, "account {account} may not register; the owner says who may (setRegistrar)")
+            }
             Self::OutOfOrder { next, first } => {
                 write!(f, "the batch begins at leaf {first}, must begin at {next}")
             }
@@ -98,7 +130,9 @@ impl fmt::Display for Revert {
             Self::BadRole(role) => {
                 write!(f, "role {role} does not exist, must be 1 (observer) or 2 (operator)")
             }
-            Self::NotRegistered => write!(f, "the sender is not registered, or revoked already"),
+            Self::BadValidity { from, until } => {
+                write!(f, "the validity ends at {until} s since 1970, must end after its begin at {from} s")
+            }
             Self::Other(reason) => write!(f, "{reason}"),
         }
     }
@@ -125,17 +159,18 @@ impl Revert {
             .iter()
             .flat_map(|artifact| artifact.abi.errors())
             .find(|error| error.signature().as_bytes().starts_with(selector))?;
-        let numbers: Vec<_> =
-            error.decode(arguments).ok()?.into_iter().filter_map(Token::into_uint).collect();
-        match (error.name.as_str(), numbers.as_slice()) {
-            ("NotOwner", _) => Some(Self::NotOwner),
-            ("OutOfOrder", [next, first]) => Some(Self::OutOfOrder {
-                next: u64::try_from(*next).ok()?,
-                first: u64::try_from(*first).ok()?,
-            }),
-            ("EmptyBatch", _) => Some(Self::EmptyBatch),
-            ("BadRole", [role]) => Some(Self::BadRole(u8::try_from(*role).ok()?)),
-            ("NotRegistered", _) => Some(Self::NotRegistered),
+        let number = |number: &U256| u64::try_from(*number).ok();
+        match (error.name.as_str(), error.decode(arguments).ok()?.as_slice()) {
+            ("NotAnchorer", [Token::Address(account)]) => Some(Self::NotAnchorer(*account)),
+            ("NotRegistrar", [Token::Address(account)]) => Some(Self::NotRegistrar(*account)),
+            ("OutOfOrder", [Token::Uint(next), Token::Uint(first)]) => {
+                Some(Self::OutOfOrder { next: number(next)?, first: number(first)? })
+            }
+            ("EmptyBatch", []) => Some(Self::EmptyBatch),
+            ("BadRole", [Token::Uint(role)]) => Some(Self::BadRole(u8::try_from(*role).ok()?)),
+            ("BadValidity", [Token::Uint(from), Token::Uint(until)]) => {
+                Some(Self::BadValidity { from: number(from)?, until: number(until)? })
+            }
             _ => None,
         }
     }
@@ -154,6 +189,9 @@ pub struct Addresses {
     /// Block that deployed `EvidenceLedger`, where searches for its events end; 0 if the addresses were given as
     /// parameters.
     pub deployed_block: u64,
+    /// Whether an operator wants new contracts in place of these, because these are of version 1.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
 }
 
 /// What `contracts.json` says.

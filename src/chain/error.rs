@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 
 use evidence::ReceiptError;
+use evidence::eip55::to_eip55;
 use record_log::secret::SecretError;
 use web3::{
     error::{Error, TransportError},
@@ -129,7 +130,8 @@ pub enum LedgerError {
     },
     /// There is no contract at the expected address, for example because the chain was reset.
     #[error(
-        "contract {contract} of {place}: no code at {address:?} on chain {chain_id}; the chain was reset or is another one"
+        "contract {contract} of {place}: no code at {address} on chain {chain_id}; the chain was reset or is another one",
+        address = to_eip55(&address.0)
     )]
     NoCode {
         /// Where the address is from: `contracts.json` with its path, or the parameter.
@@ -140,6 +142,38 @@ pub enum LedgerError {
         address: Address,
         /// Chain id of the node.
         chain_id: u64,
+    },
+    /// The contract at the expected address is of another version.
+    #[error(
+        "contract {contract} of {place}: version {version} at {address}, must be {wanted}: to replace contracts of version 1 by new \
+         ones that take over the senders, add \"replace\": true to contracts.json (docs/operations.md)",
+        address = to_eip55(&address.0)
+    )]
+    OtherVersion {
+        /// Where the address is from: `contracts.json` with its path, or the parameter.
+        place: String,
+        /// Name of the contract.
+        contract: &'static str,
+        /// Its address.
+        address: Address,
+        /// Its version.
+        version: u64,
+        /// The version that it must have.
+        wanted: u64,
+    },
+    /// The ledger takes anchors of another account only.
+    #[error(
+        "account {account} may not anchor: the EvidenceLedger {contract} takes anchors of {anchorer} only; its owner says who may \
+         anchor (setAnchorer, docs/operations.md)",
+        account = to_eip55(&account.0), contract = to_eip55(&contract.0), anchorer = to_eip55(&anchorer.0)
+    )]
+    NotAnchorer {
+        /// Address of the contract.
+        contract: Address,
+        /// This account.
+        account: Address,
+        /// The account that may.
+        anchorer: Address,
     },
     /// A file in the state directory cannot be used.
     #[error("file '{path}': {reason}", path = path.display())]
@@ -209,9 +243,13 @@ impl LedgerError {
             | Self::Underpriced { .. }
             | Self::Refused { .. }
             | Self::Disk { .. }
+            // The owner may be about to say so.
+            | Self::NotAnchorer { .. }
             | Self::Answer { .. } => true,
             // A revert without a reason occurs when another copy of the transaction was mined in between.
-            Self::Reverted { revert, .. } => matches!(revert, Revert::OutOfOrder { .. } | Revert::Other(_)),
+            Self::Reverted { revert, .. } => {
+                matches!(revert, Revert::OutOfOrder { .. } | Revert::NotAnchorer(_) | Revert::Other(_))
+            }
             _ => false,
         }
     }
@@ -283,6 +321,9 @@ mod tests {
 
     use super::*;
 
+    /// What `revert BadRole(7)` returns.
+    const BAD_ROLE: &str = "0x8cf197f10000000000000000000000000000000000000000000000000000000000000007";
+
     fn rpc(code: i64, message: &str, data: Option<serde_json::Value>) -> LedgerError {
         let error = RpcError { code: ErrorCode::from(code), message: message.to_owned(), data };
         LedgerError::from_web3("anchor", Error::Rpc(error))
@@ -309,17 +350,16 @@ mod tests {
         }
         let transport = |code| LedgerError::from_web3("call", Error::Transport(TransportError::Code(code)));
         assert!([401, 404, 429, 503].into_iter().all(|code| transport(code).is_retryable()));
-        let owner = rpc(3, "execution reverted", Some(json!("0x30cd7471")));
-        assert!(!owner.is_retryable(), "{owner}");
+        let role = rpc(3, "execution reverted", Some(json!(BAD_ROLE)));
+        assert!(!role.is_retryable(), "{role}");
     }
 
     #[test]
     fn finds_the_reason_wherever_the_node_puts_it() {
-        // Selector of `NotOwner()`.
-        let selector = json!("0x30cd7471");
-        for data in [selector.clone(), json!({ "data": selector, "message": "reverted" })] {
+        let reverted = json!(BAD_ROLE);
+        for data in [reverted.clone(), json!({ "data": reverted, "message": "reverted" })] {
             let error = rpc(-32000, "VM Exception: revert", Some(data));
-            assert!(matches!(error, LedgerError::Reverted { revert: Revert::NotOwner, .. }), "{error}");
+            assert!(matches!(error, LedgerError::Reverted { revert: Revert::BadRole(7), .. }), "{error}");
         }
         let error = rpc(3, "execution reverted: paused", Some(json!("0x")));
         assert!(error.to_string().ends_with("the contract refuses: execution reverted: paused"));

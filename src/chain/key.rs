@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Holds the key of the account that pays for transactions and owns the contracts.
+//! Holds the key of an account that pays for transactions.
 //!
 //! The key is never logged or shown.
 //!

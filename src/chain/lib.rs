@@ -3,7 +3,7 @@
 //!
 //! - [`Connection`]: reaches the chain, over HTTP ([`Http`]) or in this process ([`EmbeddedChain`]).
 //! - [`Ledger`]: queries the registry, registers and revokes senders, anchors roots, verifies receipts.
-//! - [`LedgerKey`]: key of the account that pays for transactions and owns the contracts.
+//! - [`LedgerKey`]: key of an account that pays for transactions.
 //! - [`LedgerError`]: tells whether to retry, reject or stop.
 //!
 //! What to anchor, and when, is left to the authenticator.
@@ -11,6 +11,7 @@
 mod account;
 mod client;
 mod contracts;
+mod deploy;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod error;
@@ -19,6 +20,7 @@ mod http;
 mod key;
 mod lane;
 mod progress;
+mod registry;
 mod sender;
 mod submission;
 mod transactions;
@@ -40,8 +42,10 @@ pub use http::Http;
 pub use key::LedgerKey;
 pub use lane::Slot;
 pub use progress::{InFlight, WaitsFor};
+pub use registry::{Sender, Terms};
 pub use submission::{Finality, Mined};
 pub use verify::{anchors_on, verify_on};
+pub use web3::types::Address;
 
 /// Pauses between attempts to reach a chain.
 pub const RECONNECT: BackOff = BackOff { min: Duration::from_millis(200), max: Duration::from_secs(5) };

@@ -10,6 +10,7 @@
 //! against the chain is left to `chain::Ledger::verify`.
 
 pub mod audit;
+pub mod eip55;
 mod entry;
 mod index;
 pub mod log;

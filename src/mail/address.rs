@@ -8,6 +8,8 @@
 
 use std::{fmt, ops::Deref, str::FromStr};
 
+use unicode_normalization::UnicodeNormalization;
+
 /// Longest address, bytes: a path (RFC 5321 section 4.5.3.1.3) without its angle brackets.
 const MAX_BYTES: usize = 254;
 /// The ASCII characters of an atom that are neither letters nor digits (RFC 5322 section 3.2.3).
@@ -96,13 +98,14 @@ impl EmailAddress {
         self.text.get(self.at.saturating_add(1)..).unwrap_or_default()
     }
 
-    /// The form in which addresses are compared and digested: the domain as [`ascii_domain`] has it, and the ASCII letters
-    /// of the local part in lower case.
+    /// The form in which addresses are compared and digested: the domain as [`ascii_domain`] has it, and the local part in
+    /// Unicode's form NFC (RFC 6532 section 3.1) with its ASCII letters in lower case.
     ///
     /// RFC 5321 lets a host distinguish `Bob@` from `bob@`; no host in use does, nor do people, so both are one sender.
     pub fn normalised(&self) -> String {
         let domain = ascii_domain(self.domain()).unwrap_or_else(|| self.domain().to_lowercase());
-        format!("{}@{domain}", self.local_part().to_ascii_lowercase())
+        let local: String = self.local_part().nfc().collect();
+        format!("{}@{domain}", local.to_ascii_lowercase())
     }
 
     /// Whether mail to both goes to the same mailbox.
@@ -212,6 +215,7 @@ mod tests {
         assert!(is_same("Ä.B@ÄC.example", "Ä.b@äc.EXAMPLE"));
         assert!(!is_same("Ä@c.example", "ä@c.example"), "case beyond ASCII is the host's to judge");
         assert!(!is_same("a@c.example", "b@c.example"));
+        assert!(is_same("ju\u{308}rgen@c.example", "jürgen@c.example"), "composed and decomposed");
         // One domain, as people and as DNS write it; one that is none, and an underscore, stay what they are.
         assert!(is_same("a@Bücher.example", "a@XN--Bcher-KVA.example"));
         assert!(is_same("a@u\u{308}.example", "a@ü.example"), "composed and decomposed");

@@ -174,6 +174,23 @@ pub enum Registration {
     Revoked = 3,
     /// The chain could not be asked.
     Unavailable = 4,
+    /// The sender is registered for another time: not yet, or not any more.
+    NotValidNow = 5,
+    /// The sender is registered with a DKIM key that did not sign the mail.
+    OtherKey = 6,
+}
+
+impl Registration {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Unknown,
+        Self::Unregistered,
+        Self::Active,
+        Self::Revoked,
+        Self::Unavailable,
+        Self::NotValidNow,
+        Self::OtherKey,
+    ];
 }
 
 /// What a registered sender may do, least first. Numbers are those of `Verdict.msg`.

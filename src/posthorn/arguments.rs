@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind, value_parser};
 use evidence::Entry;
 use mail::{MailId, Role};
 
-use value::{bare_address, contract, digest, kind, mail_id, namespace, seconds, source};
+use value::{bare_address, contract, digest, dkim_key, kind, mail_id, moment, namespace, seconds, source};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,17 @@ pub enum Task {
         address: String,
         /// What the sender may do from now on.
         role: Role,
+        /// From when on, and from when on no more [s since 1970].
+        valid: [Option<i32>; 2],
+        /// The public DKIM key that must sign its mails, base64; empty: any.
+        dkim_key: String,
+    },
+    /// List the senders.
+    ListSenders {
+        /// The fleet.
+        fleet: Fleet,
+        /// Where the registry's token is.
+        token: TokenFile,
     },
     /// Revoke a sender.
     RevokeSender {
@@ -125,6 +136,7 @@ const ADDRESS: &str = "ADDRESS";
 const CONTRACT: &str = "contract";
 const ENDPOINT: &str = "endpoint";
 const DIGEST: &str = "digest";
+const DKIM_KEY: &str = "dkim-key";
 const DIRECTORY: &str = "DIR";
 const FILE: &str = "FILE";
 const FROM_BLOCK: &str = "from-block";
@@ -137,6 +149,8 @@ const ROLE: &str = "role";
 const SOURCE: &str = "source";
 const TIMEOUT: &str = "timeout";
 const TOKEN_FILE: &str = "token-file";
+const VALID_FROM: &str = "valid-from";
+const VALID_UNTIL: &str = "valid-until";
 
 /// Reads `arguments`, the first of which is the program's name.
 ///
@@ -161,11 +175,11 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(
             Command::new("sender")
-                .about("Registers and revokes senders in the registry contract")
+                .about("Registers, revokes and lists senders in the registry contract")
                 .subcommand_required(true)
                 .arg_required_else_help(true)
                 .subcommand(
-                    asking_command("add", "Registers a sender, or changes its role")
+                    asking_command("add", "Registers a sender, or changes what it is registered for")
                         .arg(address())
                         .arg(
                             Arg::new(ROLE)
@@ -175,6 +189,11 @@ pub fn command() -> Command {
                                 .value_parser(["observer", "operator"])
                                 .help("observer: may ask; operator: may ask and order"),
                         )
+                        .arg(moment_of(VALID_FROM).help("Time from which on the registration counts [default: at once]"))
+                        .arg(moment_of(VALID_UNTIL).help("Time from which on it counts no more [default: never]"))
+                        .arg(Arg::new(DKIM_KEY).long(DKIM_KEY).value_name("BASE64").value_parser(dkim_key).help(
+                            "Public DKIM key that must sign its mails, the tag p= of the DNS record [default: any that the DNS has]",
+                        ))
                         .arg(token_file())
                         .mut_arg(TIMEOUT, confirmed),
                 )
@@ -183,6 +202,9 @@ pub fn command() -> Command {
                         .arg(address())
                         .arg(token_file())
                         .mut_arg(TIMEOUT, confirmed),
+                )
+                .subcommand(
+                    asking_command("list", "Lists all senders that the registry ever had").arg(token_file()),
                 ),
         )
         .subcommand(
@@ -296,7 +318,9 @@ fn contract_address() -> Arg {
 }
 
 fn address() -> Arg {
-    Arg::new(ADDRESS).required(true).value_parser(bare_address).help("Address as in the From header")
+    Arg::new(ADDRESS).required(true).value_parser(bare_address).help(
+        "Address as in the From header, or @domain for every address of it that has no entry of its own",
+    )
 }
 
 fn id() -> Arg {
@@ -305,6 +329,10 @@ fn id() -> Arg {
 
 fn part_of_entry(name: &'static str, value: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value)
+}
+
+fn moment_of(name: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("TIME").value_parser(moment)
 }
 
 fn token_file() -> Arg {
@@ -324,7 +352,10 @@ fn task(matches: &ArgMatches) -> Option<Task> {
                     "operator" => Role::Operator,
                     _ => Role::Observer,
                 },
+                valid: [taken(matches, VALID_FROM), taken(matches, VALID_UNTIL)],
+                dkim_key: taken(matches, DKIM_KEY).unwrap_or_default(),
             }),
+            ("list", matches) => Some(Task::ListSenders { fleet: fleet(matches)?, token: token(matches) }),
             (_, matches) => Some(Task::RevokeSender {
                 fleet: fleet(matches)?,
                 token: token(matches),

@@ -5,6 +5,7 @@
 //! - [`show`]: a mail as text that is safe on a terminal. Pure.
 //! - [`receipt`]: a receipt as a JSON file, and what it proves by itself.
 //! - [`doctor`]: what is looked at to tell whether a posthorn is well.
+//! - [`senders`]: the senders of a registry as a table. Pure.
 //! - [`token`]: the registry's token, from its file.
 //! - `run`: asks the graph or the chain, and prints.
 //!
@@ -19,5 +20,6 @@ pub mod doctor;
 pub mod receipt;
 #[cfg(feature = "ros")]
 pub mod run;
+pub mod senders;
 pub mod show;
 pub mod token;

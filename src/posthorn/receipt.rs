@@ -11,7 +11,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use evidence::{Anchor, Entry, EntryError, Evidence, Finding, NameError, Receipt};
+use evidence::{
+    Anchor, Entry, EntryError, Evidence, Finding, NameError, Receipt,
+    eip55::{from_eip55, to_eip55},
+};
 use serde::{Deserialize, Serialize};
 
 /// Longest receipt file [bytes], several times what [`write()`] makes of the longest proof.
@@ -109,7 +112,7 @@ pub fn write(receipt: &Receipt) -> Result<String, ReceiptFileError> {
         root: anchor.root,
         inclusion_proof: inclusion_proof.concat(),
         chain_id: anchor.chain_id,
-        contract: prefixed(&anchor.contract),
+        contract: to_eip55(&anchor.contract),
         transaction: prefixed(&anchor.transaction),
         block_number: anchor.block_number,
         block_hash: prefixed(&anchor.block_hash),
@@ -146,7 +149,11 @@ pub fn read(text: &str) -> Result<Receipt, ReceiptFileError> {
             revision: file.revision,
             root: file.root,
             chain_id: file.chain_id,
-            contract: digits("contract", &file.contract)?,
+            contract: from_eip55(&file.contract).map_err(|why| ReceiptFileError::Field {
+                field: "contract",
+                value: file.contract.chars().take(80).collect(),
+                rule: why.rule().to_owned(),
+            })?,
             transaction: digits("transaction", &file.transaction)?,
             block_number: file.block_number,
             block_hash: digits("block_hash", &file.block_hash)?,
@@ -190,10 +197,10 @@ pub fn statement(receipt: &Receipt) -> String {
         ),
     };
     format!(
-        "{what} is leaf {index} under root {}; anchored by contract 0x{} on chain {chain_id}, block {block_number}, \
+        "{what} is leaf {index} under root {}; anchored by contract {} on chain {chain_id}, block {block_number}, \
          transaction 0x{}",
         hex::encode(root),
-        hex::encode(contract),
+        to_eip55(contract),
         hex::encode(transaction)
     )
 }
@@ -292,7 +299,9 @@ pub(crate) mod tests {
             read(&changed).unwrap_err().to_string()
         };
         assert!(refused("\"contract\":\"0x0101", "\"contract\":\"0x01").contains("'contract'"));
-        assert!(refused("\"contract\":\"0x0101", "\"contract\":\"0x01").contains("must be 40 hex digits"));
+        assert!(
+            refused("\"contract\":\"0x0101", "\"contract\":\"0x01").contains("must be 0x and 40 hex digits")
+        );
         assert!(refused("\"nanosec\":7", "\"nanosec\":1000000000").contains("'recorded_at'"));
         assert!(refused("mail_verdict", "Mail").contains("kind \"Mail\": must be"));
         assert!(refused("/fleet/auth", "fleet/auth").contains("source \"fleet/authenticator\": must be"));

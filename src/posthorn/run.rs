@@ -19,9 +19,11 @@ use evidence::{
 use health::Level;
 use mail::{MailId, Role};
 use ros::{
+    builtin_interfaces::msg::Time,
     convert::{entry_to_ros, receipt_from_ros},
     diagnostics::{Heard, Listener},
     graph::ServiceType,
+    msg,
     runtime::{default_state_directory, end, visit, with_sources},
     srv,
     topics::{self, Service},
@@ -30,7 +32,9 @@ use ros::{
 use crate::{
     arguments::{Contract, Fleet, Task, TokenFile, Wanted, parse},
     doctor::{self, Report, Statuses},
-    receipt, show,
+    receipt,
+    senders::{self, Row},
+    show,
     token::Token,
 };
 
@@ -80,9 +84,18 @@ fn print(output: &[u8]) -> io::Result<()> {
 /// Performs the task; returns what belongs on standard output.
 fn perform(task: Task) -> Result<Vec<u8>, Failure> {
     match task {
-        Task::AddSender { fleet, token, address, role } => {
+        Task::AddSender { fleet, token, address, role, valid, dkim_key } => {
             let token = token_of(&fleet, token)?.expose();
-            let request = srv::RegisterSender::Request { address, role: role as u8, token };
+            let [valid_from, valid_until] =
+                valid.map(|sec| Time { sec: sec.unwrap_or_default(), nanosec: 0 });
+            let request = srv::RegisterSender::Request {
+                address,
+                role: role as u8,
+                valid_from,
+                valid_until,
+                dkim_key,
+                token,
+            };
             let answer = ask(&fleet, &topics::REGISTER_SENDER, &request)?;
             let what = format!("{} is registered as {}", request.address, name_of(role));
             changed(&what, answer.success, &answer.message)
@@ -96,7 +109,18 @@ fn perform(task: Task) -> Result<Vec<u8>, Failure> {
                     "{why}; if the authenticator got the request, the sender counts as revoked there already"
                 )
             })?;
-            changed(&format!("{} is revoked", request.address), answer.success, &answer.message)
+            let mut text =
+                changed(&format!("{} is revoked", request.address), answer.success, &answer.message)?;
+            if !answer.was_registered {
+                let doubt =
+                    "The registry had neither the address nor its domain: perhaps it is written otherwise.\n";
+                text.extend_from_slice(doubt.as_bytes());
+            }
+            Ok(text)
+        }
+        Task::ListSenders { fleet, token } => {
+            let token = token_of(&fleet, token)?.expose();
+            Ok(senders::table(&list(&fleet, &token)?).into_bytes())
         }
         Task::ShowMail { fleet, id, raw } => {
             let request = srv::GetRaw::Request { mail_id: id.to_string() };
@@ -197,6 +221,35 @@ fn verify(receipt: &Receipt, contract: Option<Contract>) -> Result<Vec<u8>, Fail
     };
     on_chain(&endpoint, async |chain| verify_on(chain, address, receipt).await)?;
     Ok(format!("Proven: {statement}.\n").into_bytes())
+}
+
+/// All senders of the registry.
+fn list(fleet: &Fleet, token: &str) -> Result<Vec<Row>, Failure> {
+    visit(NODE, &fleet.namespace, async |mut graph| {
+        let client = graph.client(&topics::LIST_SENDERS)?;
+        let _running = graph.spin()?;
+        let mut rows = Vec::new();
+        loop {
+            let first = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+            let request = srv::ListSenders::Request { first, token: token.to_owned() };
+            let answer = client.find_and_ask(&request, fleet.timeout).await?;
+            if !answer.success {
+                return Err(answer.message.into());
+            }
+            if answer.senders.is_empty() {
+                return Ok(rows);
+            }
+            rows.extend(answer.senders.into_iter().map(row));
+        }
+    })
+}
+
+fn row(sender: msg::RegisteredSender) -> Row {
+    let msg::RegisteredSender { address, digest, registry, role, dkim_key, .. } = sender;
+    let [registered_at, revoked_at, valid_from, valid_until] =
+        [sender.registered_at, sender.revoked_at, sender.valid_from, sender.valid_until]
+            .map(|time| time.sec.into());
+    Row { address, digest, registry, role, registered_at, revoked_at, valid_from, valid_until, dkim_key }
 }
 
 fn token_of(fleet: &Fleet, file: TokenFile) -> Result<Token, Failure> {

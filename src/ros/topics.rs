@@ -237,6 +237,13 @@ pub const REVOKE_SENDER: Service<srv::RevokeSender::Service> = Service::new(
     "",
     "revokes a sender, at once here and in the contract",
 );
+/// Lists whom the contract has.
+pub const LIST_SENDERS: Service<srv::ListSenders::Service> = Service::new(
+    "authenticator/list_senders",
+    "posthorn/srv/ListSenders",
+    "",
+    "whom the contract has, and for what",
+);
 /// Returns the latest state of vehicles.
 pub const GET_STATE: Service<srv::GetState::Service> = Service::new(
     "vehicle_router/get_state",
@@ -246,8 +253,15 @@ pub const GET_STATE: Service<srv::GetState::Service> = Service::new(
 );
 
 /// Every service, in the order of the documents.
-pub const SERVICES: [ServiceFacts; 6] =
-    [GET_RAW.facts, PROVE.facts, RECORD.facts, REGISTER_SENDER.facts, REVOKE_SENDER.facts, GET_STATE.facts];
+pub const SERVICES: [ServiceFacts; 7] = [
+    GET_RAW.facts,
+    PROVE.facts,
+    RECORD.facts,
+    REGISTER_SENDER.facts,
+    REVOKE_SENDER.facts,
+    LIST_SENDERS.facts,
+    GET_STATE.facts,
+];
 
 /// The statuses of every node.
 pub(super) const DIAGNOSTICS: Topic<DiagnosticArray> =

@@ -3,9 +3,12 @@
 
 use std::sync::LazyLock;
 
-use authenticator::{dns::Dns, verdict::decide};
+use authenticator::{
+    dns::Dns,
+    verdict::{RegistryAnswer, decide},
+};
 use chatbot::intent::{self, Request};
-use mail::{AuthResult::Pass, Registration, Role, parse};
+use mail::{AuthResult::Pass, Role, parse};
 use proptest::prelude::*;
 
 use super::scene::{Scene, signed_over};
@@ -34,7 +37,7 @@ fn given(mail: &[u8]) -> Option<Given> {
     let request = intent::read(&content).ok().filter(Request::is_order)?;
     let checked = MAILS.scene.check_with(&MAILS.dns, mail);
     let from = checked.from.clone()?.to_string();
-    let verdict = decide(checked, Some((Registration::Active, Role::Operator)));
+    let verdict = decide(checked, Some(RegistryAnswer::active(Role::Operator)));
     let may = verdict.authenticated && verdict.dmarc == Pass && intent::may_order(&content, &verdict).is_ok();
     may.then_some((request, from, content.message_id, content.date))
 }

@@ -8,9 +8,10 @@ use authenticator::{
     desk::{Desk, Work},
     dns::Dns,
     silence::Waits,
+    verdict::RegistryAnswer,
     verify::{Policy, verify},
 };
-use mail::{AcceptedMail, AuthResult::*, Envelope, MailId, Origin, Registration, Role};
+use mail::{AcceptedMail, AuthResult::*, Envelope, MailId, Origin, Role};
 use testbed::{dns::NameServer, sign::SignedDomain};
 use tokio::sync::mpsc;
 
@@ -44,7 +45,7 @@ impl Work for Bench {
             Job::Check(mail) => Outcome::Checked(
                 verify(&self.dns, &self.policy, &mail.origin, &mail.data, SystemTime::now()).await,
             ),
-            Job::AskRegistry(_) => Outcome::Registered(Registration::Active, Role::Observer),
+            Job::AskRegistry(_) => Outcome::Registered(RegistryAnswer::active(Role::Observer)),
             Job::Record { codes, .. } => Outcome::Evidenced(codes),
             Job::Publish(_, verdict) => {
                 if verdict.authenticated {

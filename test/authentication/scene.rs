@@ -9,13 +9,13 @@ use std::{
 use authenticator::{
     dns::Dns,
     suffixes::Suffixes,
-    verdict::{Checked, decide, needs_registry},
+    verdict::{Checked, RegistryAnswer, decide, needs_registry},
     verify::{Policy, verify},
     zone::Zone,
 };
 use mail::{
     AuthResult::{self, Pass, TempError},
-    Envelope, Origin, Registration, Role,
+    Envelope, Origin, Role,
 };
 use testbed::sign::{self, SignedDomain};
 
@@ -81,7 +81,7 @@ impl Scene {
         let checked =
             runtime.block_on(verify(dns, &self.policy, &(self.origin)(envelope), mail.as_ref(), self.now));
         assert!(!checked.reason.contains('@') && checked.reason.ends_with('.'), "{}", checked.reason);
-        let active = Some((Registration::Active, Role::Operator));
+        let active = Some(RegistryAnswer::active(Role::Operator));
         let verdict = decide(checked.clone(), active);
         assert_eq!(verdict.authenticated, checked.dmarc == Pass);
         assert_eq!(needs_registry(&checked), matches!(checked.dmarc, Pass | TempError));

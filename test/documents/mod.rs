@@ -45,7 +45,7 @@ fn list(folder: &str) -> Vec<String> {
 }
 
 /// Compares a committed file with what its sources generate; with `make docs`, writes the file instead.
-fn is_current(path: &str, made: &str) {
+pub(crate) fn is_current(path: &str, made: &str) {
     let file: PathBuf = project(path);
     if std::env::var_os("POSTHORN_REGENERATE").is_some() {
         fs::create_dir_all(file.parent().expect("folder")).expect(path);

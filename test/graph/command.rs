@@ -123,10 +123,34 @@ fn the_command_registers_shows_and_proves() {
     let revoke = ["sender", "revoke", SENDER, "--token-file", &file];
     let (code, output, error) = run_posthorn(&posthorn.domain, &revoke);
     assert_eq!((code, error.as_str()), (0, ""), "{output}");
-    // Once more is refused, by the contract.
+    // Whom nobody knows is revoked as well, and the operator is told that it may be a mistake.
+    let revoke = ["sender", "revoke", "dana@dispach.example", "--token-file", &file];
     let (code, output, error) = run_posthorn(&posthorn.domain, &revoke);
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(
+        output.contains("had neither the address nor its domain: perhaps it is written otherwise"),
+        "{output}"
+    );
+    let domain = [
+        &["sender", "add", "@partner.example", "--role", "observer", "--valid-until", "2030-01-01"][..],
+        &["--dkim-key", "AQID", "--token-file", &file],
+    ];
+    let (code, _, error) = run_posthorn(&posthorn.domain, &domain.concat());
+    assert_eq!((code, error.as_str()), (0, ""));
+    let (code, output, error) = run_posthorn(&posthorn.domain, &["sender", "list", "--token-file", &file]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    let lines: Vec<_> = output.lines().collect();
+    assert!(lines[0].starts_with("SENDER") && lines[5] == "4 senders", "{output}");
+    assert!(lines[1].starts_with("first@dispatch.example") && lines[1].contains("active"), "{output}");
+    assert!(lines[2].starts_with(SENDER) && lines[2].contains("revoked"), "{output}");
+    assert!(
+        lines[4].starts_with("@partner.example") && lines[4].contains("valid until 2030-01-01T00:00:00Z"),
+        "{output}"
+    );
+    let wrong = ["sender", "list", "--token-file", "none"];
+    let (code, output, error) = run_posthorn(&posthorn.domain, &wrong);
     assert_eq!((code, output.as_str()), (1, ""));
-    assert!(error.starts_with("posthorn: ") && !error.contains(&token), "{error}");
+    assert!(error.starts_with("posthorn: token: ") && !error.contains(&token), "{error}");
 
     let elsewhere = ["prove", &unknown, "--namespace", "elsewhere", "--timeout", "0.5"];
     let (code, _, error) = run_posthorn(&posthorn.domain, &elsewhere);

@@ -2,6 +2,7 @@
 //! Provides the embedded chain and a real anvil; every test gets its own.
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -21,7 +22,12 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use web3::{Transport, types::Address};
+use web3::{
+    Transport, Web3,
+    ethabi::{self, Token},
+    signing::{Key, SecretKey, SecretKeyRef, keccak256},
+    types::{Address, Bytes, CallRequest, TransactionParameters, TransactionReceipt, U64, U256},
+};
 
 const ANVIL: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
@@ -263,6 +269,61 @@ pub async fn fund(chain: &Connection, account: Address) {
     chain.execute("anvil_setBalance", vec![json!(account), json!("0x3635c9adc5dea00000")]).await.unwrap();
 }
 
+/// Has the account whose key is in this file call a function of a contract, as an owner does with tools of its own.
+///
+/// # Errors
+/// The node's message if the contract reverts.
+pub async fn call_as(
+    chain: &Connection,
+    key: &Path,
+    contract: Address,
+    signature: &str,
+    arguments: &[Token],
+) -> Result<(), String> {
+    let mut data = keccak256(signature.as_bytes())[..4].to_vec();
+    data.extend(ethabi::encode(arguments));
+    send_as(chain, key, Some(contract), data).await.map(drop)
+}
+
+/// Has the account whose key is in this file deploy a contract; returns its address.
+pub async fn deploy_as(chain: &Connection, key: &Path, code: Vec<u8>) -> Address {
+    send_as(chain, key, None, code).await.unwrap().contract_address.unwrap()
+}
+
+async fn send_as(
+    chain: &Connection,
+    key: &Path,
+    to: Option<Address>,
+    data: Vec<u8>,
+) -> Result<TransactionReceipt, String> {
+    let web3 = Web3::new(chain.clone());
+    let secret: SecretKey = fs::read_to_string(key).unwrap().trim().parse().unwrap();
+    let from = SecretKeyRef::new(&secret).address();
+    let request =
+        CallRequest { from: Some(from), to, data: Some(Bytes(data.clone())), ..CallRequest::default() };
+    let gas = web3.eth().estimate_gas(request, None).await.map_err(|error| error.to_string())?;
+    let transaction = TransactionParameters {
+        nonce: web3.eth().transaction_count(from, None).await.ok(),
+        to,
+        data: Bytes(data),
+        gas: gas * 5 / 4,
+        chain_id: Some(web3.eth().chain_id().await.unwrap().as_u64()),
+        transaction_type: Some(U64::from(2)),
+        max_fee_per_gas: Some(web3.eth().gas_price().await.unwrap() * 2),
+        max_priority_fee_per_gas: Some(U256::one()),
+        ..TransactionParameters::default()
+    };
+    let signed = web3.accounts().sign_transaction(transaction, &secret).await.unwrap();
+    let sent = web3.eth().send_raw_transaction(signed.raw_transaction).await.unwrap();
+    // anvil mines it a moment after its answer.
+    loop {
+        if let Some(receipt) = web3.eth().transaction_receipt(sent).await.unwrap() {
+            return Ok(receipt);
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 /// Anchors a batch without an anchorer.
 pub async fn anchor(ledger: &Ledger, first: u64, leaves: Vec<[u8; 32]>) -> Result<Mined, LedgerError> {
     ledger.rest().await?;
@@ -277,6 +338,7 @@ pub fn options() -> LedgerOptions {
         in_flight: 16,
         max_fee: u64::MAX.into(),
         contracts: None,
+        registrar: None,
     }
 }
 

@@ -1,27 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A revocation holds from the request on, whatever becomes of the chain and of the process.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use authenticator::{
     address::AddressKey,
     health,
-    registry::{Pauses, Registrar, Registry},
+    names::Names,
+    registry::{Changed, Pauses, Pending, Registrar, Registry},
     revocations::Revocations,
+    sender::SenderName,
+    verdict::RegistryAnswer,
 };
-use chain::{Connection, Http, Ledger, LedgerKey, LedgerOptions};
+use chain::{Connection, Http, Ledger, LedgerKey, LedgerOptions, Terms};
 use mail::{EmailAddress, Registration, Role};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use super::fixture::{CuttingProxy, Kind, World, fund, options};
 
-const REVOKED: (Registration, Role) = (Registration::Revoked, Role::None);
-const OPERATOR: (Registration, Role) = (Registration::Active, Role::Operator);
+const REVOKED: RegistryAnswer = RegistryAnswer::inactive(Registration::Revoked);
+const UNREGISTERED: RegistryAnswer = RegistryAnswer::inactive(Registration::Unregistered);
+const OBSERVER: RegistryAnswer = RegistryAnswer::active(Role::Observer);
+const OPERATOR: RegistryAnswer = RegistryAnswer::active(Role::Operator);
 
 const PAUSES: Pauses = Pauses { again: Duration::from_millis(300), lag: Duration::from_millis(500) };
 
+const DANA: &str = "dana@dispatch.example";
+
 fn dana() -> EmailAddress {
-    EmailAddress::parse("dana@dispatch.example").unwrap()
+    EmailAddress::parse(DANA).unwrap()
+}
+
+fn name(text: &str) -> SenderName {
+    SenderName::parse(text).unwrap()
+}
+
+/// The time by which registrations count [s since 1970].
+const NOW: u64 = 1_800_000_000;
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(NOW)
 }
 
 /// The registry of an authenticator whose state is in the world's directory, and its task.
@@ -37,16 +58,30 @@ impl Running {
         let (_, ledger) = watch::channel(ledger);
         let (sender, health) = watch::channel(health::Ledger::default());
         let key = AddressKey::from_bytes([7; 32]);
-        let (registry, registrar): (_, Registrar) = Registry::new(ledger, key, revocations, sender, PAUSES);
+        let files = (revocations, Names::open(&world.path("senders")));
+        let (registry, registrar): (_, Registrar) = Registry::new(ledger, key, files, sender, PAUSES, now);
         Self { registry, health, registrar: tokio::spawn(registrar.run()) }
     }
 
-    async fn dana(&self) -> (Registration, Role) {
+    async fn dana(&self) -> RegistryAnswer {
         self.registry.sender(&dana()).await
     }
 
-    async fn revoke(&self) -> Result<String, String> {
-        self.registry.revoke(&dana()).await.done().await
+    async fn sender(&self, address: &str) -> RegistryAnswer {
+        self.registry.sender(&EmailAddress::parse(address).unwrap()).await
+    }
+
+    /// Asks for a registration.
+    async fn register(&self, text: &str, terms: Terms) -> Pending {
+        self.registry.register(name(text), terms).await
+    }
+
+    async fn register_dana(&self, role: Role) -> Pending {
+        self.register(DANA, Terms::of(role)).await
+    }
+
+    async fn revoke(&self) -> Result<Changed, String> {
+        self.registry.revoke(name(DANA)).await.done().await
     }
 
     /// Waits until so many revocations are not on the chain.
@@ -73,7 +108,7 @@ async fn it_holds_without_a_chain_and_after_a_crash_and_reaches_the_chain_when_i
     let proxy = CuttingProxy::start(world.port()).await;
     let ledger = through(&world, &proxy).await;
     let mut running = Running::start(&world, Some(Arc::clone(&ledger)));
-    running.registry.register(&dana(), Role::Operator).await.done().await.unwrap();
+    running.register_dana(Role::Operator).await.done().await.unwrap();
     assert_eq!(running.dana().await, OPERATOR);
 
     proxy.cut_all_after("POST");
@@ -107,11 +142,11 @@ async fn changes_are_made_in_the_order_of_the_requests() {
     let world = World::new(Kind::Anvil).await;
     let mut running = Running::start(&world, Some(Arc::new(world.ledger().await)));
     world.automine(false).await;
-    let registering = running.registry.register(&dana(), Role::Operator).await;
+    let registering = running.register_dana(Role::Operator).await;
     in_the_pool(&world).await;
     let (revoking, registering_again) =
-        (running.registry.revoke(&dana()).await, running.registry.register(&dana(), Role::Observer).await);
-    let revoking_again = running.registry.revoke(&dana()).await;
+        (running.registry.revoke(name(DANA)).await, running.register_dana(Role::Observer).await);
+    let revoking_again = running.registry.revoke(name(DANA)).await;
     assert_eq!(running.dana().await, REVOKED);
     world.automine(true).await;
     world.mine().await;
@@ -128,9 +163,9 @@ async fn changes_are_made_in_the_order_of_the_requests() {
     running.waiting(0).await;
     assert_eq!(running.dana().await, REVOKED);
 
-    running.registry.register(&dana(), Role::Observer).await.done().await.unwrap();
+    running.register_dana(Role::Observer).await.done().await.unwrap();
     running.waiting(0).await;
-    assert_eq!(running.dana().await, (Registration::Active, Role::Observer));
+    assert_eq!(running.dana().await, OBSERVER);
 }
 
 /// Once, "not registered" ended the revocation, and then the registration was mined.
@@ -142,15 +177,12 @@ async fn it_outlasts_a_registration_that_nobody_waits_for_any_more() {
     let options = LedgerOptions { timeout: Duration::from_millis(500), ..options() };
     let ledger = Ledger::connect(world.chain.clone(), world.key.clone(), world.dir.path(), options).await;
     let mut running = Running::start(&world, Some(Arc::new(ledger.unwrap())));
-    let error = running.registry.register(&dana(), Role::Operator).await.done().await.unwrap_err();
+    let error = running.register_dana(Role::Operator).await.done().await.unwrap_err();
     assert!(error.contains("not confirmed after"), "{error}");
     in_the_pool(&world).await;
 
     let error = running.revoke().await.unwrap_err();
-    assert!(
-        error.starts_with("revoked here") && error.contains("an earlier one is in no block yet"),
-        "{error}"
-    );
+    assert!(error.starts_with("revoked here") && error.contains("not confirmed after"), "{error}");
     running.waiting(1).await;
     world.automine(true).await;
     world.mine().await;
@@ -158,21 +190,23 @@ async fn it_outlasts_a_registration_that_nobody_waits_for_any_more() {
     running.waiting(0).await;
     let chain = world.ledger().await;
     let key = AddressKey::from_bytes([7; 32]);
-    assert_eq!(chain.sender(key.digest(Some(&dana()))).await.unwrap().0, Registration::Revoked);
+    assert_eq!(chain.sender(key.digest(Some(&dana()))).await.unwrap().registration(0), Registration::Revoked);
 }
 
-/// A registry may belong to somebody else: once its owner has revoked the sender, nothing is left to do.
+/// A registry may belong to somebody else: once its registrar has revoked the sender, nothing is left to do.
 #[tokio::test]
-async fn it_ends_when_the_registrys_owner_has_made_it() {
+async fn it_ends_when_the_registrys_own_registrar_has_made_it() {
     let world = World::new(Kind::Anvil).await;
     let owner = world.ledger().await;
     let digest = AddressKey::from_bytes([7; 32]).digest(Some(&dana()));
-    owner.register(digest, Role::Operator, [0; 32]).await.unwrap();
-    let other = LedgerKey::load_or_create(&world.path("other.key")).unwrap();
-    fund(&world.chain, other.address()).await;
-    let mut running = Running::start(&world, Some(Arc::new(world.connect(other).await.unwrap())));
+    owner.register(digest, Terms::of(Role::Operator)).await.unwrap();
+    let stranger = LedgerKey::load_or_create(&world.path("stranger.key")).unwrap();
+    fund(&world.chain, stranger.address()).await;
+    let options = LedgerOptions { registrar: Some(stranger), ..options() };
+    let ledger = Ledger::connect(world.chain.clone(), world.key.clone(), world.dir.path(), options).await;
+    let mut running = Running::start(&world, Some(Arc::new(ledger.unwrap())));
     let error = running.revoke().await.unwrap_err();
-    assert!(error.starts_with("revoked here") && error.contains("not the contract's owner"), "{error}");
+    assert!(error.starts_with("revoked here") && error.contains("may not register"), "{error}");
     assert_eq!(running.dana().await, REVOKED);
     owner.revoke(digest).await.unwrap();
     running.waiting(0).await;
@@ -190,13 +224,87 @@ async fn in_the_pool(world: &World) {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_a_revocation_of_who_was_never_registered() {
+async fn a_sender_is_revoked_whether_or_not_it_was_registered_and_however_often() {
     let world = World::new(Kind::Embedded).await;
     let mut running = Running::start(&world, Some(Arc::new(world.ledger().await)));
-    let error = running.revoke().await.unwrap_err();
-    assert!(error.contains("the sender is not registered") && !error.contains("revoked here"), "{error}");
-    assert_eq!(running.health.borrow().revocations, 1, "another node of the chain may know more");
+    assert!(!running.revoke().await.unwrap().was_registered);
+    assert_eq!(running.dana().await, REVOKED);
+    assert!(running.revoke().await.unwrap().was_registered, "it is known as revoked");
     running.waiting(0).await;
-    let revocations = std::fs::read_to_string(world.path("revocations")).unwrap();
-    assert_eq!(revocations, "0 revocations\n");
+    tokio::time::sleep(PAUSES.lag).await;
+    assert_eq!(running.dana().await, REVOKED, "the chain says so");
+    running.register_dana(Role::Observer).await.done().await.unwrap();
+    assert_eq!(running.dana().await, OBSERVER);
+}
+
+#[tokio::test]
+async fn a_domain_stands_for_its_addresses_that_have_no_entry_of_their_own() {
+    let world = World::new(Kind::Embedded).await;
+    let running = Running::start(&world, Some(Arc::new(world.ledger().await)));
+    let domain = "@dispatch.example";
+    running.register(domain, Terms::of(Role::Observer)).await.done().await.unwrap();
+    assert_eq!(running.sender("Ada@Dispatch.Example").await, OBSERVER);
+    assert_eq!(running.sender("ada@sub.dispatch.example").await, UNREGISTERED);
+    running.register_dana(Role::Operator).await.done().await.unwrap();
+    assert_eq!(running.dana().await, OPERATOR);
+    // One of them is taken out, who has no entry yet.
+    assert!(running.registry.revoke(name("ada@dispatch.example")).await.done().await.unwrap().was_registered);
+    assert_eq!(
+        (running.sender("ada@dispatch.example").await, running.sender("bob@dispatch.example").await),
+        (REVOKED, OBSERVER)
+    );
+
+    let ada = EmailAddress::parse("bob@dispatch.example").unwrap();
+    assert!(!running.registry.has_revoked(&ada).await);
+    running.registry.revoke(name(domain)).await.done().await.unwrap();
+    assert!(running.registry.has_revoked(&ada).await, "a verdict that is not published yet is weakened");
+    assert!(!running.registry.has_revoked(&dana()).await);
+    assert_eq!((running.sender("bob@dispatch.example").await, running.dana().await), (REVOKED, OPERATOR));
+
+    let listed: Vec<_> =
+        running.registry.list(0, 2).await.unwrap().0.into_iter().map(|one| one.name).collect();
+    assert_eq!(listed, [Some(name(domain)), Some(name(DANA))]);
+    let (rest, count) = running.registry.list(2, 256).await.unwrap();
+    assert_eq!((rest.len(), rest[0].registration, count), (1, Registration::Revoked, 3));
+    // Who lost the file of names sees digests.
+    std::fs::remove_file(world.path("senders")).unwrap();
+    let again = Running::start(&world, Some(Arc::new(world.ledger().await)));
+    let (all, _) = again.registry.list(0, 256).await.unwrap();
+    let digest = AddressKey::from_bytes([7; 32]).digest(Some(&dana()));
+    assert!(all.iter().all(|one| one.name.is_none()) && all[1].digest == digest, "{all:?}");
+}
+
+/// Whoever writes to the contract without posthorn is not asked about its rules.
+#[tokio::test]
+async fn a_domain_that_the_chain_calls_operator_may_only_ask() {
+    let world = World::new(Kind::Embedded).await;
+    let ledger = Arc::new(world.ledger().await);
+    let digest = AddressKey::from_bytes([7; 32]).name_digest(&name("@dispatch.example"));
+    ledger.register(digest, Terms::of(Role::Operator)).await.unwrap();
+    assert_eq!(Running::start(&world, Some(ledger)).dana().await, OBSERVER);
+}
+
+#[tokio::test]
+async fn a_registration_counts_within_its_validity_and_names_its_key() {
+    let world = World::new(Kind::Embedded).await;
+    let running = Running::start(&world, Some(Arc::new(world.ledger().await)));
+    let not_now = RegistryAnswer::inactive(Registration::NotValidNow);
+    let at = |from: Option<u64>, until: Option<u64>| Terms {
+        valid_from: from,
+        valid_until: until,
+        dkim_key: Some([3; 32]),
+        ..Terms::of(Role::Operator)
+    };
+    for (terms, answer) in [
+        (at(Some(NOW + 1), None), not_now),
+        (at(Some(NOW), Some(NOW + 1)), RegistryAnswer { dkim_key: Some([3; 32]), ..OPERATOR }),
+        (at(None, Some(NOW)), not_now),
+    ] {
+        running.register(DANA, terms).await.done().await.unwrap();
+        assert_eq!(running.dana().await, answer, "{terms:?}");
+        let (listed, _) = running.registry.list(0, 9).await.unwrap();
+        assert_eq!((listed[0].sender.terms, listed[0].registration), (terms, answer.registration));
+    }
+    let refused = running.register(DANA, at(Some(5), Some(5))).await.done().await.unwrap_err();
+    assert!(refused.contains("the validity ends at 5 s"), "{refused}");
 }

@@ -41,11 +41,8 @@ impl SignedDomain {
 
     /// The domain's zone: SPF for [`SENDING_HOST`] and this host, the DKIM key, a DMARC policy.
     pub fn zone(&self) -> String {
-        let (kind, key) = match &self.rsa {
-            Some(key) => ("rsa", key.to_public_key().to_public_key_der().unwrap().into_vec()),
-            None => ("ed25519", Ed25519Key::from_pkcs8_der(&self.key).unwrap().public_key()),
-        };
-        let key = base64(&key);
+        let kind = if self.rsa.is_some() { "rsa" } else { "ed25519" };
+        let key = self.published_key();
         // A TXT string holds at most 255 bytes.
         let (first, second) = key.split_at(key.len().min(200));
         let Self { domain, selector, .. } = self;
@@ -55,6 +52,14 @@ impl SignedDomain {
              _dmarc TXT \"v=DMARC1; p=reject\"\n\
              {selector}._domainkey TXT \"v=DKIM1; k={kind}; p={first}\" \"{second}\"\n"
         )
+    }
+
+    /// The public key as the domain publishes it: the tag `p=`.
+    pub fn published_key(&self) -> String {
+        base64(&match &self.rsa {
+            Some(key) => key.to_public_key().to_public_key_der().unwrap().into_vec(),
+            None => Ed25519Key::from_pkcs8_der(&self.key).unwrap().public_key(),
+        })
     }
 
     /// The message with a signature in front.

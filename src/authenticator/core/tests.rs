@@ -4,7 +4,7 @@ mod runs;
 use std::time::UNIX_EPOCH;
 
 use fair_queue::Load;
-use mail::{AuthResult, Envelope, Origin};
+use mail::{AuthResult, Envelope, Origin, Registration, Role};
 
 use super::*;
 
@@ -61,8 +61,8 @@ fn job(effects: Vec<Effect>) -> Job {
 }
 
 const DANA: &str = "dana@dispatch.example";
-const ACTIVE: Outcome = Outcome::Registered(Registration::Active, Role::Operator);
-const UNAVAILABLE: Outcome = Outcome::Registered(Registration::Unavailable, Role::None);
+const ACTIVE: Outcome = Outcome::Registered(RegistryAnswer::active(Role::Operator));
+const UNAVAILABLE: Outcome = Outcome::Registered(RegistryAnswer::inactive(Registration::Unavailable));
 
 fn passed() -> Outcome {
     Outcome::Checked(checked(AuthResult::Pass, DANA))
@@ -84,7 +84,7 @@ fn a_mail_is_checked_looked_up_recorded_and_then_published() {
     assert_eq!(job(core.step(delivered(&mail), START)), Job::Check(Arc::clone(&mail)));
     let from = EmailAddress::parse(DANA).unwrap();
     assert_eq!(job(core.step(done(&mail, passed()), START)), Job::AskRegistry(from.clone()));
-    let verdict = decide(checked(AuthResult::Pass, DANA), Some((Registration::Active, Role::Operator)));
+    let verdict = decide(checked(AuthResult::Pass, DANA), Some(RegistryAnswer::active(Role::Operator)));
     let codes = evidence_code(&verdict);
     let record = Job::Record { mail: Arc::clone(&mail), from: Some(from), codes };
     assert_eq!(job(core.step(done(&mail, ACTIVE), START)), record);

@@ -10,6 +10,7 @@
 
 use std::{
     borrow::Cow,
+    collections::HashMap,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -40,6 +41,8 @@ pub(super) struct Signatures<'m> {
     pub(super) result: AuthResult,
     /// Outputs of the verified signatures, for DMARC.
     pub(super) outputs: Vec<DkimOutput<'m>>,
+    /// SHA-256 of the keys of those that passed, by the name of the key's record.
+    keys: HashMap<String, [u8; 32]>,
     /// Whether DNS did not answer in time.
     pub(super) timed_out: bool,
     /// Reason given for the best result below a pass.
@@ -47,6 +50,13 @@ pub(super) struct Signatures<'m> {
 }
 
 impl Signatures<'_> {
+    /// SHA-256 of the keys by which these signatures passed.
+    pub(super) fn keys(&self, outputs: &[DkimOutput]) -> Vec<[u8; 32]> {
+        let passed = outputs.iter().filter(|output| *output.result() == DkimResult::Pass);
+        let names = passed.filter_map(DkimOutput::signature).map(Signature::domain_key);
+        names.filter_map(|name| self.keys.get(&name).copied()).collect()
+    }
+
     fn note(&mut self, result: AuthResult, why: impl Into<Cow<'static, str>>) {
         // Best result first; a signature that could still pass ranks second.
         let rank = |result| match result {
@@ -124,8 +134,13 @@ pub(super) fn select<'m>(
     domain: &str,
     now: SystemTime,
 ) -> Signatures<'m> {
-    let mut signatures =
-        Signatures { result: AuthResult::None, outputs: Vec::new(), timed_out: false, why: "".into() };
+    let mut signatures = Signatures {
+        result: AuthResult::None,
+        outputs: Vec::new(),
+        keys: HashMap::new(),
+        timed_out: false,
+        why: "".into(),
+    };
     let is_dkim = |name: &[u8]| name.trim_ascii().eq_ignore_ascii_case(b"dkim-signature");
     for error in message.errors.iter().filter(|error| is_dkim(error.name)) {
         match error.header {
@@ -181,9 +196,16 @@ impl<'m> Signatures<'m> {
                 Err(why) => (AuthResult::Neutral, why),
             };
             self.note(result, why);
-            if accepted.is_ok() {
-                self.outputs.push(output);
+            if accepted.is_err() {
+                continue;
             }
+            if let (AuthResult::Pass, Some(signature)) = (result, output.signature()) {
+                let name = signature.domain_key();
+                if let Some(digest) = dns.key_digest(&name, keys) {
+                    self.keys.insert(name, digest);
+                }
+            }
+            self.outputs.push(output);
         }
     }
 }

@@ -32,8 +32,27 @@ fn reads_every_task() {
             fleet: fleet("/", 310),
             token: TokenFile::Default,
             address: address.clone(),
-            role: Role::Operator
+            role: Role::Operator,
+            valid: [None, None],
+            dkim_key: String::new(),
         }
+    );
+    let line = "posthorn sender add @dispatch.example --role observer --valid-from 2027-01-31 \
+        --valid-until 2027-01-31T18:00:00+01:00 --dkim-key AQID";
+    assert_eq!(
+        parsed(line).unwrap(),
+        Task::AddSender {
+            fleet: fleet("/", 310),
+            token: TokenFile::Default,
+            address: "@dispatch.example".to_owned(),
+            role: Role::Observer,
+            valid: [Some(1_801_353_600), Some(1_801_414_800)],
+            dkim_key: "AQID".to_owned(),
+        }
+    );
+    assert_eq!(
+        parsed("posthorn sender list --timeout 5").unwrap(),
+        Task::ListSenders { fleet: fleet("/", 5), token: TokenFile::Default }
     );
     assert_eq!(
         parsed("posthorn sender revoke dana@dispatch.example --namespace fleet --token-file /run/t").unwrap(),
@@ -77,7 +96,16 @@ fn none_is_no_file() {
 fn a_refusal_names_the_argument_its_value_and_the_rule() {
     for (line, named) in [
         ("posthorn sender add dana --role operator", ["'dana'", "ADDRESS", "one bare address"]),
-        ("posthorn sender add \u{fc}@b --role operator", ["'\u{fc}@b'", "ADDRESS", "ASCII characters only"]),
+        ("posthorn sender add @ --role observer", ["'@'", "ADDRESS", "the domain is empty"]),
+        (
+            "posthorn sender add a@b --valid-until 2027-02-30",
+            ["'2027-02-30'", "--valid-until", "from 1970 to 2037"],
+        ),
+        (
+            "posthorn sender add a@b --valid-from 2040-01-01",
+            ["'2040-01-01'", "--valid-from", "from 1970 to 2037"],
+        ),
+        ("posthorn sender add a@b --dkim-key p=AQID", ["'p=AQID'", "--dkim-key", "must be base64"]),
         ("posthorn sender add a@b --role boss", ["'boss'", "--role", "observer, operator"]),
         ("posthorn sender add a@b", ["--role", "required", "Usage"]),
         ("posthorn mail show 12", ["'12'", "ID", "64 hex digits"]),

@@ -3,21 +3,39 @@
 
 use std::time::Duration;
 
-use evidence::{Kind, Source};
-use mail::{EmailAddress, MailId};
+use authenticator::{key_digest::digest_of_key, sender::SenderName};
+use evidence::{Kind, Source, eip55::from_eip55};
+use mail::MailId;
+use mail_parser::DateTime;
 
 pub(super) fn bare_address(text: &str) -> Result<String, String> {
-    let rule = |error| format!("must be one bare address, local-part@domain: {error}");
-    // ASCII only, as the registry takes it.
-    EmailAddress::parse_ascii(text).map_err(rule)?;
+    let rule = |error| format!("must be one bare address, local-part@domain, or @domain: {error}");
+    SenderName::parse(text).map_err(rule)?;
     Ok(text.to_owned())
 }
 
 pub(super) fn contract(text: &str) -> Result<[u8; 20], String> {
-    let mut bytes = [0; 20];
-    hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), &mut bytes)
-        .map_err(|_| "must be 0x and 40 hex digits".to_owned())?;
-    Ok(bytes)
+    from_eip55(text).map_err(|error| format!("must be {error}"))
+}
+
+/// Seconds since 1970 of a time or a day in UTC. A message has them in 32 bits.
+pub(super) fn moment(text: &str) -> Result<i32, String> {
+    let rule =
+        || "must be a day or a time from 1970 to 2037, as 2027-01-31 or 2027-01-31T18:00:00Z".to_owned();
+    let whole = if text.contains('T') { text.to_owned() } else { format!("{text}T00:00:00Z") };
+    let is_whole = |time: &DateTime| {
+        let day =
+            DateTime::parse_rfc3339(&format!("{:04}-{:02}-{:02}T00:00:00Z", time.year, time.month, time.day));
+        // mail-parser takes the 30th of February for the 2nd of March.
+        time.is_valid() && day.is_some_and(|day| DateTime::from_timestamp(day.to_timestamp()) == day)
+    };
+    let time = DateTime::parse_rfc3339(&whole).filter(is_whole).ok_or_else(rule)?;
+    i32::try_from(time.to_timestamp()).ok().filter(|seconds| *seconds > 0).ok_or_else(rule)
+}
+
+pub(super) fn dkim_key(text: &str) -> Result<String, String> {
+    let rule = || "must be base64, the tag p= of the key's DNS record".to_owned();
+    digest_of_key(text).map(|_| text.to_owned()).ok_or_else(rule)
 }
 
 pub(super) fn mail_id(text: &str) -> Result<MailId, String> {

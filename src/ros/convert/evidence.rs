@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Converts `EvidenceEntry` and `LedgerReceipt`.
 
-use evidence::{Anchor, Entry, EntryError, Evidence, Kind, Receipt, Source};
+use evidence::{
+    Anchor, Entry, EntryError, Evidence, Kind, Receipt, Source,
+    eip55::{from_eip55, to_eip55},
+};
 
 use super::{
     ConvertError, bytes_from_ros, error, hex_from_ros, id_from_ros, prefixed_hex, time_from_ros, time_to_ros,
@@ -102,7 +105,7 @@ pub fn receipt_to_ros(receipt: &Receipt) -> msg::LedgerReceipt {
         root: anchor.root.to_vec(),
         inclusion_proof: inclusion_proof.concat(),
         chain_id: anchor.chain_id,
-        contract: prefixed_hex(&anchor.contract),
+        contract: to_eip55(&anchor.contract),
         transaction: prefixed_hex(&anchor.transaction),
         block_number: anchor.block_number,
         block_hash: prefixed_hex(&anchor.block_hash),
@@ -133,7 +136,8 @@ pub fn receipt_from_ros(message: &msg::LedgerReceipt) -> Result<Receipt, Convert
             revision: message.revision,
             root: bytes_from_ros("root", &message.root)?,
             chain_id: message.chain_id,
-            contract: hex_from_ros("contract", &message.contract)?,
+            contract: from_eip55(&message.contract)
+                .map_err(|why| error("contract", format!("{:?}", message.contract), why.rule()))?,
             transaction: hex_from_ros("transaction", &message.transaction)?,
             block_number: message.block_number,
             block_hash: hex_from_ros("block_hash", &message.block_hash)?,

@@ -67,8 +67,7 @@ fn result_from_ros(field: &'static str, value: u8) -> Result<AuthResult, Convert
 }
 
 fn registration_from_ros(value: u8) -> Result<Registration, ConvertError> {
-    use Registration::{Active, Revoked, Unavailable, Unknown, Unregistered};
-    [Unknown, Unregistered, Active, Revoked, Unavailable]
+    Registration::ALL
         .into_iter()
         .find(|registration| *registration as u8 == value)
         .ok_or_else(|| error("verdict.registry", value, "one of REGISTRY_*"))
@@ -110,6 +109,11 @@ mod tests {
             registration_from_ros(msg::Verdict::REGISTRY_UNAVAILABLE as u8),
             Ok(Registration::Unavailable)
         );
+        let not_now = registration_from_ros(msg::Verdict::REGISTRY_NOT_VALID_NOW as u8);
+        assert_eq!(not_now, Ok(Registration::NotValidNow));
+        let other_key = registration_from_ros(msg::Verdict::REGISTRY_OTHER_KEY as u8);
+        assert_eq!(other_key, Ok(Registration::OtherKey));
+        assert!(registration_from_ros(7).is_err());
         assert_eq!(role_from_ros("", msg::Verdict::ROLE_OPERATOR as u8), Ok(Role::Operator));
         assert_eq!(
             role_from_ros("role", 9).unwrap_err().to_string(),

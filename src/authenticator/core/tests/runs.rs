@@ -37,7 +37,11 @@ fn outcomes(job: &Job) -> Vec<Outcome> {
             vec![checked(AuthResult::Pass), checked(AuthResult::TempError), checked(AuthResult::Fail)]
         }
         Job::AskRegistry(_) => {
-            vec![ACTIVE, UNAVAILABLE, Outcome::Registered(Registration::Unregistered, Role::None)]
+            vec![
+                ACTIVE,
+                UNAVAILABLE,
+                Outcome::Registered(RegistryAnswer::inactive(Registration::Unregistered)),
+            ]
         }
         Job::Record { codes, .. } => vec![Outcome::Evidenced(*codes), Outcome::Evidenced([0, 0, 6, 6, 4, 0])],
         Job::Publish(..) => vec![Outcome::Published],

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Contracts of the first version are replaced by new ones that take over their senders, and the evidence is anchored anew.
+
+use std::{fs, sync::Arc};
+
+use chain::{Ledger, LedgerError, Terms};
+use evidence::log::EvidenceLog;
+use mail::{Registration, Role};
+use serde_json::{Value, json};
+use web3::{
+    Web3,
+    ethabi::Token,
+    types::{Address, H256},
+};
+
+use crate::ledger::{
+    append,
+    fixture::{World, call_as, deploy_as, on_both_chains, options},
+    start, store,
+};
+
+on_both_chains!(
+    old_contracts_are_named_and_left_alone_until_the_operator_says_so,
+    an_upgrade_keeps_senders_and_evidence,
+);
+
+/// Deploys the contracts of the first version and names them in `contracts.json`.
+async fn old_contracts(world: &World) -> (Address, Address) {
+    let deploy = async |name: &str| {
+        let path = testbed::project(&format!("contracts/artifacts/v1/{name}.json"));
+        let artifact: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        let code = hex::decode(artifact["bytecode"].as_str().unwrap().trim_start_matches("0x")).unwrap();
+        deploy_as(&world.chain, &world.path("ledger.key"), code).await
+    };
+    let (registry, ledger) = (deploy("SenderRegistry").await, deploy("EvidenceLedger").await);
+    write(world, registry, ledger, false).await;
+    (registry, ledger)
+}
+
+async fn write(world: &World, registry: Address, ledger: Address, replace: bool) {
+    let chain_id = Web3::new(world.chain.clone()).eth().chain_id().await.unwrap().as_u64();
+    let mut addresses = json!({
+        "chain_id": chain_id, "sender_registry": registry, "evidence_ledger": ledger, "deployed_block": 1,
+    });
+    if replace {
+        addresses["replace"] = json!(true);
+    }
+    fs::write(world.path("contracts.json"), addresses.to_string()).unwrap();
+}
+
+async fn old_contracts_are_named_and_left_alone_until_the_operator_says_so(world: World) {
+    old_contracts(&world).await;
+    let before = fs::read(world.path("contracts.json")).unwrap();
+    let error = world.connect(world.key.clone()).await.err().unwrap();
+    assert!(
+        !error.is_retryable() && matches!(error, LedgerError::OtherVersion { version: 1, .. }),
+        "{error}"
+    );
+    let words = error.to_string();
+    assert!(words.contains("add \"replace\": true to contracts.json (docs/operations.md)"), "{words}");
+    assert_eq!(fs::read(world.path("contracts.json")).unwrap(), before);
+}
+
+async fn an_upgrade_keeps_senders_and_evidence(world: World) {
+    let (registry, ledger) = old_contracts(&world).await;
+    let owner = world.path("ledger.key");
+    let call = async |contract, function, arguments: Vec<Token>| {
+        call_as(&world.chain, &owner, contract, function, &arguments).await.unwrap();
+    };
+    let bytes = |bytes: [u8; 32]| Token::FixedBytes(bytes.to_vec());
+    let role = |role: Role| Token::Uint((role as u8).into());
+    // More than are sent together.
+    for number in 1..=20 {
+        let key = if number == 2 { [5; 32] } else { [0; 32] };
+        let arguments = vec![bytes([number; 32]), role(Role::Operator), bytes(key)];
+        call(registry, "register(bytes32,uint8,bytes32)", arguments).await;
+    }
+    call(
+        registry,
+        "register(bytes32,uint8,bytes32)",
+        vec![bytes([1; 32]), role(Role::Observer), bytes([0; 32])],
+    )
+    .await;
+    call(registry, "revoke(bytes32)", vec![bytes([3; 32])]).await;
+    // What is in the log was anchored in the old ledger.
+    let log = store(world.dir.path());
+    append(&log, 0..6).await;
+    drop(log);
+    let (mut log, _) = EvidenceLog::open(&world.path("evidence")).unwrap();
+    let leaves = log.leaves(0, 6).unwrap();
+    let root = evidence::merkle::Tree::new(leaves).root();
+    call(
+        ledger,
+        "anchor(uint64,uint32,bytes32)",
+        vec![Token::Uint(0.into()), Token::Uint(6.into()), bytes(root)],
+    )
+    .await;
+    let block = Web3::new(world.chain.clone()).eth().block_number().await.unwrap().as_u64();
+    let anchor = evidence::Anchor {
+        first: 0,
+        count: 6,
+        revision: 0,
+        root,
+        chain_id: 1,
+        contract: ledger.0,
+        transaction: H256::repeat_byte(1).0,
+        block_number: block,
+        block_hash: [1; 32],
+        anchored_at: std::time::SystemTime::UNIX_EPOCH,
+    };
+    log.append_anchors(vec![anchor]).unwrap();
+    drop(log);
+
+    write(&world, registry, ledger, true).await;
+    let new = Arc::new(
+        Ledger::connect(world.chain.clone(), world.key.clone(), world.dir.path(), options()).await.unwrap(),
+    );
+    assert!(new.addresses().sender_registry != registry && new.addresses().evidence_ledger != ledger);
+    let kept = fs::read_to_string(world.path("contracts-v1.json")).unwrap();
+    assert!(kept.contains(&format!("{ledger:?}")), "{kept}");
+    let [first, pinned, revoked, last] = new.senders([[1; 32], [2; 32], [3; 32], [20; 32]]).await.unwrap();
+    assert_eq!(first.terms, Terms::of(Role::Observer));
+    assert_eq!(pinned.terms, Terms { dkim_key: Some([5; 32]), ..Terms::of(Role::Operator) });
+    assert_eq!(revoked.registration(5), Registration::Revoked);
+    assert_eq!((last.terms, last.registration(5)), (Terms::of(Role::Operator), Registration::Active));
+    assert_eq!(new.list_senders(0, 99).await.unwrap().1, 20);
+
+    // The leaves get new receipts, of the new ledger; what was true of the old one is kept as superseded.
+    let mut running = start(&store(world.dir.path()), &new);
+    let receipts = running.receive(6).await;
+    for receipt in &receipts {
+        assert_eq!(
+            (receipt.anchor.contract, receipt.anchor.revision),
+            (new.addresses().evidence_ledger.0, 1)
+        );
+        new.verify(receipt).await.unwrap();
+    }
+    running.stop().await;
+    // The next start finds the new contracts.
+    let again = world.ledger().await;
+    assert_eq!(again.addresses(), new.addresses());
+}
