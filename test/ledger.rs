@@ -3,6 +3,7 @@
 
 pub mod fixture;
 mod json_rpc;
+mod keys;
 mod kill;
 mod registry;
 

@@ -129,7 +129,8 @@ fn open(params: Params) -> Result<Opened, NodeError> {
         (params.state_directory.join(EVIDENCE_DIRECTORY), params.state_directory.join("contracts.json"));
     // Everything else that was there before and is not now, was lost. The evidence comes last, so that a start which is cut
     // short is still the first.
-    create_directory(&params.state_directory)?;
+    create_directory(&params.state_directory)
+        .map_err(|error| format!("state_directory {}: {error}", params.state_directory.display()))?;
     let is_first_start = !evidence.try_exists()? && !contracts.try_exists()?;
     let key = match is_first_start {
         true => AddressKey::load_or_create(&params.address_key_path)?,

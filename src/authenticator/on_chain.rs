@@ -10,6 +10,7 @@
 use std::{
     io,
     net::SocketAddr,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -107,8 +108,13 @@ impl ChainKeeper {
         store: EvidenceStore,
         address_key: AddressKey,
     ) -> Result<(Self, KeeperHandles), KeeperError> {
-        let key = LedgerKey::load_or_create(&params.ledger_key_path)?;
-        let registrar = params.registrar_key_path.as_deref().map(LedgerKey::load_or_create).transpose()?;
+        let load = |path: &Path, password: &Option<PathBuf>| match password {
+            Some(password) => LedgerKey::decrypt(path, password),
+            None => LedgerKey::load_or_create(path),
+        };
+        let key = load(&params.ledger_key_path, &params.ledger_key_password_path)?;
+        let registrar = params.registrar_key_path.as_deref();
+        let registrar = registrar.map(|path| load(path, &params.registrar_key_password_path)).transpose()?;
         let chain = match &params.ethereum_endpoint {
             Some(url) => {
                 let node = Http::new(url)?;

@@ -80,7 +80,9 @@ pub const SPECS: &[Spec] = &[
     seconds("batch_max_age_s", 10.0, 0.01, 86400.0, "Age of a batch's first entry after which it is anchored."),
     text("state_directory", "Folder of evidence and keys; empty: posthorn/<namespace>/authenticator below the user's state folder."),
     text("ledger_key_path", "File of the key that signs transactions; empty: in the state directory, made at the first start."),
+    text("ledger_key_password_path", "File of the password of ledger_key_path, which then is a keystore of Web3 Secret Storage (version 3), as geth, Clef and Foundry write it; empty: the key is not encrypted."),
     text("registrar_key_path", "File of the key that signs registrations and revocations; empty: ledger_key_path. Only with ethereum_endpoint."),
+    text("registrar_key_password_path", "File of the password of registrar_key_path, if that is a keystore."),
     text("address_key_path", "File of the key of address digests; empty: in the state directory, made at the first start."),
     text("registry_token_path", "File of the token that register_sender and revoke_sender ask for; empty: in the state directory, made at the first start; none: no token is asked for."),
     count("max_in_flight", 64, 4096, "Mails that are verified at once; a quarter of them is for domains of authenticated senders."),
@@ -131,8 +133,12 @@ pub struct Params {
     pub state_directory: PathBuf,
     /// File with the key that signs transactions.
     pub ledger_key_path: PathBuf,
+    /// File with that key's password; `None`: it is not encrypted.
+    pub ledger_key_password_path: Option<PathBuf>,
     /// File with the key that signs registrations and revocations; `None`: `ledger_key_path`.
     pub registrar_key_path: Option<PathBuf>,
+    /// File with that key's password; `None`: it is not encrypted.
+    pub registrar_key_password_path: Option<PathBuf>,
     /// File with the key for address digests.
     pub address_key_path: PathBuf,
     /// File with the token that registry requests must carry; `None`: no token is required.
@@ -175,7 +181,9 @@ impl Params {
             batch_max_mails: if is_each { 1 } else { values.count("batch_max_mails")? },
             batch_max_age: if is_each { Duration::ZERO } else { values.seconds("batch_max_age_s")? },
             ledger_key_path: or_in("ledger_key_path", &state_directory, "ledger.key")?,
+            ledger_key_password_path: optional(values, "ledger_key_password_path")?.map(PathBuf::from),
             registrar_key_path: optional(values, "registrar_key_path")?.map(PathBuf::from),
+            registrar_key_password_path: optional(values, "registrar_key_password_path")?.map(PathBuf::from),
             address_key_path: or_in("address_key_path", &state_directory, "address.key")?,
             registry_token_path: match values.text("registry_token_path")?.as_str() {
                 NO_TOKEN => None,
@@ -193,6 +201,10 @@ impl Params {
         if self.ledger_key_path == self.address_key_path {
             let path = self.address_key_path.display();
             return Err(ParamError::rule("address_key_path", path, "another file than ledger_key_path"));
+        }
+        if let (None, Some(path)) = (&self.registrar_key_path, &self.registrar_key_password_path) {
+            let rule = "empty unless registrar_key_path is given";
+            return Err(ParamError::rule("registrar_key_password_path", path.display(), rule));
         }
         if let Some(path) = &self.registrar_key_path {
             if *path == self.address_key_path {

@@ -18,6 +18,7 @@ mod error;
 mod flight;
 mod http;
 mod key;
+mod keystore;
 mod lane;
 mod progress;
 mod registry;

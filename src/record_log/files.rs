@@ -4,7 +4,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -37,11 +37,26 @@ pub(super) fn keep_torn(path: &Path, file: &mut File, valid: u64) -> io::Result<
 
 /// Creates a directory and its missing parents, accessible to their owner only. All are on disk when this returns: a
 /// synced file is worth nothing in a directory that a power loss takes away.
+///
+/// # Errors
+/// If it cannot be made, or is there and somebody else may write to it, who could then replace every file in it.
 pub fn create_directory(path: &Path) -> io::Result<()> {
     let missing: Vec<_> =
         path.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists()).collect();
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
-    missing.into_iter().try_for_each(sync_directory)
+    missing.into_iter().try_for_each(sync_directory)?;
+    let found = fs::metadata(path)?;
+    let (mode, owner, user) = (found.mode() & 0o7777, found.uid(), rustix::process::geteuid().as_raw());
+    let refused = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    if mode & 0o022 != 0 {
+        return refused(format!("it has mode {mode:03o}: must be writable by its owner only (chmod go-w)"));
+    }
+    if owner != user && owner != 0 {
+        return refused(format!(
+            "it belongs to user {owner}: must belong to user {user}, who runs this, or to root"
+        ));
+    }
+    Ok(())
 }
 
 /// Syncs the parent directory of `path`, so that a file created or renamed there survives.

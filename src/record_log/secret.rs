@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Loads a 32-byte secret from a file, or creates the file on first use.
+//! Loads a 32-byte secret from a file, or creates the file on first use; reads other secrets, such as passwords.
 //!
-//! The file holds 64 hex digits and a line end. A file with any permission for group or others is rejected.
+//! The file of a 32-byte secret holds 64 hex digits and a line end. A file with any permission for group or others is
+//! rejected.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,6 +12,9 @@ use std::{
 };
 
 use crate::sync_directory;
+
+/// Longest secret text [bytes].
+const MAX_TEXT: u64 = 64 << 10;
 
 /// The secret could not be loaded or created. The message names the file, never its content.
 #[derive(Debug, thiserror::Error)]
@@ -74,17 +78,33 @@ pub fn load_or_create(path: &Path) -> Result<Secret, SecretError> {
 /// # Errors
 /// As [`load_or_create`].
 pub fn load(path: &Path) -> Result<Secret, SecretError> {
+    let text = read_text(path)?;
+    parse(&text).ok_or_else(|| SecretError::Content { path: path.to_owned(), rule: "64 hex digits" })
+}
+
+/// Reads the secret that a text holds; `None` unless it is 64 hex digits and perhaps a line end.
+pub fn parse(text: &str) -> Option<Secret> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text.trim_end(), &mut bytes).ok().map(|()| Secret(bytes))
+}
+
+/// Reads a text that only the file's owner may have access to.
+///
+/// # Errors
+/// If the file cannot be read, gives group or others any permission, is longer than [`MAX_TEXT`] or is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String, SecretError> {
     let file = File::open(path).map_err(|source| failed(path, "open", source))?;
     let mode = file.metadata().map_err(|source| failed(path, "stat", source))?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(SecretError::Exposed { path: path.to_owned(), mode });
     }
     let mut text = String::new();
-    file.take(100).read_to_string(&mut text).map_err(|source| failed(path, "read", source))?;
-    let mut bytes = [0; 32];
-    hex::decode_to_slice(text.trim_end(), &mut bytes)
-        .map_err(|_| SecretError::Content { path: path.to_owned(), rule: "64 hex digits" })?;
-    Ok(Secret(bytes))
+    let length =
+        file.take(MAX_TEXT + 1).read_to_string(&mut text).map_err(|source| failed(path, "read", source))?;
+    if length as u64 > MAX_TEXT {
+        return Err(SecretError::Content { path: path.to_owned(), rule: "at most 65536 bytes" });
+    }
+    Ok(text)
 }
 
 /// The file appears complete or not at all. If another process creates it first, that process's secret is kept.

@@ -111,6 +111,18 @@ fn what_is_made_is_its_owners_only_and_what_exists_is_left() {
 }
 
 #[test]
+fn a_directory_in_which_others_may_replace_files_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for mode in [0o775, 0o757, 0o1777] {
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let error = create_directory(dir.path()).unwrap_err().to_string();
+        assert_eq!(error, format!("it has mode {mode:o}: must be writable by its owner only (chmod go-w)"));
+        // What is made below it is its owner's.
+        create_directory(&dir.path().join(format!("{mode}"))).unwrap();
+    }
+}
+
+#[test]
 fn a_flipped_bit_in_what_was_synced_is_an_error_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
