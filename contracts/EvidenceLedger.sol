@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
-import {Ownable, Ownable2Step} from "@openzeppelin/contracts/access/Ownable2Step.sol";
+import {Owned} from "./Owned.sol";
 
 /// @title Where posthorn anchors the Merkle roots of what it evidenced.
 /// @notice Leaves form one sequence, numbered from 0. A batch is accepted only if it continues the sequence, so a
 /// transaction that is sent again, or out of order, reverts: every leaf is anchored once and in order, whatever the
 /// sender does. Roots are in the events; the contract keeps only how far it is.
 /// @dev The owner only names the account that anchors, so its key need not be on any vehicle.
-contract EvidenceLedger is Ownable2Step {
+contract EvidenceLedger is Owned {
     uint256 public constant VERSION = 2;
 
     /// The only account that may anchor. One slot with `next`, so that an anchor reads and writes one.
@@ -27,7 +27,7 @@ contract EvidenceLedger is Ownable2Step {
     error OutOfOrder(uint64 next, uint64 first);
 
     /// Who deploys it owns it, and anchors.
-    constructor() Ownable(msg.sender) {
+    constructor() {
         _setAnchorer(msg.sender);
     }
 

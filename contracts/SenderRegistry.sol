@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
-import {Ownable, Ownable2Step} from "@openzeppelin/contracts/access/Ownable2Step.sol";
+import {Owned} from "./Owned.sol";
 
 /// @title Who may ask and order.
 /// @notice Senders are keyed digests (HMAC-SHA256) of addresses or of domains: who reads the chain learns no address, and
 /// cannot try addresses without the key.
 /// @dev The owner only names the accounts that register, so its key need not be on any vehicle.
-contract SenderRegistry is Ownable2Step {
+contract SenderRegistry is Owned {
     uint256 public constant VERSION = 2;
 
     /// May ask.
@@ -15,7 +15,7 @@ contract SenderRegistry is Ownable2Step {
     /// May ask and order.
     uint8 public constant OPERATOR = 2;
 
-    /// All times are block times [s since 1970].
+    /// Times are seconds since 1970. Those of what was done are of its block; whoever asks compares the others with now.
     struct Sender {
         /// 0: revoked without ever having been registered, or not known.
         uint8 role;
@@ -48,6 +48,8 @@ contract SenderRegistry is Ownable2Step {
     error BadRole(uint8 role);
     /// It ends before it begins.
     error BadValidity(uint48 validFrom, uint48 validUntil);
+    /// The sender was revoked since, or registered since.
+    error Outdated(uint48 revokedAt, uint48 known);
 
     modifier onlyRegistrar() {
         if (!isRegistrar[msg.sender]) revert NotRegistrar(msg.sender);
@@ -55,7 +57,7 @@ contract SenderRegistry is Ownable2Step {
     }
 
     /// Who deploys it owns it, and `registrar` registers.
-    constructor(address registrar) Ownable(msg.sender) {
+    constructor(address registrar) {
         _setRegistrar(registrar, true);
     }
 
@@ -64,13 +66,21 @@ contract SenderRegistry is Ownable2Step {
         _setRegistrar(account, may);
     }
 
-    /// Registers a sender, or changes what is registered of one, and ends a revocation.
-    function register(bytes32 senderDigest, uint8 role, uint48 validFrom, uint48 validUntil, bytes32 dkimKeyHash)
-        external
-        onlyRegistrar
-    {
+    /// Registers a sender, or changes what is registered of one, and ends the revocation that the caller knows of:
+    /// `revokedAt` is what `find` has of the sender. A later one, by whatever registrar, is not ended: it would be by
+    /// accident.
+    function register(
+        bytes32 senderDigest,
+        uint8 role,
+        uint48 validFrom,
+        uint48 validUntil,
+        bytes32 dkimKeyHash,
+        uint48 revokedAt
+    ) external onlyRegistrar {
         if (role != OBSERVER && role != OPERATOR) revert BadRole(role);
         if (validUntil != 0 && validUntil <= validFrom) revert BadValidity(validFrom, validUntil);
+        uint48 current = senders[senderDigest].revokedAt;
+        if (current != revokedAt) revert Outdated(current, revokedAt);
         _note(senderDigest);
         senders[senderDigest] = Sender(role, uint48(block.timestamp), 0, validFrom, validUntil, dkimKeyHash);
         emit Registered(senderDigest, role, validFrom, validUntil, dkimKeyHash);
@@ -93,14 +103,15 @@ contract SenderRegistry is Ownable2Step {
         }
     }
 
-    /// How many senders were ever registered or revoked.
-    function count() external view returns (uint256) {
-        return digests.length;
-    }
-
-    /// At most `limit` of those from place `first` on, in the order of their coming.
-    function list(uint256 first, uint256 limit) external view returns (bytes32[] memory listed, Sender[] memory found) {
-        uint256 rest = first < digests.length ? digests.length - first : 0;
+    /// How many senders were ever registered or revoked, and at most `limit` of them from place `first` on, in the order
+    /// of their coming.
+    function list(uint256 first, uint256 limit)
+        external
+        view
+        returns (uint256 count, bytes32[] memory listed, Sender[] memory found)
+    {
+        count = digests.length;
+        uint256 rest = first < count ? count - first : 0;
         uint256 length = rest < limit ? rest : limit;
         listed = new bytes32[](length);
         found = new Sender[](length);

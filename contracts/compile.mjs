@@ -12,7 +12,7 @@ const check = process.argv.slice(2).includes("--check");
 const input = {
   language: "Solidity",
   sources: Object.fromEntries(
-    NAMES.map((name) => [`${name}.sol`, { content: readFileSync(join(here, `${name}.sol`), "utf8") }]),
+    [...NAMES, "Owned"].map((name) => [`${name}.sol`, { content: readFileSync(join(here, `${name}.sol`), "utf8") }]),
   ),
   settings: {
     // Runs on every chain since the merge: no PUSH0.

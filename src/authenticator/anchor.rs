@@ -36,6 +36,7 @@ use tokio::{
 
 pub use crate::pace::AnchorPolicy;
 use crate::{
+    health::LastAnchor,
     pace::{Failure, Next, Pace},
     store::EvidenceStore,
     watch::{Sight, Watch},
@@ -52,6 +53,8 @@ pub struct AnchorState {
     pub pending: u64,
     /// Why the last attempt failed; `None` after a success.
     pub last_error: Option<String>,
+    /// The newest batch that is final, since the node started.
+    pub last_anchor: Option<LastAnchor>,
 }
 
 /// The anchorer cannot go on until somebody changes something.
@@ -160,6 +163,8 @@ pub struct Anchorer {
     pub now: fn() -> SystemTime,
 }
 
+/// A gwei [wei].
+const GWEI: u64 = 1_000_000_000;
 /// Most batches whose receipts are made at once, while the log takes no evidence.
 const KEPT: usize = 16;
 
@@ -351,6 +356,11 @@ impl Anchorer {
             let Some(batch) = sent.pop_front() else { break };
             match mined {
                 Ok(mined) => {
+                    let (block, entries) = (mined.block_number, batch.count);
+                    let fee_gwei = u64::try_from(mined.fee / GWEI).unwrap_or(u64::MAX);
+                    self.state.send_modify(|state| {
+                        state.last_anchor = Some(LastAnchor { block, entries, fee_gwei });
+                    });
                     anchors.push(self.anchor_of((batch.first, batch.count, batch.root), &mined));
                     next = if anchors.len() < KEPT { ended(sent) } else { None };
                 }
@@ -398,11 +408,10 @@ impl Anchorer {
 
     fn report(&self, error: Option<&AnchorError>) {
         let (evidenced, anchored) = self.store.counts();
-        self.state.send_replace(AnchorState {
-            reachable: !matches!(error, Some(AnchorError::Ledger(LedgerError::Unreachable { .. }))),
-            anchored,
-            pending: evidenced.saturating_sub(anchored),
-            last_error: error.map(ToString::to_string),
+        self.state.send_modify(|state| {
+            state.reachable = !matches!(error, Some(AnchorError::Ledger(LedgerError::Unreachable { .. })));
+            (state.anchored, state.pending) = (anchored, evidenced.saturating_sub(anchored));
+            state.last_error = error.map(ToString::to_string);
         });
     }
 }

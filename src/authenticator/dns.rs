@@ -14,7 +14,7 @@
 
 use std::{
     borrow::Borrow,
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     hash::Hash,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
@@ -37,7 +37,7 @@ use mail_auth::{
 };
 
 use super::{
-    records::{self, Reading},
+    records::{self, Reading, TxtAnswer},
     silence::{Question, Silence, Waits},
     spf::{Lookup, Unanswered},
     zone::{Records, Zone, ZoneError},
@@ -184,15 +184,9 @@ impl Dns {
         let unread = std::mem::take(&mut *lock(&txt.unread));
         for name in &unread {
             let answer = match self.txt(name.trim_end_matches('.')).await {
-                Ok(records) if records.is_empty() => not_found(),
-                Ok(records) => {
-                    let answer = (txt.reading)(&records);
-                    if let (Txt::DomainKey(_), Some(digest)) = (&answer, records::key_digest(&records)) {
-                        lock(&txt.digests).insert(name.clone(), digest);
-                    }
-                    answer
-                }
-                Err(Unanswered) => Txt::Error(Error::Dns(Answer::Resolver("no answer".to_owned()))),
+                Ok(records) if records.is_empty() => not_found().into(),
+                Ok(records) => (txt.reading)(&records),
+                Err(Unanswered) => Txt::Error(Error::Dns(Answer::Resolver("no answer".to_owned()))).into(),
             };
             lock(&txt.answers).insert(name.clone(), answer);
         }
@@ -209,14 +203,6 @@ impl Dns {
             cache_ipv4: Some(&self.answers.a),
             cache_ipv6: Some(&self.answers.aaaa),
             cache_ptr: None,
-        }
-    }
-
-    /// Returns SHA-256 of a DKIM key that a check has read from `keys`; `None` if `keys` does not have the key.
-    pub(super) fn key_digest(&self, name: &str, keys: &TxtRecords<'_>) -> Option<[u8; 32]> {
-        match &self.zone {
-            Some(zone) => records::key_digest(&zone.get(name.trim_end_matches('.'))?.txt),
-            None => lock(&keys.digests).get(as_asked(name).as_str()).copied(),
         }
     }
 
@@ -242,31 +228,35 @@ pub(super) type Query<'d, P> = Parameters<
 pub(super) struct TxtRecords<'d> {
     reading: Reading,
     /// Those that are known without a query.
-    known: &'d Known<Box<str>, Txt>,
-    answers: Mutex<HashMap<Box<str>, Txt>>,
-    /// SHA-256 of the DKIM keys among the answers: of the same records, so that nobody can have one verified and another
-    /// taken for it.
-    digests: Mutex<HashMap<Box<str>, [u8; 32]>>,
+    known: &'d Known<Box<str>, TxtAnswer>,
+    answers: Mutex<HashMap<Box<str>, TxtAnswer>>,
     /// Names that were looked up and are not among the answers yet.
-    unread: Mutex<Vec<Box<str>>>,
+    unread: Mutex<BTreeSet<Box<str>>>,
 }
 
 impl<'d> TxtRecords<'d> {
-    fn new(reading: Reading, known: &'d Known<Box<str>, Txt>) -> Self {
-        Self {
-            reading,
-            known,
-            answers: Mutex::default(),
-            digests: Mutex::default(),
-            unread: Mutex::default(),
-        }
+    fn new(reading: Reading, known: &'d Known<Box<str>, TxtAnswer>) -> Self {
+        Self { reading, known, answers: Mutex::default(), unread: Mutex::default() }
+    }
+
+    /// SHA-256 of the DKIM key that a check has read under this name; `None` if there is none.
+    pub(super) fn key_digest(&self, name: &str) -> Option<[u8; 32]> {
+        self.answer(as_asked(name).as_str())?.key_digest
+    }
+
+    fn answer<Q>(&self, name: &Q) -> Option<TxtAnswer>
+    where
+        Box<str>: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.known.get(name).or_else(|| lock(&self.answers).get(name).cloned())
     }
 
     /// Has [`Dns::read`] read `name` before the check asks for it.
     pub(super) fn will_ask(&self, name: &str) {
         let name = as_asked(name);
         if self.get(name.as_str()).is_none() {
-            lock(&self.unread).push(name.into());
+            lock(&self.unread).insert(name.into());
         }
     }
 }
@@ -277,7 +267,7 @@ impl ResolverCache<Box<str>, Txt> for TxtRecords<'_> {
         Box<str>: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.known.get(name).or_else(|| lock(&self.answers).get(name).cloned())
+        self.answer(name).map(|answer| answer.txt)
     }
 
     fn remove<Q>(&self, _: &Q) -> Option<Txt>
@@ -290,7 +280,7 @@ impl ResolverCache<Box<str>, Txt> for TxtRecords<'_> {
 
     /// mail-auth has looked up `name` and taken one of its records.
     fn insert(&self, name: Box<str>, _: Txt, _: Instant) {
-        lock(&self.unread).push(name);
+        lock(&self.unread).insert(name);
     }
 }
 
@@ -310,8 +300,8 @@ fn not_found() -> Txt {
 /// Answers that mail-auth gets without a query.
 #[derive(Default)]
 struct Answers {
-    dkim: Known<Box<str>, Txt>,
-    dmarc: Known<Box<str>, Txt>,
+    dkim: Known<Box<str>, TxtAnswer>,
+    dmarc: Known<Box<str>, TxtAnswer>,
     mx: Known<Box<str>, RecordSet<MX>>,
     a: Known<Box<str>, RecordSet<Ipv4Addr>>,
     aaaa: Known<Box<str>, RecordSet<Ipv6Addr>>,
@@ -320,8 +310,8 @@ struct Answers {
 impl Answers {
     fn of(zone: &Zone) -> Self {
         Self {
-            dkim: all(zone, |published| records::key(&published.txt), not_found()),
-            dmarc: all(zone, |published| records::dmarc(&published.txt), not_found()),
+            dkim: all(zone, |published| records::key(&published.txt), not_found().into()),
+            dmarc: all(zone, |published| records::dmarc(&published.txt), not_found().into()),
             mx: all(zone, mx, record_set(Vec::new())),
             a: all(zone, |records| record_set(records.a.clone()), record_set(Vec::new())),
             aaaa: all(zone, |records| record_set(records.aaaa.clone()), record_set(Vec::new())),

@@ -64,10 +64,117 @@ pub struct Ledger {
     pub revocation_error: Option<String>,
     /// What the transaction that the others wait for waits for; `None` unless it waits for too long.
     pub late: Option<String>,
+    /// What does not change while the node runs; `None` until it has connected.
+    pub facts: Option<Facts>,
+    /// How the chain stood when it answered last.
+    pub chain: Option<Chain>,
+    /// The newest batch that became final since the start.
+    pub last_anchor: Option<LastAnchor>,
 }
 
-/// Returns the two statuses, mails and ledger. `evidenced` is the number of leaves in the evidence log.
-pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger) -> Vec<Status> {
+/// Which chain and contracts are used, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Chain id (EIP-155).
+    pub chain_id: u64,
+    /// Address of the sender registry.
+    pub registry: String,
+    /// Address of the evidence ledger.
+    pub ledger: String,
+    /// When a transaction is final, in words.
+    pub finality: String,
+    /// Most that a transaction may pay [wei per gas].
+    pub max_fee: u64,
+}
+
+/// How a chain stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Number of the newest block.
+    pub head: u64,
+    /// Its time [s since 1970].
+    pub head_time: u64,
+    /// Number of the newest block that is finalized, if the node says.
+    pub finalized: Option<u64>,
+    /// What the node asks for a transaction [wei per gas].
+    pub gas_price_wei: u64,
+    /// The account that anchors.
+    pub account: Account,
+    /// The account that registers, if that is another.
+    pub registrar: Option<Account>,
+}
+
+/// An account and what it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its address.
+    pub address: String,
+    /// Its balance [gwei].
+    pub balance_gwei: u64,
+}
+
+/// A batch that is final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastAnchor {
+    /// Number of its block.
+    pub block: u64,
+    /// Number of its entries.
+    pub entries: u32,
+    /// What was paid for it [gwei].
+    pub fee_gwei: u64,
+}
+
+/// So many transactions as the last one should be paid for, or an operator is warned.
+const FUNDS: u64 = 100;
+
+impl Ledger {
+    /// Says that the account that anchors will soon have nothing left.
+    fn is_poor(&self) -> Option<String> {
+        let Chain { account: Account { address, balance_gwei }, .. } = self.chain.as_ref()?;
+        let left = balance_gwei.checked_div(self.last_anchor?.fee_gwei)?;
+        let words = || format!("account {address} has funds for {left} more transactions like the last one");
+        (left < FUNDS).then(words)
+    }
+
+    /// Adds what people want to know of the chain.
+    fn describe(&self, mut status: Status, now: u64) -> Status {
+        if let Some(Facts { chain_id, registry, ledger, finality, max_fee }) = &self.facts {
+            status = status
+                .label("chain_id", chain_id.to_string())
+                .label("registry", registry)
+                .label("ledger", ledger)
+                .label("finality", finality)
+                .gauge("max_fee_wei", *max_fee);
+        }
+        if let Some(Chain { head, head_time, finalized, gas_price_wei, account, registrar }) = &self.chain {
+            status = status
+                .gauge("head_block", *head)
+                .gauge("head_age_s", now.saturating_sub(*head_time))
+                .gauge("gas_price_wei", *gas_price_wei)
+                .label("account", &account.address)
+                .gauge("balance_gwei", account.balance_gwei);
+            if let Some(finalized) = finalized {
+                status = status.gauge("finalized_block", *finalized);
+            }
+            if let Some(registrar) = registrar {
+                status = status
+                    .label("registrar", &registrar.address)
+                    .gauge("registrar_balance_gwei", registrar.balance_gwei);
+            }
+        }
+        if let Some(LastAnchor { block, entries, fee_gwei }) = self.last_anchor {
+            status = status
+                .gauge("last_anchor_block", block)
+                .gauge("last_anchor_entries", entries)
+                .gauge("last_anchor_fee_gwei", fee_gwei);
+        }
+        status
+    }
+}
+
+/// Returns the two statuses, mails and ledger. `evidenced` is the number of leaves in the evidence log, `now` the time
+/// [s since 1970].
+pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger, now: u64) -> Vec<Status> {
     let (level, message) = if mails.left_in_a_row == 0 {
         (Level::Ok, "verifies")
     } else {
@@ -93,16 +200,17 @@ pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger) -> Vec<Status> {
         (None, true, None) if let Some(error) = &ledger.revocation_error => {
             (Level::Warn, format!("the chain does not have all revocations: {error}"))
         }
+        (None, true, None) if let Some(words) = ledger.is_poor() => (Level::Warn, words),
         (None, true, None) if !ledger.reachable => (Level::Ok, "nothing to anchor yet".to_owned()),
         (None, true, None) => (Level::Ok, "anchors".to_owned()),
     };
-    let ledger = Status::new("ledger", level, message)
+    let status = Status::new("ledger", level, message)
         .counter("evidenced", evidenced)
         .counter("anchored", ledger.anchored)
         .gauge("pending", pending)
         .gauge("in_flight", ledger.in_flight)
         .gauge("revocations", ledger.revocations);
-    vec![mails, ledger]
+    vec![mails, ledger.describe(status, now)]
 }
 
 #[cfg(test)]
@@ -112,7 +220,7 @@ mod tests {
     #[test]
     fn an_unreachable_chain_is_an_error_that_says_what_is_kept() {
         let ledger = Ledger { last_error: Some("connection refused".into()), ..Ledger::default() };
-        let status = statuses(&Mails::default(), 3, &ledger).pop().unwrap();
+        let status = statuses(&Mails::default(), 3, &ledger, 0).pop().unwrap();
         assert_eq!(
             (status.level, status.message.as_str()),
             (Level::Error, "waits for the chain: connection refused")
@@ -124,14 +232,14 @@ mod tests {
     fn a_late_transaction_is_a_warning_until_it_is_an_error() {
         let late = Some("anchor evidence: transaction 0x1 is in no block after 3 blocks".to_owned());
         let ledger = Ledger { connected: true, reachable: true, in_flight: 1, late, ..Ledger::default() };
-        let status = statuses(&Mails::default(), 3, &ledger).pop().unwrap();
+        let status = statuses(&Mails::default(), 3, &ledger, 0).pop().unwrap();
         assert_eq!((status.level, status.figure("in_flight")), (Level::Warn, Some(1)));
         assert!(status.message.contains("0x1 is in no block after 3 blocks"), "{}", status.message);
         for ledger in [
             Ledger { last_error: Some("connection refused".to_owned()), ..ledger.clone() },
             Ledger { silence: Some("connection refused".to_owned()), ..ledger },
         ] {
-            assert_eq!(statuses(&Mails::default(), 3, &ledger).pop().unwrap().level, Level::Error);
+            assert_eq!(statuses(&Mails::default(), 3, &ledger, 0).pop().unwrap().level, Level::Error);
         }
     }
 
@@ -145,15 +253,56 @@ mod tests {
             revocation_error: Some(error.clone()),
             ..Ledger::default()
         };
-        let status = statuses(&Mails::default(), 0, &ledger).pop().unwrap();
+        let status = statuses(&Mails::default(), 0, &ledger, 0).pop().unwrap();
         assert_eq!((status.level, status.figure("revocations")), (Level::Warn, Some(2)));
         assert!(status.message.contains(&error), "{}", status.message);
     }
 
     #[test]
+    fn figures_and_labels_say_how_the_chain_stands_and_when_funds_run_out() {
+        let account = |address: &str, balance_gwei| Account { address: address.to_owned(), balance_gwei };
+        let chain = Chain {
+            head: 90,
+            head_time: 1000,
+            finalized: Some(80),
+            gas_price_wei: 7,
+            account: account("0xA", 5_000),
+            registrar: Some(account("0xB", 3)),
+        };
+        let mut ledger = Ledger {
+            connected: true,
+            reachable: true,
+            chain: Some(chain),
+            last_anchor: Some(LastAnchor { block: 85, entries: 12, fee_gwei: 50 }),
+            ..Ledger::default()
+        };
+        let at = |ledger: &Ledger| statuses(&Mails::default(), 3, ledger, 1004).pop().unwrap();
+        let status = at(&ledger);
+        assert_eq!(status.level, Level::Ok);
+        for (name, value) in [
+            ("head_block", 90),
+            ("head_age_s", 4),
+            ("finalized_block", 80),
+            ("balance_gwei", 5_000),
+            ("registrar_balance_gwei", 3),
+            ("last_anchor_fee_gwei", 50),
+        ] {
+            assert_eq!(status.figure(name), Some(value), "{name}");
+        }
+        assert!(status.labels.contains(&("registrar", "0xB".to_owned())));
+        ledger.last_anchor = Some(LastAnchor { block: 86, entries: 12, fee_gwei: 51 });
+        let poor = at(&ledger);
+        assert_eq!(poor.level, Level::Warn);
+        assert_eq!(poor.message, "account 0xA has funds for 98 more transactions like the last one");
+        // Where transactions cost nothing, nothing runs out.
+        ledger.last_anchor = Some(LastAnchor { block: 86, entries: 12, fee_gwei: 0 });
+        assert_eq!(at(&ledger).level, Level::Ok);
+    }
+
+    #[test]
     fn an_unanswered_question_is_warned_about_until_the_next_one_is_answered() {
         let mut mails = Mails::default();
-        let level = |mails: &Mails| statuses(mails, 0, &Ledger::default())[0].level;
+        let level = |mails: &Mails| statuses(mails, 0, &Ledger::default(), 0)[0].level;
         mails.left();
         assert_eq!(level(&mails), Level::Warn);
         // These mails were given up: still nothing has answered.
@@ -168,7 +317,7 @@ mod tests {
     #[test]
     fn all_is_well_when_the_chain_answers() {
         let ledger = Ledger { connected: true, reachable: true, anchored: 3, ..Ledger::default() };
-        let statuses = statuses(&Mails::default(), 3, &ledger);
+        let statuses = statuses(&Mails::default(), 3, &ledger, 0);
         assert!(statuses.iter().all(|status| status.level == Level::Ok), "{statuses:?}");
     }
 }

@@ -23,6 +23,8 @@ pub struct Names {
     path: PathBuf,
     /// As [`SenderName`] writes them.
     all: Mutex<BTreeSet<String>>,
+    /// Held while the file is written, so that it never goes back to an earlier state.
+    writing: Mutex<()>,
 }
 
 impl Names {
@@ -36,17 +38,19 @@ impl Names {
             String::new()
         });
         let names = text.lines().filter_map(|line| Some(SenderName::parse(line).ok()?.to_string()));
-        Self { path: path.to_owned(), all: Mutex::new(names.collect()) }
+        Self { path: path.to_owned(), all: Mutex::new(names.collect()), writing: Mutex::default() }
     }
 
     /// Adds a name and writes the file. Blocking.
     pub fn add(&self, name: &SenderName) {
-        // Held while the file is written, so that it never goes back to an earlier state.
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        if !all.insert(name.to_string()) {
-            return;
-        }
-        let text: String = all.iter().map(|name| format!("{name}\n")).collect();
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let text: String = {
+            let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+            if !all.insert(name.to_string()) {
+                return;
+            }
+            all.iter().map(|name| format!("{name}\n")).collect()
+        };
         if let Err(error) = replace_file(&self.path, text.as_bytes()) {
             tracing::warn!(%error, path = %self.path.display(), "a sender will be listed without its name");
         }

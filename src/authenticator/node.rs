@@ -99,7 +99,8 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let (counted, mails) = (store.clone(), desk.counts());
     diagnostics::publish(&mut graph, move || {
         let (evidenced, _) = counted.counts();
-        health::statuses(&mails(), evidenced, &chain_health.borrow())
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        health::statuses(&mails(), evidenced, &chain_health.borrow(), now)
     })?;
     let mut running = graph.spin()?;
     tracing::info!("verifying");

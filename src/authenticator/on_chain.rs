@@ -16,13 +16,14 @@ use std::{
 };
 
 use chain::{
-    Address, ChainError, Connection, Contracts, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey,
-    LedgerOptions, WaitsFor,
+    Address, ChainError, ChainStatus, Connection, Contracts, EmbeddedChain, Http, Ledger, LedgerError,
+    LedgerKey, LedgerOptions, U256, WaitsFor,
 };
 use evidence::{Receipt, eip55::to_eip55};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
+    time::sleep,
 };
 
 use crate::{
@@ -46,6 +47,10 @@ const WATCH: Duration = Duration::from_secs(4);
 const LAG: Duration = Duration::from_secs(15);
 /// How long until a revocation that the chain did not take is sent again.
 const REVOKE_AGAIN: Duration = Duration::from_secs(5);
+/// How often to ask the chain how it stands, for people.
+const CHAIN_STATUS: Duration = Duration::from_secs(10);
+/// A gwei [wei].
+const GWEI: u64 = 1_000_000_000;
 /// Maximum number of receipts queued for publishing.
 const RECEIPTS: usize = 1024;
 
@@ -188,10 +193,20 @@ impl ChainKeeper {
         let addresses = ledger.addresses();
         tracing::info!(chain_id = addresses.chain_id, registry = shown(addresses.sender_registry),
             ledger = shown(addresses.evidence_ledger), finality = ?ledger.finality(), "connected to the chain");
-        health.send_modify(|health| (health.connected, health.last_error) = (true, None));
+        health.send_modify(|health| {
+            (health.connected, health.last_error) = (true, None);
+            health.facts = Some(health::Facts {
+                chain_id: addresses.chain_id,
+                registry: shown(addresses.sender_registry),
+                ledger: shown(addresses.evidence_ledger),
+                finality: ledger.finality().to_string(),
+                max_fee: params.max_fee,
+            });
+        });
         connected.send_replace(Some(Arc::clone(&ledger)));
 
         let (state, mut states) = watch::channel(AnchorState::default());
+        let asked = Arc::clone(&ledger);
         let (mut in_flight, mut registering) = (ledger.in_flight(), ledger.registrar_in_flight());
         let anchorer = Anchorer {
             store,
@@ -209,13 +224,23 @@ impl ChainKeeper {
         };
         let follow_anchorer = async {
             while states.changed().await.is_ok() {
-                let AnchorState { reachable, anchored, last_error, .. } = states.borrow_and_update().clone();
+                let AnchorState { reachable, anchored, last_error, last_anchor, .. } =
+                    states.borrow_and_update().clone();
                 health.send_modify(|health| {
                     (health.reachable, health.anchored, health.last_error) =
                         (reachable, anchored, last_error);
+                    health.last_anchor = last_anchor;
                 });
             }
             std::future::pending::<()>().await;
+        };
+        let follow_chain = async {
+            loop {
+                if let Ok(status) = asked.status().await {
+                    health.send_modify(|health| health.chain = Some(standing(&status)));
+                }
+                sleep(CHAIN_STATUS).await;
+            }
         };
         let follow_transactions = async {
             loop {
@@ -248,7 +273,24 @@ impl ChainKeeper {
             result = anchorer.run(std::future::pending()) => Ok(result?),
             () = follow_anchorer => Ok(()),
             () = follow_transactions => Ok(()),
+            () = follow_chain => Ok(()),
         }
+    }
+}
+
+/// The chain's status in the units of diagnostics.
+fn standing(status: &ChainStatus) -> health::Chain {
+    let account = |(address, balance): (Address, U256)| health::Account {
+        address: to_eip55(&address.0),
+        balance_gwei: u64::try_from(balance / GWEI).unwrap_or(u64::MAX),
+    };
+    health::Chain {
+        head: status.head,
+        head_time: status.head_time,
+        finalized: status.finalized,
+        gas_price_wei: u64::try_from(status.gas_price).unwrap_or(u64::MAX),
+        account: account(status.account),
+        registrar: status.registrar.map(account),
     }
 }
 

@@ -24,7 +24,22 @@ use mail_auth::{
 use crate::key_digest::digest_of_key;
 
 /// What a name's TXT records mean to one of the two.
-pub(super) type Reading = fn(&[Vec<u8>]) -> Txt;
+pub(super) type Reading = fn(&[Vec<u8>]) -> TxtAnswer;
+
+/// What mail-auth gets of a name's TXT records.
+#[derive(Clone)]
+pub(super) struct TxtAnswer {
+    pub txt: Txt,
+    /// SHA-256 of the DKIM key that it is: one value with the key, so that nobody can have one key verified and another
+    /// taken for it.
+    pub key_digest: Option<[u8; 32]>,
+}
+
+impl From<Txt> for TxtAnswer {
+    fn from(txt: Txt) -> Self {
+        Self { txt, key_digest: None }
+    }
+}
 
 /// Says that there is no such record.
 fn none() -> Txt {
@@ -37,7 +52,11 @@ fn broken() -> Txt {
 }
 
 /// The DMARC policy (RFC 9989 sections 4.7 to 4.10).
-pub(super) fn dmarc(records: &[Vec<u8>]) -> Txt {
+pub(super) fn dmarc(records: &[Vec<u8>]) -> TxtAnswer {
+    policy_of(records).into()
+}
+
+fn policy_of(records: &[Vec<u8>]) -> Txt {
     let is_policy = |record: &&Vec<u8>| {
         tags(record)
             .next()
@@ -81,26 +100,18 @@ fn is_valid(name: &str, value: &str) -> bool {
 }
 
 /// The DKIM key: of several records, the first that can be used (RFC 6376 section 3.6.2.2 leaves it open).
-pub(super) fn key(records: &[Vec<u8>]) -> Txt {
-    first_key(records).0
-}
-
-/// SHA-256 of that key: of the bytes that the tag `p=` has in base64.
-pub(super) fn key_digest(records: &[Vec<u8>]) -> Option<[u8; 32]> {
-    let (_, record) = first_key(records);
-    let (_, text) = tags(record?).flatten().find(|(name, _)| *name == "p")?;
-    digest_of_key(text)
-}
-
-fn first_key(records: &[Vec<u8>]) -> (Txt, Option<&[u8]>) {
+pub(super) fn key(records: &[Vec<u8>]) -> TxtAnswer {
     let mut result = none();
     for record in records {
         match key_of(record) {
-            key @ Txt::DomainKey(_) => return (key, Some(record)),
+            txt @ Txt::DomainKey(_) => {
+                let public = tags(record).flatten().find(|(name, _)| *name == "p");
+                return TxtAnswer { txt, key_digest: public.and_then(|(_, text)| digest_of_key(text)) };
+            }
             other => result = other,
         }
     }
-    (result, None)
+    result.into()
 }
 
 fn key_of(record: &[u8]) -> Txt {
@@ -159,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_dmarc_policy_is_the_only_one_and_its_mistakes_are_defaults() {
-        let policy = |text: &str| match dmarc(&records(&["something else", text])) {
+        let policy = |text: &str| match policy_of(&records(&["something else", text])) {
             Txt::Dmarc(policy) => Some(policy),
             other => {
                 assert!(is_none(&other), "{text}");
@@ -189,12 +200,14 @@ mod tests {
             assert_eq!(read(text).as_deref(), wanted, "{text}");
         }
         let bytes = b"v=DMARC1; p=reject; n=\xe9; adkim=s".to_vec();
-        assert!(matches!(dmarc(&[bytes]), Txt::Dmarc(policy) if format!("{:?}", policy.adkim) == "Strict"));
+        assert!(
+            matches!(policy_of(&[bytes]), Txt::Dmarc(policy) if format!("{:?}", policy.adkim) == "Strict")
+        );
         let reports =
             policy("v=DMARC1; rua=mailto:d@example.org; ruf=mailto:x@y!z").map(|policy| policy.rua.len());
         assert_eq!(reports, Some(1));
         assert_eq!(policy("v=DMARC1; p=none; rua=%zz").map(|policy| policy.rua.len()), Some(0));
-        assert!(is_none(&dmarc(&records(&["v=DMARC1; p=reject", "v=DMARC1; p=none"]))));
+        assert!(is_none(&policy_of(&records(&["v=DMARC1; p=reject", "v=DMARC1; p=none"]))));
     }
 
     #[test]
@@ -207,7 +220,7 @@ mod tests {
             "k=ed25519; s=*; h=sha1:sha256; ",
             "v=DKIM1;k=ed25519; s=email:x; x=y;",
         ] {
-            assert!(matches!(key(&records(&[&format!("{valid}{KEY}")])), Txt::DomainKey(_)), "{valid}");
+            assert!(matches!(key(&records(&[&format!("{valid}{KEY}")])).txt, Txt::DomainKey(_)), "{valid}");
         }
         for unusable in [
             "k=ed25519; s=tlsrpt; ",
@@ -218,15 +231,15 @@ mod tests {
             "k=ed25519; x; ",
             "v=DKIM1; k=ed25519; s=; ",
         ] {
-            assert!(is_broken(&key(&records(&[&format!("{unusable}{KEY}")]))), "{unusable}");
+            assert!(is_broken(&key(&records(&[&format!("{unusable}{KEY}")])).txt), "{unusable}");
         }
         for other in ["k=ed25519; v=DKIM1; ", "v=DKIM2; k=ed25519; ", "v=dkim1; k=ed25519; "] {
-            assert!(is_none(&key(&records(&[&format!("{other}{KEY}")]))), "{other}");
+            assert!(is_none(&key(&records(&[&format!("{other}{KEY}")])).txt), "{other}");
         }
         let revoked = format!("v=DKIM1; k=ed25519; p=; {}", KEY.replacen('p', "P", 1));
-        assert!(matches!(key(&records(&[&revoked])), Txt::Error(Error::Dkim(_))));
+        assert!(matches!(key(&records(&[&revoked])).txt, Txt::Error(Error::Dkim(_))));
         let second = format!("k=ed25519; {KEY}");
-        assert!(matches!(key(&records(&["v=spf1 -all", &second])), Txt::DomainKey(_)));
+        assert!(matches!(key(&records(&["v=spf1 -all", &second])).txt, Txt::DomainKey(_)));
     }
 
     proptest::proptest! {

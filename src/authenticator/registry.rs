@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use chain::{Ledger, Sender, Terms};
+use chain::{Ledger, LedgerError, Revert, Sender, Terms};
 use mail::{EmailAddress, Registration, Role};
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
@@ -30,6 +30,8 @@ use crate::{
     verdict::RegistryAnswer,
 };
 
+/// Why nothing can be asked of the chain.
+const NOT_CONNECTED: &str = "the chain is not connected yet; see /diagnostics";
 /// How long a mail waits for the registry to answer.
 const REGISTRY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -64,7 +66,7 @@ pub struct Pauses {
 pub struct Changed {
     /// Hash of the transaction, 0x-prefixed hex.
     pub transaction: String,
-    /// Whether the registry had the sender, or its domain, before; true if it could not be asked.
+    /// Whether the registry had the sender, or its domain, before it was revoked; true if that is not known.
     pub was_registered: bool,
 }
 
@@ -233,21 +235,26 @@ impl Registry {
     /// Has a sender registered, or its terms changed, once all changes before are made. Until it is final a revocation of
     /// the sender holds.
     pub async fn register(&self, name: SenderName, terms: Terms) -> Pending {
-        let _placing = self.order.lock().await;
         let [digest, _] = self.digests(&name);
+        let pending = {
+            let _placing = self.order.lock().await;
+            self.place(What::Register { digest, terms, ends: self.revocations.of(&digest) })
+        };
         self.remember(name).await;
-        self.place(What::Register { digest, terms, ends: self.revocations.of(&digest) })
+        pending
     }
 
     /// Makes a sender count as revoked, from now on and after a crash, and has it revoked on the chain, once all changes
     /// before are made.
     pub async fn revoke(&self, name: SenderName) -> Pending {
-        let _placing = self.order.lock().await;
         let ([digest, domain], revocations) = (self.digests(&name), Arc::clone(&self.revocations));
-        let pending = match spawn_blocking(move || revocations.add(digest)).await {
-            Ok(revocation) => self.place(What::Revoke { revocation, domain }),
-            // It panicked; nobody will answer.
-            Err(_) => Pending(oneshot::channel().1),
+        let pending = {
+            let _placing = self.order.lock().await;
+            match spawn_blocking(move || revocations.add(digest)).await {
+                Ok(revocation) => self.place(What::Revoke { revocation, domain }),
+                // It panicked; nobody will answer.
+                Err(_) => Pending(oneshot::channel().1),
+            }
         };
         self.remember(name).await;
         pending
@@ -329,6 +336,7 @@ impl Registrar {
                 let transaction = transaction.map_err(|error| error.to_string())?;
                 self.revocations.forget(&digest);
                 if let Some(revocation) = ends {
+                    self.made_by_others.remove(&revocation);
                     self.write(move |revocations| revocations.lift(revocation)).await;
                     self.tell(None);
                     if let Some(error) = self.revocations.unwritten() {
@@ -383,8 +391,8 @@ impl Registrar {
     /// Sends a revocation, and ends it once the chain has it for good.
     async fn revoke(&mut self, revocation: Revocation) -> Result<String, String> {
         let mined = match connected(&self.ledger) {
-            Ok(ledger) => ledger.revoke(revocation.digest).await.map_err(|error| error.to_string()),
-            Err(error) => Err(error),
+            Ok(ledger) => ledger.revoke(revocation.digest).await.map_err(Some),
+            Err(_) => Err(None),
         };
         match mined {
             Ok(mined) => {
@@ -393,7 +401,11 @@ impl Registrar {
                 Ok(format!("{:#x}", mined.transaction))
             }
             Err(error) => {
-                self.look_for_others(revocation).await;
+                // Through everything else it is sent again.
+                let is_refused =
+                    matches!(error, Some(LedgerError::Reverted { revert: Revert::NotRegistrar(_), .. }));
+                self.look_for_others(revocation, is_refused).await;
+                let error = error.map_or_else(|| NOT_CONNECTED.to_owned(), |error| error.to_string());
                 let kept = match self.revocations.unwritten() {
                     None => "also after a restart".to_owned(),
                     Some(unwritten) => {
@@ -407,10 +419,10 @@ impl Registrar {
 
     /// Ends a revocation that the chain does not take from us once it has the sender revoked all the same: the registry may
     /// be somebody else's. One of several nodes may lag, and have an earlier revocation.
-    async fn look_for_others(&mut self, revocation: Revocation) {
+    async fn look_for_others(&mut self, revocation: Revocation, is_refused: bool) {
         let Ok(ledger) = connected(&self.ledger) else { return };
-        let is_made =
-            matches!(ledger.sender(revocation.digest).await, Ok(Sender { revoked_at: Some(_), .. }));
+        let is_made = is_refused
+            && matches!(ledger.sender(revocation.digest).await, Ok(Sender { revoked_at: Some(_), .. }));
         let since = is_made.then(|| *self.made_by_others.entry(revocation).or_insert_with(Instant::now));
         if since.is_none_or(|since| since.elapsed() >= self.pauses.lag) {
             self.made_by_others.remove(&revocation);
@@ -445,5 +457,5 @@ impl Registrar {
 
 fn connected(ledger: &watch::Receiver<Option<Arc<Ledger>>>) -> Result<Arc<Ledger>, String> {
     let ledger = ledger.borrow().clone();
-    ledger.ok_or_else(|| "the chain is not connected yet; see /diagnostics".to_owned())
+    ledger.ok_or_else(|| NOT_CONNECTED.to_owned())
 }

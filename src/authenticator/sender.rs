@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use mail::{AddressError, EmailAddress};
+use mail::{AddressError, EmailAddress, ascii_domain};
 
 /// A sender, by the name under which it is registered; `Display` writes the form in which it is compared and digested.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +31,8 @@ impl SenderName {
 
     /// The domain of an address.
     pub fn domain_of(address: &EmailAddress) -> Self {
-        let normalised = address.normalised();
-        Self::Domain(normalised.rsplit('@').next().unwrap_or_default().to_owned())
+        let domain = address.domain();
+        Self::Domain(ascii_domain(domain).unwrap_or_else(|| domain.to_lowercase()))
     }
 }
 

@@ -147,33 +147,37 @@ async fn serve_revoke(
     }
 }
 
-/// One request at a time: those behind it wait in the bounded queue of the service.
 async fn serve_list(
     mut requests: mpsc::Receiver<Request<srv::ListSenders::Service>>,
     registry: Registry,
     gate: Arc<Gate>,
 ) {
+    let mut answers = JoinSet::new();
     while let Some(request) = requests.recv().await {
-        let listed = match gate.open_to(&request.message.token) {
-            Ok(()) => registry.list(request.message.first.into(), LISTED).await,
-            Err(refusal) => {
-                warn_of(&refusal).await;
-                Err(refusal.to_string())
-            }
-        };
-        let response = match listed {
-            Ok((senders, count)) => srv::ListSenders::Response {
-                success: true,
-                senders: senders.iter().map(listed_to_ros).collect(),
-                count: u32::try_from(count).unwrap_or(u32::MAX),
-                message: String::new(),
-            },
-            Err(error) => {
-                let (success, message) = answer(Err(error));
-                srv::ListSenders::Response { success, message, ..srv::ListSenders::Response::default() }
-            }
-        };
-        respond(request, response);
+        let (registry, gate) = (registry.clone(), Arc::clone(&gate));
+        answers.spawn(async move {
+            let listed = match gate.open_to(&request.message.token) {
+                Ok(()) => registry.list(request.message.first.into(), LISTED).await,
+                Err(refusal) => {
+                    warn_of(&refusal).await;
+                    Err(refusal.to_string())
+                }
+            };
+            let response = match listed {
+                Ok((senders, count)) => srv::ListSenders::Response {
+                    success: true,
+                    senders: senders.iter().map(listed_to_ros).collect(),
+                    count: u32::try_from(count).unwrap_or(u32::MAX),
+                    message: String::new(),
+                },
+                Err(error) => {
+                    let (success, message) = answer(Err(error));
+                    srv::ListSenders::Response { success, message, ..srv::ListSenders::Response::default() }
+                }
+            };
+            respond(request, response);
+        });
+        reap(&mut answers).await;
     }
 }
 

@@ -225,6 +225,24 @@ impl Account {
         Ok(Fees::of(price, tip.max(U256::one()), self.max_fee))
     }
 
+    /// The newest block, also the newest finalized one if the node says, what it asks for a transaction [wei per gas], and
+    /// the balances of these accounts [wei].
+    pub async fn standing(&self, accounts: &[Address]) -> Result<(Head, U256, Vec<U256>), LedgerError> {
+        let action = "ask how the chain stands";
+        let balances =
+            accounts.iter().map(|account| ("eth_getBalance", vec![json!(account), json!("latest")]));
+        let queries = [block(&json!("latest")), block(&json!("finalized")), ("eth_gasPrice", Vec::new())];
+        let queries = queries.into_iter().chain(balances).collect();
+        let mut answers = self.ask_each(action, queries).await?.into_iter();
+        let mut head = head(action, answers.next().transpose()?)?;
+        // Not every node knows the word.
+        let finalized = read(action, answers.next().and_then(Result::ok), "a block");
+        head.finalized = finalized.ok().map(|finalized: Block| finalized.number.as_u64());
+        let price = read(action, answers.next().transpose()?, "a gas price in hex")?;
+        let balances = answers.map(|answer| read(action, Some(answer?), "a balance in hex"));
+        Ok((head, price, balances.collect::<Result<_, _>>()?))
+    }
+
     /// Twice the quote, to replace a transaction whose fees are not known.
     pub fn doubled(&self, quote: Fees) -> Fees {
         let twice = Fees::of(quote.max_fee, quote.tip.saturating_mul(2.into()), self.max_fee);
@@ -345,11 +363,13 @@ fn block(which: &Value) -> Query {
 /// The transaction of a receipt, if it is in a block, and whether it had an effect there.
 fn mined_by(receipt: TransactionReceipt) -> Option<(Mined, bool)> {
     let (receipt, block_number, block_hash) = in_block(receipt)?;
+    let gas = receipt.gas_used.unwrap_or_default();
     let mined = Mined {
         transaction: receipt.transaction_hash,
         block_number,
         block_hash,
-        gas_used: u64::try_from(receipt.gas_used.unwrap_or_default()).unwrap_or(u64::MAX),
+        gas_used: u64::try_from(gas).unwrap_or(u64::MAX),
+        fee: gas.saturating_mul(receipt.effective_gas_price.unwrap_or_default()),
         created: receipt.contract_address,
     };
     // Each call of ours makes its contract emit an event. Where there is no contract any more, nothing reverts.

@@ -76,14 +76,14 @@ pub struct OnChain {
 /// The sender registry and the evidence ledger on one chain, with the accounts that use them. Share it by reference.
 pub struct Ledger {
     pub(super) web3: Web3<Connection>,
-    account: Account,
+    pub(super) account: Account,
     pub(super) addresses: Addresses,
     pub(super) registry: Artifact,
     pub(super) evidence: Artifact,
     /// Of the account that anchors.
     lane: Lane,
     /// Of the account that changes the registry, if that is another.
-    registrar: Option<Lane>,
+    registrar: Option<(Address, Lane)>,
     /// Held while the registry changes, because each change may need the one before it.
     pub(super) registering: Mutex<()>,
 }
@@ -145,19 +145,8 @@ impl Ledger {
             },
         };
         let addresses = deployer.contracts(contracts, &state_dir.join("contracts.json")).await?;
-        let registrar = registrar.map(|(_, lane)| lane);
-        let ledger = Self {
-            web3,
-            account,
-            addresses,
-            registry,
-            evidence,
-            lane,
-            registrar,
-            registering: Mutex::default(),
-        };
-        ledger.may_anchor().await?;
-        Ok(ledger)
+        let registering = Mutex::default();
+        Ok(Self { web3, account, addresses, registry, evidence, lane, registrar, registering })
     }
 
     /// Calls [`connect`](Self::connect) until the chain can be reached, with growing pauses of at most 5 s. `report`
@@ -190,7 +179,12 @@ impl Ledger {
 
     /// Follows the transactions in flight of the account that changes the registry, if that is another.
     pub fn registrar_in_flight(&self) -> Option<watch::Receiver<Option<InFlight>>> {
-        self.registrar.as_ref().map(Lane::in_flight)
+        self.registrar.as_ref().map(|(_, lane)| lane.in_flight())
+    }
+
+    /// The account that changes the registry, if that is not the one that anchors.
+    pub fn registrar_address(&self) -> Option<Address> {
+        self.registrar.as_ref().map(|(address, _)| *address)
     }
 
     /// Returns when a transaction is final.
@@ -322,19 +316,7 @@ impl Ledger {
 
     /// The lane of the account that changes the registry.
     pub(super) fn registrar(&self) -> &Lane {
-        self.registrar.as_ref().unwrap_or(&self.lane)
-    }
-
-    /// Whether the contract takes anchors of this account.
-    async fn may_anchor(&self) -> Result<(), LedgerError> {
-        let (contract, account) = (self.addresses.evidence_ledger, self.account.key.address());
-        match self.call(contract, &self.evidence, "anchorer", &[]).await?.as_slice() {
-            [Token::Address(anchorer)] if *anchorer == account => Ok(()),
-            [Token::Address(anchorer)] => {
-                Err(LedgerError::NotAnchorer { contract, account, anchorer: *anchorer })
-            }
-            _ => Err(LedgerError::Answer { action: "anchorer", rule: "an address".to_owned() }),
-        }
+        self.registrar.as_ref().map_or(&self.lane, |(_, lane)| lane)
     }
 }
 

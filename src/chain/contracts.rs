@@ -105,6 +105,8 @@ pub enum Revert {
         /// Its end [s since 1970].
         until: u64,
     },
+    /// The sender was revoked, or registered again, after the registrar had looked.
+    Outdated,
     /// Any other reason, in the node's words.
     Other(String),
 }
@@ -132,6 +134,12 @@ impl fmt::Display for Revert {
             }
             Self::BadValidity { from, until } => {
                 write!(f, "the validity ends at {until} s since 1970, must end after its begin at {from} s")
+            }
+            Self::Outdated => {
+                write!(
+                    f,
+                    "the sender was revoked or registered by somebody else meanwhile; look, and register again"
+                )
             }
             Self::Other(reason) => write!(f, "{reason}"),
         }
@@ -171,6 +179,7 @@ impl Revert {
             ("BadValidity", [Token::Uint(from), Token::Uint(until)]) => {
                 Some(Self::BadValidity { from: number(from)?, until: number(until)? })
             }
+            ("Outdated", _) => Some(Self::Outdated),
             _ => None,
         }
     }
@@ -189,9 +198,22 @@ pub struct Addresses {
     /// Block that deployed `EvidenceLedger`, where searches for its events end; 0 if the addresses were given as
     /// parameters.
     pub deployed_block: u64,
-    /// Whether an operator wants new contracts in place of these, because these are of version 1.
+    /// Whether an operator wants new contracts in place of those of version 1 among these.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replace: bool,
+    /// The registry of version 1 some of whose senders this one may not have yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub senders_of: Option<OldRegistry>,
+}
+
+/// A registry of version 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OldRegistry {
+    /// Its address.
+    pub address: Address,
+    /// Block from which on it may have registrations.
+    pub from_block: u64,
 }
 
 /// What `contracts.json` says.
@@ -205,6 +227,17 @@ pub(super) enum Kept {
 }
 
 impl Addresses {
+    /// These contracts, which replace none.
+    pub(super) fn new(
+        chain_id: u64,
+        sender_registry: Address,
+        evidence_ledger: Address,
+        deployed_block: u64,
+    ) -> Self {
+        let (replace, senders_of) = (false, None);
+        Self { chain_id, sender_registry, evidence_ledger, deployed_block, replace, senders_of }
+    }
+
     /// Reads the file.
     pub(super) fn load(path: &Path) -> Result<Kept, LedgerError> {
         let failed = |why: String| LedgerError::State { path: path.to_owned(), reason: why };

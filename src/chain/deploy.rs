@@ -3,8 +3,8 @@
 //! the first version and take over the senders; only an operator starts that, as it costs fees, and a node that lies
 //! about a version could have its own senders taken over.
 //!
-//! Nothing is forgotten by a crash on the way: `contracts.json` names the new contracts only once they have everything;
-//! before that, the next start deploys again.
+//! `contracts.json` names new contracts as soon as they are deployed, and says whose senders they do not have yet. Whatever
+//! cuts that short, the next start goes on where it ended.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -17,12 +17,12 @@ use web3::{
 };
 
 use crate::{
-    Addresses, Connection, Contracts, LedgerError, Mined, Terms,
+    Addresses, Connection, Contracts, LedgerError, Mined, Sender, Terms,
     account::{Call, action},
     client::{LOG_RANGE, call, newest_block},
-    contracts::{Artifact, Kept},
-    lane::Lane,
-    registry::{registering, revoking},
+    contracts::{Artifact, Kept, OldRegistry},
+    lane::{Ended, Lane},
+    registry::{find, registering, revoking},
 };
 
 /// Version of the contracts that this program calls.
@@ -51,10 +51,7 @@ impl Deployer<'_> {
     pub async fn contracts(&self, given: Option<Contracts>, path: &Path) -> Result<Addresses, LedgerError> {
         let (known, is_given) = match given {
             Some(Contracts { registry, ledger }) => {
-                let (sender_registry, evidence_ledger) = (registry.into(), ledger.into());
-                let (chain_id, deployed_block, replace) = (self.chain_id, 0, false);
-                let given = Addresses { chain_id, sender_registry, evidence_ledger, deployed_block, replace };
-                (Kept::Addresses(given), true)
+                (Kept::Addresses(Addresses::new(self.chain_id, registry.into(), ledger.into(), 0)), true)
             }
             None => (Addresses::load(path)?, false),
         };
@@ -71,11 +68,11 @@ impl Deployer<'_> {
             let (path, expected, found) = (path.to_owned(), addresses.chain_id, self.chain_id);
             return Err(LedgerError::WrongChain { path, expected, found });
         }
-        let mut is_old = false;
-        for (contract, address, parameter) in [
+        let mut is_old = [false; 2];
+        for (is_old, (contract, address, parameter)) in is_old.iter_mut().zip([
             ("SenderRegistry", addresses.sender_registry, "registry_address"),
             ("EvidenceLedger", addresses.evidence_ledger, "ledger_address"),
-        ] {
+        ]) {
             let place = match is_given {
                 true => format!("parameter '{parameter}'"),
                 false => format!("'{}'", path.display()),
@@ -86,14 +83,23 @@ impl Deployer<'_> {
                     return Err(LedgerError::NoCode { place, contract, address, chain_id });
                 }
                 Some(VERSION) => {}
-                Some(1) if addresses.replace => is_old = true,
+                Some(1) if addresses.replace => *is_old = true,
                 Some(version) => {
                     let wanted = VERSION;
                     return Err(LedgerError::OtherVersion { place, contract, address, version, wanted });
                 }
             }
         }
-        if is_old { self.replace(&addresses, path).await } else { Ok(addresses) }
+        let mut addresses = match is_old {
+            [false, false] => addresses,
+            is_old => self.replace(&addresses, is_old, path).await?,
+        };
+        if let Some(old) = addresses.senders_of {
+            self.take_over(old, addresses.sender_registry).await?;
+            addresses.senders_of = None;
+            addresses.store(path)?;
+        }
+        Ok(addresses)
     }
 
     /// Version of the contract at this address; `None` if there is none.
@@ -115,61 +121,89 @@ impl Deployer<'_> {
     }
 
     async fn deploy(&self) -> Result<Addresses, LedgerError> {
-        let deploy = |action, contract: &Artifact, arguments: &[Token]| {
-            let data = contract.deployment(arguments)?;
-            Ok::<_, LedgerError>(self.lane.send(Call { action, to: None, data }, None))
-        };
         // Both at a time.
-        let registry = deploy(action::DEPLOY_REGISTRY, self.registry, &[Token::Address(self.registrar.1)])?;
-        let ledger = deploy(action::DEPLOY_LEDGER, self.evidence, &[])?;
+        let (registry, ledger) = (self.deploy_registry()?, self.deploy_ledger()?);
         let (sender_registry, _) = created(action::DEPLOY_REGISTRY, registry.await?)?;
         let (evidence_ledger, deployed_block) = created(action::DEPLOY_LEDGER, ledger.await?)?;
-        let (chain_id, replace) = (self.chain_id, false);
-        Ok(Addresses { chain_id, sender_registry, evidence_ledger, deployed_block, replace })
+        Ok(Addresses::new(self.chain_id, sender_registry, evidence_ledger, deployed_block))
     }
 
-    /// Deploys new contracts in place of old ones, and registers there whom the old registry has.
-    async fn replace(&self, old: &Addresses, path: &Path) -> Result<Addresses, LedgerError> {
-        let shown = |address: Address| to_eip55(&address.0);
-        tracing::info!(
-            registry = shown(old.sender_registry),
-            ledger = shown(old.evidence_ledger),
-            "contracts of version 1 are replaced by new ones, as contracts.json asks"
-        );
-        let senders = self.old_senders(old).await?;
-        let new = self.deploy().await?;
-        let mut sent = Vec::new();
-        for (digest, terms) in &senders {
-            let call = match terms {
-                Some(terms) => registering(self.registry, new.sender_registry, *digest, terms)?,
-                None => revoking(self.registry, new.sender_registry, *digest)?,
-            };
-            sent.push(self.registrar.0.send(call, None));
-            if sent.len() == TOGETHER {
-                settle(&mut sent).await?;
+    fn deploy_registry(&self) -> Result<impl Future<Output = Ended> + use<>, LedgerError> {
+        let data = self.registry.deployment(&[Token::Address(self.registrar.1)])?;
+        Ok(self.lane.send(Call { action: action::DEPLOY_REGISTRY, to: None, data }, None))
+    }
+
+    fn deploy_ledger(&self) -> Result<impl Future<Output = Ended> + use<>, LedgerError> {
+        let data = self.evidence.deployment(&[])?;
+        Ok(self.lane.send(Call { action: action::DEPLOY_LEDGER, to: None, data }, None))
+    }
+
+    /// Deploys a new registry, a new ledger or both, in place of those that are old, and writes the file.
+    async fn replace(
+        &self,
+        old: &Addresses,
+        [registry, ledger]: [bool; 2],
+        path: &Path,
+    ) -> Result<Addresses, LedgerError> {
+        let mut new = Addresses { replace: false, ..old.clone() };
+        if registry {
+            let from_block = old.deployed_block;
+            let predecessor = OldRegistry { address: old.sender_registry, from_block };
+            let count = self.old_senders(predecessor).await?.len();
+            let registry = to_eip55(&old.sender_registry.0);
+            tracing::info!(registry, count, "a registry of version 1 is replaced, as contracts.json asks");
+            if count == 0 {
+                return Err(LedgerError::NoSenders { registry, from_block });
             }
+            new.senders_of = Some(predecessor);
+            (new.sender_registry, _) = created(action::DEPLOY_REGISTRY, self.deploy_registry()?.await?)?;
         }
-        settle(&mut sent).await?;
+        if ledger {
+            let ledger = to_eip55(&old.evidence_ledger.0);
+            tracing::info!(ledger, "a ledger of version 1 is replaced, as contracts.json asks");
+            (new.evidence_ledger, new.deployed_block) =
+                created(action::DEPLOY_LEDGER, self.deploy_ledger()?.await?)?;
+        }
         old.store(&path.with_file_name("contracts-v1.json"))?;
         new.store(path)?;
-        tracing::info!(
-            senders = senders.len(),
-            "the new contracts have the senders of the old ones; the evidence is \
-            anchored anew, and receipts of before stay true of the old ledger, which contracts-v1.json names"
-        );
         Ok(new)
     }
 
+    /// Registers and revokes in the registry `new` whom it does not have of an old one.
+    async fn take_over(&self, old: OldRegistry, new: Address) -> Result<(), LedgerError> {
+        let senders = self.old_senders(old).await?;
+        for some in senders.chunks(TOGETHER) {
+            let digests = some.iter().map(|(digest, _)| *digest);
+            let known = find(self.web3, new, self.registry, digests).await?;
+            let mut sent = Vec::new();
+            for ((digest, terms), known) in some.iter().zip(known) {
+                if known != Sender::default() {
+                    continue;
+                }
+                let call = match terms {
+                    Some(terms) => registering(self.registry, new, *digest, terms, None)?,
+                    None => revoking(self.registry, new, *digest)?,
+                };
+                sent.push(self.registrar.0.send(call, None));
+            }
+            for one in sent {
+                one.await?;
+            }
+        }
+        tracing::info!(count = senders.len(), "the new registry has all senders of the old one");
+        Ok(())
+    }
+
     /// The senders of a registry of the first version, and their terms; `None` if they are revoked.
-    async fn old_senders(&self, old: &Addresses) -> Result<Vec<([u8; 32], Option<Terms>)>, LedgerError> {
+    async fn old_senders(&self, old: OldRegistry) -> Result<Vec<([u8; 32], Option<Terms>)>, LedgerError> {
         let (action, artifact) = ("read the old registry", Artifact::sender_registry_v1()?);
         let newest = newest_block(self.web3, action).await?;
-        // The registry was deployed beside the ledger, perhaps some blocks before.
-        let (mut from, mut digests) = (old.deployed_block.saturating_sub(LOG_RANGE), BTreeSet::new());
+        // The block is that of the ledger, which was deployed beside the registry.
+        let (mut from, mut digests) = (old.from_block.saturating_sub(LOG_RANGE), BTreeSet::new());
         while from <= newest {
             let to = from.saturating_add(LOG_RANGE - 1).min(newest);
             let filter = FilterBuilder::default()
-                .address(vec![old.sender_registry])
+                .address(vec![old.address])
                 .topics(Some(vec![artifact.topic("Registered")?]), None, None, None)
                 .from_block(BlockNumber::Number(from.into()))
                 .to_block(BlockNumber::Number(to.into()));
@@ -181,21 +215,13 @@ impl Deployer<'_> {
         let mut senders = Vec::with_capacity(digests.len());
         for digest in digests {
             let arguments = [Token::FixedBytes(digest.to_vec())];
-            let answer = call(self.web3, old.sender_registry, &artifact, "sender", &arguments).await?;
+            let answer = call(self.web3, old.address, &artifact, "sender", &arguments).await?;
             let terms = parse_old(&answer);
             let bad = || LedgerError::Answer { action, rule: "a registration of version 1".to_owned() };
             senders.push((digest, terms.ok_or_else(bad)?));
         }
         Ok(senders)
     }
-}
-
-/// Waits until all of these are final.
-async fn settle(sent: &mut Vec<impl Future<Output = Result<Mined, LedgerError>>>) -> Result<(), LedgerError> {
-    for one in sent.drain(..) {
-        one.await?;
-    }
-    Ok(())
 }
 
 /// What version 1 answers about a sender that was registered: its terms, or that it is revoked.

@@ -145,9 +145,12 @@ pub enum LedgerError {
     },
     /// The contract at the expected address is of another version.
     #[error(
-        "contract {contract} of {place}: version {version} at {address}, must be {wanted}: to replace contracts of version 1 by new \
-         ones that take over the senders, add \"replace\": true to contracts.json (docs/operations.md)",
-        address = to_eip55(&address.0)
+        "contract {contract} of {place}: version {version} at {address}, must be {wanted}{hint}",
+        address = to_eip55(&address.0),
+        hint = match version {
+            1 => "; how to replace it is in docs/operations.md, \"Contracts of an earlier version\"",
+            _ => ", or it is no such contract",
+        }
     )]
     OtherVersion {
         /// Where the address is from: `contracts.json` with its path, or the parameter.
@@ -161,19 +164,16 @@ pub enum LedgerError {
         /// The version that it must have.
         wanted: u64,
     },
-    /// The ledger takes anchors of another account only.
+    /// The registry that is to be replaced shows no sender. Nodes that have pruned their logs do not say so.
     #[error(
-        "account {account} may not anchor: the EvidenceLedger {contract} takes anchors of {anchorer} only; its owner says who may \
-         anchor (setAnchorer, docs/operations.md)",
-        account = to_eip55(&account.0), contract = to_eip55(&contract.0), anchorer = to_eip55(&anchorer.0)
+        "no registration since block {from_block} in the registry {registry}, whose senders the new one is to have: use a node that keeps \
+         logs, or a lower deployed_block (0 is safe) in contracts.json; if there is none, write {{}} into that file"
     )]
-    NotAnchorer {
-        /// Address of the contract.
-        contract: Address,
-        /// This account.
-        account: Address,
-        /// The account that may.
-        anchorer: Address,
+    NoSenders {
+        /// Address of the registry.
+        registry: String,
+        /// First block that was read.
+        from_block: u64,
     },
     /// A file in the state directory cannot be used.
     #[error("file '{path}': {reason}", path = path.display())]
@@ -243,10 +243,9 @@ impl LedgerError {
             | Self::Underpriced { .. }
             | Self::Refused { .. }
             | Self::Disk { .. }
-            // The owner may be about to say so.
-            | Self::NotAnchorer { .. }
             | Self::Answer { .. } => true,
             // A revert without a reason occurs when another copy of the transaction was mined in between.
+            // The owner may be about to name the account.
             Self::Reverted { revert, .. } => {
                 matches!(revert, Revert::OutOfOrder { .. } | Revert::NotAnchorer(_) | Revert::Other(_))
             }

@@ -23,6 +23,7 @@ mod lane;
 mod progress;
 mod registry;
 mod sender;
+mod status;
 mod submission;
 mod transactions;
 mod verify;
@@ -44,9 +45,10 @@ pub use key::LedgerKey;
 pub use lane::Slot;
 pub use progress::{InFlight, WaitsFor};
 pub use registry::{Sender, Terms};
+pub use status::ChainStatus;
 pub use submission::{Finality, Mined};
 pub use verify::{anchors_on, verify_on};
-pub use web3::types::Address;
+pub use web3::types::{Address, U256};
 
 /// Pauses between attempts to reach a chain.
 pub const RECONNECT: BackOff = BackOff { min: Duration::from_millis(200), max: Duration::from_secs(5) };

@@ -5,13 +5,15 @@
 
 use mail::{Registration, Role};
 use web3::{
+    Web3,
     ethabi::Token,
     types::{Address, U256},
 };
 
 use crate::{
-    Ledger, LedgerError, Mined,
+    Connection, Ledger, LedgerError, Mined,
     account::{Call, action},
+    client::call,
     contracts::Artifact,
 };
 
@@ -47,6 +49,9 @@ impl Terms {
     }
 }
 
+/// How much earlier than the block of a registration the clock of this host may be: blocks may be a little ahead.
+const CLOCK_SLACK: u64 = 3600;
+
 /// What the registry has of a sender; the default of one that it does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sender {
@@ -59,12 +64,17 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// What it counts as at `now` [s since 1970].
+    /// What it counts as at `now` [s since 1970]; unavailable if that depends on the time and `now` cannot be right, because
+    /// the registration is later.
     pub fn registration(&self, now: u64) -> Registration {
         let Terms { valid_from, valid_until, .. } = self.terms;
+        let is_limited = valid_from.is_some() || valid_until.is_some();
         match (self.registered_at, self.revoked_at) {
             (_, Some(_)) => Registration::Revoked,
             (None, None) => Registration::Unregistered,
+            (Some(at), None) if is_limited && now.saturating_add(CLOCK_SLACK) < at => {
+                Registration::Unavailable
+            }
             _ if valid_from.is_some_and(|from| now < from) => Registration::NotValidNow,
             _ if valid_until.is_some_and(|until| now >= until) => Registration::NotValidNow,
             _ => Registration::Active,
@@ -105,10 +115,8 @@ impl Ledger {
     /// # Errors
     /// Retryable if the chain cannot be reached.
     pub async fn senders<const N: usize>(&self, digests: [Digest; N]) -> Result<[Sender; N], LedgerError> {
-        let wanted = digests.iter().map(|digest| Token::FixedBytes(digest.to_vec())).collect();
-        let answer = self.ask_registry("find", &[Token::Array(wanted)]).await?;
-        let senders = Sender::parse_all(answer.first()).and_then(|senders| senders.try_into().ok());
-        senders.ok_or(LedgerError::Answer { action: "find", rule: "registrations".to_owned() })
+        let found = find(&self.web3, self.addresses.sender_registry, &self.registry, digests).await?;
+        found.try_into().map_err(|_| no_registrations("find"))
     }
 
     /// Looks up one sender.
@@ -129,36 +137,39 @@ impl Ledger {
         first: u64,
         limit: u64,
     ) -> Result<(Vec<(Digest, Sender)>, u64), LedgerError> {
-        let bad = |action| LedgerError::Answer { action, rule: "registrations".to_owned() };
-        let count = match self.ask_registry("count", &[]).await?.as_slice() {
-            [Token::Uint(count)] => u64::try_from(*count).map_err(|_| bad("count"))?,
-            _ => return Err(bad("count")),
+        let range = [first, limit].map(|number| Token::Uint(number.into()));
+        let answer = self.call(self.addresses.sender_registry, &self.registry, "list", &range).await?;
+        let count = match answer.first() {
+            Some(Token::Uint(count)) => u64::try_from(*count).ok(),
+            _ => None,
         };
-        let answer =
-            self.ask_registry("list", &[first, limit].map(|number| Token::Uint(number.into()))).await?;
         let digest = |token: &Token| match token {
             Token::FixedBytes(digest) => Digest::try_from(digest.as_slice()).ok(),
             _ => None,
         };
-        let digests = match answer.first() {
+        let digests = match answer.get(1) {
             Some(Token::Array(digests)) => digests.iter().map(digest).collect::<Option<Vec<_>>>(),
             _ => None,
         };
-        match (digests, Sender::parse_all(answer.get(1))) {
-            (Some(digests), Some(senders)) if digests.len() == senders.len() => {
+        match (digests, Sender::parse_all(answer.get(2)), count) {
+            (Some(digests), Some(senders), Some(count)) if digests.len() == senders.len() => {
                 Ok((digests.into_iter().zip(senders).collect(), count))
             }
-            _ => Err(bad("list")),
+            _ => Err(no_registrations("list")),
         }
     }
 
-    /// Registers a sender, or changes its terms; also undoes a revocation. Returns once it is confirmed.
+    /// Registers a sender, or changes its terms; also undoes the revocation that the registry has now, and no later one,
+    /// whichever of them is mined first. Returns once it is confirmed.
     ///
     /// # Errors
-    /// [`LedgerError::Reverted`] for terms that the contract does not take, or if this account is no registrar; retryable
-    /// if the chain cannot be reached.
+    /// [`LedgerError::Reverted`] for terms that the contract does not take, or if this account is no registrar, and this or
+    /// [`LedgerError::Failed`] if the sender was revoked meanwhile; retryable if the chain cannot be reached.
     pub async fn register(&self, digest: Digest, terms: Terms) -> Result<Mined, LedgerError> {
-        self.change(registering(&self.registry, self.addresses.sender_registry, digest, &terms)?).await
+        let _registering = self.registering.lock().await;
+        let known = self.sender(digest).await?.revoked_at;
+        let call = registering(&self.registry, self.addresses.sender_registry, digest, &terms, known)?;
+        self.registrar().send(call, None).await
     }
 
     /// Takes every right from a sender, whatever it had. Returns once it is confirmed.
@@ -166,32 +177,39 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Reverted`] if this account is no registrar; retryable if the chain cannot be reached.
     pub async fn revoke(&self, digest: Digest) -> Result<Mined, LedgerError> {
-        self.change(revoking(&self.registry, self.addresses.sender_registry, digest)?).await
-    }
-
-    async fn change(&self, call: Call) -> Result<Mined, LedgerError> {
         let _registering = self.registering.lock().await;
+        let call = revoking(&self.registry, self.addresses.sender_registry, digest)?;
         self.registrar().send(call, None).await
-    }
-
-    async fn ask_registry(
-        &self,
-        function: &'static str,
-        arguments: &[Token],
-    ) -> Result<Vec<Token>, LedgerError> {
-        self.call(self.addresses.sender_registry, &self.registry, function, arguments).await
     }
 }
 
-/// The call that registers a sender in this registry.
+/// What a registry has of these, all as of one block.
+pub(super) async fn find(
+    web3: &Web3<Connection>,
+    registry: Address,
+    artifact: &Artifact,
+    digests: impl IntoIterator<Item = Digest>,
+) -> Result<Vec<Sender>, LedgerError> {
+    let wanted = digests.into_iter().map(|digest| Token::FixedBytes(digest.to_vec())).collect();
+    let answer = call(web3, registry, artifact, "find", &[Token::Array(wanted)]).await?;
+    Sender::parse_all(answer.first()).ok_or_else(|| no_registrations("find"))
+}
+
+fn no_registrations(action: &'static str) -> LedgerError {
+    LedgerError::Answer { action, rule: "registrations".to_owned() }
+}
+
+/// The call that registers a sender in this registry, and ends the revocation of this time.
 pub(super) fn registering(
     artifact: &Artifact,
     registry: Address,
     digest: Digest,
     terms: &Terms,
+    revoked_at: Option<u64>,
 ) -> Result<Call, LedgerError> {
     let [role, from, until, key] = terms.tokens();
-    let arguments = [Token::FixedBytes(digest.to_vec()), role, from, until, key];
+    let revoked_at = Token::Uint(revoked_at.unwrap_or(0).into());
+    let arguments = [Token::FixedBytes(digest.to_vec()), role, from, until, key, revoked_at];
     let data = artifact.encode("register", &arguments)?;
     Ok(Call { action: action::REGISTER, to: Some(registry), data })
 }
@@ -221,5 +239,10 @@ mod tests {
         assert_eq!((at(9), at(10)), (Registration::NotValidNow, Registration::Active));
         assert_eq!((at(19), at(20)), (Registration::Active, Registration::NotValidNow));
         assert_eq!(Sender { revoked_at: Some(4), ..limited }.registration(30), Registration::Revoked);
+        // A host whose clock lost the time.
+        let limited = Sender { registered_at: Some(1_800_000_000), ..limited };
+        assert_eq!(limited.registration(15), Registration::Unavailable);
+        let unlimited = Sender { registered_at: Some(1_800_000_000), ..active };
+        assert_eq!(unlimited.registration(15), Registration::Active);
     }
 }

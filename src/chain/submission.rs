@@ -20,7 +20,7 @@
 //!
 //! Sending, signing and time are left to [`super::sender`].
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use web3::types::{Address, Bytes, H256, U256};
@@ -92,6 +92,8 @@ pub struct Mined {
     pub block_hash: H256,
     /// Gas that it used.
     pub gas_used: u64,
+    /// What was paid for it [wei]; 0 if the node does not say.
+    pub fee: U256,
     /// Address of the contract that it created, if any.
     pub created: Option<Address>,
 }
@@ -103,6 +105,16 @@ pub enum Finality {
     Confirmations(u64),
     /// Once the chain says so (the tag `finalized` of Ethereum's execution API).
     Finalized,
+}
+
+impl fmt::Display for Finality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Confirmations(1) => write!(f, "once it is in a block"),
+            Self::Confirmations(count) => write!(f, "with {count} confirmations"),
+            Self::Finalized => write!(f, "once its block is finalized"),
+        }
+    }
 }
 
 /// The newest block.
@@ -352,6 +364,7 @@ mod tests {
             transaction: H256::repeat_byte(1),
             block_number,
             block_hash: H256::zero(),
+            fee: U256::zero(),
             gas_used: 0,
             created: None,
         }

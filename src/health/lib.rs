@@ -26,6 +26,8 @@ pub struct Status {
     pub message: String,
     /// Figures about it.
     pub figures: Vec<Figure>,
+    /// What else tells it apart, by name in snake case, such as the address of a contract; rarely changes.
+    pub labels: Vec<(&'static str, String)>,
 }
 
 /// What a figure does over time, in the terms of Prometheus.
@@ -49,9 +51,9 @@ pub struct Figure {
 }
 
 impl Status {
-    /// A status without figures.
+    /// A status without figures and labels.
     pub fn new(name: &'static str, level: Level, message: impl Into<String>) -> Self {
-        Self { name, level, message: message.into(), figures: Vec::new() }
+        Self { name, level, message: message.into(), figures: Vec::new(), labels: Vec::new() }
     }
 
     /// Adds a figure that grows only.
@@ -64,6 +66,13 @@ impl Status {
     #[must_use]
     pub fn gauge(self, name: impl Into<Cow<'static, str>>, value: impl TryInto<u64>) -> Self {
         self.with(name.into(), Kind::Gauge, value)
+    }
+
+    /// Adds a label.
+    #[must_use]
+    pub fn label(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.labels.push((name, value.into()));
+        self
     }
 
     /// The value of a figure; `None` if there is none of this name.

@@ -71,6 +71,12 @@ impl EmailAddress {
         }
         dot_atom(Part::Local, local)?;
         dot_atom(Part::Domain, domain)?;
+        if !domain.is_ascii()
+            && let Some(ascii) = ascii_domain(domain)
+        {
+            // U+FF20 is an at sign to DNS, for example.
+            dot_atom(Part::Domain, &ascii)?;
+        }
         Ok(Self { text: text.to_owned(), at: local.len() })
     }
 
@@ -195,6 +201,8 @@ mod tests {
             ("a@[192.0.2.1]", Character(Domain)),
             ("a@b\r\n", Character(Domain)),
             ("a@b\u{3000}", Character(Domain)),
+            ("a@x\u{ff20}b.example", Character(Domain)),
+            ("a@x\u{ff02}b.example", Character(Domain)),
         ] {
             assert_eq!(EmailAddress::parse(text), Err(error), "{text:?}");
             assert!(error.to_string().is_ascii() && !error.to_string().contains("example.org"));

@@ -47,6 +47,11 @@ pub enum Task {
         /// Address of the sender.
         address: String,
     },
+    /// Show how the ledger and its chain stand.
+    ChainStatus {
+        /// The fleet.
+        fleet: Fleet,
+    },
     /// Show a mail that the journal still keeps.
     ShowMail {
         /// The fleet.
@@ -208,6 +213,16 @@ pub fn command() -> Command {
                 ),
         )
         .subcommand(
+            Command::new("chain")
+                .about("Shows how the evidence ledger and its chain stand")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(asking_command(
+                    "status",
+                    "Shows head, finality, what waits, fees, balances and the cost of an entry; exit code 1 if the chain cannot be used",
+                )),
+        )
+        .subcommand(
             Command::new("mail")
                 .about("Shows mails that the journal still keeps")
                 .subcommand_required(true)
@@ -362,6 +377,10 @@ fn task(matches: &ArgMatches) -> Option<Task> {
                 address: taken(matches, ADDRESS)?,
             }),
         },
+        ("chain", matches) => {
+            let (_, matches) = matches.subcommand()?;
+            Some(Task::ChainStatus { fleet: fleet(matches)? })
+        }
         ("mail", matches) => {
             let (_, matches) = matches.subcommand()?;
             Some(Task::ShowMail {

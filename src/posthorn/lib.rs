@@ -4,6 +4,7 @@
 //! - [`arguments`]: the command line, read into a [`arguments::Task`]. Pure.
 //! - [`show`]: a mail as text that is safe on a terminal. Pure.
 //! - [`receipt`]: a receipt as a JSON file, and what it proves by itself.
+//! - [`chain_status`]: how a ledger and its chain stand, as lines. Pure.
 //! - [`doctor`]: what is looked at to tell whether a posthorn is well.
 //! - [`senders`]: the senders of a registry as a table. Pure.
 //! - [`token`]: the registry's token, from its file.
@@ -16,6 +17,7 @@
 //! | 2 | invalid arguments; stderr names the argument, its value and the rule |
 
 pub mod arguments;
+pub mod chain_status;
 pub mod doctor;
 pub mod receipt;
 #[cfg(feature = "ros")]

@@ -31,6 +31,7 @@ use ros::{
 
 use crate::{
     arguments::{Contract, Fleet, Task, TokenFile, Wanted, parse},
+    chain_status,
     doctor::{self, Report, Statuses},
     receipt,
     senders::{self, Row},
@@ -121,6 +122,15 @@ fn perform(task: Task) -> Result<Vec<u8>, Failure> {
         Task::ListSenders { fleet, token } => {
             let token = token_of(&fleet, token)?.expose();
             Ok(senders::table(&list(&fleet, &token)?).into_bytes())
+        }
+        Task::ChainStatus { fleet } => {
+            let Heard { level, message, values, .. } = ledger_status(&fleet)?;
+            let text = chain_status::text(&message, &values);
+            if level < Level::Error as u8 {
+                return Ok(text.into_bytes());
+            }
+            print(text.as_bytes())?;
+            Err("not well: see state above".into())
         }
         Task::ShowMail { fleet, id, raw } => {
             let request = srv::GetRaw::Request { mail_id: id.to_string() };
@@ -236,10 +246,11 @@ fn list(fleet: &Fleet, token: &str) -> Result<Vec<Row>, Failure> {
             if !answer.success {
                 return Err(answer.message.into());
             }
-            if answer.senders.is_empty() {
+            let is_last_page = answer.senders.is_empty();
+            rows.extend(answer.senders.into_iter().map(row));
+            if is_last_page || rows.len() >= usize::try_from(answer.count).unwrap_or(usize::MAX) {
                 return Ok(rows);
             }
-            rows.extend(answer.senders.into_iter().map(row));
         }
     })
 }
@@ -292,12 +303,37 @@ fn listen(fleet: &Fleet) -> Result<Statuses, Failure> {
                 let Some(heard) = listener.next().await else { break };
                 heard
                     .into_iter()
-                    .for_each(|Heard { name, level, message }| statuses.hear(name, level, message));
+                    .for_each(|Heard { name, level, message, .. }| statuses.hear(name, level, message));
             }
         };
         // Who has not been heard by then is in the report.
         let _ = tokio::time::timeout(fleet.timeout, complete).await;
         Ok(statuses)
+    })
+}
+
+/// Waits for what the authenticator says of its ledger.
+fn ledger_status(fleet: &Fleet) -> Result<Heard, Failure> {
+    let wanted = format!("{}/authenticator: ledger", fleet.namespace.trim_start_matches('/'));
+    let wanted = wanted.trim_start_matches('/').to_owned();
+    visit(NODE, &fleet.namespace, async |mut graph| {
+        let mut listener = Listener::new(&mut graph)?;
+        let _running = graph.spin()?;
+        let heard = async {
+            loop {
+                let statuses = listener.next().await?;
+                if let Some(status) = statuses.into_iter().find(|status| status.name == wanted) {
+                    return Some(status);
+                }
+            }
+        };
+        match tokio::time::timeout(fleet.timeout, heard).await {
+            Ok(Some(status)) => Ok(status),
+            _ => {
+                let seconds = fleet.timeout.as_secs_f64();
+                Err(format!("nothing heard of '{wanted}' on /diagnostics within {seconds} s").into())
+            }
+        }
     })
 }
 

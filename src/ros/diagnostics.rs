@@ -3,9 +3,12 @@
 //!
 //! There is one status for each thing that can fail, named by namespace, node and thing: `fleet/mail_bridge: intake`.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
-use health::Status;
+use health::{Figure, Status};
 use r2r::diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue};
 use tokio::time::MissedTickBehavior;
 
@@ -61,6 +64,8 @@ pub struct Heard {
     pub level: u8,
     /// Its condition in a sentence.
     pub message: String,
+    /// Its figures and labels, by name.
+    pub values: BTreeMap<String, String>,
 }
 
 /// Hears the statuses of every node of this ROS domain.
@@ -78,7 +83,12 @@ impl Listener {
     /// The next statuses; `None` once the node has ended.
     pub async fn next(&mut self) -> Option<Vec<Heard>> {
         let message = self.0.recv().await?;
-        let heard = |DiagnosticStatus { name, level, message, .. }| Heard { name, level, message };
+        let heard = |DiagnosticStatus { name, level, message, values, .. }| Heard {
+            name,
+            level,
+            message,
+            values: values.into_iter().map(|KeyValue { key, value }| (key, value)).collect(),
+        };
         Some(message.status.into_iter().map(heard).collect())
     }
 }
@@ -89,15 +99,14 @@ fn host() -> String {
 }
 
 fn to_ros(node: &str, host: &str, status: Status) -> DiagnosticStatus {
+    let figure = |figure: Figure| KeyValue { key: figure.name.to_string(), value: figure.value.to_string() };
+    let figures = status.figures.into_iter().map(figure);
+    let labels = status.labels.into_iter().map(|(name, value)| KeyValue { key: name.to_owned(), value });
     DiagnosticStatus {
         level: status.level as u8,
         name: format!("{node}: {}", status.name),
         message: status.message,
         hardware_id: host.to_owned(),
-        values: status
-            .figures
-            .into_iter()
-            .map(|figure| KeyValue { key: figure.name.to_string(), value: figure.value.to_string() })
-            .collect(),
+        values: figures.chain(labels).collect(),
     }
 }

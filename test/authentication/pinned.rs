@@ -92,6 +92,9 @@ fn the_key_is_that_of_the_record_that_verified_also_from_a_name_server() {
     let mut twice = Scene::of(SignedDomain::new("example.org", "unused"));
     twice.zone = scene.zone.replace("s1._domainkey", &format!("{broken}s1._domainkey"));
     assert_eq!(twice.check(own.sign(MAIL)).dkim_keys, [digest(&own)]);
+    let server = NameServer::start(&twice.zone, &[]);
+    let dns = Dns::servers(&[server.address], waits).unwrap();
+    assert_eq!(twice.check_with(&dns, own.sign(MAIL)).dkim_keys, [digest(&own)]);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Whose orders the contracts take, and how an owner changes that with other tools than posthorn.
 
-use chain::{Connection, Ledger, LedgerError, LedgerKey, LedgerOptions, Revert, Terms};
-use mail::Role;
-use web3::ethabi::Token;
+use chain::{Connection, Ledger, LedgerError, LedgerKey, LedgerOptions, Revert, Terms, WaitsFor};
+use mail::{Registration, Role};
+use serde_json::json;
+use web3::{Transport, ethabi::Token};
 
 use crate::{
     contracts::{SENDER, revert},
@@ -32,10 +33,10 @@ async fn only_the_accounts_that_the_owner_names_anchor_and_register() {
     let world = World::new(Kind::Anvil).await;
     let ledger = world.ledger().await;
     let (thief, path) = account(&world, "thief.key").await;
-    let refused = connect(&world, &thief, None).await.err().unwrap();
-    assert!(refused.is_retryable() && matches!(refused, LedgerError::NotAnchorer { .. }), "{refused}");
-    let words = refused.to_string();
-    assert!(words.contains("setAnchorer") && words.contains("docs/operations.md"), "{words}");
+    let not_anchorer = Revert::NotAnchorer(thief.address());
+    let refused = anchor(&connect(&world, &thief, None).await.unwrap(), 0, vec![[1; 32]]).await.unwrap_err();
+    assert!(refused.to_string().contains("setAnchorer"), "{refused}");
+    assert_eq!(revert::<()>(Err(refused)), not_anchorer);
 
     let own = connect(&world, &world.key, Some(&thief)).await.unwrap();
     let not_registrar = Revert::NotRegistrar(thief.address());
@@ -56,6 +57,13 @@ async fn only_the_accounts_that_the_owner_names_anchor_and_register() {
         call_as(&world.chain, &path, contract, function, &arguments).await.expect_err(function);
     }
     assert_eq!(ledger.sender([9; 32]).await.unwrap(), chain::Sender::default());
+    assert_eq!(ledger.next_index().await.unwrap(), 0);
+    // Nor can the owner leave the contracts to nobody.
+    for contract in [registry, evidence] {
+        let left =
+            call_as(&world.chain, &world.path("ledger.key"), contract, "renounceOwnership()", &[]).await;
+        left.expect_err("renounceOwnership");
+    }
 }
 
 #[tokio::test]
@@ -118,4 +126,46 @@ async fn ownership_passes_only_to_who_takes_it() {
         call_as(chain, &old, contract, set(contract), &arguments).await.expect_err("not any more");
         call_as(chain, &new, contract, set(contract), &arguments).await.unwrap();
     }
+}
+
+/// A registration that is on its way when another registrar revokes the sender does not end that revocation.
+#[tokio::test]
+async fn a_registration_ends_no_revocation_that_its_registrar_did_not_know() {
+    let world = World::new(Kind::Anvil).await;
+    let ledger = world.ledger().await;
+    let (_, other) = account(&world, "other.key").await;
+    let (owner, registry) = (world.path("ledger.key"), ledger.addresses().sender_registry);
+    let arguments = [Token::Address(address_of(&other)), Token::Bool(true)];
+    call_as(&world.chain, &owner, registry, "setRegistrar(address,bool)", &arguments).await.unwrap();
+
+    world.automine(false).await;
+    let (registering, mut in_flight) =
+        (ledger.register(SENDER, Terms::of(Role::Operator)), ledger.in_flight());
+    let meanwhile = async {
+        let sent = in_flight.wait_for(|now| {
+            now.as_ref().is_some_and(|now| now.transaction.is_some() && now.waits_for == WaitsFor::Block)
+        });
+        let sent = sent.await.unwrap().as_ref().and_then(|now| now.transaction);
+        world.chain.execute("anvil_dropTransaction", vec![json!(sent)]).await.unwrap();
+        world.automine(true).await;
+        let digest = Token::FixedBytes(SENDER.to_vec());
+        call_as(&world.chain, &other, registry, "revoke(bytes32)", &[digest]).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let registered = tokio::select! {
+        registered = registering => registered,
+        () = meanwhile => unreachable!("it waits for ever"),
+    };
+    let failed = registered.unwrap_err();
+    let is_undone =
+        matches!(failed, LedgerError::Failed { .. } | LedgerError::Reverted { revert: Revert::Outdated, .. });
+    assert!(is_undone, "{failed}");
+    assert_eq!(ledger.sender(SENDER).await.unwrap().registration(0), Registration::Revoked);
+    // Who looks again may register.
+    ledger.register(SENDER, Terms::of(Role::Operator)).await.unwrap();
+    assert_eq!(ledger.sender(SENDER).await.unwrap().registration(0), Registration::Active);
+}
+
+fn address_of(key: &std::path::Path) -> chain::Address {
+    LedgerKey::load_or_create(key).unwrap().address()
 }

@@ -3,7 +3,7 @@
 
 use std::{fs, sync::Arc};
 
-use chain::{Ledger, LedgerError, Terms};
+use chain::{Ledger, LedgerError, LedgerKey, LedgerOptions, Terms};
 use evidence::log::EvidenceLog;
 use mail::{Registration, Role};
 use serde_json::{Value, json};
@@ -15,13 +15,14 @@ use web3::{
 
 use crate::ledger::{
     append,
-    fixture::{World, call_as, deploy_as, on_both_chains, options},
+    fixture::{Kind, World, call_as, deploy_as, fund, on_both_chains, options},
     start, store,
 };
 
 on_both_chains!(
     old_contracts_are_named_and_left_alone_until_the_operator_says_so,
     an_upgrade_keeps_senders_and_evidence,
+    only_the_contract_that_is_old_is_replaced,
 );
 
 /// Deploys the contracts of the first version and names them in `contracts.json`.
@@ -57,8 +58,70 @@ async fn old_contracts_are_named_and_left_alone_until_the_operator_says_so(world
         "{error}"
     );
     let words = error.to_string();
-    assert!(words.contains("add \"replace\": true to contracts.json (docs/operations.md)"), "{words}");
+    assert!(words.contains("version 1 at 0x") && words.contains("docs/operations.md"), "{words}");
     assert_eq!(fs::read(world.path("contracts.json")).unwrap(), before);
+}
+
+/// As in the second authenticator of a registry that the first has replaced already.
+async fn only_the_contract_that_is_old_is_replaced(world: World) {
+    let new = world.ledger().await;
+    new.register([1; 32], Terms::of(Role::Operator)).await.unwrap();
+    let registry = new.addresses().sender_registry;
+    drop(new);
+    let (_, old_ledger) = old_contracts(&world).await;
+    write(&world, registry, old_ledger, true).await;
+    let mixed = world.ledger().await;
+    assert_eq!(mixed.addresses().sender_registry, registry);
+    assert_ne!(mixed.addresses().evidence_ledger, old_ledger);
+    assert_eq!(mixed.sender([1; 32]).await.unwrap().terms, Terms::of(Role::Operator));
+}
+
+/// The registrar has no funds at first, so that the upgrade is cut short.
+#[tokio::test]
+async fn an_upgrade_that_is_cut_short_goes_on_with_the_same_contracts() {
+    let world = World::new(Kind::Anvil).await;
+    let (registry, ledger) = old_contracts(&world).await;
+    let owner = world.path("ledger.key");
+    let nobody = world.connect_to_replace(registry, ledger, None).await.unwrap_err();
+    assert!(nobody.contains("use a node that keeps logs"), "{nobody}");
+    for number in 1..=3_u8 {
+        let digest = Token::FixedBytes(vec![number; 32]);
+        let arguments = [digest, Token::Uint(1.into()), Token::FixedBytes(vec![0; 32])];
+        call_as(&world.chain, &owner, registry, "register(bytes32,uint8,bytes32)", &arguments).await.unwrap();
+    }
+    let registrar = LedgerKey::load_or_create(&world.path("registrar.key")).unwrap();
+    let refused = world.connect_to_replace(registry, ledger, Some(&registrar)).await.unwrap_err();
+    assert!(refused.contains("nsufficient funds"), "{refused}");
+    let between: Value = serde_json::from_slice(&fs::read(world.path("contracts.json")).unwrap()).unwrap();
+    assert_eq!(between["senders_of"]["address"], json!(registry), "{between}");
+
+    fund(&world.chain, registrar.address()).await;
+    let options = LedgerOptions { registrar: Some(registrar), ..options() };
+    let done =
+        Ledger::connect(world.chain.clone(), world.key.clone(), world.dir.path(), options).await.unwrap();
+    assert_eq!(
+        json!(done.addresses().sender_registry),
+        between["sender_registry"],
+        "nothing was deployed again"
+    );
+    assert_eq!(done.list_senders(0, 9).await.unwrap().1, 3);
+    let after: Value = serde_json::from_slice(&fs::read(world.path("contracts.json")).unwrap()).unwrap();
+    assert!(after.get("senders_of").is_none() && after.get("replace").is_none(), "{after}");
+}
+
+impl World {
+    /// What is said if these contracts are to be replaced.
+    async fn connect_to_replace(
+        &self,
+        registry: Address,
+        ledger: Address,
+        registrar: Option<&LedgerKey>,
+    ) -> Result<(), String> {
+        write(self, registry, ledger, true).await;
+        let options = LedgerOptions { registrar: registrar.cloned(), ..options() };
+        let connected = Ledger::connect(self.chain.clone(), self.key.clone(), self.dir.path(), options).await;
+        connected.map(drop).map_err(|error| error.to_string())
+    }
 }
 
 async fn an_upgrade_keeps_senders_and_evidence(world: World) {

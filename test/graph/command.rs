@@ -123,6 +123,29 @@ fn the_command_registers_shows_and_proves() {
     let revoke = ["sender", "revoke", SENDER, "--token-file", &file];
     let (code, output, error) = run_posthorn(&posthorn.domain, &revoke);
     assert_eq!((code, error.as_str()), (0, ""), "{output}");
+    let shown = wait_for("the chain's status", || {
+        let (code, output, error) = run_posthorn(&posthorn.domain, &["chain", "status"]);
+        assert_eq!((code, error.as_str()), (0, ""), "{output}");
+        output.contains("last anchor").then_some(output)
+    });
+    for line in [
+        "state       anchors\n",
+        "chain       31337; a transaction is final once it is in a block\n",
+        "head        block ",
+        &format!(
+            "ledger      {}; 1 entries anchored, 0 waiting, 0 transactions in flight\n",
+            contract.as_str().unwrap()
+        ),
+        ", 1 entries for 0.0000",
+        "gas price   ",
+    ] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    let absent = ["chain", "status", "--namespace", "elsewhere", "--timeout", "0.5"];
+    let (code, output, error) = run_posthorn(&posthorn.domain, &absent);
+    assert_eq!((code, output.as_str()), (1, ""));
+    assert!(error.contains("nothing heard of 'elsewhere/authenticator: ledger'"), "{error}");
+
     // Whom nobody knows is revoked as well, and the operator is told that it may be a mistake.
     let revoke = ["sender", "revoke", "dana@dispach.example", "--token-file", &file];
     let (code, output, error) = run_posthorn(&posthorn.domain, &revoke);

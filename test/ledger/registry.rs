@@ -193,6 +193,23 @@ async fn it_outlasts_a_registration_that_nobody_waits_for_any_more() {
     assert_eq!(chain.sender(key.digest(Some(&dana()))).await.unwrap().registration(0), Registration::Revoked);
 }
 
+/// Once, a revocation of last month ended one that the chain did not take.
+#[tokio::test]
+async fn an_earlier_revocation_on_the_chain_does_not_end_one_that_waits() {
+    let world = World::new(Kind::Anvil).await;
+    let proxy = CuttingProxy::start(world.port()).await;
+    let mut running = Running::start(&world, Some(through(&world, &proxy).await));
+    running.revoke().await.unwrap();
+    // The chain answers whatever it is asked, and takes nothing.
+    proxy.cut_all_after("eth_estimateGas");
+    let error = running.revoke().await.unwrap_err();
+    assert!(error.starts_with("revoked here, also after a restart"), "{error}");
+    tokio::time::sleep(3 * PAUSES.lag + 2 * PAUSES.again).await;
+    assert_eq!(running.health.borrow().revocations, 1);
+    proxy.pass_all();
+    running.waiting(0).await;
+}
+
 /// A registry may belong to somebody else: once its registrar has revoked the sender, nothing is left to do.
 #[tokio::test]
 async fn it_ends_when_the_registrys_own_registrar_has_made_it() {
@@ -254,10 +271,10 @@ async fn a_domain_stands_for_its_addresses_that_have_no_entry_of_their_own() {
         (REVOKED, OBSERVER)
     );
 
-    let ada = EmailAddress::parse("bob@dispatch.example").unwrap();
-    assert!(!running.registry.has_revoked(&ada).await);
+    let bob = EmailAddress::parse("bob@dispatch.example").unwrap();
+    assert!(!running.registry.has_revoked(&bob).await);
     running.registry.revoke(name(domain)).await.done().await.unwrap();
-    assert!(running.registry.has_revoked(&ada).await, "a verdict that is not published yet is weakened");
+    assert!(running.registry.has_revoked(&bob).await, "a verdict that is not published yet is weakened");
     assert!(!running.registry.has_revoked(&dana()).await);
     assert_eq!((running.sender("bob@dispatch.example").await, running.dana().await), (REVOKED, OPERATOR));
 

@@ -201,7 +201,7 @@ impl<'m> Signatures<'m> {
             }
             if let (AuthResult::Pass, Some(signature)) = (result, output.signature()) {
                 let name = signature.domain_key();
-                if let Some(digest) = dns.key_digest(&name, keys) {
+                if let Some(digest) = keys.key_digest(&name) {
                     self.keys.insert(name, digest);
                 }
             }

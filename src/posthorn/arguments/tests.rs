@@ -51,6 +51,10 @@ fn reads_every_task() {
         }
     );
     assert_eq!(
+        parsed("posthorn chain status --namespace fleet").unwrap(),
+        Task::ChainStatus { fleet: fleet("/fleet", 30) }
+    );
+    assert_eq!(
         parsed("posthorn sender list --timeout 5").unwrap(),
         Task::ListSenders { fleet: fleet("/", 5), token: TokenFile::Default }
     );
