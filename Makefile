@@ -13,12 +13,13 @@ test_threads := $(shell echo $$((3 * $$(nproc))))
 tested := mail settings health record_log vehicle fair_queue smtp evidence mail_bridge chatbot vehicle_router fleet_simulator
 # What compiles without ROS 2: every crate but ros, chain and the tests; of authenticator what decides.
 pure := $(tested) authenticator
+environments := web3 mailauth slither
 # `make test` runs these before the graphs, two at a time.
 before_graphs := $(if $(CRATE),,test-core $(if $(ONLY),,test-bootstrap test-package))
 # Cargo and colcon have workers of their own, and complain about a make whose workers they cannot have.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help bootstrap build web3 mailauth demo test test-faults test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-ledger bench-evidence shell lock clean
+.PHONY: help bootstrap build $(environments) demo test test-faults test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-ledger bench-evidence shell lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,14 +34,14 @@ demo: build web3 ## mails through the whole graph, with what became of each
 	@$(cargo) build --quiet --locked --release --example demo --example observer
 	@$(env) build/posthorn/cargo-target/release/examples/demo
 
-test: build contracts/node_modules/.package-lock.json web3 mailauth ## run every test; CRATE=NAME those of one crate, ONLY=NAME those with NAME in their path
+test: build contracts/node_modules/.package-lock.json $(environments) ## run every test; CRATE=NAME those of one crate, ONLY=NAME those with NAME in their path
 	$(if $(before_graphs),@$(MAKE) --no-print-directory --jobs=2 --output-sync ONLY=$(ONLY) $(before_graphs))
 	$(cargo) test --locked --release $(if $(CRATE),-p $(CRATE),--workspace $(addprefix --exclude ,$(tested))) -- --test-threads $(test_threads) $(ONLY)
 
 test-core: ## run the tests of what needs no ROS, with debug assertions
 	cargo test --locked --no-default-features --features mail_bridge/net $(addprefix -p ,$(pure)) -- $(ONLY)
 
-test-faults: build contracts/node_modules/.package-lock.json web3 mailauth ## kill -9 at 200 moments on a chain that loses transactions, answers and blocks, and all other faults; FAULTS=N times
+test-faults: build contracts/node_modules/.package-lock.json $(environments) ## kill -9 at 200 moments on a chain that loses transactions, answers and blocks, and all other faults; FAULTS=N times
 	POSTHORN_FAULTS=$(or $(FAULTS),200) $(cargo) test --locked --release -p suites --test posthorn -- --nocapture --test-threads 4 ledger:: graph::chain::
 
 test-bootstrap: bootstrap ## run the tests of bootstrap, on this machine: what it says when something is missing
@@ -62,8 +63,9 @@ observe: build ## print messages as JSON, where there is no ros2 command: make o
 contracts/node_modules/.package-lock.json: contracts/package-lock.json
 	npm ci --prefix contracts --no-audit --no-fund
 
-# What the demo verifies its receipts with, and what the tests compare verdicts with: Python from PyPI.
-web3 mailauth: bootstrap
+# What the demo verifies its receipts with, what the tests compare verdicts with, and what looks at the contracts: Python
+# from PyPI.
+$(environments): bootstrap
 	@scripts/venv $@
 
 lint: build ## formatting, and clippy with warnings denied, of every feature set

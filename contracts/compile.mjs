@@ -1,31 +1,16 @@
 // Compiles the contracts into artifacts/<name>.json; with --check compares instead, and fails naming what differs.
 // The same sources and the pinned compiler give the same bytes on every machine.
+// With --input it prints the compiler's input.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
-import solc from "solc";
+import { join } from "node:path";
+import { NAMES, compile, here, input, version } from "./standard.mjs";
 
-const NAMES = ["EvidenceLedger", "SenderRegistry"];
-const here = dirname(fileURLToPath(import.meta.url));
+if (process.argv.slice(2).includes("--input")) {
+  console.log(JSON.stringify(input));
+  process.exit(0);
+}
 const check = process.argv.slice(2).includes("--check");
-
-const input = {
-  language: "Solidity",
-  sources: Object.fromEntries(
-    [...NAMES, "Owned"].map((name) => [`${name}.sol`, { content: readFileSync(join(here, `${name}.sol`), "utf8") }]),
-  ),
-  settings: {
-    // Runs on every chain since the merge: no PUSH0.
-    evmVersion: "paris",
-    optimizer: { enabled: true, runs: 10000 },
-    // Without it a changed comment would change the bytecode.
-    metadata: { bytecodeHash: "none", appendCBOR: false },
-    outputSelection: { "*": { "*": ["abi", "evm.bytecode.object"] } },
-  },
-};
-// What a contract imports is a package of npm.
-const imported = (path) => ({ contents: readFileSync(join(here, "node_modules", path), "utf8") });
-const output = JSON.parse(solc.compile(JSON.stringify(input), { import: imported }));
+const output = compile(input);
 const complaints = output.errors || [];
 if (complaints.length > 0) {
   console.error(complaints.map((complaint) => complaint.formattedMessage).join("\n"));
@@ -38,7 +23,7 @@ for (const name of NAMES) {
   const artifact = {
     abi: contract.abi,
     bytecode: `0x${contract.evm.bytecode.object}`,
-    compiler: solc.version(),
+    compiler: version,
   };
   const text = `${JSON.stringify(artifact, null, 2)}\n`;
   const file = join("artifacts", `${name}.json`);

@@ -16,6 +16,7 @@ MADE_BY = {
     "contracts/node_modules": "npm ci --prefix contracts",
     "target/venv/web3/.installed": "scripts/venv web3",
     "target/venv/mailauth/.installed": "scripts/venv mailauth",
+    "target/venv/slither/.installed": "scripts/venv slither",
 }
 
 

@@ -3,6 +3,7 @@
 
 mod owner;
 mod sequences;
+mod slither;
 mod upgrade;
 
 use std::{fmt::Write, path::Path, process::Command};

@@ -58,7 +58,7 @@ jobserver() { env -u MAKEFLAGS -u MFLAGS make -j2 -f "$scratch/jobserver.mk" >/d
 check 'the jobserver of make reaches cargo' jobserver
 
 # --- the report of `colcon test` ---
-suite() { printf '#!/bin/sh\n%s\n' "$1" >"$scratch/bin/cargo"; mkdir -p "$2"/{contracts/node_modules,target/venv/{web3,mailauth}/.installed}; (cd "$2" && "$scratch/cargo_test" "$scratch/bin/cargo" "$scratch/result.xml"); }
+suite() { printf '#!/bin/sh\n%s\n' "$1" >"$scratch/bin/cargo"; mkdir -p "$2"/{contracts/node_modules,target/venv/{web3,mailauth,slither}/.installed}; (cd "$2" && "$scratch/cargo_test" "$scratch/bin/cargo" "$scratch/result.xml"); }
 printf '#!/bin/sh\nexec python3 "%s/scripts/cargo_test.py" "$@"\n' "$root" >"$scratch/cargo_test" && chmod +x "$scratch/cargo_test"
 attributes() { head -c 400 "$scratch/result.xml"; grep -qF "$1" "$scratch/result.xml"; }
 passes() { suite 'echo "test a::b ... ok"; echo "test c ... ignored"' "$scratch/project" && attributes 'tests="2" failures="0" errors="0" skipped="1"'; }
