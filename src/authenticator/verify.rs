@@ -15,7 +15,7 @@ use std::{net::IpAddr, time::SystemTime};
 
 use mail::{
     AuthResult, EmailAddress, Origin,
-    parse::{MAX_FIELDS, Section, authors, section},
+    parse::{MAX_FIELDS, Section, authors, plain_address, section},
 };
 use mail_auth::{
     AuthenticatedMessage, DkimOutput, DmarcOutput, DmarcResult, SpfOutput, dmarc::verify::DmarcParameters,
@@ -94,6 +94,8 @@ pub async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, data: &[u8], no
         Err(why) => return malformed(Checked::default(), &why),
     };
     let domain = from.domain().to_owned();
+    // mail-auth takes the domain from here, also from one that has white space in front.
+    message.from = vec![from.to_lowercase()];
     let mut signatures = dkim::select(policy, &section, &mut message, &domain, now);
     let (message, keys) = (message, dns.dkim_keys());
     let (spf, ()) =
@@ -172,7 +174,7 @@ fn the_author(section: &Section, message: &AuthenticatedMessage) -> Result<Email
         [one] => one.address.clone(),
         _ => return Err("it has more than one From mailbox".to_owned()),
     };
-    if message.from.len() != 1 || message.from() != from.to_lowercase() {
+    if message.from.len() != 1 || plain_address(message.from()) != from.to_lowercase() {
         return Err("its From field can be read in two ways".to_owned());
     }
     EmailAddress::parse(&from).map_err(|error| format!("its From mailbox is not an address, as {error}"))

@@ -27,7 +27,7 @@ use std::{
 use mail_parser::{Address as Parsed, HeaderValue, parsers::MessageStream};
 
 use self::{bounds::Bounds, fields::Field, mime::Body};
-use super::{Content, Header, Mailbox};
+use super::{Content, EmailAddress, Header, Mailbox};
 
 /// Most header fields kept, and most mailboxes of To and of Cc.
 pub const MAX_FIELDS: usize = 1000;
@@ -35,7 +35,7 @@ pub const MAX_FIELDS: usize = 1000;
 const MAX_AUTHORS: usize = 100;
 /// Longest name, subject or message id, bytes: the longest line of RFC 5322 section 2.1.1.
 const LINE_BYTES: usize = 998;
-/// Longest addr-spec kept, bytes, as in `Address.msg`; it may be longer than an [`EmailAddress`](super::EmailAddress).
+/// Longest addr-spec kept, bytes, as in `Address.msg`; it may be longer than an [`EmailAddress`].
 const ADDRESS_BYTES: usize = 320;
 /// Longest decoded field value, bytes.
 const VALUE_BYTES: usize = 8192;
@@ -113,7 +113,7 @@ fn addresses(list: &mut Vec<Mailbox>, field: &Field, max: usize, bounds: &mut Bo
         bounds.cut_if(!fits);
         if fits {
             let name = bounds.line(one.name.as_deref().unwrap_or_default().trim(), LINE_BYTES);
-            let address = bounds.line(&with_lower_domain(&address), ADDRESS_BYTES);
+            let address = bounds.line(&plain_address(&address), ADDRESS_BYTES);
             list.push(Mailbox { name, address });
         }
     }
@@ -127,12 +127,17 @@ pub fn authors(section: &Section) -> Vec<Mailbox> {
     list
 }
 
-/// For whatever the sender wrote: a quoted local part may have an `@` of its own.
-fn with_lower_domain(address: &str) -> String {
-    match address.rsplit_once('@') {
-        Some((local, domain)) => format!("{local}@{}", domain.to_lowercase()),
-        None => address.to_owned(),
-    }
+/// An address of a field as people write it: its domain in lower case, without white space around the `@` (RFC 5322 section
+/// 3.4.1), and without quotes that the local part does not need (RFC 5321 section 4.1.2). Whatever else the sender wrote
+/// stays: a quoted local part may have an `@` of its own.
+pub fn plain_address(address: &str) -> String {
+    let Some((local, domain)) = address.rsplit_once('@') else { return address.to_owned() };
+    // Others than these are characters of the mailbox.
+    let space = [' ', '\t'];
+    let (local, domain) = (local.trim_end_matches(space), domain.trim_start_matches(space).to_lowercase());
+    let inner = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let plain = inner.filter(|inner| EmailAddress::parse(&format!("{inner}@{domain}")).is_ok());
+    format!("{}@{domain}", plain.unwrap_or(local))
 }
 
 /// The first message id in a field. An overlong id cannot be referred to, so it counts as unreadable.
@@ -169,6 +174,28 @@ mod tests {
         let content = of("From: a@EXAMPLE.org\nFROM : B <B@example.net>\n\n");
         let addresses: Vec<_> = content.from.iter().map(|from| from.address.as_str()).collect();
         assert_eq!(addresses, ["a@example.org", "B@example.net"]);
+    }
+
+    #[test]
+    fn an_address_loses_what_it_does_not_need() {
+        for (written, plain) in [
+            ("Dana@Dispatch.Example", "Dana@dispatch.example"),
+            ("dana \t@ dispatch.example", "dana@dispatch.example"),
+            ("\"dana.ray\"@dispatch.example", "dana.ray@dispatch.example"),
+            ("\"dana\" @dispatch.example", "dana@dispatch.example"),
+            // These are other mailboxes, or none.
+            ("\"dana ray\"@dispatch.example", "\"dana ray\"@dispatch.example"),
+            ("\"dana@evil.example\"@dispatch.example", "\"dana@evil.example\"@dispatch.example"),
+            ("\"da\\na\"@dispatch.example", "\"da\\na\"@dispatch.example"),
+            ("\"\"@dispatch.example", "\"\"@dispatch.example"),
+            ("\"@dispatch.example", "\"@dispatch.example"),
+            ("\"a\"b\"@dispatch.example", "\"a\"b\"@dispatch.example"),
+            ("da na@dispatch.example", "da na@dispatch.example"),
+            ("dana\u{a0}@dispatch.example", "dana\u{a0}@dispatch.example"),
+            ("dana", "dana"),
+        ] {
+            assert_eq!(plain_address(written), plain, "{written}");
+        }
     }
 
     #[test]

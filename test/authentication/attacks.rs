@@ -76,8 +76,9 @@ fn from_fields(cases: &mut Vec<Case>) {
         ("Alice <alice@example.org>, mallory@evil.example", PermError, TWO),
         ("mallory@evil.example, Alice <alice@example.org>", PermError, TWO),
         ("alice@example.org, alice@example.org", PermError, TWO),
-        ("\"alice\"@example.org", PermError, "docs/decisions/0052: no quoted local parts"),
-        ("\"al ice\"@example.org", PermError, "docs/decisions/0052: no quoted local parts"),
+        ("Alice <\"alice\"@example.org>", Pass, ""),
+        ("Alice <\"al ice\"@example.org>", PermError, "docs/decisions/0052: no local part that needs quotes"),
+        ("\"alice\"@example.org", PermError, "docs/decisions/0052: a quoted local part needs angle brackets"),
         ("alice@example.org@evil.example", PermError, ""),
         ("<alice@evil.example> <alice@example.org>", PermError, UNREADABLE),
         ("alice@evil.example <alice@example.org>", Pass, ""),
@@ -113,8 +114,10 @@ fn from_fields(cases: &mut Vec<Case>) {
         ("Alice <alice@example.org> (mallory@evil.example)", Pass, ""),
         ("alice@xn--example-.org", None, ""),
         ("alice@ex\u{430}mple.org", None, ""),
-        ("alice @example.org", PermError, OBSOLETE),
-        ("alice@ example.org", PermError, OBSOLETE),
+        ("alice @example.org", Pass, ""),
+        ("alice@ example.org", Pass, ""),
+        ("Alice <alice (work) @ example.org>", Pass, ""),
+        ("Alice <alice\r\n @\r\n example.org>", Pass, ""),
     ];
     for (from, right, stricter) in rows {
         let scene = Scene::new();
