@@ -94,9 +94,10 @@ contract SenderRegistry is Owned {
         emit Revoked(senderDigest);
     }
 
-    /// What is known of each of these, all zero for who is not known. A revoked sender keeps the role it had: look at
-    /// `revokedAt`.
-    function find(bytes32[] calldata wanted) external view returns (Sender[] memory found) {
+    /// The time of the newest block, and what is known of each of these, all zero for who is not known. A revoked sender
+    /// keeps the role it had: look at `revokedAt`.
+    function find(bytes32[] calldata wanted) external view returns (uint256 time, Sender[] memory found) {
+        time = block.timestamp;
         found = new Sender[](wanted.length);
         for (uint256 i = 0; i < wanted.length; i++) {
             found[i] = senders[wanted[i]];

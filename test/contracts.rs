@@ -68,7 +68,8 @@ async fn registers_changes_and_revokes_senders(world: World) {
         let revoked = ledger.sender(digest).await.unwrap();
         assert_eq!(revoked.registration(5), Registration::Revoked);
     }
-    let [one, other, unknown] = ledger.senders([SENDER, [8; 32], [9; 32]]).await.unwrap();
+    let (time, [one, other, unknown]) = ledger.senders([SENDER, [8; 32], [9; 32]]).await.unwrap();
+    assert!(time >= one.revoked_at.unwrap(), "{time}");
     assert_eq!((one.terms, other.terms, unknown), (limited, Terms::default(), Sender::default()));
     ledger.register(SENDER, Terms::of(Role::Observer)).await.unwrap();
     assert_eq!(sender().await.registration(5), Registration::Active);

@@ -124,16 +124,24 @@ pub struct LastAnchor {
     pub fee_gwei: u64,
 }
 
-/// So many transactions as the last one should be paid for, or an operator is warned.
+/// So many transactions should be paid for, or an operator is warned.
 const FUNDS: u64 = 100;
+/// Gas of the most expensive of them, a registration.
+const GAS: u64 = 105_000;
 
 impl Ledger {
-    /// Says that the account that anchors will soon have nothing left.
+    /// Says that an account will soon have nothing left.
     fn is_poor(&self) -> Option<String> {
-        let Chain { account: Account { address, balance_gwei }, .. } = self.chain.as_ref()?;
-        let left = balance_gwei.checked_div(self.last_anchor?.fee_gwei)?;
-        let words = || format!("account {address} has funds for {left} more transactions like the last one");
-        (left < FUNDS).then(words)
+        let Chain { account, registrar, gas_price_wei, .. } = self.chain.as_ref()?;
+        let fee_gwei = gas_price_wei.saturating_mul(GAS) / 1_000_000_000;
+        [Some(account), registrar.as_ref()].into_iter().flatten().find_map(
+            |Account { address, balance_gwei }| {
+                let left = balance_gwei.checked_div(fee_gwei)?;
+                let words =
+                    || format!("account {address} has funds for {left} more transactions at today's fees");
+                (left < FUNDS).then(words)
+            },
+        )
     }
 
     /// Adds what people want to know of the chain.
@@ -265,11 +273,12 @@ mod tests {
             head: 90,
             head_time: 1000,
             finalized: Some(80),
-            gas_price_wei: 7,
-            account: account("0xA", 5_000),
-            registrar: Some(account("0xB", 3)),
+            // 105 gwei for a registration.
+            gas_price_wei: 1_000_000,
+            account: account("0xA", 10_500),
+            registrar: Some(account("0xB", 10_501)),
         };
-        let mut ledger = Ledger {
+        let ledger = Ledger {
             connected: true,
             reachable: true,
             chain: Some(chain),
@@ -283,20 +292,26 @@ mod tests {
             ("head_block", 90),
             ("head_age_s", 4),
             ("finalized_block", 80),
-            ("balance_gwei", 5_000),
-            ("registrar_balance_gwei", 3),
+            ("balance_gwei", 10_500),
+            ("registrar_balance_gwei", 10_501),
             ("last_anchor_fee_gwei", 50),
         ] {
             assert_eq!(status.figure(name), Some(value), "{name}");
         }
         assert!(status.labels.contains(&("registrar", "0xB".to_owned())));
-        ledger.last_anchor = Some(LastAnchor { block: 86, entries: 12, fee_gwei: 51 });
-        let poor = at(&ledger);
+        let with = |change: fn(&mut Chain)| {
+            let mut chain = ledger.chain.clone().unwrap();
+            change(&mut chain);
+            at(&Ledger { chain: Some(chain), ..ledger.clone() })
+        };
+        let poor = with(|chain| chain.account.balance_gwei -= 1);
         assert_eq!(poor.level, Level::Warn);
-        assert_eq!(poor.message, "account 0xA has funds for 98 more transactions like the last one");
+        assert_eq!(poor.message, "account 0xA has funds for 99 more transactions at today's fees");
+        let poor = with(|chain| chain.registrar.as_mut().unwrap().balance_gwei = 0);
+        assert_eq!(poor.message, "account 0xB has funds for 0 more transactions at today's fees");
         // Where transactions cost nothing, nothing runs out.
-        ledger.last_anchor = Some(LastAnchor { block: 86, entries: 12, fee_gwei: 0 });
-        assert_eq!(at(&ledger).level, Level::Ok);
+        let free = with(|chain| (chain.gas_price_wei, chain.account.balance_gwei) = (0, 0));
+        assert_eq!(free.level, Level::Ok);
     }
 
     #[test]

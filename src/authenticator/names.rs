@@ -53,6 +53,8 @@ impl Names {
         };
         if let Err(error) = replace_file(&self.path, text.as_bytes()) {
             tracing::warn!(%error, path = %self.path.display(), "a sender will be listed without its name");
+            // The next request about it tries again.
+            self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&name.to_string());
         }
     }
 

@@ -216,13 +216,18 @@ impl Params {
                 return Err(ParamError::rule("registrar_key_path", path.display(), rule));
             }
         }
-        let keys =
-            [Some(&self.ledger_key_path), Some(&self.address_key_path), self.registrar_key_path.as_ref()];
+        let keys = [
+            Some(&self.ledger_key_path),
+            Some(&self.address_key_path),
+            self.registrar_key_path.as_ref(),
+            self.ledger_key_password_path.as_ref(),
+            self.registrar_key_password_path.as_ref(),
+        ];
         if let Some(path) = &self.registry_token_path
             && keys.contains(&Some(path))
         {
             // A token travels in requests, and a key must not.
-            let rule = "another file than ledger_key_path, registrar_key_path and address_key_path";
+            let rule = "another file than those of keys and of their passwords";
             return Err(ParamError::rule("registry_token_path", path.display(), rule));
         }
         if let (Some(_), [server, ..]) = (&self.dns_zone_file, self.dns_servers.as_slice()) {
@@ -342,7 +347,7 @@ mod tests {
         assert_eq!(path("").unwrap().registry_token_path.unwrap(), Path::new("/s/registry.token"));
         assert_eq!(path("/run/token").unwrap().registry_token_path.unwrap(), Path::new("/run/token"));
         assert_eq!(path("none").unwrap().registry_token_path, None);
-        assert!(path("/s/ledger.key").unwrap_err().to_string().contains("another file than ledger_key_path"));
+        assert!(path("/s/ledger.key").unwrap_err().to_string().contains("another file than those of keys"));
     }
 
     #[test]

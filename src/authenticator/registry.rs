@@ -91,7 +91,14 @@ struct Change {
 
 enum What {
     /// Register a sender, and end its revocation.
-    Register { digest: [u8; 32], terms: Terms, ends: Option<Revocation> },
+    Register {
+        digest: [u8; 32],
+        terms: Terms,
+        /// The revocation that waited here when this was asked for.
+        ends: Option<Revocation>,
+        /// The one that the chain had then.
+        known: Result<Option<u64>, String>,
+    },
     Revoke {
         revocation: Revocation,
         /// Digest of its domain, or its own if it is one.
@@ -175,12 +182,12 @@ impl Registry {
     async fn on_chain(&self, [own, domain]: [[u8; 32]; 2]) -> (Option<[u8; 32]>, RegistryAnswer) {
         let unavailable = (None, RegistryAnswer::inactive(Registration::Unavailable));
         let Some(ledger) = self.ledger.borrow().clone() else { return unavailable };
-        let (by, sender) = match timeout(REGISTRY_TIMEOUT, ledger.senders([own, domain])).await {
-            Ok(Ok([sender, _])) if sender != Sender::default() => (own, sender),
+        let (by, time, sender) = match timeout(REGISTRY_TIMEOUT, ledger.senders([own, domain])).await {
+            Ok(Ok((time, [sender, _]))) if sender != Sender::default() => (own, time, sender),
             // Whoever has an address of the domain may ask; an order comes from somebody who is known.
-            Ok(Ok([_, mut sender])) => {
+            Ok(Ok((time, [_, mut sender]))) => {
                 sender.terms.role = sender.terms.role.min(Role::Observer);
-                (domain, sender)
+                (domain, time, sender)
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "registry unavailable");
@@ -191,7 +198,8 @@ impl Registry {
                 return unavailable;
             }
         };
-        let answer = match sender.registration(self.seconds()) {
+        // The clock of this host may have lost the time; the chain's does not.
+        let answer = match sender.registration(self.seconds().max(time)) {
             Registration::Active => RegistryAnswer {
                 dkim_key: sender.terms.dkim_key,
                 ..RegistryAnswer::active(sender.terms.role)
@@ -215,7 +223,7 @@ impl Registry {
         let listed = timeout(REGISTRY_TIMEOUT, ledger.list_senders(first, limit)).await;
         let (senders, count) = match listed {
             Ok(listed) => listed.map_err(|error| error.to_string())?,
-            Err(_) => return Err(format!("the chain does not answer within {REGISTRY_TIMEOUT:?}")),
+            Err(_) => return Err(silence()),
         };
         let names: HashMap<_, _> =
             self.names.all().into_iter().map(|name| (self.key.name_digest(&name), name)).collect();
@@ -236,9 +244,11 @@ impl Registry {
     /// the sender holds.
     pub async fn register(&self, name: SenderName, terms: Terms) -> Pending {
         let [digest, _] = self.digests(&name);
+        // Somebody else may revoke the sender while this waits for its turn.
+        let known = self.revoked_at(digest).await;
         let pending = {
             let _placing = self.order.lock().await;
-            self.place(What::Register { digest, terms, ends: self.revocations.of(&digest) })
+            self.place(What::Register { digest, terms, ends: self.revocations.of(&digest), known })
         };
         self.remember(name).await;
         pending
@@ -258,6 +268,15 @@ impl Registry {
         };
         self.remember(name).await;
         pending
+    }
+
+    /// When the chain has a sender as revoked.
+    async fn revoked_at(&self, digest: [u8; 32]) -> Result<Option<u64>, String> {
+        let ledger = connected(&self.ledger)?;
+        match timeout(REGISTRY_TIMEOUT, ledger.sender(digest)).await {
+            Ok(sender) => sender.map(|sender| sender.revoked_at).map_err(|error| error.to_string()),
+            Err(_) => Err(silence()),
+        }
     }
 
     /// Keeps the name, to be listed.
@@ -303,8 +322,9 @@ pub struct Registrar {
     pauses: Pauses,
     /// The revocation that was sent again last.
     last_sent: Option<Revocation>,
-    /// Since when the chain says that somebody else has made one that it does not take from us.
-    made_by_others: HashMap<Revocation, Instant>,
+    /// Of those that the chain does not take from us, when it had the sender as revoked at first, and since when it has
+    /// another time: somebody else has made it since.
+    made_by_others: HashMap<Revocation, (Option<u64>, Option<Instant>)>,
 }
 
 impl Registrar {
@@ -330,8 +350,13 @@ impl Registrar {
 
     async fn carry_out(&mut self, what: What) -> Result<Changed, String> {
         match what {
-            What::Register { digest, terms, ends } => {
-                let mined = connected(&self.ledger)?.register(digest, terms).await;
+            What::Register { digest, terms, ends, known } => {
+                let ledger = connected(&self.ledger)?;
+                let mined = match ends {
+                    // That one is on the chain since, at a time that nobody knew when this was asked for.
+                    Some(_) => ledger.register(digest, terms).await,
+                    None => ledger.register_after(known?, digest, terms).await,
+                };
                 let transaction = mined.map(|mined| format!("{:#x}", mined.transaction));
                 let transaction = transaction.map_err(|error| error.to_string())?;
                 self.revocations.forget(&digest);
@@ -385,7 +410,7 @@ impl Registrar {
     async fn is_known(&self, digests: [[u8; 32]; 2]) -> bool {
         let Ok(ledger) = connected(&self.ledger) else { return true };
         let senders = timeout(REGISTRY_TIMEOUT, ledger.senders(digests)).await;
-        !matches!(senders, Ok(Ok(senders)) if senders == [Sender::default(); 2])
+        !matches!(senders, Ok(Ok((_, senders))) if senders == [Sender::default(); 2])
     }
 
     /// Sends a revocation, and ends it once the chain has it for good.
@@ -401,10 +426,12 @@ impl Registrar {
                 Ok(format!("{:#x}", mined.transaction))
             }
             Err(error) => {
-                // Through everything else it is sent again.
+                // After any other error it is sent again.
                 let is_refused =
                     matches!(error, Some(LedgerError::Reverted { revert: Revert::NotRegistrar(_), .. }));
-                self.look_for_others(revocation, is_refused).await;
+                if is_refused {
+                    self.look_for_others(revocation).await;
+                }
                 let error = error.map_or_else(|| NOT_CONNECTED.to_owned(), |error| error.to_string());
                 let kept = match self.revocations.unwritten() {
                     None => "also after a restart".to_owned(),
@@ -417,17 +444,20 @@ impl Registrar {
         }
     }
 
-    /// Ends a revocation that the chain does not take from us once it has the sender revoked all the same: the registry may
-    /// be somebody else's. One of several nodes may lag, and have an earlier revocation.
-    async fn look_for_others(&mut self, revocation: Revocation, is_refused: bool) {
+    /// Ends a revocation that the chain does not take from us once somebody else, whose registry it may be, has made it. One
+    /// of several nodes may lag, and not know of it yet.
+    async fn look_for_others(&mut self, revocation: Revocation) {
         let Ok(ledger) = connected(&self.ledger) else { return };
-        let is_made = is_refused
-            && matches!(ledger.sender(revocation.digest).await, Ok(Sender { revoked_at: Some(_), .. }));
-        let since = is_made.then(|| *self.made_by_others.entry(revocation).or_insert_with(Instant::now));
-        if since.is_none_or(|since| since.elapsed() >= self.pauses.lag) {
-            self.made_by_others.remove(&revocation);
-        }
+        let Ok(Sender { revoked_at, .. }) = ledger.sender(revocation.digest).await else { return };
+        let (first, since) = self.made_by_others.entry(revocation).or_insert((revoked_at, None));
+        *since = match *since {
+            // An earlier one says nothing.
+            _ if revoked_at.is_none() || revoked_at == *first => None,
+            None => Some(Instant::now()),
+            since => since,
+        };
         if since.is_some_and(|since| since.elapsed() >= self.pauses.lag) {
+            self.made_by_others.remove(&revocation);
             self.write(move |revocations| revocations.end(revocation)).await;
         }
     }
@@ -453,6 +483,10 @@ impl Registrar {
             (health.revocations, health.revocation_error) = (waiting, error);
         });
     }
+}
+
+fn silence() -> String {
+    format!("the chain does not answer within {REGISTRY_TIMEOUT:?}")
 }
 
 fn connected(ledger: &watch::Receiver<Option<Arc<Ledger>>>) -> Result<Arc<Ledger>, String> {

@@ -216,12 +216,22 @@ pub struct OldRegistry {
     pub from_block: u64,
 }
 
+/// The file while contracts are to be deployed.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    new_registry: Option<Address>,
+}
+
 /// What `contracts.json` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
     Addresses(Addresses),
-    /// It is `{}`: there are none yet, or an operator asks for new ones.
-    NewWanted,
+    /// It is `{}`: there are none yet, or an operator asks for new ones; `registry` is deployed already.
+    NewWanted {
+        registry: Option<Address>,
+    },
     /// There is no such file.
     Missing,
 }
@@ -242,7 +252,9 @@ impl Addresses {
     pub(super) fn load(path: &Path) -> Result<Kept, LedgerError> {
         let failed = |why: String| LedgerError::State { path: path.to_owned(), reason: why };
         match fs::read(path) {
-            Ok(bytes) if bytes.trim_ascii() == b"{}" => Ok(Kept::NewWanted),
+            Ok(bytes) if let Ok(Wanted { new_registry }) = serde_json::from_slice(&bytes) => {
+                Ok(Kept::NewWanted { registry: new_registry })
+            }
             Ok(bytes) => {
                 let addresses = serde_json::from_slice(&bytes).map(Kept::Addresses);
                 addresses.map_err(|why| failed(format!("must be JSON: {why}")))
@@ -250,6 +262,12 @@ impl Addresses {
             Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(Kept::Missing),
             Err(why) => Err(failed(format!("cannot be read: {why}"))),
         }
+    }
+
+    /// Writes that only the ledger is not deployed yet.
+    pub(super) fn want_ledger(path: &Path, registry: Address) -> Result<(), LedgerError> {
+        let wanted = Wanted { new_registry: Some(registry) };
+        replace(path, &serde_json::to_string_pretty(&wanted).map_err(|why| unwritten(path, &why.into()))?)
     }
 
     /// Writes that there are none yet.

@@ -58,11 +58,7 @@ impl Deployer<'_> {
         let addresses = match known {
             Kept::Addresses(addresses) => addresses,
             Kept::Missing => return Err(LedgerError::LostContracts { path: path.to_owned() }),
-            Kept::NewWanted => {
-                let addresses = self.deploy().await?;
-                addresses.store(path)?;
-                return Ok(addresses);
-            }
+            Kept::NewWanted { registry } => return self.deploy(registry, path).await,
         };
         if addresses.chain_id != self.chain_id {
             let (path, expected, found) = (path.to_owned(), addresses.chain_id, self.chain_id);
@@ -120,12 +116,24 @@ impl Deployer<'_> {
         }
     }
 
-    async fn deploy(&self) -> Result<Addresses, LedgerError> {
+    /// Deploys what an earlier attempt has not, and writes the file after each of the two.
+    async fn deploy(&self, registry: Option<Address>, path: &Path) -> Result<Addresses, LedgerError> {
         // Both at a time.
-        let (registry, ledger) = (self.deploy_registry()?, self.deploy_ledger()?);
-        let (sender_registry, _) = created(action::DEPLOY_REGISTRY, registry.await?)?;
+        let deploying = registry.is_none().then(|| self.deploy_registry()).transpose()?;
+        let ledger = self.deploy_ledger()?;
+        let sender_registry = match (registry, deploying) {
+            (_, Some(deploying)) => {
+                let (registry, _) = created(action::DEPLOY_REGISTRY, deploying.await?)?;
+                Addresses::want_ledger(path, registry)?;
+                registry
+            }
+            (Some(registry), None) => registry,
+            (None, None) => return Err(LedgerError::Ended { action: action::DEPLOY_REGISTRY }),
+        };
         let (evidence_ledger, deployed_block) = created(action::DEPLOY_LEDGER, ledger.await?)?;
-        Ok(Addresses::new(self.chain_id, sender_registry, evidence_ledger, deployed_block))
+        let addresses = Addresses::new(self.chain_id, sender_registry, evidence_ledger, deployed_block);
+        addresses.store(path)?;
+        Ok(addresses)
     }
 
     fn deploy_registry(&self) -> Result<impl Future<Output = Ended> + use<>, LedgerError> {
@@ -145,7 +153,12 @@ impl Deployer<'_> {
         [registry, ledger]: [bool; 2],
         path: &Path,
     ) -> Result<Addresses, LedgerError> {
-        let mut new = Addresses { replace: false, ..old.clone() };
+        // Those of an attempt before this one stay.
+        let kept = path.with_file_name("contracts-v1.json");
+        if !kept.exists() {
+            old.store(&kept)?;
+        }
+        let mut new = old.clone();
         if registry {
             let from_block = old.deployed_block;
             let predecessor = OldRegistry { address: old.sender_registry, from_block };
@@ -157,45 +170,56 @@ impl Deployer<'_> {
             }
             new.senders_of = Some(predecessor);
             (new.sender_registry, _) = created(action::DEPLOY_REGISTRY, self.deploy_registry()?.await?)?;
+            new.replace = ledger;
+            new.store(path)?;
         }
         if ledger {
             let ledger = to_eip55(&old.evidence_ledger.0);
             tracing::info!(ledger, "a ledger of version 1 is replaced, as contracts.json asks");
             (new.evidence_ledger, new.deployed_block) =
                 created(action::DEPLOY_LEDGER, self.deploy_ledger()?.await?)?;
+            new.replace = false;
+            new.store(path)?;
         }
-        old.store(&path.with_file_name("contracts-v1.json"))?;
-        new.store(path)?;
         Ok(new)
     }
 
     /// Registers and revokes in the registry `new` whom it does not have of an old one.
     async fn take_over(&self, old: OldRegistry, new: Address) -> Result<(), LedgerError> {
         let senders = self.old_senders(old).await?;
+        let lane = self.registrar.0;
+        let mut sent = Vec::new();
         for some in senders.chunks(TOGETHER) {
-            let digests = some.iter().map(|(digest, _)| *digest);
-            let known = find(self.web3, new, self.registry, digests).await?;
-            let mut sent = Vec::new();
-            for ((digest, terms), known) in some.iter().zip(known) {
-                if known != Sender::default() {
-                    continue;
-                }
-                let call = match terms {
-                    Some(terms) => registering(self.registry, new, *digest, terms, None)?,
-                    None => revoking(self.registry, new, *digest)?,
+            // What was sent before, perhaps by an earlier process, is in a block.
+            lane.rest().await?;
+            let digests = some.iter().map(|sender| sender.digest);
+            let (_, known) = find(self.web3, new, self.registry, digests).await?;
+            for (sender, known) in some.iter().zip(known) {
+                let OldSender { digest, terms, revoked_at } = sender;
+                let is_revoked_since = revoked_at.is_some_and(|at| {
+                    known.revoked_at.is_none() && known.registered_at.is_some_and(|time| time <= at)
+                });
+                let call = match revoked_at {
+                    None if known == Sender::default() => {
+                        registering(self.registry, new, *digest, terms, None)?
+                    }
+                    Some(_) if known == Sender::default() || is_revoked_since => {
+                        revoking(self.registry, new, *digest)?
+                    }
+                    _ => continue,
                 };
-                sent.push(self.registrar.0.send(call, None));
+                sent.push(lane.send(call, None));
             }
-            for one in sent {
-                one.await?;
-            }
+        }
+        for one in sent {
+            one.await?;
         }
         tracing::info!(count = senders.len(), "the new registry has all senders of the old one");
         Ok(())
     }
 
-    /// The senders of a registry of the first version, and their terms; `None` if they are revoked.
-    async fn old_senders(&self, old: OldRegistry) -> Result<Vec<([u8; 32], Option<Terms>)>, LedgerError> {
+    /// The senders of a registry of the first version.
+    async fn old_senders(&self, old: OldRegistry) -> Result<Vec<OldSender>, LedgerError> {
         let (action, artifact) = ("read the old registry", Artifact::sender_registry_v1()?);
         let newest = newest_block(self.web3, action).await?;
         // The block is that of the ledger, which was deployed beside the registry.
@@ -216,24 +240,34 @@ impl Deployer<'_> {
         for digest in digests {
             let arguments = [Token::FixedBytes(digest.to_vec())];
             let answer = call(self.web3, old.address, &artifact, "sender", &arguments).await?;
-            let terms = parse_old(&answer);
             let bad = || LedgerError::Answer { action, rule: "a registration of version 1".to_owned() };
-            senders.push((digest, terms.ok_or_else(bad)?));
+            senders.push(OldSender::parse(digest, &answer).ok_or_else(bad)?);
         }
         Ok(senders)
     }
 }
 
-/// What version 1 answers about a sender that was registered: its terms, or that it is revoked.
-fn parse_old(answer: &[Token]) -> Option<Option<Terms>> {
-    let [Token::Uint(role), Token::Uint(_), Token::Uint(revoked), Token::FixedBytes(key)] = answer else {
-        return None;
-    };
-    let role =
-        [Role::Observer, Role::Operator].into_iter().find(|known| U256::from(*known as u8) == *role)?;
-    let key: [u8; 32] = key.as_slice().try_into().ok()?;
-    let terms = Terms { dkim_key: (key != [0; 32]).then_some(key), ..Terms::of(role) };
-    Some(revoked.is_zero().then_some(terms))
+/// A sender in a registry of the first version.
+struct OldSender {
+    digest: [u8; 32],
+    terms: Terms,
+    revoked_at: Option<u64>,
+}
+
+impl OldSender {
+    /// Reads what the registry answers about a sender that was registered.
+    fn parse(digest: [u8; 32], answer: &[Token]) -> Option<Self> {
+        let [Token::Uint(role), Token::Uint(_), Token::Uint(revoked_at), Token::FixedBytes(key)] = answer
+        else {
+            return None;
+        };
+        let role =
+            [Role::Observer, Role::Operator].into_iter().find(|known| U256::from(*known as u8) == *role)?;
+        let key: [u8; 32] = key.as_slice().try_into().ok()?;
+        let terms = Terms { dkim_key: (key != [0; 32]).then_some(key), ..Terms::of(role) };
+        let revoked_at = Some(u64::try_from(*revoked_at).ok()?).filter(|time| *time != 0);
+        Some(Self { digest, terms, revoked_at })
+    }
 }
 
 /// Address of the contract that a transaction has created, and its block.

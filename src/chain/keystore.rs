@@ -20,7 +20,7 @@ use web3::signing::keccak256;
 const DERIVED: usize = 32;
 /// Most memory that scrypt may take [bytes]: twice what the tools ask for.
 const MAX_MEMORY: u64 = 512 << 20;
-/// Most work of scrypt, in blocks of 128 bytes: 16 times what the tools ask for.
+/// Most work of scrypt, in blocks of 128 bytes: 32 times what the tools ask for.
 const MAX_BLOCKS: u64 = 1 << 26;
 /// Most rounds of PBKDF2.
 const MAX_ROUNDS: u32 = 16 << 20;
@@ -103,9 +103,10 @@ impl Kdf {
         let salt = hex_bytes(salt).ok_or(KeystoreError::Content("a salt in hex"))?;
         match *self {
             Self::Scrypt { n, r, p, .. } => {
-                let blocks = n.saturating_mul(r.into()).saturating_mul(p.into());
+                let (block, lanes) = (u64::from(r), u64::from(p));
+                let memory = n.saturating_add(lanes).saturating_mul(block).saturating_mul(128);
                 let is_bounded =
-                    n.saturating_mul(r.into()).saturating_mul(128) <= MAX_MEMORY && blocks <= MAX_BLOCKS;
+                    memory <= MAX_MEMORY && n.saturating_mul(block).saturating_mul(lanes) <= MAX_BLOCKS;
                 let log_n =
                     u8::try_from(n.trailing_zeros()).ok().filter(|_| n.is_power_of_two() && is_bounded);
                 let params = log_n.and_then(|log_n| scrypt::Params::new(log_n, r, p, DERIVED).ok());
@@ -205,6 +206,7 @@ pub(crate) mod tests {
             (SCRYPT, "262144", "262143", "n a power of 2"),
             (SCRYPT, "262144", "1073741824", "at most 512 MiB"),
             (SCRYPT, "\"p\": 8", "\"p\": 4294967295", "at most 512 MiB"),
+            (SCRYPT, "262144, \"p\": 8", "2, \"p\": 33554432", "at most 512 MiB"),
             (SCRYPT, "\"salt\": \"ab", "\"salt\": \"xy", "a salt in hex"),
         ] {
             let words = refused(text, from, to);

@@ -49,9 +49,6 @@ impl Terms {
     }
 }
 
-/// How much earlier than the block of a registration the clock of this host may be: blocks may be a little ahead.
-const CLOCK_SLACK: u64 = 3600;
-
 /// What the registry has of a sender; the default of one that it does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sender {
@@ -64,17 +61,12 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// What it counts as at `now` [s since 1970]; unavailable if that depends on the time and `now` cannot be right, because
-    /// the registration is later.
+    /// What it counts as at `now` [s since 1970].
     pub fn registration(&self, now: u64) -> Registration {
         let Terms { valid_from, valid_until, .. } = self.terms;
-        let is_limited = valid_from.is_some() || valid_until.is_some();
         match (self.registered_at, self.revoked_at) {
             (_, Some(_)) => Registration::Revoked,
             (None, None) => Registration::Unregistered,
-            (Some(at), None) if is_limited && now.saturating_add(CLOCK_SLACK) < at => {
-                Registration::Unavailable
-            }
             _ if valid_from.is_some_and(|from| now < from) => Registration::NotValidNow,
             _ if valid_until.is_some_and(|until| now >= until) => Registration::NotValidNow,
             _ => Registration::Active,
@@ -110,13 +102,17 @@ impl Sender {
 }
 
 impl Ledger {
-    /// Looks up senders in the registry, all as of one block; the answers are in the order of the digests.
+    /// Looks up senders in the registry, all as of one block; also returns the time of that block [s since 1970]. The
+    /// answers are in the order of the digests.
     ///
     /// # Errors
     /// Retryable if the chain cannot be reached.
-    pub async fn senders<const N: usize>(&self, digests: [Digest; N]) -> Result<[Sender; N], LedgerError> {
-        let found = find(&self.web3, self.addresses.sender_registry, &self.registry, digests).await?;
-        found.try_into().map_err(|_| no_registrations("find"))
+    pub async fn senders<const N: usize>(
+        &self,
+        digests: [Digest; N],
+    ) -> Result<(u64, [Sender; N]), LedgerError> {
+        let (time, found) = find(&self.web3, self.addresses.sender_registry, &self.registry, digests).await?;
+        Ok((time, found.try_into().map_err(|_| no_registrations("find"))?))
     }
 
     /// Looks up one sender.
@@ -124,7 +120,7 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::senders`].
     pub async fn sender(&self, digest: Digest) -> Result<Sender, LedgerError> {
-        let [sender] = self.senders([digest]).await?;
+        let (_, [sender]) = self.senders([digest]).await?;
         Ok(sender)
     }
 
@@ -166,8 +162,21 @@ impl Ledger {
     /// [`LedgerError::Reverted`] for terms that the contract does not take, or if this account is no registrar, and this or
     /// [`LedgerError::Failed`] if the sender was revoked meanwhile; retryable if the chain cannot be reached.
     pub async fn register(&self, digest: Digest, terms: Terms) -> Result<Mined, LedgerError> {
-        let _registering = self.registering.lock().await;
         let known = self.sender(digest).await?.revoked_at;
+        self.register_after(known, digest, terms).await
+    }
+
+    /// As [`register`](Self::register), but undoes only the revocation of this time [s since 1970], or none.
+    ///
+    /// # Errors
+    /// As [`register`](Self::register).
+    pub async fn register_after(
+        &self,
+        known: Option<u64>,
+        digest: Digest,
+        terms: Terms,
+    ) -> Result<Mined, LedgerError> {
+        let _registering = self.registering.lock().await;
         let call = registering(&self.registry, self.addresses.sender_registry, digest, &terms, known)?;
         self.registrar().send(call, None).await
     }
@@ -183,16 +192,20 @@ impl Ledger {
     }
 }
 
-/// What a registry has of these, all as of one block.
+/// The time of a registry's newest block, and what it has of these then.
 pub(super) async fn find(
     web3: &Web3<Connection>,
     registry: Address,
     artifact: &Artifact,
     digests: impl IntoIterator<Item = Digest>,
-) -> Result<Vec<Sender>, LedgerError> {
+) -> Result<(u64, Vec<Sender>), LedgerError> {
     let wanted = digests.into_iter().map(|digest| Token::FixedBytes(digest.to_vec())).collect();
     let answer = call(web3, registry, artifact, "find", &[Token::Array(wanted)]).await?;
-    Sender::parse_all(answer.first()).ok_or_else(|| no_registrations("find"))
+    let time = match answer.first() {
+        Some(Token::Uint(time)) => u64::try_from(*time).ok(),
+        _ => None,
+    };
+    time.zip(Sender::parse_all(answer.get(1))).ok_or_else(|| no_registrations("find"))
 }
 
 fn no_registrations(action: &'static str) -> LedgerError {
@@ -239,10 +252,5 @@ mod tests {
         assert_eq!((at(9), at(10)), (Registration::NotValidNow, Registration::Active));
         assert_eq!((at(19), at(20)), (Registration::Active, Registration::NotValidNow));
         assert_eq!(Sender { revoked_at: Some(4), ..limited }.registration(30), Registration::Revoked);
-        // A host whose clock lost the time.
-        let limited = Sender { registered_at: Some(1_800_000_000), ..limited };
-        assert_eq!(limited.registration(15), Registration::Unavailable);
-        let unlimited = Sender { registered_at: Some(1_800_000_000), ..active };
-        assert_eq!(unlimited.registration(15), Registration::Active);
     }
 }

@@ -56,7 +56,7 @@ impl Facts<'_> {
         let [anchored, pending, in_flight] =
             ["anchored", "pending", "in_flight"].map(|name| self.number(name).unwrap_or(0));
         Some(format!(
-            "{}; {} entries anchored, {} waiting, {} transactions in flight",
+            "{}; entries anchored: {}, waiting: {}; transactions in flight: {}",
             self.label("ledger")?,
             grouped(anchored),
             grouped(pending),
@@ -67,8 +67,9 @@ impl Facts<'_> {
     fn last_anchor(&self) -> Option<String> {
         let (entries, fee) = (self.number("last_anchor_entries")?, self.number("last_anchor_fee_gwei")?);
         let each = fee as f64 / entries.max(1) as f64;
+        let digits = if each < 10.0 { 3 } else { 0 };
         Some(format!(
-            "block {}, {} entries for {}: {each:.0} gwei an entry",
+            "block {}, entries: {}, for {}: {each:.digits$} gwei an entry",
             grouped(self.number("last_anchor_block")?),
             grouped(entries),
             ether(fee)
@@ -145,8 +146,8 @@ mod tests {
 state       anchors
 chain       1; a transaction is final once its block is finalized
 head        block 23,456,789, 4 s ago; finalized to block 23,456,725
-ledger      0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed; 12,345 entries anchored, 3 waiting, 1 transactions in flight
-last anchor block 23,456,700, 12 entries for 0.000412 ether: 34333 gwei an entry
+ledger      0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed; entries anchored: 12,345, waiting: 3; transactions in flight: 1
+last anchor block 23,456,700, entries: 12, for 0.000412 ether: 34333 gwei an entry
 registry    0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359
 account     0xdbF03B407c01E7cD3CBea99509d93f8DDDC8C6FB, 1.234 ether
 gas price   12.346 gwei; at most 500 gwei is paid

@@ -39,7 +39,8 @@ pub(super) fn keep_torn(path: &Path, file: &mut File, valid: u64) -> io::Result<
 /// synced file is worth nothing in a directory that a power loss takes away.
 ///
 /// # Errors
-/// If it cannot be made, or is there and somebody else may write to it, who could then replace every file in it.
+/// If it cannot be made, or is there and somebody else may write to it, who could then replace every file in it. Of the
+/// directories above it nothing is asked, and root may use anybody's.
 pub fn create_directory(path: &Path) -> io::Result<()> {
     let missing: Vec<_> =
         path.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists()).collect();
@@ -51,7 +52,7 @@ pub fn create_directory(path: &Path) -> io::Result<()> {
     if mode & 0o022 != 0 {
         return refused(format!("it has mode {mode:03o}: must be writable by its owner only (chmod go-w)"));
     }
-    if owner != user && owner != 0 {
+    if owner != user && owner != 0 && user != 0 {
         return refused(format!(
             "it belongs to user {owner}: must belong to user {user}, who runs this, or to root"
         ));

@@ -5,6 +5,7 @@
 //! rejected.
 
 use std::{
+    env,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
@@ -95,7 +96,8 @@ pub fn parse(text: &str) -> Option<Secret> {
 pub fn read_text(path: &Path) -> Result<String, SecretError> {
     let file = File::open(path).map_err(|source| failed(path, "open", source))?;
     let mode = file.metadata().map_err(|source| failed(path, "stat", source))?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    let credentials = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    if mode & 0o077 & !tolerated(path, credentials.as_deref()) != 0 {
         return Err(SecretError::Exposed { path: path.to_owned(), mode });
     }
     let mut text = String::new();
@@ -105,6 +107,12 @@ pub fn read_text(path: &Path) -> Result<String, SecretError> {
         return Err(SecretError::Content { path: path.to_owned(), rule: "at most 65536 bytes" });
     }
     Ok(text)
+}
+
+/// What others may have of a secret. systemd gives a service its credentials by an access list, whose mask shows as the
+/// group's permission to read (systemd issue 29435); the directory is the service's own.
+fn tolerated(path: &Path, credentials: Option<&Path>) -> u32 {
+    if credentials.is_some_and(|directory| path.starts_with(directory)) { 0o040 } else { 0 }
 }
 
 /// The file appears complete or not at all. If another process creates it first, that process's secret is kept.
@@ -144,6 +152,15 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_ne!(load(&dir.path().join("other")), secret);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_credential_of_systemd_may_look_readable_by_its_group() {
+        let (directory, inside) =
+            (Path::new("/run/credentials/x.service"), "/run/credentials/x.service/password");
+        assert_eq!(tolerated(Path::new(inside), Some(directory)), 0o040);
+        assert_eq!(tolerated(Path::new(inside), None), 0);
+        assert_eq!(tolerated(Path::new("/run/credentials/y.service/password"), Some(directory)), 0);
     }
 
     #[test]

@@ -23,6 +23,8 @@ on_both_chains!(
     old_contracts_are_named_and_left_alone_until_the_operator_says_so,
     an_upgrade_keeps_senders_and_evidence,
     only_the_contract_that_is_old_is_replaced,
+    a_first_deployment_that_was_cut_short_goes_on_with_the_ledger,
+    who_is_revoked_in_the_old_registry_during_an_upgrade_is_revoked_in_the_new_one,
 );
 
 /// Deploys the contracts of the first version and names them in `contracts.json`.
@@ -74,6 +76,46 @@ async fn only_the_contract_that_is_old_is_replaced(world: World) {
     assert_eq!(mixed.addresses().sender_registry, registry);
     assert_ne!(mixed.addresses().evidence_ledger, old_ledger);
     assert_eq!(mixed.sender([1; 32]).await.unwrap().terms, Terms::of(Role::Operator));
+}
+
+async fn a_first_deployment_that_was_cut_short_goes_on_with_the_ledger(world: World) {
+    let registry = world.ledger().await.addresses().sender_registry;
+    fs::write(world.path("contracts.json"), json!({ "new_registry": registry }).to_string()).unwrap();
+    let ledger = world.ledger().await;
+    assert_eq!(ledger.addresses().sender_registry, registry);
+    ledger.register([1; 32], Terms::of(Role::Observer)).await.unwrap();
+    assert_eq!(ledger.next_index().await.unwrap(), 0);
+    let kept: Value = serde_json::from_slice(&fs::read(world.path("contracts.json")).unwrap()).unwrap();
+    assert_eq!(kept["sender_registry"], json!(registry));
+}
+
+async fn who_is_revoked_in_the_old_registry_during_an_upgrade_is_revoked_in_the_new_one(world: World) {
+    let new = world.ledger().await;
+    let addresses = new.addresses().clone();
+    for number in [1, 2] {
+        new.register([number; 32], Terms::of(Role::Operator)).await.unwrap();
+    }
+    drop(new);
+    let (old, _) = old_contracts(&world).await;
+    let owner = world.path("ledger.key");
+    // Blocks have seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    for number in [1_u8, 2] {
+        let digest = Token::FixedBytes(vec![number; 32]);
+        let arguments = [digest, Token::Uint(2.into()), Token::FixedBytes(vec![0; 32])];
+        call_as(&world.chain, &owner, old, "register(bytes32,uint8,bytes32)", &arguments).await.unwrap();
+    }
+    let digest = Token::FixedBytes(vec![1; 32]);
+    call_as(&world.chain, &owner, old, "revoke(bytes32)", &[digest]).await.unwrap();
+    // As an upgrade leaves it that was cut short after it had both.
+    let mut cut_short = serde_json::to_value(&addresses).unwrap();
+    cut_short["senders_of"] = json!({ "address": old, "from_block": 0 });
+    fs::write(world.path("contracts.json"), cut_short.to_string()).unwrap();
+    let (_, [first, second]) = world.ledger().await.senders([[1; 32], [2; 32]]).await.unwrap();
+    assert_eq!(
+        (first.registration(5), second.registration(5)),
+        (Registration::Revoked, Registration::Active)
+    );
 }
 
 /// The registrar has no funds at first, so that the upgrade is cut short.
@@ -181,7 +223,8 @@ async fn an_upgrade_keeps_senders_and_evidence(world: World) {
     assert!(new.addresses().sender_registry != registry && new.addresses().evidence_ledger != ledger);
     let kept = fs::read_to_string(world.path("contracts-v1.json")).unwrap();
     assert!(kept.contains(&format!("{ledger:?}")), "{kept}");
-    let [first, pinned, revoked, last] = new.senders([[1; 32], [2; 32], [3; 32], [20; 32]]).await.unwrap();
+    let (_, [first, pinned, revoked, last]) =
+        new.senders([[1; 32], [2; 32], [3; 32], [20; 32]]).await.unwrap();
     assert_eq!(first.terms, Terms::of(Role::Observer));
     assert_eq!(pinned.terms, Terms { dkim_key: Some([5; 32]), ..Terms::of(Role::Operator) });
     assert_eq!(revoked.registration(5), Registration::Revoked);

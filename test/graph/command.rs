@@ -133,10 +133,10 @@ fn the_command_registers_shows_and_proves() {
         "chain       31337; a transaction is final once it is in a block\n",
         "head        block ",
         &format!(
-            "ledger      {}; 1 entries anchored, 0 waiting, 0 transactions in flight\n",
+            "ledger      {}; entries anchored: 1, waiting: 0; transactions in flight: 0\n",
             contract.as_str().unwrap()
         ),
-        ", 1 entries for 0.0000",
+        ", entries: 1, for 0.0000",
         "gas price   ",
     ] {
         assert!(shown.contains(line), "{line}: {shown}");

@@ -18,8 +18,9 @@ use authenticator::{
 use chain::{Connection, Http, Ledger, LedgerKey, LedgerOptions, Terms};
 use mail::{EmailAddress, Registration, Role};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use web3::ethabi::Token;
 
-use super::fixture::{CuttingProxy, Kind, World, fund, options};
+use super::fixture::{CuttingProxy, Kind, World, call_as, fund, options};
 
 const REVOKED: RegistryAnswer = RegistryAnswer::inactive(Registration::Revoked);
 const UNREGISTERED: RegistryAnswer = RegistryAnswer::inactive(Registration::Unregistered);
@@ -54,6 +55,10 @@ struct Running {
 
 impl Running {
     fn start(world: &World, ledger: Option<Arc<Ledger>>) -> Self {
+        Self::start_at(world, ledger, now)
+    }
+
+    fn start_at(world: &World, ledger: Option<Arc<Ledger>>, now: fn() -> SystemTime) -> Self {
         let revocations = Revocations::open(&world.path("revocations"), PAUSES.lag).unwrap();
         let (_, ledger) = watch::channel(ledger);
         let (sender, health) = watch::channel(health::Ledger::default());
@@ -230,6 +235,63 @@ async fn it_ends_when_the_registrys_own_registrar_has_made_it() {
     assert_eq!(running.dana().await, REVOKED);
 }
 
+/// Once, whatever revocation the chain had ended it.
+#[tokio::test]
+async fn an_earlier_revocation_by_somebody_else_does_not_end_it() {
+    let world = World::new(Kind::Anvil).await;
+    let owner = world.ledger().await;
+    let digest = AddressKey::from_bytes([7; 32]).digest(Some(&dana()));
+    owner.revoke(digest).await.unwrap();
+    let stranger = LedgerKey::load_or_create(&world.path("stranger.key")).unwrap();
+    fund(&world.chain, stranger.address()).await;
+    let options = LedgerOptions { registrar: Some(stranger), ..options() };
+    let ledger = Ledger::connect(world.chain.clone(), world.key.clone(), world.dir.path(), options).await;
+    let mut running = Running::start(&world, Some(Arc::new(ledger.unwrap())));
+    running.revoke().await.unwrap_err();
+    tokio::time::sleep(3 * PAUSES.lag + 2 * PAUSES.again).await;
+    assert_eq!(running.health.borrow().revocations, 1);
+    // Blocks have seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    owner.revoke(digest).await.unwrap();
+    running.waiting(0).await;
+}
+
+/// While a registration waits for its turn, another registrar revokes the sender.
+#[tokio::test]
+async fn a_registration_does_not_end_what_was_revoked_after_it_was_asked_for() {
+    let world = World::new(Kind::Anvil).await;
+    let ledger = Arc::new(world.ledger().await);
+    let other = world.path("other.key");
+    let other_key = LedgerKey::load_or_create(&other).unwrap();
+    fund(&world.chain, other_key.address()).await;
+    let (registry, owner) = (ledger.addresses().sender_registry, world.path("ledger.key"));
+    let arguments = [Token::Address(other_key.address()), Token::Bool(true)];
+    call_as(&world.chain, &owner, registry, "setRegistrar(address,bool)", &arguments).await.unwrap();
+    let running = Running::start(&world, Some(ledger));
+    world.automine(false).await;
+    let first = running.register("first@dispatch.example", Terms::of(Role::Observer)).await;
+    in_the_pool(&world).await;
+    let registering = running.register_dana(Role::Operator).await;
+    let digest = AddressKey::from_bytes([7; 32]).digest(Some(&dana()));
+    let chain = world.chain.clone();
+    let revoking = tokio::spawn(async move {
+        call_as(&chain, &other, registry, "revoke(bytes32)", &[Token::FixedBytes(digest.to_vec())]).await
+    });
+    let both = async {
+        while super::pool(&world).await.len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(testbed::PATIENCE, both).await.expect("both are sent");
+    world.automine(true).await;
+    world.mine().await;
+    first.done().await.unwrap();
+    revoking.await.unwrap().unwrap();
+    let refused = registering.done().await.unwrap_err();
+    assert!(refused.contains("revoked or registered by somebody else meanwhile"), "{refused}");
+    assert_eq!(running.dana().await, REVOKED);
+}
+
 /// Waits until a transaction is in anvil's pool.
 async fn in_the_pool(world: &World) {
     let wait = async {
@@ -322,6 +384,10 @@ async fn a_registration_counts_within_its_validity_and_names_its_key() {
         let (listed, _) = running.registry.list(0, 9).await.unwrap();
         assert_eq!((listed[0].sender.terms, listed[0].registration), (terms, answer.registration));
     }
+    // A host whose clock has lost the time goes by that of the chain.
+    running.register(DANA, at(None, Some(1_700_000_000))).await.done().await.unwrap();
+    let lost = Running::start_at(&world, Some(Arc::new(world.ledger().await)), || SystemTime::UNIX_EPOCH);
+    assert_eq!(lost.dana().await, not_now);
     let refused = running.register(DANA, at(Some(5), Some(5))).await.done().await.unwrap_err();
     assert!(refused.contains("the validity ends at 5 s"), "{refused}");
 }
