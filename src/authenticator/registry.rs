@@ -17,7 +17,7 @@ use chain::{Ledger, LedgerError, Revert, Sender, Terms};
 use mail::{EmailAddress, Registration, Role};
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
-    task::spawn_blocking,
+    task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -96,8 +96,8 @@ enum What {
         terms: Terms,
         /// The revocation that waited here when this was asked for.
         ends: Option<Revocation>,
-        /// The one that the chain had then.
-        known: Result<Option<u64>, String>,
+        /// When the chain had the sender as revoked then.
+        known: JoinHandle<Result<Option<u64>, String>>,
     },
     Revoke {
         revocation: Revocation,
@@ -158,8 +158,7 @@ impl Registry {
         if is_revoked { revoked } else { answer }
     }
 
-    /// Whether `address`, which the registry had as active, was revoked here since, alone or with its domain; this also
-    /// counts for a mail whose verdict is not published yet.
+    /// Whether `address`, which the registry had as active a moment ago, was revoked here since, alone or with its domain.
     pub async fn has_revoked(&self, address: &EmailAddress) -> bool {
         let [own, domain] = self.digests(&SenderName::Mailbox(address.clone()));
         // With its domain, unless it has an entry of its own.
@@ -244,11 +243,13 @@ impl Registry {
     /// the sender holds.
     pub async fn register(&self, name: SenderName, terms: Terms) -> Pending {
         let [digest, _] = self.digests(&name);
-        // Somebody else may revoke the sender while this waits for its turn.
-        let known = self.revoked_at(digest).await;
         let pending = {
             let _placing = self.order.lock().await;
-            self.place(What::Register { digest, terms, ends: self.revocations.of(&digest), known })
+            let ends = self.revocations.of(&digest);
+            // Asked now, because somebody else may revoke the sender while this waits for its turn; and not waited for,
+            // because a revocation that comes now must find this in its place.
+            let known = tokio::spawn(self.clone().revoked_at(digest));
+            self.place(What::Register { digest, terms, ends, known })
         };
         self.remember(name).await;
         pending
@@ -271,7 +272,7 @@ impl Registry {
     }
 
     /// When the chain has a sender as revoked.
-    async fn revoked_at(&self, digest: [u8; 32]) -> Result<Option<u64>, String> {
+    async fn revoked_at(self, digest: [u8; 32]) -> Result<Option<u64>, String> {
         let ledger = connected(&self.ledger)?;
         match timeout(REGISTRY_TIMEOUT, ledger.sender(digest)).await {
             Ok(sender) => sender.map(|sender| sender.revoked_at).map_err(|error| error.to_string()),
@@ -355,7 +356,10 @@ impl Registrar {
                 let mined = match ends {
                     // That one is on the chain since, at a time that nobody knew when this was asked for.
                     Some(_) => ledger.register(digest, terms).await,
-                    None => ledger.register_after(known?, digest, terms).await,
+                    None => {
+                        let known = known.await.map_err(|error| error.to_string())??;
+                        ledger.register_after(known, digest, terms).await
+                    }
                 };
                 let transaction = mined.map(|mined| format!("{:#x}", mined.transaction));
                 let transaction = transaction.map_err(|error| error.to_string())?;

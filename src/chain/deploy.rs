@@ -58,7 +58,16 @@ impl Deployer<'_> {
         let addresses = match known {
             Kept::Addresses(addresses) => addresses,
             Kept::Missing => return Err(LedgerError::LostContracts { path: path.to_owned() }),
-            Kept::NewWanted { registry } => return self.deploy(registry, path).await,
+            Kept::NewWanted { registry: None } => {
+                // Both at a time.
+                let (registry, ledger) = (self.deploy_registry()?, self.deploy_ledger()?);
+                let (registry, _) = created(action::DEPLOY_REGISTRY, registry.await?)?;
+                Addresses::want_ledger(path, registry)?;
+                return self.deployed(registry, ledger, path).await;
+            }
+            Kept::NewWanted { registry: Some(registry) } => {
+                return self.deployed(registry, self.deploy_ledger()?, path).await;
+            }
         };
         if addresses.chain_id != self.chain_id {
             let (path, expected, found) = (path.to_owned(), addresses.chain_id, self.chain_id);
@@ -116,22 +125,15 @@ impl Deployer<'_> {
         }
     }
 
-    /// Deploys what an earlier attempt has not, and writes the file after each of the two.
-    async fn deploy(&self, registry: Option<Address>, path: &Path) -> Result<Addresses, LedgerError> {
-        // Both at a time.
-        let deploying = registry.is_none().then(|| self.deploy_registry()).transpose()?;
-        let ledger = self.deploy_ledger()?;
-        let sender_registry = match (registry, deploying) {
-            (_, Some(deploying)) => {
-                let (registry, _) = created(action::DEPLOY_REGISTRY, deploying.await?)?;
-                Addresses::want_ledger(path, registry)?;
-                registry
-            }
-            (Some(registry), None) => registry,
-            (None, None) => return Err(LedgerError::Ended { action: action::DEPLOY_REGISTRY }),
-        };
-        let (evidence_ledger, deployed_block) = created(action::DEPLOY_LEDGER, ledger.await?)?;
-        let addresses = Addresses::new(self.chain_id, sender_registry, evidence_ledger, deployed_block);
+    /// Waits for the ledger, the last of new contracts, and writes the file.
+    async fn deployed(
+        &self,
+        registry: Address,
+        ledger: impl Future<Output = Ended>,
+        path: &Path,
+    ) -> Result<Addresses, LedgerError> {
+        let (ledger, block) = created(action::DEPLOY_LEDGER, ledger.await?)?;
+        let addresses = Addresses::new(self.chain_id, registry, ledger, block);
         addresses.store(path)?;
         Ok(addresses)
     }

@@ -235,6 +235,24 @@ async fn it_ends_when_the_registrys_own_registrar_has_made_it() {
     assert_eq!(running.dana().await, REVOKED);
 }
 
+/// Whoever asks for a registration and then for a revocation, without waiting, wants the sender revoked.
+#[tokio::test]
+async fn a_revocation_right_after_a_registration_comes_after_it() {
+    let world = World::new(Kind::Anvil).await;
+    let mut running = Running::start(&world, Some(Arc::new(world.ledger().await)));
+    for _ in 0..5 {
+        let (registering, revoking) =
+            tokio::join!(running.register_dana(Role::Operator), running.registry.revoke(name(DANA)));
+        let (registered, revoked) = tokio::join!(registering.done(), revoking.done());
+        registered.unwrap();
+        revoked.unwrap();
+        running.waiting(0).await;
+        assert_eq!(running.dana().await, REVOKED);
+        tokio::time::sleep(PAUSES.lag).await;
+        assert_eq!(running.dana().await, REVOKED, "the chain says so");
+    }
+}
+
 /// Once, whatever revocation the chain had ended it.
 #[tokio::test]
 async fn an_earlier_revocation_by_somebody_else_does_not_end_it() {
