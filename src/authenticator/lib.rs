@@ -23,7 +23,8 @@
 //!   entries, of mails and of other nodes.
 //! - `anchor`: anchors evidence through the crate `chain`, in order, exactly once. [`pace`]: decides when. Pure.
 //!   `receipts`: publishes the receipts.
-//! - `registry`: asks and changes the registry. [`revocations`]: those that hold before the chain has them.
+//! - `registry`: asks the registry and takes changes, `registrar`: makes them. [`revocations`]: those that hold before the
+//!   chain has them. [`sender`] and [`names`]: who can be registered, by name. [`key_digest`]: names a DKIM key.
 //! - `on_chain`: connects the chain to the node. [`health`]: what the node reports on `/diagnostics`. Pure.
 //!
 //! It does not evaluate ARC or read Authentication-Results, which anybody can write.
@@ -55,6 +56,8 @@ pub mod params;
 pub mod receipts;
 #[cfg(feature = "net")]
 mod records;
+#[cfg(feature = "net")]
+pub mod registrar;
 #[cfg(feature = "net")]
 pub mod registry;
 pub mod revocations;

@@ -32,7 +32,8 @@ use crate::{
     health,
     names::Names,
     params::Params,
-    registry::{Pauses, Registrar, Registry},
+    registrar::{Pauses, Registrar},
+    registry::Registry,
     revocations::{Revocations, RevocationsError},
     store::EvidenceStore,
 };

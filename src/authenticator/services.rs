@@ -26,7 +26,8 @@ use super::gate::{Gate, Refusal};
 use crate::{
     evidencer::Evidencer,
     key_digest::digest_of_key,
-    registry::{Changed, Listed, Pending, Registry},
+    registrar::{Changed, Pending},
+    registry::{Listed, Registry},
     sender::SenderName,
     store::EvidenceStore,
 };

@@ -185,6 +185,15 @@ impl Revert {
     }
 }
 
+/// Addresses of contracts that are deployed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contracts {
+    /// The sender registry.
+    pub registry: [u8; 20],
+    /// The evidence ledger.
+    pub ledger: [u8; 20],
+}
+
 /// Addresses of the contracts, stored as `contracts.json` in the state directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -19,9 +19,9 @@ use web3::{
 use crate::{
     Addresses, Connection, Contracts, LedgerError, Mined, Sender, Terms,
     account::{Call, action},
-    client::{LOG_RANGE, call, newest_block},
     contracts::{Artifact, Kept, OldRegistry},
     lane::{Ended, Lane},
+    queries::{LOG_RANGE, call, newest_block},
     registry::{find, registering, revoking},
 };
 

@@ -21,6 +21,7 @@ mod key;
 mod keystore;
 mod lane;
 mod progress;
+mod queries;
 mod registry;
 mod sender;
 mod status;
@@ -35,8 +36,8 @@ use settings::BackOff;
 use web3::{BatchTransport, RequestId, Transport, error::Result};
 
 pub use account::Presence;
-pub use client::{Contracts, Ledger, LedgerOptions, OnChain, want_new_contracts};
-pub use contracts::{Addresses, Revert};
+pub use client::{Ledger, LedgerOptions, want_new_contracts};
+pub use contracts::{Addresses, Contracts, Revert};
 #[cfg(feature = "embedded")]
 pub use embedded::{ChainError, EMBEDDED_CHAIN_ID, EmbeddedChain};
 pub use error::LedgerError;
@@ -44,6 +45,7 @@ pub use http::Http;
 pub use key::LedgerKey;
 pub use lane::Slot;
 pub use progress::{InFlight, WaitsFor};
+pub use queries::OnChain;
 pub use registry::{Sender, Terms};
 pub use status::ChainStatus;
 pub use submission::{Finality, Mined};

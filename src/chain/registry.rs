@@ -13,8 +13,8 @@ use web3::{
 use crate::{
     Connection, Ledger, LedgerError, Mined,
     account::{Call, action},
-    client::call,
     contracts::Artifact,
+    queries::call,
 };
 
 /// Keyed digest of an address or of a domain.

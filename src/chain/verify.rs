@@ -15,8 +15,8 @@ use web3::{
 
 use crate::{
     Addresses, Connection, Ledger, LedgerError,
-    client::{LOG_RANGE, OnChain, anchored, newest_block, next_index, parse_anchored, receipt_of},
     contracts::Artifact,
+    queries::{LOG_RANGE, OnChain, anchored, newest_block, next_index, parse_anchored, receipt_of},
 };
 
 const ACTION: &str = "verify a receipt";
