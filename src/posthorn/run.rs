@@ -7,7 +7,9 @@
 use std::{
     env,
     error::Error,
+    fs::File,
     io::{self, Write},
+    os::fd::AsFd,
 };
 
 use authenticator::params::{EVIDENCE_DIRECTORY, REGISTRY_TOKEN};
@@ -64,7 +66,11 @@ fn run() -> u8 {
             return if clap.use_stderr() { 2 } else { 0 };
         }
     };
-    match perform(task).and_then(|output| Ok(print(&output)?)) {
+    let performed = results().map_err(Failure::from).and_then(|mut results| {
+        let output = perform(task, &mut results)?;
+        Ok(print(&mut results, &output)?)
+    });
+    match performed {
         Ok(()) => 0,
         Err(failure) => {
             eprintln!("posthorn: {}", show::line(&with_sources(failure.as_ref())));
@@ -73,17 +79,24 @@ fn run() -> u8 {
     }
 }
 
-/// Prints to standard output. A reader that has seen enough is not an error.
-fn print(output: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(output).and_then(|()| stdout.flush()) {
+/// Takes standard output for results alone. Whatever else in this process writes there goes to standard error from now on:
+/// Fast DDS prints its errors to standard output, where they would end up in a receipt.
+fn results() -> io::Result<File> {
+    let own = io::stdout().as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdout(io::stderr())?;
+    Ok(own.into())
+}
+
+/// Prints results. A reader that has seen enough is not an error.
+fn print(results: &mut File, output: &[u8]) -> io::Result<()> {
+    match results.write_all(output).and_then(|()| results.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
 }
 
-/// Performs the task; returns what belongs on standard output.
-fn perform(task: Task) -> Result<Vec<u8>, Failure> {
+/// Performs the task; returns its results, or prints those that come with a failure.
+fn perform(task: Task, results: &mut File) -> Result<Vec<u8>, Failure> {
     match task {
         Task::AddSender { fleet, token, address, role, valid, dkim_key } => {
             let token = token_of(&fleet, token)?.expose();
@@ -129,7 +142,7 @@ fn perform(task: Task) -> Result<Vec<u8>, Failure> {
             if level < Level::Error as u8 {
                 return Ok(text.into_bytes());
             }
-            print(text.as_bytes())?;
+            print(results, text.as_bytes())?;
             Err("not well: see state above".into())
         }
         Task::ShowMail { fleet, id, raw } => {
@@ -179,7 +192,7 @@ fn perform(task: Task) -> Result<Vec<u8>, Failure> {
             if report.is_well() {
                 Ok(report.text().into_bytes())
             } else {
-                print(report.text().as_bytes())?;
+                print(results, report.text().as_bytes())?;
                 Err("not well: see ERROR above".into())
             }
         }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command `posthorn` against a running graph.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use evidence::{Entry, Kind, log::EvidenceLog};
 use mail::{MailId, Role};
 use ros::topics;
 use testbed::{
-    free_port,
+    executable, free_port,
     posthorn::{SENDER, Unready},
     run_posthorn, wait_for,
 };
@@ -103,7 +103,7 @@ fn the_command_registers_shows_and_proves() {
     assert_eq!((code, error.as_str()), (0, ""));
     assert!(shown.contains("Subject: status\n") && shown.contains("status\\u{1b}[2J"), "{shown:?}");
     let (code, raw, _) = run_posthorn(&posthorn.domain, &["mail", "show", &id, "--raw"]);
-    assert_eq!((code, MailId::of(raw.as_bytes()).to_string()), (0, id));
+    assert_eq!((code, MailId::of(raw.as_bytes()).to_string()), (0, id.clone()));
 
     let unknown = MailId::of(b"unknown").to_string();
     let (code, output, error) = run_posthorn(&posthorn.domain, &["mail", "show", &unknown]);
@@ -119,6 +119,16 @@ fn the_command_registers_shows_and_proves() {
     let silent = ["doctor", "--state-directory", &state, "--namespace", "silent", "--timeout", "0.5"];
     let (code, output, _) = run_posthorn(&posthorn.domain, &silent);
     assert!(code == 1 && output.contains("ERROR  node /silent/chatbot: nothing heard"), "{output}");
+
+    // Fast DDS prints its errors to standard output, which is for results.
+    let broken = posthorn.authenticator_state().join("broken.xml");
+    fs::write(&broken, "<broken").unwrap();
+    let mut proving = Command::new(executable("posthorn"));
+    proving.args(["prove", &id]).envs(posthorn.domain.environment());
+    let proved = proving.env("FASTRTPS_DEFAULT_PROFILES_FILE", &broken).output().expect("posthorn");
+    let words = String::from_utf8_lossy(&proved.stderr);
+    assert!(proved.status.success() && words.contains("XMLPARSER"), "{words}");
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&proved.stdout).expect("JSON alone"), receipt);
 
     let revoke = ["sender", "revoke", SENDER, "--token-file", &file];
     let (code, output, error) = run_posthorn(&posthorn.domain, &revoke);
