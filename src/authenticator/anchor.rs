@@ -38,6 +38,7 @@ pub use crate::pace::AnchorPolicy;
 use crate::{
     health::LastAnchor,
     pace::{Failure, Next, Pace},
+    params::GWEI,
     store::EvidenceStore,
     watch::{Sight, Watch},
 };
@@ -163,8 +164,6 @@ pub struct Anchorer {
     pub now: fn() -> SystemTime,
 }
 
-/// A gwei [wei].
-const GWEI: u64 = 1_000_000_000;
 /// Most batches whose receipts are made at once, while the log takes no evidence.
 const KEPT: usize = 16;
 

@@ -4,6 +4,8 @@
 use health::{Level, Status};
 use mail::{AuthResult, Registration, Verdict};
 
+use crate::params::GWEI;
+
 /// Counts of mails since the node started.
 #[derive(Clone, Debug, Default)]
 pub struct Mails {
@@ -133,7 +135,7 @@ impl Ledger {
     /// Says that an account will soon have nothing left.
     fn is_poor(&self) -> Option<String> {
         let Chain { account, registrar, gas_price_wei, .. } = self.chain.as_ref()?;
-        let fee_gwei = gas_price_wei.saturating_mul(GAS) / 1_000_000_000;
+        let fee_gwei = gas_price_wei.saturating_mul(GAS) / GWEI;
         [Some(account), registrar.as_ref()].into_iter().flatten().find_map(
             |Account { address, balance_gwei }| {
                 let left = balance_gwei.checked_div(fee_gwei)?;

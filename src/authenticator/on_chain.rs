@@ -31,7 +31,7 @@ use crate::{
     anchor::{AnchorError, AnchorPolicy, AnchorState, Anchorer},
     health,
     names::Names,
-    params::Params,
+    params::{GWEI, Params},
     registrar::{Pauses, Registrar},
     registry::Registry,
     revocations::{Revocations, RevocationsError},
@@ -50,8 +50,6 @@ const LAG: Duration = Duration::from_secs(15);
 const REVOKE_AGAIN: Duration = Duration::from_secs(5);
 /// How often to ask the chain how it stands, for people.
 const CHAIN_STATUS: Duration = Duration::from_secs(10);
-/// A gwei [wei].
-const GWEI: u64 = 1_000_000_000;
 /// Maximum number of receipts queued for publishing.
 const RECEIPTS: usize = 1024;
 

@@ -36,7 +36,7 @@ const fn seconds(name: &'static str, default: f64, first: f64, last: f64, descri
 }
 
 /// A gwei [wei].
-const GWEI: u64 = 1_000_000_000;
+pub(crate) const GWEI: u64 = 1_000_000_000;
 /// The modes of evidence.
 const BATCH: &str = "batch";
 const EACH: &str = "each";

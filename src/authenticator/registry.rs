@@ -89,7 +89,7 @@ impl Registry {
     /// Looks up `address`, and its domain if the registry does not know the address; unavailable if the chain does not
     /// answer in time. Who was revoked here is revoked, whatever the chain says.
     pub async fn sender(&self, address: &EmailAddress) -> RegistryAnswer {
-        let digests = self.digests(&SenderName::Mailbox(address.clone()));
+        let digests = self.digests_of(address);
         let revoked = RegistryAnswer::inactive(Registration::Revoked);
         if self.revocations.hold(&digests[0]) {
             return revoked;
@@ -103,21 +103,24 @@ impl Registry {
 
     /// Whether `address`, which the registry had as active a moment ago, was revoked here since, alone or with its domain.
     pub async fn has_revoked(&self, address: &EmailAddress) -> bool {
-        let [own, domain] = self.digests(&SenderName::Mailbox(address.clone()));
+        let [own, domain] = self.digests_of(address);
         // With its domain, unless it has an entry of its own.
         self.revocations.hold(&own)
             || self.revocations.hold(&domain)
                 && self.sender(address).await.registration != Registration::Active
     }
 
-    /// Digests of a sender and of its domain.
+    /// Digests of an address and of its domain.
+    fn digests_of(&self, address: &EmailAddress) -> [[u8; 32]; 2] {
+        [self.digest(Some(address)), self.key.name_digest(&SenderName::domain_of(address))]
+    }
+
+    /// Digests of a sender and of its domain, which it may be.
     fn digests(&self, name: &SenderName) -> [[u8; 32]; 2] {
-        let own = self.key.name_digest(name);
-        let domain = match name {
-            SenderName::Mailbox(address) => self.key.name_digest(&SenderName::domain_of(address)),
-            SenderName::Domain(_) => own,
-        };
-        [own, domain]
+        match name {
+            SenderName::Mailbox(address) => self.digests_of(address),
+            SenderName::Domain(_) => [self.key.name_digest(name); 2],
+        }
     }
 
     /// What the chain says of a sender, and by which of the two digests it knows it.

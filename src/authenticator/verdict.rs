@@ -149,7 +149,7 @@ pub fn as_evidenced(mut verdict: Verdict, evidenced: &[u8; 6]) -> Verdict {
         dkim: result(dkim),
         dmarc: result(dmarc),
         registry: Registration::ALL.into_iter().find(|one| *one as u8 == registry).unwrap_or_default(),
-        role: ROLES.into_iter().find(|one| *one as u8 == role).unwrap_or_default(),
+        role: Role::ALL.into_iter().find(|one| *one as u8 == role).unwrap_or_default(),
         reason: "The ledger has this mail with less authority, from when it was first judged; send it again."
             .to_owned(),
         ..verdict
@@ -178,7 +178,6 @@ const RESULTS: [AuthResult; 8] = [
     AuthResult::TempError,
     AuthResult::PermError,
 ];
-const ROLES: [Role; 3] = [Role::None, Role::Observer, Role::Operator];
 
 /// Encodes the verdict as it stands at the end of `LedgerReceipt.facts`.
 pub fn evidence_code(verdict: &Verdict) -> [u8; 6] {
@@ -251,7 +250,7 @@ mod tests {
         let results = (select(&RESULTS), select(&RESULTS), select(&RESULTS), any::<[bool; 2]>());
         let key = prop::option::of(select(&[[1; 32], [2; 32]]));
         let answer = prop::option::of(
-            (select(&Registration::ALL), select(&ROLES), key)
+            (select(&Registration::ALL), select(&Role::ALL), key)
                 .prop_map(|(registration, role, dkim_key)| RegistryAnswer { registration, role, dkim_key }),
         );
         (results, answer).prop_map(|((spf, dkim, dmarc, [from, suits]), answer)| {
@@ -285,7 +284,7 @@ mod tests {
         let mut answers = vec![Option::None];
         for registration in Registration::ALL {
             answers.extend(
-                ROLES.map(|role| Some(RegistryAnswer { role, ..RegistryAnswer::inactive(registration) })),
+                Role::ALL.map(|role| Some(RegistryAnswer { role, ..RegistryAnswer::inactive(registration) })),
             );
         }
         for spf in RESULTS {

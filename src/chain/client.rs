@@ -303,5 +303,5 @@ impl Ledger {
 /// # Errors
 /// If the file cannot be written.
 pub fn want_new_contracts(state_dir: &Path) -> Result<(), LedgerError> {
-    Addresses::want_new(&state_dir.join("contracts.json"))
+    Addresses::want_new(&state_dir.join("contracts.json"), None)
 }

@@ -273,27 +273,22 @@ impl Addresses {
         }
     }
 
-    /// Writes that only the ledger is not deployed yet.
-    pub(super) fn want_ledger(path: &Path, registry: Address) -> Result<(), LedgerError> {
-        let wanted = Wanted { new_registry: Some(registry) };
-        replace(path, &serde_json::to_string_pretty(&wanted).map_err(|why| unwritten(path, &why.into()))?)
-    }
-
-    /// Writes that there are none yet.
-    pub(super) fn want_new(path: &Path) -> Result<(), LedgerError> {
-        replace(path, "{}")
+    /// Writes that there are none yet, but for the registry if that is given.
+    pub(super) fn want_new(path: &Path, new_registry: Option<Address>) -> Result<(), LedgerError> {
+        replace(path, &Wanted { new_registry })
     }
 
     /// Replaces the file atomically.
     pub(super) fn store(&self, path: &Path) -> Result<(), LedgerError> {
-        replace(path, &serde_json::to_string_pretty(self).map_err(|why| unwritten(path, &why.into()))?)
+        replace(path, self)
     }
 }
 
-fn replace(path: &Path, text: &str) -> Result<(), LedgerError> {
-    replace_file(path, format!("{text}\n").as_bytes()).map_err(|why| unwritten(path, &why))
-}
-
-fn unwritten(path: &Path, why: &io::Error) -> LedgerError {
-    LedgerError::State { path: path.to_owned(), reason: format!("cannot be written: {why}") }
+fn replace(path: &Path, content: &impl Serialize) -> Result<(), LedgerError> {
+    let text = serde_json::to_string_pretty(content).map_err(io::Error::from);
+    let written = text.and_then(|text| replace_file(path, format!("{text}\n").as_bytes()));
+    written.map_err(|why| LedgerError::State {
+        path: path.to_owned(),
+        reason: format!("cannot be written: {why}"),
+    })
 }

@@ -13,7 +13,7 @@ use mail::Role;
 use web3::{
     Web3,
     ethabi::Token,
-    types::{Address, BlockNumber, FilterBuilder, U256},
+    types::{Address, U256},
 };
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     account::{Call, action},
     contracts::{Artifact, Kept, OldRegistry},
     lane::{Ended, Lane},
-    queries::{LOG_RANGE, call, newest_block},
+    queries::{LOG_RANGE, call, logs, newest_block},
     registry::{find, registering, revoking},
 };
 
@@ -30,6 +30,8 @@ const VERSION: u64 = 2;
 /// Registrations that are sent to a new registry before one of them is waited for; nodes keep 16 transactions of an
 /// account and perhaps more.
 const TOGETHER: usize = 16;
+
+const READ_OLD: &str = "read the old registry";
 
 /// What deploys contracts.
 pub(super) struct Deployer<'l> {
@@ -62,7 +64,7 @@ impl Deployer<'_> {
                 // Both at a time.
                 let (registry, ledger) = (self.deploy_registry()?, self.deploy_ledger()?);
                 let (registry, _) = created(action::DEPLOY_REGISTRY, registry.await?)?;
-                Addresses::want_ledger(path, registry)?;
+                Addresses::want_new(path, Some(registry))?;
                 return self.deployed(registry, ledger, path).await;
             }
             Kept::NewWanted { registry: Some(registry) } => {
@@ -164,7 +166,7 @@ impl Deployer<'_> {
         if registry {
             let from_block = old.deployed_block;
             let predecessor = OldRegistry { address: old.sender_registry, from_block };
-            let count = self.old_senders(predecessor).await?.len();
+            let count = self.old_digests(predecessor).await?.len();
             let registry = to_eip55(&old.sender_registry.0);
             tracing::info!(registry, count, "a registry of version 1 is replaced, as contracts.json asks");
             if count == 0 {
@@ -220,29 +222,30 @@ impl Deployer<'_> {
         Ok(())
     }
 
-    /// The senders of a registry of the first version.
-    async fn old_senders(&self, old: OldRegistry) -> Result<Vec<OldSender>, LedgerError> {
-        let (action, artifact) = ("read the old registry", Artifact::sender_registry_v1()?);
-        let newest = newest_block(self.web3, action).await?;
+    /// Whom a registry of the first version ever had.
+    async fn old_digests(&self, old: OldRegistry) -> Result<BTreeSet<[u8; 32]>, LedgerError> {
+        let registered = Artifact::sender_registry_v1()?.topic("Registered")?;
+        let newest = newest_block(self.web3, READ_OLD).await?;
         // The block is that of the ledger, which was deployed beside the registry.
         let (mut from, mut digests) = (old.from_block.saturating_sub(LOG_RANGE), BTreeSet::new());
         while from <= newest {
             let to = from.saturating_add(LOG_RANGE - 1).min(newest);
-            let filter = FilterBuilder::default()
-                .address(vec![old.address])
-                .topics(Some(vec![artifact.topic("Registered")?]), None, None, None)
-                .from_block(BlockNumber::Number(from.into()))
-                .to_block(BlockNumber::Number(to.into()));
-            let logs = self.web3.eth().logs(filter.build()).await;
-            let logs = logs.map_err(|error| LedgerError::from_web3(action, error))?;
+            let logs = logs(self.web3, READ_OLD, old.address, (registered, None), (from, to)).await?;
             digests.extend(logs.iter().filter_map(|log| log.topics.get(1)).map(|digest| digest.0));
             from = to.saturating_add(1);
         }
+        Ok(digests)
+    }
+
+    /// The senders of a registry of the first version.
+    async fn old_senders(&self, old: OldRegistry) -> Result<Vec<OldSender>, LedgerError> {
+        let (digests, artifact) = (self.old_digests(old).await?, Artifact::sender_registry_v1()?);
         let mut senders = Vec::with_capacity(digests.len());
         for digest in digests {
             let arguments = [Token::FixedBytes(digest.to_vec())];
             let answer = call(self.web3, old.address, &artifact, "sender", &arguments).await?;
-            let bad = || LedgerError::Answer { action, rule: "a registration of version 1".to_owned() };
+            let bad =
+                || LedgerError::Answer { action: READ_OLD, rule: "a registration of version 1".to_owned() };
             senders.push(OldSender::parse(digest, &answer).ok_or_else(bad)?);
         }
         Ok(senders)

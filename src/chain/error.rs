@@ -7,8 +7,7 @@
 
 use std::path::PathBuf;
 
-use evidence::ReceiptError;
-use evidence::eip55::to_eip55;
+use evidence::{ReceiptError, eip55::to_eip55};
 use record_log::secret::SecretError;
 use web3::{
     error::{Error, TransportError},

@@ -61,6 +61,23 @@ pub(super) async fn newest_block(web3: &Web3<Connection>, action: &'static str) 
     Ok(number.map_err(|error| LedgerError::from_web3(action, error))?.as_u64())
 }
 
+/// The events of a contract with this topic in these blocks, at most [`LOG_RANGE`] of them, in order; with a second topic,
+/// only those that have it.
+pub(super) async fn logs(
+    web3: &Web3<Connection>,
+    action: &'static str,
+    contract: Address,
+    (event, first): (H256, Option<H256>),
+    (from, to): (u64, u64),
+) -> Result<Vec<Log>, LedgerError> {
+    let filter = FilterBuilder::default()
+        .address(vec![contract])
+        .topics(Some(vec![event]), first.map(|first| vec![first]), None, None)
+        .from_block(BlockNumber::Number(from.into()))
+        .to_block(BlockNumber::Number(to.into()));
+    web3.eth().logs(filter.build()).await.map_err(|error| LedgerError::from_web3(action, error))
+}
+
 /// The batches anchored by `contract` in these blocks, at most [`LOG_RANGE`] of them, in order; with `first`, only the
 /// one that starts at this leaf.
 pub(super) async fn anchored(
@@ -70,13 +87,8 @@ pub(super) async fn anchored(
     first: Option<H256>,
     (from, to): (u64, u64),
 ) -> Result<Vec<OnChain>, LedgerError> {
-    let filter = FilterBuilder::default()
-        .address(vec![contract])
-        .topics(Some(vec![ledger.topic("Anchored")?]), first.map(|first| vec![first]), None, None)
-        .from_block(BlockNumber::Number(from.into()))
-        .to_block(BlockNumber::Number(to.into()));
-    let logs = web3.eth().logs(filter.build()).await;
-    let logs = logs.map_err(|error| LedgerError::from_web3("read anchors", error))?;
+    let topics = (ledger.topic("Anchored")?, first);
+    let logs = logs(web3, "read anchors", contract, topics, (from, to)).await?;
     Ok(logs.iter().filter_map(parse_anchored).collect())
 }
 

@@ -82,9 +82,7 @@ impl Sender {
             Token::Uint(time) => u64::try_from(*time).ok().map(|time| (time != 0).then_some(time)),
             _ => None,
         };
-        let role = [Role::None, Role::Observer, Role::Operator]
-            .into_iter()
-            .find(|known| U256::from(*known as u8) == *role)?;
+        let role = Role::ALL.into_iter().find(|known| U256::from(*known as u8) == *role)?;
         let key: [u8; 32] = key.as_slice().try_into().ok()?;
         let terms = Terms {
             role,

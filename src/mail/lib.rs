@@ -206,6 +206,11 @@ pub enum Role {
     Operator = 2,
 }
 
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::None, Self::Observer, Self::Operator];
+}
+
 /// The authenticator's findings about the sender of a mail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {

@@ -86,7 +86,8 @@ impl Statuses {
     }
 }
 
-fn path(namespace: &str, node: &str) -> String {
+/// A node as statuses name it, such as `fleet/mail_bridge`.
+pub(crate) fn path(namespace: &str, node: &str) -> String {
     format!("{namespace}/{node}").trim_start_matches('/').to_owned()
 }
 
@@ -147,7 +148,7 @@ fn look_at_secrets(folder: &Path, report: &mut Report) {
         // A key may also be a keystore, whose password is elsewhere.
         let looked = secret::read_text(file).and_then(|text| match text.trim_start().starts_with('{') {
             true => Ok(()),
-            false => secret::load(file).map(drop),
+            false => secret::parse(&text, file).map(drop),
         });
         match looked {
             Ok(()) => {

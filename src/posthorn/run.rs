@@ -327,8 +327,7 @@ fn listen(fleet: &Fleet) -> Result<Statuses, Failure> {
 
 /// Waits for what the authenticator says of its ledger.
 fn ledger_status(fleet: &Fleet) -> Result<Heard, Failure> {
-    let wanted = format!("{}/authenticator: ledger", fleet.namespace.trim_start_matches('/'));
-    let wanted = wanted.trim_start_matches('/').to_owned();
+    let wanted = format!("{}: ledger", doctor::path(&fleet.namespace, "authenticator"));
     visit(NODE, &fleet.namespace, async |mut graph| {
         let mut listener = Listener::new(&mut graph)?;
         let _running = graph.spin()?;

@@ -79,14 +79,18 @@ pub fn load_or_create(path: &Path) -> Result<Secret, SecretError> {
 /// # Errors
 /// As [`load_or_create`].
 pub fn load(path: &Path) -> Result<Secret, SecretError> {
-    let text = read_text(path)?;
-    parse(&text).ok_or_else(|| SecretError::Content { path: path.to_owned(), rule: "64 hex digits" })
+    parse(&read_text(path)?, path)
 }
 
-/// Reads the secret that a text holds; `None` unless it is 64 hex digits and perhaps a line end.
-pub fn parse(text: &str) -> Option<Secret> {
+/// Reads the secret that the text of a file is.
+///
+/// # Errors
+/// [`SecretError::Content`] unless it is 64 hex digits and perhaps a line end.
+pub fn parse(text: &str, path: &Path) -> Result<Secret, SecretError> {
     let mut bytes = [0; 32];
-    hex::decode_to_slice(text.trim_end(), &mut bytes).ok().map(|()| Secret(bytes))
+    hex::decode_to_slice(text.trim_end(), &mut bytes)
+        .map_err(|_| SecretError::Content { path: path.to_owned(), rule: "64 hex digits" })?;
+    Ok(Secret(bytes))
 }
 
 /// Reads a text that only the file's owner may have access to.

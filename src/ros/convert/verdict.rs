@@ -78,7 +78,7 @@ fn registration_from_ros(value: u8) -> Result<Registration, ConvertError> {
 /// # Errors
 /// Names `field` if the value is none of `Verdict.ROLE_*`.
 pub fn role_from_ros(field: &'static str, value: u8) -> Result<Role, ConvertError> {
-    [Role::None, Role::Observer, Role::Operator]
+    Role::ALL
         .into_iter()
         .find(|role| *role as u8 == value)
         .ok_or_else(|| error(field, value, "one of ROLE_*"))
