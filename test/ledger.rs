@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From evidence to receipt on both chains, through restarts and faults.
 
+mod blocks;
 pub mod fixture;
 mod json_rpc;
 mod keys;
 mod kill;
+mod liar;
 mod registry;
 
 use std::{

@@ -52,6 +52,8 @@ pub mod node;
 pub mod on_chain;
 pub mod pace;
 pub mod params;
+#[cfg(feature = "ros")]
+mod prover;
 #[cfg(feature = "net")]
 pub mod receipts;
 #[cfg(feature = "net")]

@@ -38,6 +38,7 @@ use super::{
 };
 use crate::{
     on_chain::{ChainKeeper, KeeperHandles},
+    prover::Prover,
     registry::Registry,
     store::EvidenceStore,
 };
@@ -67,7 +68,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     };
     let opened = tokio::task::spawn_blocking(move || open(params)).await?;
     let (keeper, handles, store, gate, known) = opened?;
-    let KeeperHandles { registry, registrar, receipts, health: chain_health } = handles;
+    let KeeperHandles { registry, registrar, ledger, receipts, health: chain_health } = handles;
     let (evidencer, evidence_writer) = Evidencer::new(store.clone(), source);
 
     let core = Core::new(limits, &known.all());
@@ -95,7 +96,8 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         // The channel closes only when the chain's task ends, and that one says why.
         std::future::pending::<()>().await
     });
-    services::serve(&mut graph, &registry, &store, evidencer, gate)?;
+    let prover = Prover::new(store.clone(), ledger);
+    services::serve(&mut graph, &registry, prover, (evidencer, store.clone()), gate)?;
     let (counted, mails) = (store.clone(), desk.counts());
     diagnostics::publish(&mut graph, move || {
         let (evidenced, _) = counted.counts();

@@ -96,6 +96,8 @@ pub struct KeeperHandles {
     pub registry: Registry,
     /// Makes the changes.
     pub registrar: Registrar,
+    /// The chain, once it is connected.
+    pub ledger: watch::Receiver<Option<Arc<Ledger>>>,
     /// Receipts to publish, in order.
     pub receipts: mpsc::Receiver<Receipt>,
     /// Health of the chain, for diagnostics.
@@ -140,9 +142,14 @@ impl ChainKeeper {
         let files = (revocations, Names::open(&params.state_directory.join("senders")));
         let pauses = Pauses { again: REVOKE_AGAIN, lag: LAG };
         let (registry, changes) =
-            Registry::new(ledger, address_key, files, health.clone(), pauses, SystemTime::now);
-        let handles =
-            KeeperHandles { registry, registrar: changes, receipts: receipts_out, health: health_out };
+            Registry::new(ledger.clone(), address_key, files, health.clone(), pauses, SystemTime::now);
+        let handles = KeeperHandles {
+            registry,
+            registrar: changes,
+            ledger,
+            receipts: receipts_out,
+            health: health_out,
+        };
         Ok((Self { chain, key, registrar, params, store, connected, receipts, health }, handles))
     }
 

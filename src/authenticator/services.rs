@@ -11,12 +11,14 @@ use std::{
 };
 
 use chain::{Sender, Terms};
-use evidence::Identity;
+use evidence::{Identity, Receipt, log::EvidenceError};
 use mail::{MailId, Role};
 use ros::{
     RosError,
     builtin_interfaces::msg::Time,
-    convert::{entries_from_ros, entry_from_ros, receipt_to_ros, role_from_ros, time_to_ros},
+    convert::{
+        block_proof_to_ros, entries_from_ros, entry_from_ros, receipt_to_ros, role_from_ros, time_to_ros,
+    },
     graph::{Graph, Request, ServiceType},
     msg, srv, topics,
 };
@@ -26,6 +28,7 @@ use super::gate::{Gate, Refusal};
 use crate::{
     evidencer::Evidencer,
     key_digest::digest_of_key,
+    prover::Prover,
     registrar::{Changed, Pending},
     registry::{Listed, Registry},
     sender::SenderName,
@@ -47,8 +50,8 @@ const MAX_WAITING: u64 = 10_000;
 pub(super) fn serve(
     graph: &mut Graph,
     registry: &Registry,
-    store: &EvidenceStore,
-    evidencer: Evidencer,
+    prover: Prover,
+    (evidencer, store): (Evidencer, EvidenceStore),
     gate: Gate,
 ) -> Result<(), RosError> {
     let gate = Arc::new(gate);
@@ -59,9 +62,11 @@ pub(super) fn serve(
     let list = graph.serve(&topics::LIST_SENDERS)?;
     graph.watch("list_senders", serve_list(list, registry.clone(), gate));
     let prove = graph.serve(&topics::PROVE)?;
-    graph.watch("prove", serve_prove(prove, store.clone()));
+    graph.watch("prove", serve_prove(prove, prover.clone()));
+    let range = graph.serve(&topics::PROVE_RANGE)?;
+    graph.watch("prove_range", serve_range(range, prover));
     let record = graph.serve(&topics::RECORD)?;
-    graph.watch("record", serve_record(record, evidencer, store.clone()));
+    graph.watch("record", serve_record(record, evidencer, store));
     Ok(())
 }
 
@@ -241,25 +246,63 @@ async fn warn_of(refusal: &Refusal) {
     }
 }
 
-async fn serve_prove(mut requests: mpsc::Receiver<Request<srv::Prove::Service>>, store: EvidenceStore) {
+async fn serve_prove(mut requests: mpsc::Receiver<Request<srv::Prove::Service>>, prover: Prover) {
+    let mut answers = JoinSet::new();
     while let Some(request) = requests.recv().await {
-        let response = match wanted(&request.message) {
-            Ok((what, identity)) => match store.receipt(identity).await {
-                Ok(Some(receipt)) => srv::Prove::Response {
-                    found: true,
-                    receipt: receipt_to_ros(&receipt),
-                    message: String::new(),
+        let prover = prover.clone();
+        answers.spawn(async move {
+            let response = match wanted(&request.message) {
+                Ok((what, identity)) => match prover.receipt(identity).await {
+                    Ok(Some(receipt)) if request.message.with_block => with_block(&prover, &receipt).await,
+                    Ok(Some(receipt)) => proven(&receipt),
+                    Ok(None) => no_receipt(format!("{what}: not known, or not anchored yet")),
+                    Err(error) => no_receipt(unreadable(&error)),
                 },
-                Ok(None) => no_receipt(format!("{what}: not known, or not anchored yet")),
-                Err(error) => {
-                    tracing::error!(%error, "the evidence log was changed");
-                    no_receipt(error.to_string())
-                }
+                Err(message) => no_receipt(message),
+            };
+            respond(request, response);
+        });
+        reap(&mut answers).await;
+    }
+}
+
+fn proven(receipt: &Receipt) -> srv::Prove::Response {
+    let receipt = receipt_to_ros(receipt);
+    srv::Prove::Response { found: true, receipt, ..srv::Prove::Response::default() }
+}
+
+/// The receipt, and the proof of its block or why there is none.
+async fn with_block(prover: &Prover, receipt: &Receipt) -> srv::Prove::Response {
+    let proof = prover.block_proof(receipt).await;
+    let proof = proof.and_then(|proof| block_proof_to_ros(&proof).map_err(|error| error.to_string()));
+    let (block, message) = match proof {
+        Ok(block) => (block, String::new()),
+        Err(error) => (msg::BlockProof::default(), for_c(&error)),
+    };
+    srv::Prove::Response { block, message, ..proven(receipt) }
+}
+
+async fn serve_range(mut requests: mpsc::Receiver<Request<srv::ProveRange::Service>>, prover: Prover) {
+    while let Some(request) = requests.recv().await {
+        let response = match prover.range(request.message.first).await {
+            Ok((receipts, anchored)) => srv::ProveRange::Response {
+                success: true,
+                receipts: receipts.iter().map(receipt_to_ros).collect(),
+                anchored,
+                message: String::new(),
             },
-            Err(message) => no_receipt(message),
+            Err(error) => {
+                let message = unreadable(&error);
+                srv::ProveRange::Response { message, ..srv::ProveRange::Response::default() }
+            }
         };
         respond(request, response);
     }
+}
+
+fn unreadable(error: &EvidenceError) -> String {
+    tracing::error!(%error, "the evidence log was changed");
+    error.to_string()
 }
 
 /// The entry whose receipt is asked for, in words and by its identity.
@@ -307,13 +350,17 @@ fn no_receipt(message: String) -> srv::Prove::Response {
     srv::Prove::Response { message, ..srv::Prove::Response::default() }
 }
 
-/// Fills the fields of a response. An Ethereum node's message may contain a NUL, which would end the C string and
-/// take r2r down with it.
+/// Fills the fields of a response.
 fn answer(result: Result<String, String>) -> (bool, String) {
     match result {
         Ok(transaction) => (true, transaction),
-        Err(error) => (false, error.replace('\0', "\u{FFFD}")),
+        Err(error) => (false, for_c(&error)),
     }
+}
+
+/// The text without NUL, which an Ethereum node's message may contain: it would end the C string and take r2r down with it.
+fn for_c(text: &str) -> String {
+    text.replace('\0', "\u{FFFD}")
 }
 
 fn respond<T>(request: Request<T>, response: T::Response)

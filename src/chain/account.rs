@@ -323,7 +323,7 @@ impl Account {
     }
 
     /// Asks several things, all of which must be answered.
-    async fn ask(&self, action: &'static str, queries: Vec<Query>) -> Result<Vec<Value>, LedgerError> {
+    pub async fn ask(&self, action: &'static str, queries: Vec<Query>) -> Result<Vec<Value>, LedgerError> {
         self.ask_each(action, queries).await?.into_iter().collect()
     }
 
@@ -416,7 +416,8 @@ struct Block {
     base_fee: Option<U256>,
 }
 
-fn read<T: DeserializeOwned>(
+/// Reads an answer, which must be what `rule` says.
+pub fn read<T: DeserializeOwned>(
     action: &'static str,
     answer: Option<Value>,
     rule: &'static str,

@@ -17,6 +17,7 @@ mod embedded;
 mod error;
 mod flight;
 mod http;
+mod inclusion;
 mod key;
 mod keystore;
 mod lane;
@@ -27,6 +28,7 @@ mod sender;
 mod status;
 mod submission;
 mod transactions;
+mod trie;
 mod verify;
 
 use std::{pin::Pin, time::Duration};
@@ -42,6 +44,7 @@ pub use contracts::{Addresses, Contracts, Revert};
 pub use embedded::{ChainError, EMBEDDED_CHAIN_ID, EmbeddedChain};
 pub use error::LedgerError;
 pub use http::Http;
+pub use inclusion::verify_in_block;
 pub use key::LedgerKey;
 pub use lane::Slot;
 pub use progress::{InFlight, WaitsFor};
@@ -49,7 +52,7 @@ pub use queries::OnChain;
 pub use registry::{Sender, Terms};
 pub use status::ChainStatus;
 pub use submission::{Finality, Mined};
-pub use verify::{anchors_on, verify_on};
+pub use verify::{anchors_on, verify_by_hash, verify_on};
 pub use web3::types::{Address, U256};
 
 /// Pauses between attempts to reach a chain.

@@ -7,15 +7,16 @@
 
 use std::fmt::Debug;
 
-use evidence::Receipt;
+use evidence::{BlockProof, Receipt};
 use web3::{
     Web3,
-    types::{Address, H256, U64},
+    types::{Address, BlockId, BlockNumber, H256, U64},
 };
 
 use crate::{
     Addresses, Connection, Ledger, LedgerError,
     contracts::Artifact,
+    inclusion::verify_in_block,
     queries::{LOG_RANGE, OnChain, anchored, newest_block, next_index, parse_anchored, receipt_of},
 };
 
@@ -30,22 +31,45 @@ impl Ledger {
     /// receipt.
     pub async fn verify(&self, receipt: &Receipt) -> Result<(), LedgerError> {
         let Addresses { chain_id, evidence_ledger, .. } = self.addresses;
-        verify(&self.web3, chain_id, evidence_ledger, &self.evidence, receipt).await
+        verify(&self.web3, (chain_id, evidence_ledger), &self.evidence, receipt, None).await
     }
 }
 
 /// Verifies a receipt as [`Ledger::verify`] does, without an account and without a state directory: against `chain`,
 /// and against the evidence ledger at address `contract`. Whoever deploys a contract can anchor anything in it, so the
-/// address must come from somebody to be trusted, not from the receipt.
+/// address must come from somebody to be trusted, not from the receipt. If the chain's node has the transaction no more, it
+/// is enough that it has the block, and `proof` proves that the transaction is in it.
 ///
 /// # Errors
 /// As [`Ledger::verify`].
-pub async fn verify_on(chain: Connection, contract: [u8; 20], receipt: &Receipt) -> Result<(), LedgerError> {
+pub async fn verify_on(
+    chain: Connection,
+    contract: [u8; 20],
+    receipt: &Receipt,
+    proof: Option<&BlockProof>,
+) -> Result<(), LedgerError> {
     let web3 = Web3::new(chain);
     let chain_id = web3.eth().chain_id().await.map_err(|error| LedgerError::from_web3(ACTION, error))?;
     // A chain id beyond 64 bits is no receipt's.
     let chain_id = u64::try_from(chain_id).unwrap_or(u64::MAX);
-    verify(&web3, chain_id, contract.into(), &Artifact::evidence_ledger()?, receipt).await
+    verify(&web3, (chain_id, contract.into()), &Artifact::evidence_ledger()?, receipt, proof).await
+}
+
+/// Verifies a receipt without a chain, for who knows that it has the block of this hash: against the evidence ledger at
+/// address `contract`. Neither must come from the receipt.
+///
+/// # Errors
+/// The first mismatch.
+pub fn verify_by_hash(
+    block: [u8; 32],
+    contract: [u8; 20],
+    receipt: &Receipt,
+    proof: &BlockProof,
+) -> Result<(), LedgerError> {
+    let same = Same { index: receipt.evidence.index };
+    same.check("the contract", Address::from(receipt.anchor.contract), contract.into())?;
+    same.check("the block hash", H256(receipt.anchor.block_hash), H256(block))?;
+    verify_in_block(receipt, proof)
 }
 
 /// All batches that the evidence ledger at address `contract` of `chain` has anchored from `from_block` on, in order,
@@ -79,10 +103,10 @@ pub async fn anchors_on(
 
 async fn verify(
     web3: &Web3<Connection>,
-    chain_id: u64,
-    contract: Address,
+    (chain_id, contract): (u64, Address),
     ledger: &Artifact,
     receipt: &Receipt,
+    proof: Option<&BlockProof>,
 ) -> Result<(), LedgerError> {
     receipt.verify_offline()?;
     let anchor = &receipt.anchor;
@@ -91,7 +115,14 @@ async fn verify(
     same.check("the contract", Address::from(anchor.contract), contract)?;
     let transaction = H256(anchor.transaction);
     let Some((mined, number, hash)) = receipt_of(web3, ACTION, transaction).await? else {
-        return Err(same.differs("the transaction", &transaction, &"not mined"));
+        let Some(proof) = proof else {
+            return Err(same.differs("the transaction", &transaction, &"not mined"));
+        };
+        let block = BlockId::Number(BlockNumber::Number(anchor.block_number.into()));
+        let block = web3.eth().block(block).await.map_err(|error| LedgerError::from_web3(ACTION, error))?;
+        let hash = block.and_then(|block| block.hash);
+        same.check("the block hash", Some(H256(anchor.block_hash)), hash)?;
+        return verify_in_block(receipt, proof);
     };
     same.check("the block number", anchor.block_number, number)?;
     same.check("the block hash", H256(anchor.block_hash), hash)?;
@@ -104,12 +135,12 @@ async fn verify(
     if anchored.contains(&expected) { Ok(()) } else { Err(same.differs("the anchor", &expected, &anchored)) }
 }
 
-struct Same {
-    index: u64,
+pub(super) struct Same {
+    pub index: u64,
 }
 
 impl Same {
-    fn check<T: Debug + PartialEq>(
+    pub fn check<T: Debug + PartialEq>(
         &self,
         what: &'static str,
         expected: T,
@@ -118,7 +149,7 @@ impl Same {
         if expected == found { Ok(()) } else { Err(self.differs(what, &expected, &found)) }
     }
 
-    fn differs(&self, what: &'static str, expected: &dyn Debug, found: &dyn Debug) -> LedgerError {
+    pub fn differs(&self, what: &'static str, expected: &dyn Debug, found: &dyn Debug) -> LedgerError {
         let (expected, found) = (format!("{expected:?}"), format!("{found:?}"));
         LedgerError::NotOnChain { index: self.index, what, expected, found }
     }

@@ -10,6 +10,7 @@
 //! against the chain is left to `chain::Ledger::verify`.
 
 pub mod audit;
+mod block_proof;
 pub mod eip55;
 mod entry;
 mod index;
@@ -18,6 +19,7 @@ pub mod merkle;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use block_proof::BlockProof;
 pub use entry::{
     Entry, EntryError, Finding, Identity, Kind, MAX_FACTS_BYTES, MAX_KIND_BYTES, MAX_SOURCE_BYTES, NameError,
     Source, digest_of,

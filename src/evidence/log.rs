@@ -332,6 +332,25 @@ impl EvidenceLog {
         Ok(evidence.and_then(|evidence| prove(evidence, &anchor, &tree)))
     }
 
+    /// Returns the receipts of the leaves from index `first` on, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// As for [`receipt`](Self::receipt).
+    pub fn receipts(&self, first: u64, limit: usize) -> Result<Vec<Receipt>, EvidenceError> {
+        let mut receipts = Vec::new();
+        let mut next = first;
+        while receipts.len() < limit
+            && let Some(anchor) = self.first_anchor(|anchor| anchor.end() <= next)?
+        {
+            let (batch, tree) = self.batch(&anchor)?;
+            let wanted = batch.into_iter().filter(|evidence| evidence.index >= next);
+            let room = limit.saturating_sub(receipts.len());
+            receipts.extend(wanted.take(room).filter_map(|evidence| prove(evidence, &anchor, &tree)));
+            next = anchor.end();
+        }
+        Ok(receipts)
+    }
+
     fn evidence(&self, first: u64, end: u64) -> Result<Vec<Evidence>, EvidenceError> {
         self.evidence_log.read((first, end), EVIDENCE_RULE, decode_evidence)
     }

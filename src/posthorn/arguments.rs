@@ -7,11 +7,13 @@ mod value;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind, value_parser};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, error::ErrorKind, value_parser};
 use evidence::Entry;
 use mail::{MailId, Role};
 
-use value::{bare_address, contract, digest, dkim_key, kind, mail_id, moment, namespace, seconds, source};
+use value::{
+    bare_address, block_hash, contract, digest, dkim_key, kind, mail_id, moment, namespace, seconds, source,
+};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +70,15 @@ pub enum Task {
         /// The entry.
         wanted: Wanted,
     },
+    /// Print the receipts of entries that follow each other on the evidence ledger.
+    Receipts {
+        /// The fleet.
+        fleet: Fleet,
+        /// Index of the first entry.
+        first: u64,
+        /// How many at most.
+        count: u64,
+    },
     /// Check whether a posthorn is well.
     Doctor {
         /// The fleet.
@@ -79,8 +90,8 @@ pub enum Task {
     Verify {
         /// The receipt, as [`Task::Prove`] prints it.
         file: PathBuf,
-        /// The contract to verify it against; `None`: only what can be checked without one.
-        contract: Option<Contract>,
+        /// What to verify it against.
+        against: Against,
     },
     /// Compare the evidence on disk with the chain.
     Audit {
@@ -100,6 +111,22 @@ pub enum Wanted {
     Mail(MailId),
     /// That of an entry of another kind.
     Entry(Entry),
+}
+
+/// What a receipt is verified against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Against {
+    /// Itself: only what can be checked without a contract.
+    Itself,
+    /// A contract on a chain.
+    Chain(Contract),
+    /// A contract, and the block that the transaction must be in.
+    Block {
+        /// Address of the contract. It must not come from the receipt.
+        address: [u8; 20],
+        /// Hash of the block. Neither must this.
+        hash: [u8; 32],
+    },
 }
 
 /// An evidence ledger on a chain.
@@ -138,12 +165,15 @@ pub enum TokenFile {
 }
 
 const ADDRESS: &str = "ADDRESS";
+const BLOCK_HASH: &str = "block-hash";
 const CONTRACT: &str = "contract";
+const COUNT: &str = "count";
 const ENDPOINT: &str = "endpoint";
 const DIGEST: &str = "digest";
 const DKIM_KEY: &str = "dkim-key";
 const DIRECTORY: &str = "DIR";
 const FILE: &str = "FILE";
+const FIRST: &str = "first";
 const FROM_BLOCK: &str = "from-block";
 const ID: &str = "ID";
 const KIND: &str = "kind";
@@ -156,6 +186,7 @@ const TIMEOUT: &str = "timeout";
 const TOKEN_FILE: &str = "token-file";
 const VALID_FROM: &str = "valid-from";
 const VALID_UNTIL: &str = "valid-until";
+const WITNESS: &str = "witness";
 
 /// Reads `arguments`, the first of which is the program's name.
 ///
@@ -244,6 +275,27 @@ pub fn command() -> Command {
             .arg(part_of_entry(DIGEST, "HEX").requires(KIND).value_parser(digest).help("SHA-256 of its facts, 64 hex digits")),
         )
         .subcommand(
+            asking_command(
+                "receipts",
+                "Prints the receipts of entries that follow each other on the evidence ledger, each a line of JSON",
+            )
+            .arg(
+                Arg::new(FIRST)
+                    .long(FIRST)
+                    .value_name("INDEX")
+                    .default_value("0")
+                    .value_parser(value_parser!(u64))
+                    .help("Index of the first entry"),
+            )
+            .arg(
+                Arg::new(COUNT)
+                    .long(COUNT)
+                    .value_name("NUMBER")
+                    .value_parser(value_parser!(u64))
+                    .help("How many at most [default: all that are anchored]"),
+            ),
+        )
+        .subcommand(
             asking_command("doctor", "Checks nodes, their statuses, free disk and secrets; exit code 1 if a check fails")
                 .arg(
                     Arg::new(STATE_DIRECTORY)
@@ -268,7 +320,16 @@ pub fn command() -> Command {
                 .arg(endpoint().requires(CONTRACT).help(
                     "JSON-RPC URL of an Ethereum node: verify against its chain, too [default: only the receipt itself]",
                 ))
-                .arg(contract_address().requires(ENDPOINT)),
+                .arg(
+                    Arg::new(BLOCK_HASH)
+                        .long(BLOCK_HASH)
+                        .value_name("HASH")
+                        .value_parser(block_hash)
+                        .requires(CONTRACT)
+                        .help("Hash of the transaction's block, from somebody you trust: verify against it, without a node"),
+                )
+                .group(ArgGroup::new(WITNESS).args([ENDPOINT, BLOCK_HASH]))
+                .arg(contract_address().requires(WITNESS)),
         )
         .subcommand(
             Command::new("audit")
@@ -392,13 +453,16 @@ fn task(matches: &ArgMatches) -> Option<Task> {
         ("doctor", matches) => {
             Some(Task::Doctor { fleet: fleet(matches)?, state_directory: taken(matches, STATE_DIRECTORY) })
         }
-        ("verify", matches) => {
-            Some(Task::Verify { file: taken(matches, FILE)?, contract: contract_of(matches) })
-        }
+        ("verify", matches) => Some(Task::Verify { file: taken(matches, FILE)?, against: against(matches)? }),
         ("audit", matches) => Some(Task::Audit {
             directory: taken(matches, DIRECTORY)?,
             contract: contract_of(matches)?,
             from_block: taken(matches, FROM_BLOCK)?,
+        }),
+        ("receipts", matches) => Some(Task::Receipts {
+            fleet: fleet(matches)?,
+            first: taken(matches, FIRST)?,
+            count: taken(matches, COUNT).unwrap_or(u64::MAX),
         }),
         (_, matches) => Some(Task::Prove { fleet: fleet(matches)?, wanted: wanted(matches)? }),
     }
@@ -414,6 +478,15 @@ fn wanted(matches: &ArgMatches) -> Option<Wanted> {
     let Some(kind) = taken(matches, KIND) else { return Some(Wanted::Mail(id)) };
     let (source, digest) = (taken(matches, SOURCE)?, taken(matches, DIGEST)?);
     Entry::new(kind, source, *id.as_bytes(), digest).ok().map(Wanted::Entry)
+}
+
+/// clap requires the contract's address if there is something to verify against.
+fn against(matches: &ArgMatches) -> Option<Against> {
+    match (taken(matches, BLOCK_HASH), contract_of(matches)) {
+        (Some(hash), _) => Some(Against::Block { address: taken(matches, CONTRACT)?, hash }),
+        (None, Some(contract)) => Some(Against::Chain(contract)),
+        (None, None) => Some(Against::Itself),
+    }
 }
 
 fn contract_of(matches: &ArgMatches) -> Option<Contract> {

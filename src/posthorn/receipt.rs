@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A receipt as a JSON file: the fields of `LedgerReceipt.msg` as JSON has them, so that the program in
-//! `docs/interfaces.md` verifies the file, too. Pure, except that [`read_file`] reads the file.
+//! A receipt as a JSON file: a version, the fields of `LedgerReceipt.msg` as JSON has them, and the proof that the
+//! transaction is in its block, if it was to be had. `docs/receipt.schema.json` describes it. Pure, except that
+//! [`read_file`] reads the file.
 //!
 //! [`read`] takes what [`write()`] makes, in any order and layout, and refuses anything else; what the receipt proves
-//! is left to [`Receipt::verify_offline`] and the chain.
+//! is left to [`Receipt::verify_offline`], [`chain::verify_in_block`] and the chain.
 
 use std::{
     io::{self, Read},
@@ -12,13 +13,15 @@ use std::{
 };
 
 use evidence::{
-    Anchor, Entry, EntryError, Evidence, Finding, NameError, Receipt,
+    Anchor, BlockProof, Entry, EntryError, Evidence, Finding, NameError, Receipt,
     eip55::{from_eip55, to_eip55},
 };
 use serde::{Deserialize, Serialize};
 
-/// Longest receipt file [bytes], several times what [`write()`] makes of the longest proof.
-const MAX_BYTES: u64 = 64 * 1024;
+/// Version of the file's format.
+const VERSION: u32 = 1;
+/// Longest receipt file [bytes], more than what [`write()`] makes of the longest proofs.
+const MAX_BYTES: u64 = 2 * 1024 * 1024;
 
 /// Text that is not a receipt.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +58,7 @@ pub enum ReceiptFileError {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    version: u32,
     index: u64,
     recorded_at: Time,
     entry: EntryFields,
@@ -71,6 +75,17 @@ struct File {
     block_hash: String,
     revision: u32,
     stamp: Time,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    block: Option<BlockFields>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BlockFields {
+    header: String,
+    transaction_index: u64,
+    transaction_proof: Vec<String>,
+    receipt_proof: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -93,10 +108,12 @@ struct Time {
 ///
 /// # Errors
 /// None is expected; serde_json has none for these fields.
-pub fn write(receipt: &Receipt) -> Result<String, ReceiptFileError> {
+pub fn write(receipt: &Receipt, block: Option<&BlockProof>) -> Result<String, ReceiptFileError> {
     let Receipt { evidence: Evidence { index, recorded_at, entry }, leaf, anchor, inclusion_proof } = receipt;
     let prefixed = |bytes: &[u8]| format!("0x{}", hex::encode(bytes));
+    let nodes = |nodes: &[Vec<u8>]| nodes.iter().map(|node| prefixed(node)).collect();
     let file = File {
+        version: VERSION,
         index: *index,
         recorded_at: time(*recorded_at),
         entry: EntryFields {
@@ -118,6 +135,12 @@ pub fn write(receipt: &Receipt) -> Result<String, ReceiptFileError> {
         block_hash: prefixed(&anchor.block_hash),
         revision: anchor.revision,
         stamp: time(anchor.anchored_at),
+        block: block.map(|block| BlockFields {
+            header: prefixed(&block.header),
+            transaction_index: block.transaction_index,
+            transaction_proof: nodes(&block.transaction_proof),
+            receipt_proof: nodes(&block.receipt_proof),
+        }),
     };
     Ok(serde_json::to_string(&file)? + "\n")
 }
@@ -126,8 +149,13 @@ pub fn write(receipt: &Receipt) -> Result<String, ReceiptFileError> {
 ///
 /// # Errors
 /// Names the field that is not as [`write()`] writes it.
-pub fn read(text: &str) -> Result<Receipt, ReceiptFileError> {
+pub fn read(text: &str) -> Result<(Receipt, Option<BlockProof>), ReceiptFileError> {
     let file: File = serde_json::from_str(text)?;
+    if file.version != VERSION {
+        let rule = format!("{VERSION}, the version that this posthorn reads");
+        return Err(ReceiptFileError::Field { field: "version", value: file.version.to_string(), rule });
+    }
+    let block = file.block.map(block_proof).transpose()?;
     let (proof, rest) = file.inclusion_proof.as_chunks::<32>();
     if !rest.is_empty() {
         return Err(ReceiptFileError::Field {
@@ -136,7 +164,7 @@ pub fn read(text: &str) -> Result<Receipt, ReceiptFileError> {
             rule: "hashes of 32 bytes each".to_owned(),
         });
     }
-    Ok(Receipt {
+    let receipt = Receipt {
         evidence: Evidence {
             index: file.index,
             recorded_at: moment("recorded_at", &file.recorded_at)?,
@@ -154,12 +182,25 @@ pub fn read(text: &str) -> Result<Receipt, ReceiptFileError> {
                 value: file.contract.chars().take(80).collect(),
                 rule: why.rule().to_owned(),
             })?,
-            transaction: digits("transaction", &file.transaction)?,
+            transaction: prefixed("transaction", &file.transaction)?,
             block_number: file.block_number,
-            block_hash: digits("block_hash", &file.block_hash)?,
+            block_hash: prefixed("block_hash", &file.block_hash)?,
             anchored_at: moment("stamp", &file.stamp)?,
         },
         inclusion_proof: proof.to_vec(),
+    };
+    Ok((receipt, block))
+}
+
+fn block_proof(fields: BlockFields) -> Result<BlockProof, ReceiptFileError> {
+    let nodes = |field, nodes: &[String]| -> Result<Vec<_>, _> {
+        nodes.iter().map(|node| bytes(field, node)).collect()
+    };
+    Ok(BlockProof {
+        header: bytes("block.header", &fields.header)?,
+        transaction_index: fields.transaction_index,
+        transaction_proof: nodes("block.transaction_proof", &fields.transaction_proof)?,
+        receipt_proof: nodes("block.receipt_proof", &fields.receipt_proof)?,
     })
 }
 
@@ -167,7 +208,7 @@ pub fn read(text: &str) -> Result<Receipt, ReceiptFileError> {
 ///
 /// # Errors
 /// Names the file, and what is wrong with it.
-pub fn read_file(path: &Path) -> Result<Receipt, ReceiptFileError> {
+pub fn read_file(path: &Path) -> Result<(Receipt, Option<BlockProof>), ReceiptFileError> {
     let failed = |source| ReceiptFileError::Io { path: path.to_owned(), source };
     let mut text = String::new();
     std::fs::File::open(path)
@@ -227,11 +268,23 @@ fn moment(field: &'static str, time: &Time) -> Result<SystemTime, ReceiptFileErr
 
 fn digits<const N: usize>(field: &'static str, text: &str) -> Result<[u8; N], ReceiptFileError> {
     let mut bytes = [0; N];
-    hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), &mut bytes).map_err(|_| {
-        let value = text.chars().take(80).collect();
-        ReceiptFileError::Field { field, value, rule: format!("{} hex digits", 2 * N) }
-    })?;
-    Ok(bytes)
+    let decoded = hex::decode_to_slice(text, &mut bytes);
+    decoded.map(|()| bytes).map_err(|_| unlike(field, text, format!("{} hex digits", 2 * N)))
+}
+
+fn prefixed<const N: usize>(field: &'static str, text: &str) -> Result<[u8; N], ReceiptFileError> {
+    let digits = text.strip_prefix("0x").and_then(|text| digits(field, text).ok());
+    digits.ok_or_else(|| unlike(field, text, format!("0x and {} hex digits", 2 * N)))
+}
+
+fn bytes(field: &'static str, text: &str) -> Result<Vec<u8>, ReceiptFileError> {
+    let digits = text.strip_prefix("0x").and_then(|digits| hex::decode(digits).ok());
+    let bytes = digits.filter(|bytes| !bytes.is_empty());
+    bytes.ok_or_else(|| unlike(field, text, "0x and two hex digits for each byte".to_owned()))
+}
+
+fn unlike(field: &'static str, text: &str, rule: String) -> ReceiptFileError {
+    ReceiptFileError::Field { field, value: text.chars().take(80).collect(), rule }
 }
 
 #[cfg(test)]
@@ -281,18 +334,27 @@ pub(crate) mod tests {
 
     #[test]
     fn a_receipt_survives_the_file() {
-        for receipt in [receipt(), receipt_of(order())] {
-            let text = write(&receipt).unwrap();
+        let block = BlockProof {
+            header: vec![1, 2],
+            transaction_index: 3,
+            transaction_proof: vec![vec![4], vec![5; 2]],
+            receipt_proof: Vec::new(),
+        };
+        for (receipt, block) in [(receipt(), None), (receipt_of(order()), Some(block))] {
+            let text = write(&receipt, block.as_ref()).unwrap();
+            assert!(text.starts_with("{\"version\":1,"), "{text}");
             assert!(text.contains("\"contract\":\"0x0101") && text.ends_with("}\n"), "{text}");
+            assert_eq!(text.contains("\"block\":{"), block.is_some());
             let read = read(&text).unwrap();
-            assert_eq!(read, receipt);
-            assert_eq!(read.verify_offline(), Ok(()));
+            assert_eq!(read, (receipt, block));
+            assert_eq!(read.0.verify_offline(), Ok(()));
         }
     }
 
     #[test]
     fn what_is_no_receipt_is_refused_by_field() {
-        let text = write(&receipt()).unwrap();
+        let block = BlockProof { header: vec![1], ..BlockProof::default() };
+        let text = write(&receipt(), Some(&block)).unwrap();
         let refused = |from: &str, to: &str| {
             let changed = text.replace(from, to);
             assert_ne!(changed, text, "{from}");
@@ -311,6 +373,14 @@ pub(crate) mod tests {
         assert!(refused("\"index\"", "\"place\"").contains("unknown field `place`"));
         assert!(refused("\"inclusion_proof\":[", "\"inclusion_proof\":[1,").contains("97 bytes"));
         assert!(refused("\"leaf\":[", "\"leaf\":[1,").contains("not a receipt"));
+        assert!(
+            refused("\"version\":1", "\"version\":2").contains("'version' = \"2\": must be 1, the version")
+        );
+        assert!(refused("\"version\":1,", "").contains("missing field `version`"));
+        assert!(refused("\"header\":\"0x01\"", "\"header\":\"01\"").contains("'block.header' = \"01\""));
+        assert!(
+            refused("\"receipt_proof\":[]", "\"receipt_proof\":[\"0x0\"]").contains("'block.receipt_proof'")
+        );
         assert!(read("").unwrap_err().to_string().contains("not a receipt"));
     }
 
@@ -320,8 +390,8 @@ pub(crate) mod tests {
         let path = dir.path().join("receipt.json");
         let error = read_file(&path).unwrap_err().to_string();
         assert_eq!(error, format!("receipt '{}': cannot be read", path.display()));
-        std::fs::write(&path, write(&receipt()).unwrap()).unwrap();
-        assert_eq!(read_file(&path).unwrap(), receipt());
+        std::fs::write(&path, write(&receipt(), None).unwrap()).unwrap();
+        assert_eq!(read_file(&path).unwrap(), (receipt(), None));
     }
 
     #[test]

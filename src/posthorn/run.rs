@@ -13,16 +13,16 @@ use std::{
 };
 
 use authenticator::params::{EVIDENCE_DIRECTORY, REGISTRY_TOKEN};
-use chain::{Connection, Http, OnChain, anchors_on, verify_on};
+use chain::{Connection, Http, OnChain, anchors_on, verify_by_hash, verify_in_block, verify_on};
 use evidence::{
-    Identity, Receipt,
+    BlockProof, Identity, Receipt,
     audit::{Agreement, Batch, audit},
 };
 use health::Level;
 use mail::{MailId, Role};
 use ros::{
     builtin_interfaces::msg::Time,
-    convert::{entry_to_ros, receipt_from_ros},
+    convert::{block_proof_from_ros, entry_to_ros, receipt_from_ros},
     diagnostics::{Heard, Listener},
     graph::ServiceType,
     msg,
@@ -32,7 +32,7 @@ use ros::{
 };
 
 use crate::{
-    arguments::{Contract, Fleet, Task, TokenFile, Wanted, parse},
+    arguments::{Against, Contract, Fleet, Task, TokenFile, Wanted, parse},
     chain_status,
     doctor::{self, Report, Statuses},
     receipt,
@@ -158,7 +158,7 @@ fn perform(task: Task, results: &mut File) -> Result<Vec<u8>, Failure> {
             Ok(if raw { answer.data } else { show::mail(&answer.data).into_bytes() })
         }
         Task::Prove { fleet, wanted } => {
-            let default = srv::Prove::Request::default();
+            let default = srv::Prove::Request { with_block: true, ..srv::Prove::Request::default() };
             let (identity, request) = match &wanted {
                 Wanted::Mail(id) => {
                     (Identity::of_mail(id), srv::Prove::Request { mail_id: id.to_string(), ..default })
@@ -177,7 +177,19 @@ fn perform(task: Task, results: &mut File) -> Result<Vec<u8>, Failure> {
                 let statement = receipt::statement(&receipt);
                 return Err(format!("the receipt that came is of something else: {statement}").into());
             }
-            Ok(receipt::write(&receipt)?.into_bytes())
+            let block = block_proof_from_ros(answer.block);
+            match &block {
+                Some(block) => verify_in_block(&receipt, block)?,
+                None => {
+                    let why = show::line(&answer.message);
+                    eprintln!("posthorn: the receipt has no proof of its block: {why}");
+                }
+            }
+            Ok(receipt::write(&receipt, block.as_ref())?.into_bytes())
+        }
+        Task::Receipts { fleet, first, count } => {
+            print_receipts(&fleet, (first, count), results)?;
+            Ok(Vec::new())
         }
         Task::Doctor { fleet, state_directory } => {
             let mut report = Report::default();
@@ -196,7 +208,7 @@ fn perform(task: Task, results: &mut File) -> Result<Vec<u8>, Failure> {
                 Err("not well: see ERROR above".into())
             }
         }
-        Task::Verify { file, contract } => verify(&receipt::read_file(&file)?, contract),
+        Task::Verify { file, against } => verify(&receipt::read_file(&file)?, against),
         Task::Audit { directory, contract, from_block } => {
             let Contract { endpoint, address } = contract;
             let (next, anchors) =
@@ -235,15 +247,58 @@ fn on_chain<T>(
     Ok(runtime.block_on(errand(node))?)
 }
 
-fn verify(receipt: &Receipt, contract: Option<Contract>) -> Result<Vec<u8>, Failure> {
+fn verify((receipt, block): &(Receipt, Option<BlockProof>), against: Against) -> Result<Vec<u8>, Failure> {
     receipt.verify_offline()?;
     let statement = receipt::statement(receipt);
-    let Some(Contract { endpoint, address }) = contract else {
-        let rest = "Whether the chain says so is not verified: that needs --endpoint and --contract.";
-        return Ok(format!("The receipt says, and its proof holds: {statement}.\n{rest}\n").into_bytes());
+    let text = match against {
+        Against::Itself => {
+            let rest = "Whether the chain says so is not verified: that needs --contract, and --endpoint or --block-hash.";
+            format!("The receipt says, and its proof holds: {statement}.\n{rest}\n")
+        }
+        Against::Chain(Contract { endpoint, address }) => {
+            on_chain(&endpoint, async |chain| verify_on(chain, address, receipt, block.as_ref()).await)?;
+            format!("Proven: {statement}.\n")
+        }
+        Against::Block { address, hash } => {
+            let block = block.as_ref().ok_or("the receipt has no proof of its block, see posthorn prove")?;
+            verify_by_hash(hash, address, receipt, block)?;
+            let block = hex::encode(hash);
+            format!("Proven, if block 0x{block} is in the chain: {statement}.\n")
+        }
     };
-    on_chain(&endpoint, async |chain| verify_on(chain, address, receipt).await)?;
-    Ok(format!("Proven: {statement}.\n").into_bytes())
+    Ok(text.into_bytes())
+}
+
+/// Prints at most `count` receipts from index `first` on, each in a line.
+fn print_receipts(fleet: &Fleet, (first, count): (u64, u64), results: &mut File) -> Result<(), Failure> {
+    visit(NODE, &fleet.namespace, async |mut graph| {
+        let client = graph.client(&topics::PROVE_RANGE)?;
+        let _running = graph.spin()?;
+        let (mut next, end) = (first, first.saturating_add(count));
+        while next < end {
+            let answer =
+                client.find_and_ask(&srv::ProveRange::Request { first: next }, fleet.timeout).await?;
+            if !answer.success {
+                return Err(answer.message.into());
+            }
+            if answer.receipts.is_empty() {
+                break;
+            }
+            for message in &answer.receipts {
+                let receipt = receipt_from_ros(message)?;
+                receipt.verify_offline()?;
+                if receipt.evidence.index != next {
+                    let index = receipt.evidence.index;
+                    return Err(format!("the receipt that came is of entry {index}, not of {next}").into());
+                }
+                if next < end {
+                    print(results, receipt::write(&receipt, None)?.as_bytes())?;
+                    next += 1;
+                }
+            }
+        }
+        Ok(())
+    })
 }
 
 /// All senders of the registry.

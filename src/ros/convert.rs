@@ -10,8 +10,8 @@ mod vehicle;
 mod verdict;
 
 pub use evidence::{
-    MAX_RECORDED, RecordRefusal, entries_from_ros, entry_from_ros, entry_to_ros, receipt_from_ros,
-    receipt_to_ros,
+    MAX_RECORDED, RecordRefusal, block_proof_from_ros, block_proof_to_ros, entries_from_ros, entry_from_ros,
+    entry_to_ros, receipt_from_ros, receipt_to_ros,
 };
 pub use mail::{accepted_from_ros, mail_from_ros, mail_to_ros, raw_to_ros};
 pub use outbound::{

@@ -215,6 +215,13 @@ pub const PROVE: Service<srv::Prove::Service> = Service::new(
     "",
     "the receipt of a mail, an order or another entry on the evidence ledger",
 );
+/// Returns the receipts of entries that follow each other on the evidence ledger.
+pub const PROVE_RANGE: Service<srv::ProveRange::Service> = Service::new(
+    "authenticator/prove_range",
+    "posthorn/srv/ProveRange",
+    "",
+    "the receipts of entries that follow each other on the evidence ledger",
+);
 /// Puts entries of other nodes into the evidence ledger's sequence.
 pub const RECORD: Service<srv::Record::Service> = Service::new(
     "authenticator/record",
@@ -253,9 +260,10 @@ pub const GET_STATE: Service<srv::GetState::Service> = Service::new(
 );
 
 /// Every service, in the order of the documents.
-pub const SERVICES: [ServiceFacts; 7] = [
+pub const SERVICES: [ServiceFacts; 8] = [
     GET_RAW.facts,
     PROVE.facts,
+    PROVE_RANGE.facts,
     RECORD.facts,
     REGISTER_SENDER.facts,
     REVOKE_SENDER.facts,

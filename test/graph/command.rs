@@ -54,6 +54,24 @@ fn the_command_registers_shows_and_proves() {
     let (code, output, error) = run_posthorn(&posthorn.domain, &on_chain);
     assert_eq!((code, error.as_str()), (0, ""), "{output}");
     assert!(output.starts_with("Proven: mail ") && output.contains(&id), "{output}");
+    // Nor is a node needed by who knows the block's hash.
+    let block_hash = serde_json::from_str::<serde_json::Value>(&receipt).expect("JSON")["block_hash"].clone();
+    let by_hash = ["verify", &kept, "--contract", contract.as_str().unwrap(), "--block-hash"];
+    let (code, output, error) =
+        run_posthorn(&posthorn.domain, &[&by_hash[..], &[block_hash.as_str().unwrap()]].concat());
+    assert_eq!((code, error.as_str()), (0, ""), "{output}");
+    assert!(output.starts_with("Proven, if block 0x") && output.contains(&id), "{output}");
+    let another = format!("0x{}", "22".repeat(32));
+    let (code, output, error) = run_posthorn(&posthorn.domain, &[&by_hash[..], &[another.as_str()]].concat());
+    assert_eq!((code, output.as_str()), (1, ""));
+    assert!(error.contains("the block hash"), "{error}");
+    let (code, lines, error) = run_posthorn(&posthorn.domain, &["receipts"]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    let in_range: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((in_range.len(), &in_range[0]["entry"]["subject"]), (1, &serde_json::json!(id)));
+    let (code, lines, _) = run_posthorn(&posthorn.domain, &["receipts", "--first", "1"]);
+    assert_eq!((code, lines.as_str()), (0, ""));
     let state = posthorn.authenticator_state().display().to_string();
     let audit = ["audit", &state, "--endpoint", &endpoint, "--contract", contract.as_str().unwrap()];
     let (code, output, error) = run_posthorn(&posthorn.domain, &audit);
@@ -95,7 +113,13 @@ fn the_command_registers_shows_and_proves() {
     let receipt: serde_json::Value = serde_json::from_str(&receipt).expect("JSON");
     let published =
         posthorn.observer.message(topics::MAIL_RECEIPTS.facts, |receipt| receipt["entry"]["subject"] == id);
-    assert_eq!(receipt, published, "the file has the fields of the message");
+    let mut fields = receipt.clone();
+    let added = ["version", "block"].map(|name| fields.as_object_mut().unwrap().remove(name).is_some());
+    assert_eq!(
+        (fields, added),
+        (published, [true, true]),
+        "the file has the fields of the message, and two more"
+    );
     assert_eq!(receipt["facts"][44], 1, "the sender was registered when the mail came: {receipt}");
     assert_eq!(receipt["entry"]["source"], "/authenticator");
 

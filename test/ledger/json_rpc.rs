@@ -316,7 +316,7 @@ async fn the_documented_program_asks_the_chain_and_takes_nothing_for_granted() {
         inclusion_proof: Vec::new(),
     };
     let json_of = |evidence: &Evidence| -> Value {
-        serde_json::from_str(&command::receipt::write(&receipt_of(evidence)).unwrap()).unwrap()
+        serde_json::from_str(&command::receipt::write(&receipt_of(evidence), None).unwrap()).unwrap()
     };
     let genuine = json_of(&evidence);
     let never_anchored = json_of(&Evidence { recorded_at: UNIX_EPOCH, ..evidence });

@@ -1,17 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Defines a block of the embedded chain: one transaction and its result. Pure.
 //!
-//! A block's hash is the Keccak-256 of its encoding, which contains the parent's hash. So blocks are chained over
-//! their contents, and the same transactions at the same times give the same hashes. It is not the hash of an
-//! Ethereum header, because there is no state root.
+//! A block has a header as Ethereum's blocks have, the Keccak-256 of which is its hash: it contains the parent's hash and
+//! the roots of the tries of its transaction and of its receipt. So blocks are chained over their contents, the same
+//! transactions at the same times give the same hashes, and what proves a transaction on Ethereum proves one here. There
+//! is no root of the state: the field is zero.
 //!
 //! Running the transaction is left to `evm`.
 
+use alloy_consensus::{Header, Receipt, ReceiptEnvelope, TxReceipt};
+use alloy_eips::Encodable2718;
+use alloy_primitives::{B256, Log};
+use alloy_trie::root::ordered_trie_root_encoded;
 use rlp::{DecoderError, Rlp, RlpStream};
 use web3::{
     signing::keccak256,
     types::{Address, H256},
 };
+
+use crate::embedded::evm::{BASE_FEE, GAS_LIMIT};
 
 /// An event that a contract logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,11 +92,49 @@ impl Block {
             logs: rlp.at(10)?.iter().map(log).collect::<Result<_, _>>()?,
         })
     }
+
+    /// Hash of its transaction.
+    pub fn transaction_hash(&self) -> H256 {
+        keccak256(&self.raw).into()
+    }
+
+    /// The receipt of its transaction, which has type 2, as they all have here.
+    pub fn receipt(&self) -> ReceiptEnvelope {
+        let log = |log: &LogEntry| {
+            let topics = log.topics.iter().map(|topic| topic.0.into()).collect();
+            Log::new_unchecked(log.address.0.into(), topics, log.data.clone().into())
+        };
+        let receipt = Receipt {
+            status: self.success.into(),
+            cumulative_gas_used: self.gas_used,
+            logs: self.logs.iter().map(log).collect(),
+        };
+        ReceiptEnvelope::Eip1559(receipt.with_bloom())
+    }
+
+    pub fn header(&self) -> Header {
+        let receipt = self.receipt();
+        Header {
+            parent_hash: self.parent.0.into(),
+            transactions_root: ordered_trie_root_encoded(&[&self.raw]),
+            receipts_root: ordered_trie_root_encoded(&[receipt.encoded_2718()]),
+            logs_bloom: receipt.bloom(),
+            gas_used: self.gas_used,
+            ..header(self.number, self.timestamp)
+        }
+    }
 }
 
-/// Hashes the encoding of a block or of the genesis.
-pub(super) fn hash(encoding: &[u8]) -> H256 {
-    keccak256(encoding).into()
+/// The header of an empty block.
+fn header(number: u64, timestamp: u64) -> Header {
+    Header {
+        number,
+        timestamp,
+        gas_limit: GAS_LIMIT,
+        base_fee_per_gas: Some(BASE_FEE),
+        state_root: B256::ZERO,
+        ..Header::default()
+    }
 }
 
 /// Start of a chain.
@@ -101,12 +146,17 @@ pub(super) struct Genesis {
 }
 
 impl Genesis {
-    const NAME: &'static str = "posthorn embedded chain v1";
+    const NAME: &'static str = "posthorn embedded chain v2";
 
     pub fn encode(&self) -> Vec<u8> {
         let mut stream = RlpStream::new_list(3);
         stream.append(&Self::NAME).append(&self.chain_id).append(&self.funded);
         stream.out().to_vec()
+    }
+
+    /// The header of block 0, which says whose funds they are.
+    pub fn header(&self) -> Header {
+        Header { mix_hash: keccak256(&self.encode()).into(), ..header(0, 0) }
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, DecoderError> {
@@ -152,6 +202,6 @@ mod tests {
     fn a_genesis_is_read_back_and_told_from_others() {
         let genesis = Genesis { chain_id: 5, funded: Address::repeat_byte(3) };
         assert_eq!(Genesis::decode(&genesis.encode()), Ok(genesis.clone()));
-        assert_ne!(hash(&genesis.encode()), hash(&Genesis { chain_id: 6, ..genesis }.encode()));
+        assert_ne!(genesis.header().hash_slow(), Genesis { chain_id: 6, ..genesis }.header().hash_slow());
     }
 }

@@ -20,7 +20,7 @@ use revm::context::result::InvalidTransaction;
 use web3::types::H256;
 
 use crate::embedded::{
-    block::{self, Block, Genesis},
+    block::{Block, Genesis},
     evm::{BASE_FEE, Outcome, State},
     transaction::Transaction,
 };
@@ -138,7 +138,7 @@ impl Chain {
         let mut chain = Self {
             dir: dir.to_owned(),
             log,
-            genesis_hash: block::hash(first),
+            genesis_hash: genesis.header().hash_slow().0.into(),
             blocks: Vec::new(),
             hashes: Vec::new(),
             by_transaction: HashMap::new(),
@@ -151,7 +151,7 @@ impl Chain {
             if block.number != number || block.parent != chain.head_hash() {
                 return Err(corrupt(number, "the child of the block before"));
             }
-            chain.insert(block, block::hash(bytes));
+            chain.insert(block);
         }
         if let Some(snapshot) = snapshot.filter(|at| chain.hash_of(at.number) == Some(at.hash)) {
             (chain.state, chain.snapshot_at) = (snapshot.state, snapshot.number);
@@ -190,7 +190,7 @@ impl Chain {
         self.log.append(&bytes)?;
         self.log.sync()?;
         self.state.commit(outcome);
-        self.insert(block, block::hash(&bytes));
+        self.insert(block);
         if number.saturating_sub(self.snapshot_at) >= SNAPSHOT_BLOCKS {
             if let Err(error) = self.write_snapshot() {
                 // Costs only time on the next opening.
@@ -229,9 +229,9 @@ impl Chain {
         (0..=self.head_number()).rev().find(|&number| self.hash_of(number) == Some(hash))
     }
 
-    fn insert(&mut self, block: Block, hash: H256) {
-        self.by_transaction.insert(block::hash(&block.raw), block.number);
-        self.hashes.push(hash);
+    fn insert(&mut self, block: Block) {
+        self.by_transaction.insert(block.transaction_hash(), block.number);
+        self.hashes.push(block.header().hash_slow().0.into());
         self.blocks.push(block);
     }
 

@@ -8,11 +8,12 @@
 
 use std::time::SystemTime;
 
+use alloy_consensus::TxReceipt;
 use jsonrpc_core::{Error, ErrorCode, Value};
 use revm::context::result::InvalidTransaction;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use web3::types::{Address, Bytes, H256, H2048, U64, U256};
+use web3::types::{Address, Bytes, H256, U64, U256};
 
 use crate::embedded::{
     block::Block,
@@ -87,8 +88,7 @@ pub(super) fn answer(
         }
         "eth_getBlockReceipts" => {
             let number = block_number(params.first(), head)?;
-            let receipts =
-                chain.block(number).map(|block| receipt(chain, block, super::block::hash(&block.raw)));
+            let receipts = chain.block(number).map(|block| receipt(chain, block, block.transaction_hash()));
             Ok(if number > head { Value::Null } else { receipts.into_iter().collect() })
         }
         "eth_getLogs" => logs(chain, params.first().unwrap_or(&Value::Null)),
@@ -231,8 +231,7 @@ fn receipt(chain: &Chain, block: &Block, hash: H256) -> Value {
         "effectiveGasPrice": U256::from(block.price),
         "contractAddress": block.created,
         "logs": log_entries(chain, block),
-        // Not computed; clients that filter use eth_getLogs.
-        "logsBloom": H2048::zero(),
+        "logsBloom": block.receipt().bloom(),
         "status": U64::from(u8::from(block.success)),
         "type": "0x2",
     })
@@ -270,36 +269,24 @@ fn block(chain: &Chain, number: u64, full: bool) -> Value {
     let Some(hash) = chain.hash_of(number) else { return Value::Null };
     let mined = chain.block(number);
     let transactions = mined.map(|block| {
-        let hash = super::block::hash(&block.raw);
+        let hash = block.transaction_hash();
         vec![if full { transaction(chain, block, hash) } else { json!(hash) }]
     });
-    json!({
-        "number": U64::from(number),
+    let mut block = json!({
         "hash": hash,
-        "parentHash": mined.map_or_else(H256::zero, |block| block.parent),
-        "timestamp": U256::from(mined.map_or(0, |block| block.timestamp)),
-        "gasLimit": U256::from(GAS_LIMIT),
-        "gasUsed": U256::from(mined.map_or(0, |block| block.gas_used)),
-        "baseFeePerGas": U256::from(BASE_FEE),
-        "miner": Address::zero(),
         "transactions": transactions.unwrap_or_default(),
-        // A chain with a single node has no use for these.
-        "sha3Uncles": H256::zero(),
-        "stateRoot": H256::zero(),
-        "transactionsRoot": H256::zero(),
-        "receiptsRoot": H256::zero(),
-        "logsBloom": H2048::zero(),
-        "difficulty": "0x0",
-        "extraData": "0x",
-        "mixHash": H256::zero(),
-        "nonce": "0x0000000000000000",
         "size": "0x0",
         "uncles": [],
-    })
+    });
+    let header = mined.map_or_else(|| chain.genesis.header(), Block::header);
+    if let (Value::Object(block), Value::Object(mut header)) = (&mut block, json!(header)) {
+        block.append(&mut header);
+    }
+    block
 }
 
 fn log_entries(chain: &Chain, block: &Block) -> Vec<Value> {
-    let transaction = super::block::hash(&block.raw);
+    let transaction = block.transaction_hash();
     let show = |(index, log): (u64, &super::block::LogEntry)| {
         json!({
             "address": log.address,

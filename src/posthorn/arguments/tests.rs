@@ -79,11 +79,24 @@ fn reads_every_task() {
     );
     assert_eq!(
         parsed("posthorn verify receipt.json").unwrap(),
-        Task::Verify { file: "receipt.json".into(), contract: None }
+        Task::Verify { file: "receipt.json".into(), against: Against::Itself }
     );
     let contract = || Contract { endpoint: "http://h".to_owned(), address: [0x11; 20] };
     let line = format!("posthorn verify r --endpoint http://h --contract 0x{}", "11".repeat(20));
-    assert_eq!(parsed(&line).unwrap(), Task::Verify { file: "r".into(), contract: Some(contract()) });
+    assert_eq!(
+        parsed(&line).unwrap(),
+        Task::Verify { file: "r".into(), against: Against::Chain(contract()) }
+    );
+    let hash = "33".repeat(32);
+    let by_hash = line.replace("--endpoint http://h", &format!("--block-hash 0x{hash}"));
+    let against = Against::Block { address: [0x11; 20], hash: [0x33; 32] };
+    assert_eq!(parsed(&by_hash).unwrap(), Task::Verify { file: "r".into(), against });
+    assert!(parsed(&format!("{line} --block-hash 0x{hash}")).is_err());
+    assert!(parsed(&format!("posthorn verify r --block-hash 0x{hash}")).is_err());
+    assert_eq!(
+        parsed("posthorn receipts --first 7 --count 2").unwrap(),
+        Task::Receipts { fleet: fleet("/", 30), first: 7, count: 2 }
+    );
     assert_eq!(
         parsed(&line.replace("verify r", "audit /s --from-block 7")).unwrap(),
         Task::Audit { directory: "/s".into(), contract: contract(), from_block: 7 }

@@ -46,6 +46,11 @@ pub(super) fn digest(text: &str) -> Result<[u8; 32], String> {
     mail_id(text).map(|digits| *digits.as_bytes())
 }
 
+pub(super) fn block_hash(text: &str) -> Result<[u8; 32], String> {
+    let digits = text.strip_prefix("0x").and_then(|digits| digest(digits).ok());
+    digits.ok_or_else(|| "must be 0x and 64 hex digits".to_owned())
+}
+
 pub(super) fn kind(text: &str) -> Result<Kind, String> {
     let kind = text.parse().map_err(|_| format!("must be {}", Kind::RULE))?;
     if kind == Kind::MAIL_VERDICT {

@@ -2,7 +2,7 @@
 //! Converts `EvidenceEntry` and `LedgerReceipt`.
 
 use evidence::{
-    Anchor, Entry, EntryError, Evidence, Kind, Receipt, Source,
+    Anchor, BlockProof, Entry, EntryError, Evidence, Kind, Receipt, Source,
     eip55::{from_eip55, to_eip55},
 };
 
@@ -145,6 +145,49 @@ pub fn receipt_from_ros(message: &msg::LedgerReceipt) -> Result<Receipt, Convert
         },
         inclusion_proof: hashes.to_vec(),
     })
+}
+
+/// Most nodes of a trie's proof, and most bytes of one and of a header.
+const MAX_NODES: usize = 64;
+const MAX_NODE_BYTES: usize = 4096;
+
+/// Converts the proof that a transaction is in its block to its message.
+///
+/// # Errors
+/// Names the field that is longer than `BlockProof.msg` allows; on Ethereum none is.
+pub fn block_proof_to_ros(proof: &BlockProof) -> Result<msg::BlockProof, ConvertError> {
+    let BlockProof { header, transaction_index, transaction_proof, receipt_proof } = proof;
+    let nodes = |field: &'static str, proof: &[Vec<u8>]| {
+        let node =
+            |node: &Vec<u8>| -> Result<_, ConvertError> { Ok(msg::TrieNode { rlp: bounded(field, node)? }) };
+        if proof.len() > MAX_NODES {
+            return Err(error(field, format!("{} nodes", proof.len()), "at most 64"));
+        }
+        proof.iter().map(node).collect::<Result<Vec<_>, _>>()
+    };
+    Ok(msg::BlockProof {
+        header: bounded("header", header)?,
+        transaction_index: *transaction_index,
+        transaction_proof: nodes("transaction_proof", transaction_proof)?,
+        receipt_proof: nodes("receipt_proof", receipt_proof)?,
+    })
+}
+
+fn bounded(field: &'static str, bytes: &[u8]) -> Result<Vec<u8>, ConvertError> {
+    if bytes.len() > MAX_NODE_BYTES {
+        return Err(error(field, format!("{} bytes", bytes.len()), "at most 4096 bytes"));
+    }
+    Ok(bytes.to_vec())
+}
+
+/// Converts a message to the proof that a transaction is in its block; `None` if it has none. Whether it proves anything
+/// is left to the chain.
+pub fn block_proof_from_ros(message: msg::BlockProof) -> Option<BlockProof> {
+    let msg::BlockProof { header, transaction_index, transaction_proof, receipt_proof } = message;
+    let nodes = |proof: Vec<msg::TrieNode>| proof.into_iter().map(|node| node.rlp).collect();
+    let (transaction_proof, receipt_proof) = (nodes(transaction_proof), nodes(receipt_proof));
+    let proof = BlockProof { header, transaction_index, transaction_proof, receipt_proof };
+    (!proof.header.is_empty()).then_some(proof)
 }
 
 #[cfg(test)]

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Finds receipts, and has the chain prove that their transactions are in their blocks.
+//!
+//! A receipt is on disk; the proof is asked of the chain each time, as few ever want it.
+
+use std::{sync::Arc, time::Duration};
+
+use chain::Ledger;
+use evidence::{BlockProof, Identity, Receipt, log::EvidenceError};
+use tokio::{sync::watch, time::timeout};
+
+use crate::store::EvidenceStore;
+
+/// How long to wait for the chain.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Most receipts of a range.
+const RANGE: usize = 512;
+
+/// Finds receipts; clones share the log and the chain.
+#[derive(Clone)]
+pub struct Prover {
+    store: EvidenceStore,
+    ledger: watch::Receiver<Option<Arc<Ledger>>>,
+}
+
+impl Prover {
+    /// Finds receipts in this log, and proofs on this chain once it is connected.
+    pub fn new(store: EvidenceStore, ledger: watch::Receiver<Option<Arc<Ledger>>>) -> Self {
+        Self { store, ledger }
+    }
+
+    /// The receipt of an entry, if it is anchored.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn receipt(&self, identity: Identity) -> Result<Option<Receipt>, EvidenceError> {
+        self.store.receipt(identity).await
+    }
+
+    /// The receipts of entries from index `first` on, at most 512, and how many entries are anchored.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn range(&self, first: u64) -> Result<(Vec<Receipt>, u64), EvidenceError> {
+        self.store.blocking(move |log| Ok((log.receipts(first, RANGE)?, log.anchored()))).await
+    }
+
+    /// The proof that a receipt's transaction is in its block.
+    ///
+    /// # Errors
+    /// Why there is none, for a person.
+    pub async fn block_proof(&self, receipt: &Receipt) -> Result<BlockProof, String> {
+        let ledger = self.ledger.borrow().clone().ok_or("the chain is not connected")?;
+        match timeout(PATIENCE, ledger.block_proof(receipt)).await {
+            Ok(proof) => proof.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("the chain does not answer within {} s", PATIENCE.as_secs())),
+        }
+    }
+}
