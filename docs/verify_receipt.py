@@ -24,7 +24,7 @@ import sys
 MAX_CHARACTERS = 2 * 1024 * 1024
 MAX_FACTS = 63
 MAX_PROOF = 2048
-VERDICT_FACTS = 50
+VERDICT_FACTS = 51
 
 RECEIPT = [
     "index", "recorded_at", "entry", "facts", "leaf", "batch_first", "batch_size", "root", "inclusion_proof", "chain_id",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Verifies senders from raw bytes to verdict. Zone files stand in for the DNS; keys are generated at run time.
 
+mod arc;
 pub mod attacks;
 mod changes;
 mod dns;
@@ -17,6 +18,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use authenticator::verdict::Checked;
 use mail::{AuthResult::*, Origin, parse};
 use mail_auth::dkim::Canonicalization;
 use testbed::sign::SignedDomain;
@@ -74,7 +76,8 @@ fn what_a_mail_says_of_itself_is_not_read() {
         Received-SPF: pass\r\n\
         ARC-Authentication-Results: i=1; mx.example.net; dmarc=pass\r\n";
     let bare = scene.check(MAIL);
-    assert_eq!(scene.check(format!("{claims}{MAIL}")), bare);
+    let Checked { arc, .. } = bare;
+    assert_eq!(Checked { arc, ..scene.check(format!("{claims}{MAIL}")) }, bare);
     scene.peer = SENDING_HOST;
     assert_results(
         &scene.check(format!("Authentication-Results: x; spf=fail; dmarc=fail\r\n{MAIL}")),

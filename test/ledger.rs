@@ -55,7 +55,7 @@ fn finding(number: u64) -> Finding {
         mail_id: MailId::of(&number.to_be_bytes()),
         received_at: SystemTime::UNIX_EPOCH + Duration::from_nanos(1_790_000_000_123_456_789 + number),
         sender_digest: [9; 32],
-        verdict: [1, 2, 2, 2, 2, 2],
+        verdict: [1, 2, 2, 2, 2, 2, 0],
     }
 }
 
@@ -164,7 +164,7 @@ async fn evidence_gets_receipts_that_verify_and_tampered_ones_do_not(world: Worl
 
     let other = receipts[9].anchor.clone();
     let other_verdict =
-        || Finding { verdict: [0; 6], ..finding(0) }.entry(&"/authenticator".parse().unwrap());
+        || Finding { verdict: [0; 7], ..finding(0) }.entry(&"/authenticator".parse().unwrap());
     type Tamper<'a> = (&'a str, &'a dyn Fn(&mut Receipt));
     let tampered: [Tamper; 9] = [
         ("mail", &|receipt| receipt.evidence.entry = entry(1)),

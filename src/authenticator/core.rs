@@ -64,12 +64,12 @@ impl Input {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// [`Job::Check`] has these results.
-    Checked(Checked),
+    Checked(Box<Checked>),
     /// [`Job::AskRegistry`] got this answer.
     Registered(RegistryAnswer),
     /// [`Job::Record`] is done: evidence with these codes is on disk. If the mail was judged before, they are those of
     /// the first time.
-    Evidenced([u8; 6]),
+    Evidenced([u8; 7]),
     /// [`Job::Publish`] is done. If the middleware rejected the verdict, the mail comes again.
     Published,
     /// The job failed or panicked.
@@ -106,7 +106,7 @@ pub enum Job {
         /// Its one From mailbox.
         from: Option<EmailAddress>,
         /// The verdict's codes.
-        codes: [u8; 6],
+        codes: [u8; 7],
     },
     /// Publish mail and verdict.
     Publish(Arc<AcceptedMail>, Verdict),
@@ -237,7 +237,7 @@ impl Core {
         let next = match (stage, outcome) {
             (Stage::Checking, Outcome::Checked(checked)) => {
                 self.intake.checked(id);
-                self.checked(&mail, checked, now, effects)
+                self.checked(&mail, *checked, now, effects)
             }
             (Stage::Asking(checked), Outcome::Registered(answer)) => {
                 match self.judge.asked(id, answer.registration, now) {

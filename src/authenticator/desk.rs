@@ -141,10 +141,7 @@ mod tests {
     use tokio::{sync::Semaphore, time::timeout};
 
     use super::*;
-    use crate::{
-        core::{Limits, tests::accepted},
-        verdict::Checked,
-    };
+    use crate::core::{Limits, tests::accepted};
 
     /// Panics on the first check, and publishes only with a permit.
     struct Worker {
@@ -163,7 +160,7 @@ mod tests {
                         *checks
                     };
                     assert_ne!(check, 1, "on purpose");
-                    Outcome::Checked(Checked::default())
+                    Outcome::Checked(Box::default())
                 }
                 Job::AskRegistry(_) => Outcome::Failed,
                 Job::Record { codes, .. } => Outcome::Evidenced(codes),

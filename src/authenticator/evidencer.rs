@@ -111,9 +111,9 @@ mod tests {
             mail_id: MailId::of(b"mail"),
             received_at: UNIX_EPOCH,
             sender_digest: [0; 32],
-            verdict: [1, 2, 2, 2, 2, 2],
+            verdict: [1, 2, 2, 2, 2, 2, 0],
         };
-        let again = Finding { verdict: [0; 6], ..first.clone() };
+        let again = Finding { verdict: [0; 7], ..first.clone() };
         let requests = async {
             let indices = async |entries: Vec<Entry>| {
                 let evidence = evidencer.record(entries).await.unwrap();

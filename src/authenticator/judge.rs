@@ -10,7 +10,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use mail::{AuthResult, MailId, Registration};
+use mail::{MailId, Registration};
 
 use super::verdict::{Checked, needs_registry};
 
@@ -46,7 +46,7 @@ impl Judge {
 
     /// Returns the next step once SPF, DKIM and DMARC have been checked.
     pub fn checked(&mut self, id: MailId, checked: &Checked, now: Duration) -> Step {
-        if checked.dmarc == AuthResult::TempError && !self.dns.is_over(id, now) {
+        if checked.is_open() && !self.dns.is_over(id, now) {
             Step::Leave
         } else if needs_registry(checked) {
             Step::AskRegistry
@@ -115,6 +115,8 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use mail::EmailAddress;
+
+    use mail::AuthResult;
 
     use super::*;
 

@@ -178,9 +178,11 @@ struct Verifier {
 impl Work for Verifier {
     async fn run(&self, job: Job) -> Outcome {
         match job {
-            Job::Check(mail) => Outcome::Checked(
-                verify(&self.dns, &self.policy, &mail.origin, &mail.data, SystemTime::now()).await,
-            ),
+            Job::Check(mail) => {
+                let now = SystemTime::now();
+                let checked = verify(&self.dns, &self.policy, &mail.origin, &mail.data, now).await;
+                Outcome::Checked(Box::new(checked))
+            }
             Job::AskRegistry(from) => Outcome::Registered(self.registry.sender(&from).await),
             Job::Record { mail, from, codes } => self.record(&mail, from.as_ref(), codes).await,
             Job::Publish(mail, verdict) => self.publish(&mail, verdict).await,
@@ -198,7 +200,7 @@ impl Work for Verifier {
 }
 
 impl Verifier {
-    async fn record(&self, mail: &AcceptedMail, from: Option<&EmailAddress>, codes: [u8; 6]) -> Outcome {
+    async fn record(&self, mail: &AcceptedMail, from: Option<&EmailAddress>, codes: [u8; 7]) -> Outcome {
         let finding = Finding {
             mail_id: mail.id,
             received_at: mail.received_at,

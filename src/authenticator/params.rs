@@ -13,6 +13,7 @@ use std::{
 };
 
 use evidence::eip55::from_eip55;
+use mail::ascii_domain;
 use settings::{Default, ParamError, Rule, Spec, Values, drain_timeout};
 
 use super::silence::Waits;
@@ -62,6 +63,8 @@ pub const SPECS: &[Spec] = &[
     seconds("temperror_give_up_s", 900.0, 0.0, 86400.0, "Time since a mail was first tried, by this process, for which it is left to be delivered again if DNS does not answer; it is tried at least three times, then judged without."),
     seconds("registry_patience_s", 60.0, 0.0, 86400.0, "The same if the registry cannot be asked; also the time after the start for which mails wait for the chain."),
     count("dkim_max_signatures", 10, 100, "DKIM signatures of a mail that are evaluated."),
+    Spec { name: "arc_trusted_sealers", default: Default::Texts(&[]), rule: Rule::NotEmpty, unit: "",
+        description: "Domains of mailing lists and forwarders whose ARC seals are believed: if all who sealed a mail are among them and the first found DMARC to pass, a mail that they changed still proves its sender, for questions and never for orders; empty: none." },
     text("public_suffix_list", "File of the public suffix list, such as /usr/share/publicsuffix/public_suffix_list.dat; empty: the list as of this release. A signature that an order rests on must be of the author's organisation by this list, too."),
     text("ethereum_endpoint", "JSON-RPC URL of the Ethereum node, http:// or https://; empty: the embedded chain."),
     Spec { name: "ethereum_plain_http", default: Default::Bool(false), rule: Rule::Any, unit: "",
@@ -107,6 +110,8 @@ pub struct Params {
     pub registry_patience: Duration,
     /// Our own hosts that pass on other people's mail.
     pub relays: Vec<IpAddr>,
+    /// Domains whose ARC seals are believed, in lower case with A-labels.
+    pub arc_sealers: Vec<String>,
     /// Maximum number of DKIM signatures evaluated per mail.
     pub dkim_max_signatures: usize,
     /// File of the public suffix list; `None`: the one that is built in.
@@ -169,6 +174,7 @@ impl Params {
             temperror_give_up: values.seconds("temperror_give_up_s")?,
             registry_patience: values.seconds("registry_patience_s")?,
             relays: relays(values)?,
+            arc_sealers: arc_sealers(values)?,
             dkim_max_signatures: values.count("dkim_max_signatures")?,
             public_suffix_list: optional(values, "public_suffix_list")?.map(PathBuf::from),
             ethereum_endpoint: endpoint(values)?,
@@ -261,6 +267,15 @@ fn servers(values: &Values) -> Result<Vec<SocketAddr>, ParamError> {
         address.map_err(|_| ParamError::rule("dns_servers", text, "IP addresses, each with :port or without"))
     };
     values.texts("dns_servers")?.iter().map(parse).collect()
+}
+
+fn arc_sealers(values: &Values) -> Result<Vec<String>, ParamError> {
+    let domain = |text: &String| {
+        let rule =
+            || ParamError::rule("arc_trusted_sealers", text, "names of domains, such as lists.example.org");
+        ascii_domain(text).filter(|domain| domain.contains('.')).ok_or_else(rule)
+    };
+    values.texts("arc_trusted_sealers")?.iter().map(domain).collect()
 }
 
 fn relays(values: &Values) -> Result<Vec<IpAddr>, ParamError> {
@@ -418,5 +433,16 @@ mod tests {
         let relays = BTreeMap::from([("relays".to_owned(), Value::Texts(vec!["mx.example".to_owned()]))]);
         let error = Params::load(&resolve(SPECS, relays).unwrap(), Path::new("/s")).unwrap_err().to_string();
         assert_eq!(error, "parameter 'relays' = mx.example: must be IP addresses");
+        let sealers = |domain: &str| {
+            let texts = Value::Texts(vec![domain.to_owned()]);
+            let values = BTreeMap::from([("arc_trusted_sealers".to_owned(), texts)]);
+            Params::load(&resolve(SPECS, values).unwrap(), Path::new("/s")).map(|params| params.arc_sealers)
+        };
+        assert_eq!(sealers("Lists.B\u{fc}cher.example").unwrap(), ["lists.xn--bcher-kva.example"]);
+        let error = sealers("a b").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "parameter 'arc_trusted_sealers' = a b: must be names of domains, such as lists.example.org"
+        );
     }
 }

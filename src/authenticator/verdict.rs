@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Turns check results and the registry's answer into a verdict. Pure: no IO, no clock.
 //!
-//! `authenticated` MUST hold only if DMARC passed for exactly one From mailbox and the registry lists that mailbox as
-//! active. Anything unknown counts against the sender.
+//! `authenticated` MUST hold only if DMARC, or an ARC chain of trusted sealers, passed for exactly one From mailbox and the
+//! registry lists that mailbox as active. Anything unknown counts against the sender.
 //!
 //! `verify` runs the checks; [`super::core`] decides when the registry is asked and the verdict acted on.
 
@@ -18,6 +18,10 @@ pub struct Checked {
     pub dkim: AuthResult,
     /// DMARC result for the From domain.
     pub dmarc: AuthResult,
+    /// Whether trusted sealers vouch for the From domain by ARC. `Unknown` if there was no need, or nobody is trusted.
+    pub arc: AuthResult,
+    /// Domain of the newest sealer; empty unless they do.
+    pub arc_domain: String,
     /// Domain of the DKIM signature that passed; empty if none did.
     pub dkim_domain: String,
     /// Selector of the DKIM signature that passed; empty if none did.
@@ -37,10 +41,22 @@ pub struct Checked {
     pub reason: String,
 }
 
+impl Checked {
+    /// Whether the From domain is proven to have sent the mail.
+    pub fn is_proven(&self) -> bool {
+        self.dmarc == AuthResult::Pass || self.arc == AuthResult::Pass
+    }
+
+    /// Whether DNS did not answer, and an answer could prove it.
+    pub fn is_open(&self) -> bool {
+        self.dmarc == AuthResult::TempError || self.arc == AuthResult::TempError
+    }
+}
+
 /// Whether to ask the registry about `checked.from`: yes if the sender is proven, or if a temporary error leaves that
 /// open. In the second case the answer only affects what people are told, never `authenticated`.
 pub fn needs_registry(checked: &Checked) -> bool {
-    matches!(checked.dmarc, AuthResult::Pass | AuthResult::TempError) && checked.from.is_some()
+    (checked.is_proven() || checked.is_open()) && checked.from.is_some()
 }
 
 /// What the registry says of a From mailbox.
@@ -69,7 +85,7 @@ impl RegistryAnswer {
 /// Computes the verdict. `answer` is the registry's for `checked.from`. `None` means that it was not asked;
 /// if [`needs_registry`] says it should have been, the registry counts as unavailable.
 pub fn decide(mut checked: Checked, answer: Option<RegistryAnswer>) -> Verdict {
-    let is_proven = checked.dmarc == AuthResult::Pass;
+    let is_proven = checked.is_proven();
     let pinned = answer.and_then(|answer| answer.dkim_key);
     let is_signed = pinned.is_none_or(|key| checked.dkim_keys.contains(&key));
     let (registry, role) = match answer.map(|answer| (answer.registration, answer.role)) {
@@ -112,6 +128,8 @@ pub fn decide(mut checked: Checked, answer: Option<RegistryAnswer>) -> Verdict {
         spf: checked.spf,
         dkim: checked.dkim,
         dmarc: checked.dmarc,
+        arc: checked.arc,
+        arc_domain: checked.arc_domain,
         dkim_domain: checked.dkim_domain,
         dkim_selector: checked.dkim_selector,
         order_covered: checked.order_covered && checked.dmarc == AuthResult::Pass,
@@ -128,8 +146,8 @@ pub fn decide(mut checked: Checked, answer: Option<RegistryAnswer>) -> Verdict {
 /// ours, so that a consumer that receives the mail again sees the same results as the first time. The new verdict may
 /// also be the weaker one, for example after a revocation. Whichever wins, an order needs a DKIM signature that passed
 /// both times.
-pub fn as_evidenced(mut verdict: Verdict, evidenced: &[u8; 6]) -> Verdict {
-    let [authenticated, spf, dkim, dmarc, registry, role] = *evidenced;
+pub fn as_evidenced(mut verdict: Verdict, evidenced: &[u8; 7]) -> Verdict {
+    let [authenticated, spf, dkim, dmarc, registry, role, arc] = *evidenced;
     if verdict.order_covered && [dkim, dmarc] != [AuthResult::Pass as u8; 2] {
         verdict.order_covered = false;
         verdict.order_gap =
@@ -148,6 +166,7 @@ pub fn as_evidenced(mut verdict: Verdict, evidenced: &[u8; 6]) -> Verdict {
         spf: result(spf),
         dkim: result(dkim),
         dmarc: result(dmarc),
+        arc: result(arc),
         registry: Registration::ALL.into_iter().find(|one| *one as u8 == registry).unwrap_or_default(),
         role: Role::ALL.into_iter().find(|one| *one as u8 == role).unwrap_or_default(),
         reason: "The ledger has this mail with less authority, from when it was first judged; send it again."
@@ -180,7 +199,7 @@ const RESULTS: [AuthResult; 8] = [
 ];
 
 /// Encodes the verdict as it stands at the end of `LedgerReceipt.facts`.
-pub fn evidence_code(verdict: &Verdict) -> [u8; 6] {
+pub fn evidence_code(verdict: &Verdict) -> [u8; 7] {
     [
         u8::from(verdict.authenticated),
         verdict.spf as u8,
@@ -188,6 +207,7 @@ pub fn evidence_code(verdict: &Verdict) -> [u8; 6] {
         verdict.dmarc as u8,
         verdict.registry as u8,
         verdict.role as u8,
+        verdict.arc as u8,
     ]
 }
 
@@ -247,14 +267,16 @@ mod tests {
 
     /// Any verdict that [`decide`] can reach.
     fn verdict() -> impl Strategy<Value = Verdict> {
-        let results = (select(&RESULTS), select(&RESULTS), select(&RESULTS), any::<[bool; 2]>());
+        let result = || select(&RESULTS);
+        let results = (result(), result(), result(), result(), any::<[bool; 2]>());
         let key = prop::option::of(select(&[[1; 32], [2; 32]]));
         let answer = prop::option::of(
             (select(&Registration::ALL), select(&Role::ALL), key)
                 .prop_map(|(registration, role, dkim_key)| RegistryAnswer { registration, role, dkim_key }),
         );
-        (results, answer).prop_map(|((spf, dkim, dmarc, [from, suits]), answer)| {
+        (results, answer).prop_map(|((spf, dkim, dmarc, arc, [from, suits]), answer)| {
             let mut checked = checked(spf, dkim, dmarc, from.then_some("alice@example.org"));
+            checked.arc = arc;
             checked.order_covered = suits && dkim == Pass && dmarc == Pass;
             checked.order_gap =
                 if checked.order_covered { "" } else { "its DKIM signature does not fit" }.to_owned();
@@ -302,10 +324,14 @@ mod tests {
     }
 
     #[test]
-    fn authenticated_means_dmarc_passed_for_one_mailbox_that_is_active_in_the_registry() {
+    fn authenticated_means_dmarc_or_arc_passed_for_one_mailbox_that_is_active_in_the_registry() {
         each(|checked, answer, verdict| {
             let active = answer.is_some_and(|answer| answer.registration == Registration::Active);
             assert_eq!(verdict.authenticated, checked.dmarc == Pass && checked.from.is_some() && active);
+            let vouched_for = Checked { arc: Pass, order_covered: true, ..checked.clone() };
+            let verdict = decide(vouched_for, answer);
+            assert_eq!(verdict.authenticated, checked.from.is_some() && active);
+            assert_eq!(verdict.order_covered, checked.dmarc == Pass, "never enough for an order");
         });
     }
 
@@ -352,7 +378,7 @@ mod tests {
     fn the_evidence_code_is_the_verdict_in_the_order_of_the_receipt() {
         let verdict =
             decide(checked(Fail, Pass, Pass, Some("a@b")), Some(RegistryAnswer::active(Role::Operator)));
-        assert_eq!(evidence_code(&verdict), [1, 3, 2, 2, 2, 2]);
+        assert_eq!(evidence_code(&verdict), [1, 3, 2, 2, 2, 2, 0]);
         each(|_, _, verdict| assert_eq!(evidence_code(verdict)[0] == 1, verdict.authenticated));
     }
 }

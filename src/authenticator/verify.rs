@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Verifies SPF, DKIM and DMARC of one mail from its bytes and envelope. Queries DNS and nothing else; has no clock.
 //!
-//! What the mail says about itself (`Authentication-Results`, `Received-SPF`, ARC) is ignored. Two parsers read the
+//! What the mail says about itself (`Authentication-Results`, `Received-SPF`) is ignored, except for what trusted sealers say
+//! by ARC. Two parsers read the
 //! header section: ours for what consumers see, mail-auth's for what is signed. If they disagree, the mail is
 //! malformed. A malformed mail has no From mailbox, and its DMARC result is a permanent error.
 //!
 //! The registry and the verdict are left to [`super::core`] and [`super::verdict`].
 
+mod arc;
 mod dkim;
 mod order;
 mod spf;
@@ -21,7 +23,7 @@ use mail_auth::{
     AuthenticatedMessage, DkimOutput, DmarcOutput, DmarcResult, SpfOutput, dmarc::verify::DmarcParameters,
 };
 
-use self::{dkim::Signatures, spf::Spf};
+use self::{arc::Chain, dkim::Signatures, spf::Spf};
 use super::{
     dns::Dns,
     params::Params,
@@ -42,6 +44,8 @@ pub struct Policy {
     pub relays: Vec<IpAddr>,
     /// By which the signature that an order rests on must be of the author's organisation.
     pub suffixes: Suffixes,
+    /// Domains whose ARC seals are believed.
+    pub arc_sealers: Vec<String>,
 }
 
 impl Policy {
@@ -54,6 +58,7 @@ impl Policy {
             dkim_max_signatures: params.dkim_max_signatures,
             relays: params.relays.clone(),
             suffixes: Suffixes::open(params.public_suffix_list.as_deref())?,
+            arc_sealers: params.arc_sealers.clone(),
         })
     }
 }
@@ -97,6 +102,7 @@ pub async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, data: &[u8], no
     // mail-auth takes the domain from here, also from one that has white space in front.
     message.from = vec![from.to_lowercase()];
     let mut signatures = dkim::select(policy, &section, &mut message, &domain, now);
+    let chain = arc::select(policy, &section, &mut message, now);
     let (message, keys) = (message, dns.dkim_keys());
     let (spf, ()) =
         tokio::join!(spf::verify(dns, policy, origin, &domain), signatures.verify(dns, &keys, &message));
@@ -104,10 +110,21 @@ pub async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, data: &[u8], no
     (checked.dkim_domain, checked.dkim_selector) = signatures.proof(&domain);
     let outcome = verify_dmarc(dns, &message, &signatures, &spf.output, origin, &domain).await;
     checked.dmarc = outcome.result;
+    let chain = match chain {
+        Ok(()) if outcome.result == AuthResult::Fail => {
+            arc::verify(dns, &keys, &message, &section, &domain).await
+        }
+        Ok(()) => Chain::default(),
+        Err(chain) => chain,
+    };
+    (checked.arc, checked.arc_domain) = (chain.result, chain.sealer.clone());
     let nothing = || signatures.summary(false).to_owned();
     checked.order_gap = match outcome.result {
         AuthResult::Pass if !outcome.by_dkim => nothing(),
         AuthResult::Pass => signatures.gap(&policy.suffixes, &domain, &section).unwrap_or_else(nothing),
+        _ if chain.result == AuthResult::Pass => {
+            "only an ARC chain proves its sender, which is not enough for an order".to_owned()
+        }
         _ => "nothing proves its sender".to_owned(),
     };
     checked.dkim_keys = signatures.keys(&signatures.outputs);
@@ -120,7 +137,7 @@ pub async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, data: &[u8], no
             checked.order_keys = signatures.keys(suitable);
         }
     }
-    checked.reason = reason(&checked, &domain, &outcome, &signatures, &spf);
+    checked.reason = reason(&checked, &domain, &outcome, &signatures, (&spf, &chain));
     checked.from = Some(from);
     checked
 }
@@ -266,7 +283,13 @@ async fn ask_dmarc(
 }
 
 /// Sums up the result in one sentence. The domain comes from the sender, but has no white space, brackets or quotes.
-fn reason(checked: &Checked, domain: &str, outcome: &Dmarc, signatures: &Signatures, spf: &Spf) -> String {
+fn reason(
+    checked: &Checked,
+    domain: &str,
+    outcome: &Dmarc,
+    signatures: &Signatures,
+    (spf, chain): (&Spf, &Chain),
+) -> String {
     let spf = match checked.spf {
         AuthResult::Unknown => spf.why_not,
         AuthResult::None => "no SPF record",
@@ -293,7 +316,13 @@ fn reason(checked: &Checked, domain: &str, outcome: &Dmarc, signatures: &Signatu
             format!("It cannot be told now whether {domain} sent the mail, as the DNS did not answer.")
         }
         AuthResult::PermError => format!("The DMARC policy of {domain} cannot be read."),
-        _ => format!("Nothing proves that {domain} sent the mail: {dkim}, {spf}."),
+        _ if checked.arc == AuthResult::Pass => {
+            format!("{}, whose ARC seal is trusted, vouches for {domain} having sent the mail.", chain.sealer)
+        }
+        _ if chain.why.is_empty() => {
+            format!("Nothing proves that {domain} sent the mail: {dkim}, {spf}.")
+        }
+        _ => format!("Nothing proves that {domain} sent the mail: {dkim}, {spf}, {}.", chain.why),
     }
 }
 

@@ -26,19 +26,15 @@ pub(super) enum Standing {
 ///
 /// Checks every field, because verdicts arrive on a topic and a contradiction must not permit anything.
 pub(super) fn standing(verdict: &Verdict, answers_without_registry: bool) -> Standing {
-    match (verdict.dmarc, verdict.registry, verdict.authenticated, verdict.role) {
-        (AuthResult::Pass, Registration::Active, true, Role::Operator) => Standing::Operator,
-        (AuthResult::Pass, Registration::Active, true, Role::Observer) => Standing::Observer,
-        (AuthResult::Pass, Registration::Active, true, Role::None) => {
-            Standing::Rejected("registered without a role")
-        }
-        (AuthResult::Pass, Registration::Unavailable, false, _) if answers_without_registry => {
-            Standing::Unproven
-        }
-        (AuthResult::Pass, Registration::Unavailable, ..) => Standing::Unchecked,
-        (AuthResult::TempError, Registration::Active | Registration::Unavailable, false, _) => {
-            Standing::Unjudged
-        }
+    let passed = [verdict.dmarc, verdict.arc].contains(&AuthResult::Pass);
+    let open = [verdict.dmarc, verdict.arc].contains(&AuthResult::TempError);
+    match (verdict.registry, verdict.authenticated, verdict.role) {
+        (Registration::Active, true, Role::Operator) if passed => Standing::Operator,
+        (Registration::Active, true, Role::Observer) if passed => Standing::Observer,
+        (Registration::Active, true, Role::None) if passed => Standing::Rejected("registered without a role"),
+        (Registration::Unavailable, false, _) if passed && answers_without_registry => Standing::Unproven,
+        (Registration::Unavailable, ..) if passed => Standing::Unchecked,
+        (Registration::Active | Registration::Unavailable, false, _) if open => Standing::Unjudged,
         _ => Standing::Rejected("not authenticated"),
     }
 }

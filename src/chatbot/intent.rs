@@ -19,7 +19,7 @@ mod seeming;
 pub use seeming::Seeming;
 
 use super::{battery, help, order, position, reading, status};
-use mail::{Content, Verdict};
+use mail::{AuthResult, Content, Verdict};
 use vehicle::{Command, is_name};
 
 /// Number of the sender's own lines in which questions are looked for.
@@ -148,7 +148,10 @@ pub fn may_order(content: &Content, verdict: &Verdict) -> Result<(), Unclear> {
     match () {
         () if content.truncated => Err(Unclear::Truncated),
         () if !content.text_only => Err(Unclear::NotTextOnly),
-        () if !verdict.order_covered => Err(Unclear::NotCovered(verdict.order_gap.clone())),
+        // ARC is never enough, whatever the verdict says.
+        () if !verdict.order_covered || verdict.dmarc != AuthResult::Pass => {
+            Err(Unclear::NotCovered(verdict.order_gap.clone()))
+        }
         () => Ok(()),
     }
 }

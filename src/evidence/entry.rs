@@ -321,7 +321,7 @@ pub(crate) mod tests {
         ];
         assert!(others.iter().all(|other| *other != first));
         let finding = crate::tests::finding(1);
-        let second = Finding { verdict: [0; 6], sender_digest: [0; 32], ..finding.clone() };
+        let second = Finding { verdict: [0; 7], sender_digest: [0; 32], ..finding.clone() };
         assert_eq!(finding.entry(&source()).identity(), second.entry(&"/other".parse().unwrap()).identity());
         assert_eq!(finding.entry(&source()).identity(), Identity::of_mail(&finding.mail_id));
         assert_ne!(finding.entry(&source()).identity(), crate::tests::finding(2).entry(&source()).identity());

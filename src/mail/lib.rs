@@ -221,6 +221,10 @@ pub struct Verdict {
     pub dkim: AuthResult,
     /// DMARC result for the From domain (RFC 7489).
     pub dmarc: AuthResult,
+    /// Whether trusted sealers vouch for the From domain by ARC (RFC 8617).
+    pub arc: AuthResult,
+    /// Domain of the newest of them; empty unless they do.
+    pub arc_domain: String,
     /// Domain of the DKIM signature that passed; empty if none.
     pub dkim_domain: String,
     /// Selector of the DKIM signature that passed; empty if none.
@@ -231,9 +235,9 @@ pub struct Verdict {
     pub order_gap: String,
     /// The registry's answer about the From address.
     pub registry: Registration,
-    /// The sender's role; `None` unless DMARC passed and the registration is active.
+    /// The sender's role; `None` unless DMARC or ARC passed and the registration is active.
     pub role: Role,
-    /// DMARC passed and the registration is active.
+    /// DMARC or ARC passed and the registration is active.
     pub authenticated: bool,
     /// The grounds for the verdict, for a person; names no address.
     pub reason: String,

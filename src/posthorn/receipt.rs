@@ -300,7 +300,7 @@ pub(crate) mod tests {
             mail_id: MailId::of(b"mail"),
             received_at: UNIX_EPOCH + Duration::from_secs(1_790_000_000),
             sender_digest: [9; 32],
-            verdict: [1, 2, 2, 2, 2, 2],
+            verdict: [1, 2, 2, 2, 2, 2, 0],
         };
         receipt_of(finding.entry(&"/fleet/authenticator".parse().unwrap()))
     }

@@ -126,7 +126,7 @@ fn receipt() -> String {
         rows.map(|row| format!("|{row}\n")).collect::<String>()
     };
     let layout = table_below("src/evidence/lib.rs", "the canonical encoding, 202 bytes");
-    let facts = table_below("src/evidence/entry/finding.rs", "the facts, 50 bytes");
+    let facts = table_below("src/evidence/entry/finding.rs", "the facts, 51 bytes");
     let contract = read("contracts/EvidenceLedger.sol");
     let event = contract.lines().find(|line| line.trim().starts_with("event Anchored(")).expect("the event");
     assert!([LAYOUT, FACTS, EVENT].iter().all(|place| RECEIPT.contains(place)));
@@ -192,7 +192,7 @@ fn receipts_of(size: u8) -> Vec<serde_json::Value> {
         mail_id: MailId::of(&[n]),
         received_at: UNIX_EPOCH + Duration::new(1_600_000_000 + u64::from(n), 6),
         sender_digest: [n; 32],
-        verdict: [1, 2, 2, 2, 2, n],
+        verdict: [1, 2, 2, 2, 2, n, 0],
     };
     let chatbot: Source = "/fleet/chatbot".parse().expect("a name");
     let authenticator: Source = "/fleet/authenticator".parse().expect("a name");

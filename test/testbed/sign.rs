@@ -11,7 +11,11 @@ use mail_auth::{
     },
     dkim::{DkimSigner, Done},
 };
-use rsa::{Pkcs1v15Sign, RsaPrivateKey, pkcs8::EncodePublicKey};
+use rsa::{
+    Pkcs1v15Sign, RsaPrivateKey,
+    pkcs1::EncodeRsaPrivateKey,
+    pkcs8::{EncodePublicKey, LineEnding},
+};
 
 const SIGNED: [&str; 6] = ["From", "To", "Subject", "Date", "Message-ID", "Reply-To"];
 
@@ -52,6 +56,11 @@ impl SignedDomain {
              _dmarc TXT \"v=DMARC1; p=reject\"\n\
              {selector}._domainkey TXT \"v=DKIM1; k={kind}; p={first}\" \"{second}\"\n"
         )
+    }
+
+    /// The private key of a domain with an RSA key, for signers that are not ours.
+    pub fn private_pem(&self) -> String {
+        self.rsa.as_ref().expect("an RSA key").to_pkcs1_pem(LineEnding::LF).unwrap().to_string()
     }
 
     /// The public key as the domain publishes it: the tag `p=`.

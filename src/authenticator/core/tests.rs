@@ -65,11 +65,11 @@ const ACTIVE: Outcome = Outcome::Registered(RegistryAnswer::active(Role::Operato
 const UNAVAILABLE: Outcome = Outcome::Registered(RegistryAnswer::inactive(Registration::Unavailable));
 
 fn passed() -> Outcome {
-    Outcome::Checked(checked(AuthResult::Pass, DANA))
+    Outcome::Checked(Box::new(checked(AuthResult::Pass, DANA)))
 }
 
 /// Takes a mail that was delivered and checked with DMARC `Pass` to the job of recording it; returns the codes.
-fn recorded(core: &mut Core, mail: &Arc<AcceptedMail>) -> [u8; 6] {
+fn recorded(core: &mut Core, mail: &Arc<AcceptedMail>) -> [u8; 7] {
     core.step(delivered(mail), START);
     core.step(done(mail, passed()), START);
     match job(core.step(done(mail, ACTIVE), START)) {
@@ -101,7 +101,7 @@ fn a_mail_is_checked_looked_up_recorded_and_then_published() {
 fn a_mail_that_comes_again_while_it_is_here_is_the_same_mail() {
     let (mut core, mail) = (core(LIMITS), mail(DANA, 1));
     core.step(delivered(&mail), START);
-    for outcome in [passed(), ACTIVE, Outcome::Evidenced([1, 0, 2, 2, 2, 2])] {
+    for outcome in [passed(), ACTIVE, Outcome::Evidenced([1, 0, 2, 2, 2, 2, 0])] {
         assert_eq!(core.step(delivered(&mail), START), []);
         assert!(matches!(core.step(done(&mail, outcome), START)[0], Effect::Start(..)));
     }
@@ -114,7 +114,7 @@ fn a_mail_that_comes_again_while_it_is_here_is_the_same_mail() {
 fn a_sender_who_is_not_proven_is_not_looked_up() {
     let (mut core, mail) = (core(LIMITS), mail(DANA, 1));
     core.step(delivered(&mail), START);
-    let checked = Outcome::Checked(checked(AuthResult::Fail, DANA));
+    let checked = Outcome::Checked(Box::new(checked(AuthResult::Fail, DANA)));
     let Job::Record { codes, .. } = job(core.step(done(&mail, checked), START)) else { panic!() };
     let Job::Publish(_, verdict) = job(core.step(done(&mail, Outcome::Evidenced(codes)), START)) else {
         panic!("nobody is remembered")
@@ -127,7 +127,7 @@ fn a_sender_who_is_not_proven_is_not_looked_up() {
 fn a_mail_judged_before_is_published_with_the_authority_of_the_first_time() {
     let (mut core, mail) = (core(LIMITS), mail(DANA, 1));
     recorded(&mut core, &mail);
-    let refused = [0, 0, 6, 6, 2, 0];
+    let refused = [0, 0, 6, 6, 2, 0, 0];
     let Job::Publish(_, verdict) = job(core.step(done(&mail, Outcome::Evidenced(refused)), START)) else {
         panic!("nobody is remembered")
     };
@@ -157,7 +157,7 @@ fn a_mail_without_an_answer_is_left_and_checked_again_when_it_comes_again() {
         assert_eq!(job(core.step(delivered(&mail), START)), Job::Check(Arc::clone(&mail)));
         let silent = checked(AuthResult::TempError, DANA);
         let left = Effect::Left { id: mail.id, reason: silent.reason.clone() };
-        assert_eq!(core.step(done(&mail, Outcome::Checked(silent)), START), [left]);
+        assert_eq!(core.step(done(&mail, Outcome::Checked(Box::new(silent))), START), [left]);
         assert_eq!((core.counts().left, core.counts().in_flight), (round, 0));
     }
     core.step(delivered(&mail), START);
@@ -175,7 +175,7 @@ fn what_is_given_up_is_recorded_and_published_like_any_other() {
     let limits = Limits { dns_patience: Duration::ZERO, registry_patience: Duration::ZERO, ..LIMITS };
     let (mut core, mail) = (core(limits), mail(DANA, 1));
     core.step(delivered(&mail), START);
-    let silent = Outcome::Checked(checked(AuthResult::TempError, DANA));
+    let silent = Outcome::Checked(Box::new(checked(AuthResult::TempError, DANA)));
     assert!(matches!(job(core.step(done(&mail, silent), START)), Job::AskRegistry(_)));
     let Job::Record { codes, .. } = job(core.step(done(&mail, UNAVAILABLE), START)) else { panic!() };
     let published = job(core.step(done(&mail, Outcome::Evidenced(codes)), START));
@@ -188,7 +188,7 @@ fn a_failed_job_ends_the_turn_of_its_mail_and_publishes_nothing() {
     let mail = mail(DANA, 1);
     for answered in 0..4 {
         let mut core = core(LIMITS);
-        let mut outcomes = vec![passed(), ACTIVE, Outcome::Evidenced([1, 0, 2, 2, 2, 2])];
+        let mut outcomes = vec![passed(), ACTIVE, Outcome::Evidenced([1, 0, 2, 2, 2, 2, 0])];
         outcomes.truncate(answered);
         core.step(delivered(&mail), START);
         for outcome in outcomes {
@@ -209,9 +209,9 @@ fn a_known_domain_is_remembered_once() {
     {
         let mail = mail(author, text);
         core.step(delivered(&mail), START);
-        core.step(done(&mail, Outcome::Checked(checked(AuthResult::Pass, author))), START);
+        core.step(done(&mail, Outcome::Checked(Box::new(checked(AuthResult::Pass, author)))), START);
         core.step(done(&mail, ACTIVE), START);
-        let effects = core.step(done(&mail, Outcome::Evidenced([1, 0, 2, 2, 2, 2])), START);
+        let effects = core.step(done(&mail, Outcome::Evidenced([1, 0, 2, 2, 2, 2, 0])), START);
         let count = effects.iter().filter(|effect| matches!(effect, Effect::Remember(_))).count();
         assert_eq!(count, remembered, "{author}");
         core.step(done(&mail, Outcome::Published), START);
@@ -227,7 +227,7 @@ fn a_disk_that_does_not_answer_holds_up_further_checks() {
         let mail = mail(&format!("a@d{number}.example"), number);
         let effects = core.step(delivered(&mail), START);
         started += effects.len();
-        core.step(done(&mail, Outcome::Checked(checked(AuthResult::Fail, "a@b.example"))), START);
+        core.step(done(&mail, Outcome::Checked(Box::new(checked(AuthResult::Fail, "a@b.example")))), START);
     }
     assert_eq!((started, core.finishing().mails, core.counts().waiting), (4, 4, 16));
 }
@@ -244,10 +244,10 @@ fn large_mails_that_are_not_published_hold_up_further_checks() {
         let mail = large(number);
         let started = core.step(delivered(&mail), START).len();
         assert_eq!(started, usize::from(number < 2));
-        core.step(done(&mail, Outcome::Checked(checked(AuthResult::Fail, "a@b.example"))), START);
+        core.step(done(&mail, Outcome::Checked(Box::new(checked(AuthResult::Fail, "a@b.example")))), START);
     }
     assert_eq!(core.finishing(), Load { mails: 2, bytes: LANE_BYTES });
-    core.step(done(&large(0), Outcome::Evidenced([0; 6])), START);
+    core.step(done(&large(0), Outcome::Evidenced([0; 7])), START);
     let effects = core.step(done(&large(0), Outcome::Published), START);
     assert!(matches!(effects[..], [Effect::Start(_, Job::Check(_))]), "{} effects", effects.len());
 }
@@ -260,7 +260,7 @@ fn nothing_starts_after_the_drain_has_begun_but_what_has_is_finished() {
     assert_eq!((core.step(Input::Drain, START), core.next_wakeup()), (vec![], None));
     assert!(matches!(job(core.step(done(&one, passed()), START)), Job::AskRegistry(_)));
     assert!(matches!(job(core.step(done(&one, ACTIVE), START)), Job::Record { .. }));
-    let effects = core.step(done(&one, Outcome::Evidenced([1, 0, 2, 2, 2, 2])), START);
+    let effects = core.step(done(&one, Outcome::Evidenced([1, 0, 2, 2, 2, 2, 0])), START);
     assert!(matches!(effects[0], Effect::Start(_, Job::Publish(..))));
     assert_eq!(core.step(done(&one, Outcome::Published), START), []);
     for input in [Input::ChainConnected, Input::Tick, delivered(&mail(DANA, 3))] {

@@ -33,7 +33,7 @@ use crate::{
 /// the signature could be reused under another subject. [`order`] lists what an order needs in addition.
 const COVERED: &[&str] = &["From", "Subject", "Date", "Reply-To"];
 /// Shortest RSA key accepted, in bits (RFC 8301 section 3.2).
-const MIN_RSA_BITS: usize = 1024;
+pub(super) const MIN_RSA_BITS: usize = 1024;
 
 /// Results of the signatures of one mail.
 pub(super) struct Signatures<'m> {
@@ -234,16 +234,12 @@ fn accept(
     if signature.a == Algorithm::RsaSha1 {
         return refuse(AuthResult::Neutral, "its DKIM signature is of the withdrawn kind rsa-sha1");
     }
-    if signature.x != 0 && (signature.x <= now || signature.x <= signature.t) {
+    if is_expired((signature.t, signature.x), now) {
         return refuse(AuthResult::Fail, "its DKIM signature has expired");
     }
-    // Bounded because the list is searched for each field of the mail.
-    if signature.h.len() > MAX_FIELDS {
+    let Some(missing) = uncovered(&signature.h, section) else {
         return refuse(AuthResult::Neutral, "its DKIM signature names too many fields");
-    }
-    let present = |name: &str| name == "From" || section.named(name).next().is_some();
-    let missing: Vec<_> =
-        COVERED.iter().copied().filter(|name| present(name) && !covers(signature, name)).collect();
+    };
     if !missing.is_empty() {
         let why = format!("its DKIM signature does not cover {}", missing.join(" and "));
         return Err((AuthResult::Neutral, why.into()));
@@ -256,8 +252,25 @@ fn accept(
     Ok(())
 }
 
+/// Whether a signature of time `t` that counts until `x` counts no more; 0 is no time.
+pub(super) fn is_expired((t, x): (u64, u64), now: u64) -> bool {
+    x != 0 && (x <= now || x <= t)
+}
+
+/// Fields of the mail that a signature over the fields `signed` must cover and does not; `None` if it names too many: the
+/// list is searched for each.
+pub(super) fn uncovered(signed: &[String], section: &Section) -> Option<Vec<&'static str>> {
+    let is_there = |name: &str| name == "From" || section.named(name).next().is_some();
+    let missing = || COVERED.iter().copied().filter(|name| is_there(name) && !names(signed, name)).collect();
+    (signed.len() <= MAX_FIELDS).then(missing)
+}
+
 pub(super) fn covers(signature: &Signature, name: &str) -> bool {
-    signature.h.iter().any(|field| field.trim().eq_ignore_ascii_case(name))
+    names(&signature.h, name)
+}
+
+fn names(signed: &[String], name: &str) -> bool {
+    signed.iter().any(|field| field.trim().eq_ignore_ascii_case(name))
 }
 
 type Outputs<'m> = Vec<(DkimOutput<'m>, Result<(), &'static str>)>;

@@ -302,11 +302,13 @@ fn an_order_beside_a_question_is_not_answered_as_a_question() {
 #[test]
 fn an_order_is_carried_out_only_from_a_whole_text_that_is_signed() {
     let whole = Content { text_only: true, ..mail("", "stop truck_1") };
-    let signed = Verdict { order_covered: true, ..Verdict::default() };
+    let signed = Verdict { order_covered: true, dmarc: AuthResult::Pass, ..Verdict::default() };
     assert_eq!(may_order(&whole, &signed), Ok(()));
     assert_eq!(may_order(&mail("", "stop truck_1"), &signed), Err(Unclear::NotTextOnly));
     assert_eq!(may_order(&Content { truncated: true, ..whole.clone() }, &signed), Err(Unclear::Truncated));
     let gap = "its DKIM signature does not cover Message-ID".to_owned();
+    let vouched_for = Verdict { dmarc: AuthResult::Fail, arc: AuthResult::Pass, ..signed.clone() };
+    assert!(matches!(may_order(&whole, &vouched_for), Err(Unclear::NotCovered(_))));
     let unsigned = Verdict { order_gap: gap.clone(), ..Verdict::default() };
     let refused = may_order(&whole, &unsigned);
     assert_eq!(refused, Err(Unclear::NotCovered(gap.clone())));

@@ -295,9 +295,10 @@ fn any_verdict() -> impl Strategy<Value = Verdict> {
     let registry =
         prop::sample::select(vec![Registration::Active, Registration::Revoked, Registration::Unavailable]);
     let role = prop::sample::select(vec![Role::None, Role::Observer, Role::Operator]);
-    (result(), registry, role, any::<[bool; 2]>()).prop_map(
-        |(dmarc, registry, role, [authenticated, order_covered])| Verdict {
+    (result(), result(), registry, role, any::<[bool; 2]>()).prop_map(
+        |(dmarc, arc, registry, role, [authenticated, order_covered])| Verdict {
             dmarc,
+            arc,
             registry,
             role,
             authenticated,
@@ -332,10 +333,12 @@ proptest! {
             last => concluded(last),
         };
         for mail in &conclusion.mails {
-            let proven = verdict.dmarc == AuthResult::Pass;
+            let results = [verdict.dmarc, verdict.arc];
+            let (proven, open) =
+                (results.contains(&AuthResult::Pass), results.contains(&AuthResult::TempError));
             match mail.kind {
                 OutboundKind::Answer => prop_assert!(proven && automatic.is_none()),
-                _ => prop_assert!(proven && verdict.authenticated || verdict.dmarc == AuthResult::TempError),
+                _ => prop_assert!(proven && verdict.authenticated || open),
             }
         }
     }

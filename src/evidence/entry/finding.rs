@@ -17,8 +17,8 @@ pub struct Finding {
     pub received_at: SystemTime,
     /// Keyed digest of the From address.
     pub sender_digest: Hash,
-    /// The codes of authenticated, spf, dkim, dmarc, registry and role, numbered as in `Verdict.msg`.
-    pub verdict: [u8; 6],
+    /// The codes of authenticated, spf, dkim, dmarc, registry, role and arc, numbered as in `Verdict.msg`.
+    pub verdict: [u8; 7],
 }
 
 impl Finding {
@@ -41,13 +41,13 @@ impl Finding {
         rest.is_empty().then_some(finding)
     }
 
-    /// Returns the facts, 50 bytes with big-endian integers:
+    /// Returns the facts, 51 bytes with big-endian integers:
     ///
     /// | bytes | what |
     /// |---|---|
     /// | 8 + 4 | when the mail was journaled: seconds since 1970 (UTC, no leap seconds), nanoseconds |
     /// | 32 | sender digest |
-    /// | 6 | authenticated (0 or 1), then spf, dkim, dmarc, registry and role as `Verdict.msg` numbers them |
+    /// | 7 | authenticated (0 or 1), then spf, dkim, dmarc, registry, role and arc as `Verdict.msg` numbers them |
     fn facts(&self) -> Vec<u8> {
         [&put_time(self.received_at)[..], &self.sender_digest, &self.verdict].concat()
     }
@@ -66,7 +66,7 @@ mod tests {
         #[test]
         fn a_finding_reads_back_from_its_entry(
             id: [u8; 32], seconds in 0..u64::from(u32::MAX), nanos in 0..1_000_000_000_u32, sender_digest: [u8; 32],
-            verdict: [u8; 6],
+            verdict: [u8; 7],
         ) {
             let received_at = UNIX_EPOCH + Duration::new(seconds, nanos);
             let finding = Finding { mail_id: MailId::from_bytes(id), received_at, sender_digest, verdict };

@@ -38,7 +38,7 @@ fn a_mail_keeps_its_place_however_often_it_comes_and_after_a_restart() {
     assert_eq!(places(log.append(&[entry(1), entry(2), entry(1)], now()).unwrap()), [0, 1, 0]);
     let size = log.evidence_log.log.len_bytes();
     // What is found out later, or under another name, does not replace what was found out first.
-    let other = Finding { verdict: [9; 6], ..finding(2) }.entry(&"/other".parse().unwrap());
+    let other = Finding { verdict: [9; 7], ..finding(2) }.entry(&"/other".parse().unwrap());
     let first = Evidence { index: 1, recorded_at: now(), entry: entry(2) };
     assert_eq!(log.append(&[other], now() + Duration::from_secs(1)).unwrap(), [first]);
     assert_eq!(log.evidence_log.log.len_bytes(), size);

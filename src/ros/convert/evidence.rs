@@ -208,7 +208,7 @@ mod tests {
             mail_id: MailId::of(b"x"),
             received_at: at(),
             sender_digest: [1; 32],
-            verdict: [1, 2, 3, 4, 5, 6],
+            verdict: [1, 2, 3, 4, 5, 6, 7],
         };
         finding.entry(&"/authenticator".parse().unwrap())
     }

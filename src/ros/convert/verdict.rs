@@ -17,6 +17,8 @@ pub fn authenticated_to_ros(mail: &Mail, verdict: &Verdict, now: SystemTime) -> 
             spf: verdict.spf as u8,
             dkim: verdict.dkim as u8,
             dmarc: verdict.dmarc as u8,
+            arc: verdict.arc as u8,
+            arc_domain: verdict.arc_domain.clone(),
             dkim_domain: verdict.dkim_domain.clone(),
             dkim_selector: verdict.dkim_selector.clone(),
             order_covered: verdict.order_covered,
@@ -38,6 +40,8 @@ pub fn authenticated_from_ros(message: &msg::AuthenticatedMail) -> Result<(Mail,
         spf: result_from_ros("verdict.spf", message.verdict.spf)?,
         dkim: result_from_ros("verdict.dkim", message.verdict.dkim)?,
         dmarc: result_from_ros("verdict.dmarc", message.verdict.dmarc)?,
+        arc: result_from_ros("verdict.arc", message.verdict.arc)?,
+        arc_domain: message.verdict.arc_domain.clone(),
         dkim_domain: message.verdict.dkim_domain.clone(),
         dkim_selector: message.verdict.dkim_selector.clone(),
         order_covered: message.verdict.order_covered,
@@ -47,12 +51,13 @@ pub fn authenticated_from_ros(message: &msg::AuthenticatedMail) -> Result<(Mail,
         authenticated: message.verdict.authenticated,
         reason: message.verdict.reason.clone(),
     };
-    let proven = verdict.dmarc == AuthResult::Pass && verdict.registry == Registration::Active;
+    let passed = [verdict.dmarc, verdict.arc].contains(&AuthResult::Pass);
+    let proven = passed && verdict.registry == Registration::Active;
     if verdict.authenticated && !proven {
         return Err(error(
             "verdict.authenticated",
             true,
-            "false unless DMARC passed and the sender is active",
+            "false unless DMARC or ARC passed and the sender is active",
         ));
     }
     Ok((mail_from_ros(&message.mail)?, verdict))
