@@ -7,6 +7,7 @@ mod json_rpc;
 mod keys;
 mod kill;
 mod liar;
+mod nodes;
 mod registry;
 
 use std::{

@@ -66,6 +66,8 @@ pub struct Ledger {
     pub revocation_error: Option<String>,
     /// What the transaction that the others wait for waits for; `None` unless it waits for too long.
     pub late: Option<String>,
+    /// What another node of the chain has otherwise, or that it does not answer.
+    pub dissent: Option<String>,
     /// What does not change while the node runs; `None` until it has connected.
     pub facts: Option<Facts>,
     /// How the chain stood when it answered last.
@@ -210,6 +212,7 @@ pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger, now: u64) -> Vec
         (None, true, None) if let Some(error) = &ledger.revocation_error => {
             (Level::Warn, format!("the chain does not have all revocations: {error}"))
         }
+        (None, true, None) if let Some(words) = &ledger.dissent => (Level::Warn, words.clone()),
         (None, true, None) if let Some(words) = ledger.is_poor() => (Level::Warn, words),
         (None, true, None) if !ledger.reachable => (Level::Ok, "nothing to anchor yet".to_owned()),
         (None, true, None) => (Level::Ok, "anchors".to_owned()),

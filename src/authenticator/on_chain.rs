@@ -17,7 +17,7 @@ use std::{
 
 use chain::{
     Address, ChainError, ChainStatus, Connection, Contracts, EmbeddedChain, Http, Ledger, LedgerError,
-    LedgerKey, LedgerOptions, U256, WaitsFor,
+    LedgerKey, LedgerOptions, ProvenBy, U256, WaitsFor,
 };
 use evidence::{Receipt, eip55::to_eip55};
 use tokio::{
@@ -31,7 +31,7 @@ use crate::{
     anchor::{AnchorError, AnchorPolicy, AnchorState, Anchorer},
     health,
     names::Names,
-    params::{GWEI, Params},
+    params::{GWEI, Params, RegistryProof},
     registrar::{Pauses, Registrar},
     registry::Registry,
     revocations::{Revocations, RevocationsError},
@@ -123,7 +123,9 @@ impl ChainKeeper {
         let registrar = registrar.map(|path| load(path, &params.registrar_key_password_path)).transpose()?;
         let chain = match &params.ethereum_endpoint {
             Some(url) => {
-                let node = Http::new(url)?;
+                let node = params.ethereum_witnesses.iter().try_fold(Http::new(url)?, |node, witness| {
+                    Ok::<_, LedgerError>(node.with(&Http::new(witness)?))
+                })?;
                 if !node.is_protected() && !params.ethereum_plain_http {
                     let rule = "https, or http to this host, unless ethereum_plain_http is true".to_owned();
                     return Err(LedgerError::Endpoint { rule }.into());
@@ -140,9 +142,19 @@ impl ChainKeeper {
         let (health, health_out) = watch::channel(health::Ledger::default());
         let revocations = Revocations::open(&params.state_directory.join("revocations"), LAG)?;
         let files = (revocations, Names::open(&params.state_directory.join("senders")));
+        let proof = params.registry_proof.map(|proof| match proof {
+            RegistryProof::Finalized => ProvenBy::Finalized,
+            RegistryProof::Witness => ProvenBy::Witness,
+        });
         let pauses = Pauses { again: REVOKE_AGAIN, lag: LAG };
-        let (registry, changes) =
-            Registry::new(ledger.clone(), address_key, files, health.clone(), pauses, SystemTime::now);
+        let (registry, changes) = Registry::new(
+            ledger.clone(),
+            address_key,
+            files,
+            health.clone(),
+            pauses,
+            (proof, SystemTime::now),
+        );
         let handles = KeeperHandles {
             registry,
             registrar: changes,
@@ -244,6 +256,12 @@ impl ChainKeeper {
             loop {
                 if let Ok(status) = asked.status().await {
                     health.send_modify(|health| health.chain = Some(standing(&status)));
+                }
+                if let Ok(dissent) = asked.dissent().await {
+                    if let Some(dissent) = dissent.as_ref().filter(|_| health.borrow().dissent.is_none()) {
+                        tracing::warn!(dissent, "the nodes of ethereum_witnesses differ");
+                    }
+                    health.send_modify(|health| health.dissent = dissent);
                 }
                 sleep(CHAIN_STATUS).await;
             }

@@ -41,6 +41,10 @@ pub(crate) const GWEI: u64 = 1_000_000_000;
 /// The modes of evidence.
 const BATCH: &str = "batch";
 const EACH: &str = "each";
+/// The ways of `registry_proof`.
+const FINALIZED: &str = "finalized";
+const WITNESS: &str = "witness";
+const UNPROVEN: &str = "none";
 /// Port of a DNS server given without one.
 const DNS_PORT: u16 = 53;
 /// Value of `registry_token_path` that disables the token.
@@ -67,8 +71,12 @@ pub const SPECS: &[Spec] = &[
         description: "Domains of mailing lists and forwarders whose ARC seals are believed: if all who sealed a mail are among them and the first found DMARC to pass, a mail that they changed still proves its sender, for questions and never for orders; empty: none." },
     text("public_suffix_list", "File of the public suffix list, such as /usr/share/publicsuffix/public_suffix_list.dat; empty: the list as of this release. A signature that an order rests on must be of the author's organisation by this list, too."),
     text("ethereum_endpoint", "JSON-RPC URL of the Ethereum node, http:// or https://; empty: the embedded chain."),
+    Spec { name: "ethereum_witnesses", default: Default::Texts(&[]), rule: Rule::NotEmpty, unit: "",
+        description: "JSON-RPC URLs of other nodes of the same chain, best of other operators: they stand in if ethereum_endpoint cannot be reached, and a difference from it is a warning." },
+    Spec { name: "registry_proof", default: Default::Text(FINALIZED), rule: Rule::OneOf(&[FINALIZED, WITNESS, UNPROVEN]), unit: "",
+        description: "How the node must prove that the sender of an order is an operator (eth_getProof), or the order goes to a person. finalized: by the block that the chain calls finalized, which one of ethereum_witnesses, if there are any, has, too; witness: by the newest block that one of them has, too; none: not at all, for chains without finality. The embedded chain is believed." },
     Spec { name: "ethereum_plain_http", default: Default::Bool(false), rule: Rule::Any, unit: "",
-        description: "Allow an http:// URL of an Ethereum node that is not on this host: whoever is on the way can answer in its place." },
+        description: "Allow http:// URLs of Ethereum nodes that are not on this host: whoever is on the way can answer in its place." },
     text("embedded_rpc_listen", "Loopback address and port on which the embedded chain serves JSON-RPC over HTTP, 127.0.0.1:8545 for instance; port 0 takes a free one, empty: not served."),
     text("registry_address", "Address of the sender registry, 0x and 40 hex digits; empty: deployed at the first start."),
     text("ledger_address", "Address of the evidence ledger, 0x and 40 hex digits; empty: deployed at the first start."),
@@ -91,6 +99,15 @@ pub const SPECS: &[Spec] = &[
     count("max_in_flight", 64, 4096, "Mails that are verified at once; a quarter of them is for domains of authenticated senders."),
     drain_timeout(10.0),
 ];
+
+/// How it must be proven who is an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegistryProof {
+    /// As of the block that the chain calls finalized.
+    Finalized,
+    /// As of the newest block that another node has, too.
+    Witness,
+}
 
 /// Address of a contract on an Ethereum chain.
 pub type ContractAddress = [u8; 20];
@@ -118,6 +135,10 @@ pub struct Params {
     pub public_suffix_list: Option<PathBuf>,
     /// URL of the Ethereum node; `None`: the embedded chain.
     pub ethereum_endpoint: Option<String>,
+    /// JSON-RPC URLs of other nodes of the chain.
+    pub ethereum_witnesses: Vec<String>,
+    /// How it must be proven who is an operator; `None`: not at all.
+    pub registry_proof: Option<RegistryProof>,
     /// Whether the node may be elsewhere though its URL is plain `http://`.
     pub ethereum_plain_http: bool,
     /// Where the embedded chain serves JSON-RPC; `None`: nowhere.
@@ -178,6 +199,12 @@ impl Params {
             dkim_max_signatures: values.count("dkim_max_signatures")?,
             public_suffix_list: optional(values, "public_suffix_list")?.map(PathBuf::from),
             ethereum_endpoint: endpoint(values)?,
+            ethereum_witnesses: witnesses(values)?,
+            registry_proof: match values.text("registry_proof")?.as_str() {
+                FINALIZED => Some(RegistryProof::Finalized),
+                WITNESS => Some(RegistryProof::Witness),
+                _ => None,
+            },
             ethereum_plain_http: values.bool("ethereum_plain_http")?,
             embedded_rpc_listen: values.listen("embedded_rpc_listen")?,
             contracts: contracts(values)?,
@@ -249,6 +276,15 @@ impl Params {
                 return Err(ParamError::rule("embedded_rpc_listen", address, rule));
             }
         }
+        if !self.ethereum_witnesses.is_empty() && self.ethereum_endpoint.is_none() {
+            let rule = "empty unless ethereum_endpoint is given: the embedded chain has no other nodes";
+            return Err(ParamError::rule("ethereum_witnesses", "(not shown)", rule));
+        }
+        let has_witness = !self.ethereum_witnesses.is_empty() || self.ethereum_endpoint.is_none();
+        if self.registry_proof == Some(RegistryProof::Witness) && !has_witness {
+            let rule = "finalized or none unless ethereum_witnesses are given";
+            return Err(ParamError::rule("registry_proof", WITNESS, rule));
+        }
         if self.contracts.is_some() && self.ethereum_endpoint.is_none() {
             let rule = "a URL if registry_address is given; the embedded chain deploys its own contracts";
             return Err(ParamError::rule("ethereum_endpoint", "\"\"", rule));
@@ -286,11 +322,22 @@ fn relays(values: &Values) -> Result<Vec<IpAddr>, ParamError> {
 /// The URL may contain a password or a token, so errors do not show it.
 fn endpoint(values: &Values) -> Result<Option<String>, ParamError> {
     let Some(url) = optional(values, "ethereum_endpoint")? else { return Ok(None) };
+    check_url("ethereum_endpoint", &url)?;
+    Ok(Some(url))
+}
+
+fn witnesses(values: &Values) -> Result<Vec<String>, ParamError> {
+    let urls = values.texts("ethereum_witnesses")?;
+    urls.iter().try_for_each(|url| check_url("ethereum_witnesses", url))?;
+    Ok(urls.to_vec())
+}
+
+fn check_url(name: &'static str, url: &str) -> Result<(), ParamError> {
     let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).unwrap_or_default();
     if host.is_empty() || host.starts_with('/') || host.contains(char::is_whitespace) {
-        return Err(ParamError::rule("ethereum_endpoint", "(not shown)", "an http:// or https:// URL"));
+        return Err(ParamError::rule(name, "(not shown)", "an http:// or https:// URL"));
     }
-    Ok(Some(url))
+    Ok(())
 }
 
 fn contracts(values: &Values) -> Result<Option<(ContractAddress, ContractAddress)>, ParamError> {

@@ -13,7 +13,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use chain::{Ledger, Sender, Terms};
+use chain::{Ledger, ProvenBy, Sender, Terms};
 use mail::{EmailAddress, Registration, Role};
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
@@ -38,6 +38,7 @@ pub struct Registry {
     key: Arc<AddressKey>,
     revocations: Arc<Revocations>,
     names: Arc<Names>,
+    proof: Option<ProvenBy>,
     now: fn() -> SystemTime,
     changes: mpsc::UnboundedSender<Change>,
     /// Held while a request takes its place among the others.
@@ -58,21 +59,21 @@ pub struct Listed {
 }
 
 impl Registry {
-    /// Returns the registry and the task that changes it. `ledger` is `None` until the chain has connected; `now` is the
-    /// clock by which a registration counts.
+    /// Returns the registry and the task that changes it. `ledger` is `None` until the chain has connected; `proof` says how
+    /// it must be proven who is an operator, and `now` is the clock by which a registration counts.
     pub fn new(
         ledger: watch::Receiver<Option<Arc<Ledger>>>,
         key: AddressKey,
         (revocations, names): (Revocations, Names),
         health: watch::Sender<health::Ledger>,
         pauses: Pauses,
-        now: fn() -> SystemTime,
+        (proof, now): (Option<ProvenBy>, fn() -> SystemTime),
     ) -> (Self, Registrar) {
         let (sender, changes) = mpsc::unbounded_channel();
         let (revocations, names) = (Arc::new(revocations), Arc::new(names));
         let registrar = Registrar::new(ledger.clone(), Arc::clone(&revocations), changes, health, pauses);
         let (key, order) = (Arc::new(key), Arc::default());
-        (Self { ledger, key, revocations, names, now, changes: sender, order }, registrar)
+        (Self { ledger, key, revocations, names, proof, now, changes: sender, order }, registrar)
     }
 
     /// Returns the keyed digest of an address, or of `None` for a mail without an author.
@@ -145,13 +146,40 @@ impl Registry {
         };
         // The clock of this host may have lost the time; the chain's does not.
         let answer = match sender.registration(self.seconds().max(time)) {
-            Registration::Active => RegistryAnswer {
-                dkim_key: sender.terms.dkim_key,
-                ..RegistryAnswer::active(sender.terms.role)
-            },
+            Registration::Active => {
+                let is_operator = sender.terms.role == Role::Operator;
+                RegistryAnswer {
+                    dkim_key: sender.terms.dkim_key,
+                    is_proven: !is_operator || self.is_proven(&ledger, by, &sender).await,
+                    ..RegistryAnswer::active(sender.terms.role)
+                }
+            }
             registration => RegistryAnswer::inactive(registration),
         };
         (Some(by), answer)
+    }
+
+    /// Whether the chain proves, as far as it must, that a sender is the operator that it is said to be.
+    async fn is_proven(&self, ledger: &Ledger, digest: [u8; 32], said: &Sender) -> bool {
+        let Some(by) = self.proof else { return true };
+        let now = self.seconds();
+        let proven = timeout(REGISTRY_TIMEOUT, ledger.proven_sender(digest, by, now)).await;
+        let doubt = match proven {
+            Ok(Ok(sender)) if sender.registration(now) != Registration::Active => {
+                "the sender is not active in the state that is proven".to_owned()
+            }
+            Ok(Ok(sender)) if sender.terms != said.terms => {
+                "the sender has other terms in the state that is proven".to_owned()
+            }
+            Ok(Ok(_)) => return true,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => silence(),
+        };
+        tracing::warn!(
+            doubt,
+            "no proof that an operator is one (parameter 'registry_proof'): no order is taken"
+        );
+        false
     }
 
     /// Now [s since 1970].

@@ -68,17 +68,19 @@ pub struct RegistryAnswer {
     pub role: Role,
     /// SHA-256 of the DKIM key that must sign its mails; `None`: any.
     pub dkim_key: Option<[u8; 32]>,
+    /// Whether the chain proved it as far as it must (parameter `registry_proof`). An order needs that.
+    pub is_proven: bool,
 }
 
 impl RegistryAnswer {
     /// An active sender with this role and any key.
     pub const fn active(role: Role) -> Self {
-        Self { registration: Registration::Active, role, dkim_key: None }
+        Self { registration: Registration::Active, role, dkim_key: None, is_proven: true }
     }
 
     /// A sender that is not active.
     pub const fn inactive(registration: Registration) -> Self {
-        Self { registration, role: Role::None, dkim_key: None }
+        Self { registration, role: Role::None, dkim_key: None, is_proven: true }
     }
 }
 
@@ -98,6 +100,12 @@ pub fn decide(mut checked: Checked, answer: Option<RegistryAnswer>) -> Verdict {
     if checked.order_covered && pinned.is_some_and(|key| !checked.order_keys.contains(&key)) {
         checked.order_covered = false;
         checked.order_gap = "no signature by the DKIM key that is registered covers it".to_owned();
+    }
+    if checked.order_covered && role == Role::Operator && answer.is_some_and(|answer| !answer.is_proven) {
+        checked.order_covered = false;
+        checked.order_gap =
+            "the chain could not prove that the sender is an operator, see the authenticator's log"
+                .to_owned();
     }
     let proven = checked.reason.trim_end_matches('.');
     let reason = match (registry, role) {
@@ -270,10 +278,12 @@ mod tests {
         let result = || select(&RESULTS);
         let results = (result(), result(), result(), result(), any::<[bool; 2]>());
         let key = prop::option::of(select(&[[1; 32], [2; 32]]));
-        let answer = prop::option::of(
-            (select(&Registration::ALL), select(&Role::ALL), key)
-                .prop_map(|(registration, role, dkim_key)| RegistryAnswer { registration, role, dkim_key }),
-        );
+        let answer = prop::option::of((select(&Registration::ALL), select(&Role::ALL), key).prop_map(
+            |(registration, role, dkim_key)| RegistryAnswer {
+                dkim_key,
+                ..RegistryAnswer { registration, ..RegistryAnswer::active(role) }
+            },
+        ));
         (results, answer).prop_map(|((spf, dkim, dmarc, arc, [from, suits]), answer)| {
             let mut checked = checked(spf, dkim, dmarc, from.then_some("alice@example.org"));
             checked.arc = arc;
@@ -349,6 +359,11 @@ mod tests {
         let by_it = signed(vec![[8; 32], [7; 32]], vec![[8; 32]]);
         assert!(by_it.authenticated && !by_it.order_covered, "{by_it:?}");
         assert!(by_it.order_gap.contains("the DKIM key that is registered"), "{}", by_it.order_gap);
+        let unproven = RegistryAnswer { is_proven: false, ..RegistryAnswer::active(Role::Operator) };
+        let covered = Checked { order_covered: true, ..checked(Pass, Pass, Pass, Some("alice@example.org")) };
+        let doubtful = decide(covered, Some(unproven));
+        assert!(doubtful.authenticated && doubtful.role == Role::Operator && !doubtful.order_covered);
+        assert!(doubtful.order_gap.contains("the chain could not prove"), "{}", doubtful.order_gap);
         let whole = signed(vec![[7; 32]], vec![[7; 32]]);
         assert!(whole.authenticated && whole.order_covered && whole.order_gap.is_empty());
     }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Keyed digest of an address or of a domain.
-type Digest = [u8; 32];
+pub(super) type Digest = [u8; 32];
 
 /// What a sender is registered for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,10 @@ impl Terms {
         ]
     }
 }
+
+/// Bits of a role and of a time in the contract's storage.
+const ROLE_BITS: usize = 8;
+const TIME_BITS: usize = 48;
 
 /// What the registry has of a sender; the default of one that it does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +95,22 @@ impl Sender {
             dkim_key: (key != [0; 32]).then_some(key),
         };
         Some(Self { terms, registered_at: time(registered_at)?, revoked_at: time(revoked_at)? })
+    }
+
+    /// Reads the contract's struct of this name from the two slots that it is stored in: its first five fields, from the
+    /// lowest byte on, and the key.
+    pub(super) fn of_storage(first: U256, second: U256) -> Option<Self> {
+        let time = |place: usize| {
+            let time = (first >> place).low_u64() & ((1 << TIME_BITS) - 1);
+            (time != 0).then_some(time)
+        };
+        let [registered_at, revoked_at, valid_from, valid_until] =
+            [0, 1, 2, 3].map(|place| time(ROLE_BITS + place * TIME_BITS));
+        let role = Role::ALL.into_iter().find(|known| *known as u8 == first.byte(0))?;
+        let mut key = [0; 32];
+        second.to_big_endian(&mut key);
+        let dkim_key = (key != [0; 32]).then_some(key);
+        Some(Self { terms: Terms { role, valid_from, valid_until, dkim_key }, registered_at, revoked_at })
     }
 
     fn parse_all(token: Option<&Token>) -> Option<Vec<Self>> {

@@ -21,7 +21,7 @@ use tokio::{
 use super::fixture::{Kind, World, anchor, options};
 
 /// Serves the world's embedded chain.
-async fn served(world: &World) -> SocketAddr {
+pub async fn served(world: &World) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let Connection::Embedded(chain) = world.chain.clone() else { unreachable!() };

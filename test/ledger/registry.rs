@@ -16,12 +16,15 @@ use authenticator::{
     sender::SenderName,
     verdict::RegistryAnswer,
 };
-use chain::{Connection, Http, Ledger, LedgerKey, LedgerOptions, Terms};
+use chain::{Connection, Http, Ledger, LedgerKey, LedgerOptions, ProvenBy, Terms};
 use mail::{EmailAddress, Registration, Role};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use web3::ethabi::Token;
 
-use super::fixture::{CuttingProxy, Kind, World, call_as, fund, options};
+use super::{
+    fixture::{CuttingProxy, Kind, World, call_as, fund, options},
+    liar::Liar,
+};
 
 const REVOKED: RegistryAnswer = RegistryAnswer::inactive(Registration::Revoked);
 const UNREGISTERED: RegistryAnswer = RegistryAnswer::inactive(Registration::Unregistered);
@@ -56,16 +59,26 @@ struct Running {
 
 impl Running {
     fn start(world: &World, ledger: Option<Arc<Ledger>>) -> Self {
-        Self::start_at(world, ledger, now)
+        Self::start_with(world, ledger, None, now)
     }
 
     fn start_at(world: &World, ledger: Option<Arc<Ledger>>, now: fn() -> SystemTime) -> Self {
+        Self::start_with(world, ledger, None, now)
+    }
+
+    fn start_with(
+        world: &World,
+        ledger: Option<Arc<Ledger>>,
+        proof: Option<ProvenBy>,
+        now: fn() -> SystemTime,
+    ) -> Self {
         let revocations = Revocations::open(&world.path("revocations"), PAUSES.lag).unwrap();
         let (_, ledger) = watch::channel(ledger);
         let (sender, health) = watch::channel(health::Ledger::default());
         let key = AddressKey::from_bytes([7; 32]);
         let files = (revocations, Names::open(&world.path("senders")));
-        let (registry, registrar): (_, Registrar) = Registry::new(ledger, key, files, sender, PAUSES, now);
+        let (registry, registrar): (_, Registrar) =
+            Registry::new(ledger, key, files, sender, PAUSES, (proof, now));
         Self { registry, health, registrar: tokio::spawn(registrar.run()) }
     }
 
@@ -409,4 +422,37 @@ async fn a_registration_counts_within_its_validity_and_names_its_key() {
     assert_eq!(lost.dana().await, not_now);
     let refused = running.register(DANA, at(Some(5), Some(5))).await.done().await.unwrap_err();
     assert!(refused.contains("the validity ends at 5 s"), "{refused}");
+}
+
+/// A node that answers about everybody what it last answered about somebody else.
+#[tokio::test]
+async fn a_node_that_lies_makes_nobody_an_operator() {
+    let world = World::new(Kind::Anvil).await;
+    let honest = Arc::new(world.ledger().await);
+    Running::start(&world, Some(honest)).register_dana(Role::Operator).await.done().await.unwrap();
+    let mut last = serde_json::Value::Null;
+    let liar = Liar::start(world.chain.clone(), move |method, params, result| {
+        // The first call of `find` is about Dana.
+        let is_find = params[0]["data"].as_str().is_some_and(|data| data.len() > 2 * (4 + 3 * 32));
+        if method == "eth_call" && is_find {
+            if last.is_null() {
+                last = result;
+            }
+            return Ok(last.clone());
+        }
+        Ok(result)
+    })
+    .await;
+    let honest = Liar::start(world.chain.clone(), |_, _, result| Ok(result)).await;
+    let nodes = Http::new(&liar.endpoint()).unwrap().with(&Http::new(&honest.endpoint()).unwrap());
+    let connect = Ledger::connect(Connection::Http(nodes), world.key.clone(), world.dir.path(), options());
+    let ledger = Arc::new(connect.await.unwrap());
+    let running =
+        Running::start_with(&world, Some(Arc::clone(&ledger)), Some(ProvenBy::Witness), SystemTime::now);
+    assert_eq!(running.dana().await, OPERATOR);
+    let mallory = running.sender("mallory@evil.example").await;
+    assert_eq!(mallory, RegistryAnswer { is_proven: false, ..OPERATOR });
+    drop(running);
+    let trusting = Running::start_with(&world, Some(ledger), None, SystemTime::now);
+    assert_eq!(trusting.sender("mallory@evil.example").await, OPERATOR);
 }
