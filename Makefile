@@ -19,7 +19,7 @@ before_graphs := $(if $(CRATE),,test-core $(if $(ONLY),,test-bootstrap test-pack
 # Cargo and colcon have workers of their own, and complain about a make whose workers they cannot have.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help bootstrap build $(environments) demo test test-faults test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-ledger bench-evidence shell lock clean
+.PHONY: help bootstrap build $(environments) demo test test-faults test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-ledger bench-dkim bench-evidence shell lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ bench-soak: build ## memory of each node under 100 mails a second; SOAK_MINUTES=
 
 bench-ledger: build contracts/node_modules/.package-lock.json ## entries with a receipt a second, on the embedded chain and on anvil, many transactions in flight beside one
 	@$(cargo) bench --quiet --locked -p suites --bench ledger
+
+bench-dkim: build mailauth ## signed mails that a core verifies a second, beside dkimpy and OpenDKIM's library
+	@$(cargo) bench --quiet --locked -p suites --bench dkim
 
 bench-evidence: ## memory, disk, look-ups and start of the evidence of 10 million mails; EVIDENCE=N of so many
 	cargo bench --quiet --locked -p evidence --bench evidence

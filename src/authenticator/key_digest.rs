@@ -11,10 +11,14 @@ use sha2::{Digest, Sha256};
 /// SHA-256 of the bytes that a DKIM key is, given in base64 as in the tag `p=` (RFC 6376 section 3.6.1), white space
 /// within it ignored; `None` if it is no base64 or nothing.
 pub fn digest_of_key(text: &str) -> Option<[u8; 32]> {
+    key_bytes(text).map(|bytes| Sha256::digest(bytes).into())
+}
+
+/// The bytes that a DKIM key is, as for [`digest_of_key`].
+pub(crate) fn key_bytes(text: &str) -> Option<Vec<u8>> {
     let text: String = text.split_ascii_whitespace().collect();
     let engine = GeneralPurpose::new(&STANDARD, PAD.with_decode_padding_mode(DecodePaddingMode::Indifferent));
-    let bytes = engine.decode(text).ok().filter(|bytes| !bytes.is_empty())?;
-    Some(Sha256::digest(bytes).into())
+    engine.decode(text).ok().filter(|bytes| !bytes.is_empty())
 }
 
 #[cfg(test)]

@@ -126,6 +126,11 @@ impl ChainKeeper {
                 let node = params.ethereum_witnesses.iter().try_fold(Http::new(url)?, |node, witness| {
                     Ok::<_, LedgerError>(node.with(&Http::new(witness)?))
                 })?;
+                if params.ethereum_witnesses.is_empty() {
+                    tracing::warn!(
+                        "no ethereum_witnesses: the one Ethereum node is believed about who is an operator"
+                    );
+                }
                 if !node.is_protected() && !params.ethereum_plain_http {
                     let rule = "https, or http to this host, unless ethereum_plain_http is true".to_owned();
                     return Err(LedgerError::Endpoint { rule }.into());
@@ -258,8 +263,8 @@ impl ChainKeeper {
                     health.send_modify(|health| health.chain = Some(standing(&status)));
                 }
                 if let Ok(dissent) = asked.dissent().await {
-                    if let Some(dissent) = dissent.as_ref().filter(|_| health.borrow().dissent.is_none()) {
-                        tracing::warn!(dissent, "the nodes of ethereum_witnesses differ");
+                    if let Some(dissent) = dissent.as_ref().filter(|_| health.borrow().dissent != dissent) {
+                        tracing::warn!(dissent, "the Ethereum nodes differ");
                     }
                     health.send_modify(|health| health.dissent = dissent);
                 }

@@ -74,7 +74,7 @@ pub const SPECS: &[Spec] = &[
     Spec { name: "ethereum_witnesses", default: Default::Texts(&[]), rule: Rule::NotEmpty, unit: "",
         description: "JSON-RPC URLs of other nodes of the same chain, best of other operators: they stand in if ethereum_endpoint cannot be reached, and a difference from it is a warning." },
     Spec { name: "registry_proof", default: Default::Text(FINALIZED), rule: Rule::OneOf(&[FINALIZED, WITNESS, UNPROVEN]), unit: "",
-        description: "How the node must prove that the sender of an order is an operator (eth_getProof), or the order goes to a person. finalized: by the block that the chain calls finalized, which one of ethereum_witnesses, if there are any, has, too; witness: by the newest block that one of them has, too; none: not at all, for chains without finality. The embedded chain is believed." },
+        description: "How the node must prove that the sender of an order is an operator (eth_getProof), or the order goes to a person. finalized: by the newest finalized block that one of ethereum_witnesses has, too, or, if there are none, by the one that the node says is; witness: by the newest block that one of them has, too; none: not at all, for chains without finality. Without witnesses a node that lies can invent a block. The embedded chain is believed." },
     Spec { name: "ethereum_plain_http", default: Default::Bool(false), rule: Rule::Any, unit: "",
         description: "Allow http:// URLs of Ethereum nodes that are not on this host: whoever is on the way can answer in its place." },
     text("embedded_rpc_listen", "Loopback address and port on which the embedded chain serves JSON-RPC over HTTP, 127.0.0.1:8545 for instance; port 0 takes a free one, empty: not served."),
@@ -278,6 +278,14 @@ impl Params {
         }
         if !self.ethereum_witnesses.is_empty() && self.ethereum_endpoint.is_none() {
             let rule = "empty unless ethereum_endpoint is given: the embedded chain has no other nodes";
+            return Err(ParamError::rule("ethereum_witnesses", "(not shown)", rule));
+        }
+        let mut urls: Vec<_> = self.ethereum_endpoint.iter().chain(&self.ethereum_witnesses).collect();
+        let count = urls.len();
+        urls.sort_unstable();
+        urls.dedup();
+        if urls.len() < count {
+            let rule = "other nodes than ethereum_endpoint, each named once: none is its own witness";
             return Err(ParamError::rule("ethereum_witnesses", "(not shown)", rule));
         }
         let has_witness = !self.ethereum_witnesses.is_empty() || self.ethereum_endpoint.is_none();

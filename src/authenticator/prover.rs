@@ -7,7 +7,10 @@ use std::{sync::Arc, time::Duration};
 
 use chain::Ledger;
 use evidence::{BlockProof, Identity, Receipt, log::EvidenceError};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 
 use crate::store::EvidenceStore;
 
@@ -21,12 +24,14 @@ const RANGE: usize = 512;
 pub struct Prover {
     store: EvidenceStore,
     ledger: watch::Receiver<Option<Arc<Ledger>>>,
+    /// A block with its receipts may have tens of megabytes, so one is asked for at a time.
+    asking: Arc<Semaphore>,
 }
 
 impl Prover {
     /// Finds receipts in this log, and proofs on this chain once it is connected.
     pub fn new(store: EvidenceStore, ledger: watch::Receiver<Option<Arc<Ledger>>>) -> Self {
-        Self { store, ledger }
+        Self { store, ledger, asking: Arc::new(Semaphore::new(1)) }
     }
 
     /// The receipt of an entry, if it is anchored.
@@ -51,7 +56,11 @@ impl Prover {
     /// Why there is none, for a person.
     pub async fn block_proof(&self, receipt: &Receipt) -> Result<BlockProof, String> {
         let ledger = self.ledger.borrow().clone().ok_or("the chain is not connected")?;
-        match timeout(PATIENCE, ledger.block_proof(receipt)).await {
+        let proof = async {
+            let _asking = self.asking.acquire().await;
+            ledger.block_proof(receipt).await
+        };
+        match timeout(PATIENCE, proof).await {
             Ok(proof) => proof.map_err(|error| error.to_string()),
             Err(_) => Err(format!("the chain does not answer within {} s", PATIENCE.as_secs())),
         }

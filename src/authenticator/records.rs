@@ -21,7 +21,7 @@ use mail_auth::{
     dmarc::Dmarc,
 };
 
-use crate::key_digest::digest_of_key;
+use crate::key_digest::{digest_of_key, key_bytes};
 
 /// What a name's TXT records mean to one of the two.
 pub(super) type Reading = fn(&[Vec<u8>]) -> TxtAnswer;
@@ -134,7 +134,17 @@ fn key_of(record: &[u8]) -> Txt {
     // mail-auth also takes tags in upper case, which are others.
     let counts = tags.iter().filter(|(name, _)| matches!(*name, "k" | "t" | "p"));
     let text: String = counts.map(|(name, value)| format!("{name}={value};")).collect();
-    DomainKey::parse(text.as_bytes()).map_or_else(Txt::Error, Into::into)
+    match DomainKey::parse(text.as_bytes()) {
+        // Otherwise it is noticed only when a signature does not fit.
+        Ok(key) if key.p.public_key_bits() == 0 => broken(),
+        Ok(_)
+            if value("k") == Some("ed25519")
+                && value("p").and_then(key_bytes).map(|key| key.len()) != Some(32) =>
+        {
+            broken()
+        }
+        key => key.map_or_else(Txt::Error, Into::into),
+    }
 }
 
 /// Whether a name occurs twice.

@@ -10,7 +10,7 @@
 use std::{
     collections::HashMap,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use chain::{Ledger, ProvenBy, Sender, Terms};
@@ -18,7 +18,7 @@ use mail::{EmailAddress, Registration, Role};
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
     task::spawn_blocking,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -30,6 +30,9 @@ use crate::{
     sender::SenderName,
     verdict::RegistryAnswer,
 };
+
+/// Pause before a proof is asked for once more.
+const PROVE_AGAIN: Duration = Duration::from_millis(500);
 
 /// Handle for queries and changes; clones use the same chain.
 #[derive(Clone)]
@@ -163,7 +166,15 @@ impl Registry {
     async fn is_proven(&self, ledger: &Ledger, digest: [u8; 32], said: &Sender) -> bool {
         let Some(by) = self.proof else { return true };
         let now = self.seconds();
-        let proven = timeout(REGISTRY_TIMEOUT, ledger.proven_sender(digest, by, now)).await;
+        let ask = || timeout(REGISTRY_TIMEOUT, ledger.proven_sender(digest, by, now));
+        let proven = match ask().await {
+            // An order should not be lost to one answer that did not come.
+            Ok(Err(_)) | Err(_) => {
+                sleep(PROVE_AGAIN).await;
+                ask().await
+            }
+            proven => proven,
+        };
         let doubt = match proven {
             Ok(Ok(sender)) if sender.registration(now) != Registration::Active => {
                 "the sender is not active in the state that is proven".to_owned()

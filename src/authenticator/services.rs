@@ -39,8 +39,10 @@ use crate::{
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(250);
 /// Most senders in one answer of list_senders.
 const LISTED: u64 = 256;
-/// Answers of a service that may be outstanding.
+/// Answers of a service of the registry that may be outstanding: they wait for the chain, and cost next to nothing.
 const MAX_ANSWERS: usize = 1000;
+/// Receipts that are made at once.
+const MAX_RECEIPTS: usize = 4;
 
 /// Entries that may wait for the chain before those of other nodes are refused, so that nobody holds up the receipts of
 /// mails for long.
@@ -95,7 +97,7 @@ async fn serve_register(
                 answer(outcome("sender registered", pending).await.map(|done| done.transaction));
             respond(request, srv::RegisterSender::Response { success, message });
         });
-        reap(&mut answers).await;
+        reap(&mut answers, MAX_ANSWERS).await;
     }
 }
 
@@ -149,7 +151,7 @@ async fn serve_revoke(
             let (success, message) = answer(done.map(|done| done.transaction));
             respond(request, srv::RevokeSender::Response { success, was_registered, message });
         });
-        reap(&mut answers).await;
+        reap(&mut answers, MAX_ANSWERS).await;
     }
 }
 
@@ -183,7 +185,7 @@ async fn serve_list(
             };
             respond(request, response);
         });
-        reap(&mut answers).await;
+        reap(&mut answers, MAX_ANSWERS).await;
     }
 }
 
@@ -206,10 +208,10 @@ fn listed_to_ros(listed: &Listed) -> msg::RegisteredSender {
     }
 }
 
-/// Forgets the answers that were given. If too many are still to be given, waits for one.
-async fn reap(answers: &mut JoinSet<()>) {
+/// Forgets the answers that were given. If `most` are still to be given, waits for one.
+async fn reap(answers: &mut JoinSet<()>, most: usize) {
     while answers.try_join_next().is_some() {}
-    if answers.len() >= MAX_ANSWERS {
+    if answers.len() >= most {
         answers.join_next().await;
     }
 }
@@ -262,7 +264,7 @@ async fn serve_prove(mut requests: mpsc::Receiver<Request<srv::Prove::Service>>,
             };
             respond(request, response);
         });
-        reap(&mut answers).await;
+        reap(&mut answers, MAX_RECEIPTS).await;
     }
 }
 

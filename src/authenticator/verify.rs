@@ -111,10 +111,8 @@ pub async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, data: &[u8], no
     let outcome = verify_dmarc(dns, &message, &signatures, &spf.output, origin, &domain).await;
     checked.dmarc = outcome.result;
     let chain = match chain {
-        Ok(()) if outcome.result == AuthResult::Fail => {
-            arc::verify(dns, &keys, &message, &section, &domain).await
-        }
-        Ok(()) => Chain::default(),
+        _ if outcome.result != AuthResult::Fail => Chain::default(),
+        Ok(()) => arc::verify(dns, &keys, &message, &section, &domain).await,
         Err(chain) => chain,
     };
     (checked.arc, checked.arc_domain) = (chain.result, chain.sealer.clone());

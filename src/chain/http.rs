@@ -4,18 +4,19 @@
 //! The URL may contain a provider's key, so no error and no log shows it. Proxies from the environment are not used,
 //! and redirects are not followed.
 //!
-//! There may be several nodes of one chain: if the one that answered so far cannot be reached, the next one is asked, in a
-//! circle. A node is asked for its chain first, so that none of another chain stands in.
+//! There may be several nodes of one chain: if one cannot be reached, the next one stands in, and the first is tried again
+//! after a while. A node that is to stand in is asked for its chain and whether it has all of it, so that none of another
+//! chain and none that is still catching up does.
 //!
 //! Retries are left to the caller.
 
 use std::{
     net::IpAddr,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jsonrpc_core::{Call, Output, Request, Value};
@@ -30,6 +31,10 @@ use crate::{Answer, LedgerError};
 
 /// Time limit of a request.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// The same if another node can be asked: whoever waits for an answer waits for both.
+const TIMEOUT_OF_SEVERAL: Duration = Duration::from_secs(3);
+/// For how long another node stands in before the first one is tried again.
+const STAND_IN: Duration = Duration::from_secs(30);
 /// Maximum size of a response in bytes.
 const MAX_RESPONSE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -40,6 +45,8 @@ pub struct Http {
     nodes: Arc<[Node]>,
     /// Place of the node that is asked first.
     active: Arc<AtomicUsize>,
+    /// When another than the first one was made that.
+    standing_in: Arc<Mutex<Option<Instant>>>,
     /// What the first of several nodes that was asked said about its chain.
     chain: Arc<OnceLock<Value>>,
     requests: Arc<AtomicUsize>,
@@ -68,15 +75,15 @@ impl Http {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(endpoint(format!("http or https, not {}", url.scheme())));
         }
-        let client = Client::builder().timeout(TIMEOUT).redirect(Policy::none()).no_proxy();
+        let client = Client::builder().redirect(Policy::none()).no_proxy();
         let client = client.build().map_err(|why| endpoint(why.without_url().to_string()))?;
         Ok(Self::of(client, vec![url]))
     }
 
     fn of(client: Client, urls: Vec<Url>) -> Self {
         let nodes = urls.into_iter().map(|url| Node { url, is_of_chain: AtomicBool::default() }).collect();
-        let (active, chain, requests) = (Arc::default(), Arc::default(), Arc::default());
-        Self { client, nodes, active, chain, requests }
+        let (active, standing_in) = (Arc::default(), Arc::default());
+        Self { client, nodes, active, standing_in, chain: Arc::default(), requests: Arc::default() }
     }
 
     /// The same with another connection's nodes behind its own, which stand in for those.
@@ -110,16 +117,14 @@ impl Http {
 
     /// Posts a request to the node that answered last, or to the next one that can be reached.
     async fn post(self, request: Request) -> Result<Vec<u8>> {
-        let active = self.active.load(Ordering::Relaxed);
+        let start = self.start();
         let mut failure = None;
         for step in 0..self.nodes.len() {
-            let place = (active + step) % self.nodes.len();
+            let place = (start + step) % self.nodes.len();
             let Some(node) = self.nodes.get(place) else { break };
             match self.ask(node, place, &request).await {
                 Ok(body) => {
-                    if step > 0 && self.active.swap(place, Ordering::Relaxed) != place {
-                        tracing::warn!(node = place + 1, "another node of the chain stands in");
-                    }
+                    self.note(place);
                     return Ok(body);
                 }
                 // Whatever a node says is said; only for one that says nothing another is asked.
@@ -130,16 +135,48 @@ impl Http {
         Err(failure.unwrap_or(Error::Unreachable))
     }
 
-    async fn ask(&self, node: &Node, place: usize, request: &Request) -> Result<Vec<u8>> {
-        if self.nodes.len() > 1 && !node.is_of_chain.load(Ordering::Relaxed) {
-            let asked = Request::Single(build_request(0, "eth_chainId", Vec::new()));
-            let chain = result(&self.post_to(node, &asked).await?)?;
-            let expected = self.chain.get_or_init(|| chain.clone());
-            if chain != *expected {
-                let words = format!("node {} is of chain {chain}, not of {expected}", place + 1);
-                return Err(Error::Transport(TransportError::Message(words)));
+    /// Place of the node to begin with: the one that answered last, or the first one if that has been another for a while.
+    fn start(&self) -> usize {
+        let mut since = self.standing_in.lock().unwrap_or_else(PoisonError::into_inner);
+        match *since {
+            Some(at) if at.elapsed() >= STAND_IN => {
+                // If it does not answer, this is the time of the next attempt.
+                *since = Some(Instant::now());
+                0
             }
-            node.is_of_chain.store(true, Ordering::Relaxed);
+            _ => self.active.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Notes which node has answered.
+    fn note(&self, place: usize) {
+        if self.active.swap(place, Ordering::Relaxed) != place {
+            let since = (place > 0).then(Instant::now);
+            *self.standing_in.lock().unwrap_or_else(PoisonError::into_inner) = since;
+            tracing::warn!(node = place + 1, "this node of the chain answers from now on");
+        }
+    }
+
+    async fn ask(&self, node: &Node, place: usize, request: &Request) -> Result<Vec<u8>> {
+        if self.nodes.len() > 1 {
+            // A node that says anything else than an answer here is as good as none.
+            let failed = |words: String| Error::Transport(TransportError::Message(words));
+            let ask = async |method| {
+                let asked = Request::Single(build_request(0, method, Vec::new()));
+                result(&self.post_to(node, &asked).await?).map_err(|error| failed(error.to_string()))
+            };
+            if !node.is_of_chain.load(Ordering::Relaxed) {
+                let chain = ask("eth_chainId").await?;
+                let expected = self.chain.get_or_init(|| chain.clone());
+                if chain != *expected {
+                    return Err(failed(format!("node {} is of chain {chain}, not of {expected}", place + 1)));
+                }
+                node.is_of_chain.store(true, Ordering::Relaxed);
+            }
+            let is_new = self.active.load(Ordering::Relaxed) != place;
+            if is_new && ask("eth_syncing").await? != Value::Bool(false) {
+                return Err(failed(format!("node {} does not have all of the chain yet", place + 1)));
+            }
         }
         self.post_to(node, request).await
     }
@@ -150,7 +187,9 @@ impl Http {
             let source = std::error::Error::source(&why).map(|source| format!(": {source}"));
             Error::Transport(TransportError::Message(format!("{why}{}", source.unwrap_or_default())))
         };
-        let mut response = self.client.post(node.url.clone()).json(request).send().await.map_err(failed)?;
+        let limit = if self.nodes.len() > 1 { TIMEOUT_OF_SEVERAL } else { TIMEOUT };
+        let posted = self.client.post(node.url.clone()).json(request).timeout(limit).send();
+        let mut response = posted.await.map_err(failed)?;
         if !response.status().is_success() {
             return Err(Error::Transport(TransportError::Code(response.status().as_u16())));
         }

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Proves what the registry has of a sender, so that a node that lies cannot make an operator of somebody: by the nodes
-//! of the state's tries (`eth_getProof`, EIP-1186) and a header that the chain calls finalized or that another node has,
-//! too.
+//! Proves what the registry has of a sender by the nodes of the state's tries (`eth_getProof`, EIP-1186) and a header that
+//! another node has, too, so that no node alone can make an operator of somebody. Where there is no other node, the one
+//! that there is is believed about the header that it calls finalized: it could invent one.
 //!
 //! The header must be recent: an old one is true as well, and has who was revoked since.
+
+use std::time::Duration;
 
 use alloy_consensus::Header;
 use jsonrpc_core::Value;
 use rlp::Rlp;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::{task::JoinSet, time::timeout};
 use web3::{
     Transport, Web3,
     signing::keccak256,
@@ -19,17 +22,24 @@ use web3::{
 use crate::{Connection, Http, Ledger, LedgerError, Sender, account::read, registry::Digest, trie};
 
 const ACTION: &str = "prove what the registry has of a sender";
+/// Kinds of blocks.
+const LATEST: &str = "latest";
+const FINALIZED: &str = "finalized";
 /// Slot of the mapping `senders` in the contract's storage.
 const SENDERS_SLOT: u64 = 3;
 /// How old a block may be [s]: several times what Ethereum takes to finalize one.
 const MAX_AGE: u64 = 3600;
+/// How far a block's time may be ahead of this host's clock [s].
+const MAX_AHEAD: u64 = 900;
+/// How long another node may take.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Blocks below the newest at which nodes must agree: the newest ones may still be replaced.
 const UNSETTLED: u64 = 2;
 
 /// By which block the registry's answer is proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProvenBy {
-    /// By that which the chain calls finalized, which another node has, too, if there is one.
+    /// By the newest that is finalized, to another node, too, if there is one.
     Finalized,
     /// By the newest that another node has, too.
     Witness,
@@ -49,13 +59,15 @@ impl Ledger {
             Connection::Http(http) => http.split(),
         };
         let header = match by {
-            ProvenBy::Finalized => finalized(&node, &others).await?,
-            ProvenBy::Witness => witnessed(&node, &others).await?,
+            ProvenBy::Finalized if others.is_empty() => header(&node, json!(FINALIZED)).await?,
+            ProvenBy::Finalized => witnessed(&node, others, FINALIZED).await?,
+            ProvenBy::Witness => witnessed(&node, others, LATEST).await?,
         };
-        if header.timestamp < now.saturating_sub(MAX_AGE) {
-            let age = now.saturating_sub(header.timestamp);
+        if header.timestamp < now.saturating_sub(MAX_AGE) || header.timestamp > now.saturating_add(MAX_AHEAD)
+        {
+            let time = header.timestamp;
             return Err(unlike(&format!(
-                "as of a block of the last {MAX_AGE} s, not one that is {age} s old"
+                "as of a block of the last {MAX_AGE} s before {now}, not of {time}"
             )));
         }
         let registry = self.addresses.sender_registry;
@@ -68,7 +80,8 @@ impl Ledger {
         Sender::of_storage(first, second).ok_or_else(|| unlike("a sender as the registry stores it"))
     }
 
-    /// What another node has otherwise than the one that answers, in words; `None` if all of them agree.
+    /// What another node has otherwise than the one that answers, or else which one does not answer, in words; `None` if all
+    /// of them agree. The others are counted in the order of the parameters, without the one that answers.
     ///
     /// # Errors
     /// If the node that answers cannot be reached now.
@@ -78,65 +91,54 @@ impl Ledger {
             Connection::Embedded(_) => return Ok(None),
             Connection::Http(http) => http.split(),
         };
-        for (number, other) in (1..).zip(&others) {
-            let newest = match newest(other).await {
-                Ok(number) => number,
-                Err(error) => return Ok(Some(format!("another node ({number}) does not answer: {error}"))),
+        let newest = number(&node, LATEST).await?;
+        let mut silent = None;
+        for (place, other) in (1..).zip(&others) {
+            let compared = async {
+                let height = number(other, LATEST).await?.min(newest).saturating_sub(UNSETTLED);
+                let ours = header(&node, json!(U64::from(height))).await?;
+                Ok::<_, LedgerError>((has(other, &ours).await?, height))
             };
-            let height = newest.min(self::newest(&node).await?).saturating_sub(UNSETTLED);
-            let ours = header(&node, json!(U64::from(height))).await?;
-            match has(other, &ours).await {
-                Ok(true) => {}
-                Ok(false) => return Ok(Some(format!("another node ({number}) has another block {height}"))),
-                Err(error) => return Ok(Some(format!("another node ({number}) does not answer: {error}"))),
+            match timeout(PATIENCE, compared).await {
+                Ok(Ok((true, _))) => {}
+                Ok(Ok((false, height))) => {
+                    return Ok(Some(format!("another node ({place}) has another block {height}")));
+                }
+                Ok(Err(error)) => {
+                    silent.get_or_insert(format!("another node ({place}) does not answer: {error}"));
+                }
+                Err(_) => {
+                    let limit = PATIENCE.as_secs();
+                    silent.get_or_insert(format!("another node ({place}) does not answer within {limit} s"));
+                }
             }
         }
-        Ok(None)
+        Ok(silent)
     }
 }
 
-/// The header that the chain calls finalized; if there are other nodes, one of them has it, too.
-async fn finalized(node: &Http, others: &[Http]) -> Result<Header, LedgerError> {
-    let header = header(node, json!("finalized")).await?;
-    if others.is_empty() || confirmed(others, &header).await? {
-        return Ok(header);
-    }
-    Err(unlike("a finalized block that another node has, too"))
-}
-
-/// The newest header that another node has, too.
-async fn witnessed(node: &Http, others: &[Http]) -> Result<Header, LedgerError> {
-    let ours = newest(node).await?;
-    let mut failure = unlike("a block that another node has, too");
+/// The newest header of this kind that another node has, too, as the same kind. All are asked at once, so that one that is
+/// silent delays nothing.
+async fn witnessed(node: &Http, others: Vec<Http>, kind: &'static str) -> Result<Header, LedgerError> {
+    let ours = number(node, kind).await?;
+    let mut asking = JoinSet::new();
     for other in others {
-        let theirs = match newest(other).await {
-            Ok(number) => number,
-            Err(error) => {
-                failure = error;
-                continue;
-            }
-        };
-        let header = header(node, json!(U64::from(ours.min(theirs)))).await?;
-        match has(other, &header).await {
-            Ok(true) => return Ok(header),
-            Ok(false) => {}
-            Err(error) => failure = error,
+        let node = node.clone();
+        asking.spawn(timeout(PATIENCE, async move {
+            let height = number(&other, kind).await?.min(ours);
+            let header = header(&node, json!(U64::from(height))).await?;
+            Ok::<_, LedgerError>(if has(&other, &header).await? { Some(header) } else { None })
+        }));
+    }
+    let mut failure = unlike("as of a block that another node has, too");
+    while let Some(asked) = asking.join_next().await {
+        match asked {
+            Ok(Ok(Ok(Some(header)))) => return Ok(header),
+            Ok(Ok(Err(error))) => failure = error,
+            Ok(Ok(Ok(None)) | Err(_)) | Err(_) => {}
         }
     }
     Err(failure)
-}
-
-/// Whether one of these has the block. Those that do not answer say nothing, unless none does.
-async fn confirmed(others: &[Http], header: &Header) -> Result<bool, LedgerError> {
-    let mut outcome = Ok(false);
-    for other in others {
-        match has(other, header).await {
-            Ok(true) => return Ok(true),
-            Ok(false) => {}
-            Err(error) => outcome = Err(error),
-        }
-    }
-    outcome
 }
 
 async fn has(node: &Http, header: &Header) -> Result<bool, LedgerError> {
@@ -144,9 +146,9 @@ async fn has(node: &Http, header: &Header) -> Result<bool, LedgerError> {
     Ok(block.get("hash") == Some(&json!(header.hash_slow())))
 }
 
-async fn newest(node: &Http) -> Result<u64, LedgerError> {
-    let number: U64 = ask(node, "eth_blockNumber", Vec::new(), "the number of a block").await?;
-    Ok(number.as_u64())
+/// Number of the newest block of a kind.
+async fn number(node: &Http, kind: &str) -> Result<u64, LedgerError> {
+    Ok(header(node, json!(kind)).await?.number)
 }
 
 /// A header, the hash of which is made from its fields.

@@ -132,7 +132,10 @@ async fn verify(
     let anchored: Vec<_> =
         ours.filter_map(parse_anchored).map(|event| (event.first, event.count, H256(event.root))).collect();
     let expected = (anchor.first, anchor.count, H256(anchor.root));
-    if anchored.contains(&expected) { Ok(()) } else { Err(same.differs("the anchor", &expected, &anchored)) }
+    if !anchored.contains(&expected) {
+        return Err(same.differs("the anchor", &expected, &anchored));
+    }
+    proof.map_or(Ok(()), |proof| verify_in_block(receipt, proof))
 }
 
 pub(super) struct Same {

@@ -252,6 +252,7 @@ fn verify((receipt, block): &(Receipt, Option<BlockProof>), against: Against) ->
     let statement = receipt::statement(receipt);
     let text = match against {
         Against::Itself => {
+            block.as_ref().map_or(Ok(()), |block| verify_in_block(receipt, block))?;
             let rest = "Whether the chain says so is not verified: that needs --contract, and --endpoint or --block-hash.";
             format!("The receipt says, and its proof holds: {statement}.\n{rest}\n")
         }

@@ -28,6 +28,8 @@ struct Hop<'d> {
     domain: &'d SignedDomain,
     changes: &'d [(&'d str, &'d str)],
     results: &'d str,
+    /// A field that the seal does not cover.
+    omits: &'d str,
 }
 
 struct Case<'d> {
@@ -51,7 +53,8 @@ fn sealed(scene: &Scene, cases: &[Case]) -> Vec<(Vec<u8>, String)> {
             "" => (String::new(), String::new()),
             _ => (hop.domain.domain.clone(), hop.domain.private_pem()),
         };
-        json!({ "domain": domain, "key": key, "changes": hop.changes, "results": hop.results })
+        json!({ "domain": domain, "key": key, "changes": hop.changes, "results": hop.results,
+            "omits": hop.omits })
     };
     let job = |case: &Case| {
         let hops: Vec<_> = case.hops.iter().map(hop).collect();
@@ -92,8 +95,8 @@ fn a_chain_proves_a_sender_if_all_its_sealers_are_trusted_and_the_first_saw_dmar
     }
     scene.policy.arc_sealers =
         ["lists.example", "relay.example", "weak.example"].map(ToOwned::to_owned).into();
-    let seal = |domain, results| Hop { domain, changes: &[TAG, FOOTER], results };
-    let change = |changes| Hop { domain: &list, changes, results: "" };
+    let seal = |domain, results| Hop { domain, changes: &[TAG, FOOTER], results, omits: "" };
+    let change = |changes| Hop { domain: &list, changes, results: "", omits: "" };
     let cases = [
         Case { what: "sealed by a trusted list", hops: vec![seal(&list, PASSED)], right: Pass },
         Case { what: "sealed by another list", hops: vec![seal(&other, PASSED)], right: Neutral },
@@ -134,7 +137,7 @@ fn a_chain_proves_a_sender_if_all_its_sealers_are_trusted_and_the_first_saw_dmar
         Case {
             what: "forwarded, changed and sealed again",
             hops: vec![
-                Hop { domain: &relay, changes: &[], results: PASSED },
+                Hop { domain: &relay, changes: &[], results: PASSED, omits: "" },
                 seal(&list, "arc=pass; dmarc=fail header.from=example.org"),
             ],
             right: Pass,
@@ -142,7 +145,7 @@ fn a_chain_proves_a_sender_if_all_its_sealers_are_trusted_and_the_first_saw_dmar
         Case {
             what: "the first sealer is not trusted",
             hops: vec![
-                Hop { domain: &other, changes: &[], results: PASSED },
+                Hop { domain: &other, changes: &[], results: PASSED, omits: "" },
                 seal(&list, "arc=pass; dmarc=pass header.from=example.org"),
             ],
             right: Neutral,
@@ -150,7 +153,7 @@ fn a_chain_proves_a_sender_if_all_its_sealers_are_trusted_and_the_first_saw_dmar
         Case {
             what: "the last sealer is not trusted",
             hops: vec![
-                Hop { domain: &list, changes: &[], results: PASSED },
+                Hop { domain: &list, changes: &[], results: PASSED, omits: "" },
                 seal(&other, "arc=pass; dmarc=pass header.from=example.org"),
             ],
             right: Neutral,
@@ -158,7 +161,7 @@ fn a_chain_proves_a_sender_if_all_its_sealers_are_trusted_and_the_first_saw_dmar
         Case {
             what: "the second sealer saw the chain broken",
             hops: vec![
-                Hop { domain: &relay, changes: &[], results: PASSED },
+                Hop { domain: &relay, changes: &[], results: PASSED, omits: "" },
                 seal(&list, "arc=fail; dmarc=fail header.from=example.org"),
             ],
             right: Fail,
@@ -166,9 +169,22 @@ fn a_chain_proves_a_sender_if_all_its_sealers_are_trusted_and_the_first_saw_dmar
         Case {
             what: "the first set removed",
             hops: vec![
-                Hop { domain: &relay, changes: &[], results: PASSED },
+                Hop { domain: &relay, changes: &[], results: PASSED, omits: "" },
                 seal(&list, "arc=pass; dmarc=fail header.from=example.org"),
                 change(&[("ARC-Seal: i=1", "X-Seal: i=1")]),
+            ],
+            right: Fail,
+        },
+        Case {
+            what: "a seal that leaves out the subject",
+            hops: vec![Hop { omits: "subject", ..seal(&list, PASSED) }],
+            right: Fail,
+        },
+        Case {
+            what: "a first seal that leaves out the subject",
+            hops: vec![
+                Hop { domain: &relay, changes: &[], results: PASSED, omits: "subject" },
+                seal(&list, "arc=pass; dmarc=fail header.from=example.org"),
             ],
             right: Fail,
         },
@@ -183,6 +199,8 @@ fn a_chain_proves_a_sender_if_all_its_sealers_are_trusted_and_the_first_saw_dmar
         // What is proven here is proven to dkimpy, and what is broken here is not.
         match right {
             Pass => assert_eq!(found, "pass", "{what}"),
+            // The standard leaves to the sealer what it covers.
+            Fail if what.contains("leaves out") => assert_eq!(found, "pass", "{what}"),
             Fail => assert_ne!(found, "pass", "{what}"),
             _ => {}
         }
@@ -206,7 +224,7 @@ fn a_chain_proves_a_sender_if_all_its_sealers_are_trusted_and_the_first_saw_dmar
     // There is no need for it where DMARC passes.
     let unchanged = [Case {
         what: "unchanged",
-        hops: vec![Hop { domain: &list, changes: &[], results: PASSED }],
+        hops: vec![Hop { domain: &list, changes: &[], results: PASSED, omits: "" }],
         right: Unknown,
     }];
     let (mail, _) = sealed(&scene, &unchanged).remove(0);

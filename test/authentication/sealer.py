@@ -10,7 +10,7 @@ import sys
 
 import dkim
 
-COVERED = [b"from", b"to", b"subject", b"date", b"message-id"]
+COVERED = ["from", "to", "subject", "date", "message-id"]
 
 
 def sealed(mail: bytes, hop: dict, zone: dict) -> bytes:
@@ -22,8 +22,10 @@ def sealed(mail: bytes, hop: dict, zone: dict) -> bytes:
         return mail
     domain = hop["domain"].encode()
     mail = b"Authentication-Results: " + domain + b"; " + hop["results"].encode() + b"\r\n" + mail
+    # What a sealer does not cover can be changed afterwards.
+    fields = [field.encode() for field in COVERED if field != hop["omits"]]
     arc = dkim.ARC(mail, linesep=b"\r\n")
-    return b"".join(arc.sign(b"s1", domain, hop["key"].encode(), domain, include_headers=COVERED)) + mail
+    return b"".join(arc.sign(b"s1", domain, hop["key"].encode(), domain, include_headers=fields)) + mail
 
 
 def asked(zone: dict):

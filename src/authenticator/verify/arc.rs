@@ -3,14 +3,15 @@
 //! says what it saw before.
 //!
 //! A chain passes only if all who sealed it are trusted by parameter, and the first of them found DMARC to pass for the
-//! mail's author. As all are trusted, a stranger has nobody's DNS asked but theirs. An order never rests on it.
+//! mail's author. As all are trusted, a stranger has nobody's DNS asked but theirs, and each key only after those above it
+//! fitted. An order never rests on it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mail::{AuthResult, ascii_domain, parse::Section};
 use mail_auth::{
     ArcOutput, AuthenticatedMessage, DkimResult,
-    arc::Signature,
+    arc::{ChainValidation, Signature},
     common::{crypto::Algorithm, headers::Header, verify::VerifySignature},
 };
 
@@ -23,8 +24,6 @@ use crate::{
     silence::Question,
 };
 
-/// Most sets of a chain (RFC 8617 section 4.2.1).
-const MAX_SETS: usize = 50;
 /// Field in which a sealer says what it found.
 const RESULTS: &str = "arc-authentication-results";
 
@@ -60,8 +59,11 @@ pub(super) fn select(
     if policy.arc_sealers.is_empty() {
         return Err(Chain::default());
     }
-    if sets == 0 || sets > MAX_SETS || message.ams_headers.len() != sets {
+    if !is_whole(message) {
         return refuse(AuthResult::Fail, "its ARC chain is broken");
+    }
+    if sets > policy.dkim_max_signatures {
+        return refuse(AuthResult::Neutral, "its ARC chain is too long");
     }
     let is_trusted =
         |domain: &str| policy.arc_sealers.iter().any(|sealer| sealer.eq_ignore_ascii_case(domain));
@@ -75,17 +77,39 @@ pub(super) fn select(
             return refuse(AuthResult::Fail, "its ARC chain is of the withdrawn kind rsa-sha1");
         }
     }
+    // A field that an earlier one leaves out could have come in before a later one.
+    let covers = |Header { header, .. }: &Header<Signature>| {
+        uncovered(&header.h, section).is_some_and(|missing| missing.is_empty())
+    };
+    if !message.ams_headers.iter().all(covers) {
+        return refuse(AuthResult::Fail, "its ARC chain does not cover author, subject and date");
+    }
     let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let newest = message.ams_headers.iter_mut().max_by_key(|header| header.header.i);
-    let Some(Header { header: newest, .. }) = newest else { return refuse(AuthResult::None, "") };
+    let Some(Header { header: newest, .. }) = message.ams_headers.last_mut() else {
+        return refuse(AuthResult::None, "");
+    };
+    if !message.body_hashes.iter().any(|(.., hash)| *hash == newest.bh) {
+        return refuse(AuthResult::Fail, "its body is not the one that was sealed");
+    }
     if is_expired((newest.t, newest.x), now) {
         return refuse(AuthResult::Fail, "its ARC chain has expired");
     }
-    if uncovered(&newest.h, section).is_none_or(|missing| !missing.is_empty()) {
-        return refuse(AuthResult::Fail, "its ARC chain does not cover author, subject and date");
-    }
     newest.x = 0;
     Ok(())
+}
+
+/// Whether the mail has all sets of a chain, which mail-auth has sorted then, and each says that those before it passed.
+fn is_whole(message: &AuthenticatedMessage) -> bool {
+    let is_arc = |name: &[u8]| name.trim_ascii().to_ascii_lowercase().starts_with(b"arc-");
+    let (seals, signatures, results) = (&message.as_headers, &message.ams_headers, &message.aar_headers);
+    let sets = seals.iter().zip(signatures).zip(results);
+    !message.errors.iter().any(|error| is_arc(error.name))
+        && !seals.is_empty()
+        && [signatures.len(), results.len()] == [seals.len(); 2]
+        && (1_u32..).zip(sets).all(|(place, ((seal, signature), results))| {
+            let cv = if place == 1 { ChainValidation::None } else { ChainValidation::Pass };
+            [seal.header.i, signature.header.i, results.header.i] == [place; 3] && seal.header.cv == cv
+        })
 }
 
 /// Verifies a chain that [`select`] let pass, of a mail by `author`.
@@ -97,8 +121,7 @@ pub(super) async fn verify<'m>(
     author: &str,
 ) -> Chain {
     let seals = || message.as_headers.iter().map(|header| &header.header);
-    let newest = message.ams_headers.iter().map(|header| &header.header).max_by_key(|newest| newest.i);
-    let Some(newest) = newest else { return Chain::default() };
+    let Some(Header { header: newest, .. }) = message.ams_headers.last() else { return Chain::default() };
     let mut domains: Vec<_> = seals().map(|seal| seal.d.as_str()).collect();
     domains.sort_unstable();
     domains.dedup();
@@ -110,11 +133,11 @@ pub(super) async fn verify<'m>(
         return Chain::of(AuthResult::TempError, "a key of its ARC chain could not be asked for now");
     };
     match output.result() {
-        DkimResult::Pass if !are_long_enough => {
+        DkimResult::Pass | DkimResult::Fail(_) if !are_long_enough => {
             Chain::of(AuthResult::Neutral, "a key of its ARC chain is too short")
         }
         DkimResult::Pass if found_dmarc_to_pass(section, author) => {
-            let sealer = seals().max_by_key(|seal| seal.i).map(|seal| seal.d.to_ascii_lowercase());
+            let sealer = seals().next_back().map(|seal| seal.d.to_ascii_lowercase());
             Chain { result: AuthResult::Pass, sealer: sealer.unwrap_or_default(), why: "" }
         }
         DkimResult::Pass => {
@@ -136,15 +159,15 @@ async fn check<'m>(
     newest: &Signature,
 ) -> (ArcOutput<'m>, bool) {
     let seals = message.as_headers.iter().map(|Header { header, .. }| header.domain_key());
-    let names: Vec<_> = seals.chain([newest.domain_key()]).collect();
-    for name in &names {
-        keys.will_ask(name);
-    }
+    keys.will_ask(&newest.domain_key());
     dns.read(keys).await;
+    // It asks for each key when the seals above fit, and is run again with it.
     let output = dns.run(keys, || dns.resolver.verify_arc(dns.query(message, keys))).await;
     let mut are_long_enough = true;
-    for name in &names {
-        are_long_enough &= dns.key_bits(name, keys).await.unwrap_or(0) >= MIN_RSA_BITS;
+    for name in seals.chain([newest.domain_key()]) {
+        // One that was not asked for verified nothing.
+        are_long_enough &= keys.key_digest(&name).is_none()
+            || dns.key_bits(&name, keys).await.is_some_and(|bits| bits >= MIN_RSA_BITS);
     }
     (output, are_long_enough)
 }

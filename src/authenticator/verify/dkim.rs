@@ -293,9 +293,10 @@ async fn check<'m>(
     for output in outputs {
         let Some(signature) = output.signature() else { continue };
         let mut accepted = Ok(());
-        if *output.result() == DkimResult::Pass {
-            let bits = dns.key_bits(&signature.domain_key(), keys).await.unwrap_or(0);
-            if bits < MIN_RSA_BITS {
+        // A key that is too short verifies nothing.
+        if matches!(output.result(), DkimResult::Pass | DkimResult::Fail(_)) {
+            let bits = dns.key_bits(&signature.domain_key(), keys).await;
+            if bits.is_none_or(|bits| bits < MIN_RSA_BITS) {
                 accepted = Err("its DKIM key is too short");
             }
         }
