@@ -104,6 +104,7 @@ fn composes(text: &str) -> bool {
         subject: String::new(),
         in_reply_to: String::new(),
         text: String::new(),
+        authentication_results: String::new(),
     };
     let mails = [mail(text, "a@b", "a@b"), mail("a@b", text, "a@b"), mail("a@b", "a@b", text)];
     let taken = mails.each_ref().map(|mail| check(mail, "posthorn@bridge.test").is_ok());

@@ -4,7 +4,7 @@
 //! Every mail keeps within the bounds of `OutboundMail.msg`, and answers and forwards get the same Message-ID whenever
 //! they are composed again. What is said, and to whom it may be said, is decided elsewhere.
 
-use mail::{Attachment, Content, EmailAddress, MailId, OutboundKind, OutboundMail};
+use mail::{Attachment, AuthResult, Content, EmailAddress, MailId, OutboundKind, OutboundMail, Verdict};
 
 use super::{orders::Entry, params::Params, reading};
 
@@ -46,17 +46,20 @@ pub(super) struct ReceivedMail {
     /// The attachments, one line each.
     attachments: Vec<String>,
     truncated: bool,
+    /// What the authenticator found out about it, as in `Authentication-Results`.
+    results: String,
 }
 
 impl ReceivedMail {
     /// Keeps the parts of a mail. `None` unless From is exactly one address, as DMARC speaks for one, and in ASCII, so
     /// that it can be written to through a smart host without SMTPUTF8.
-    pub fn of(id: MailId, content: &Content) -> Option<Self> {
+    pub fn of(id: MailId, content: &Content, verdict: &Verdict) -> Option<Self> {
         let [from] = content.from.as_slice() else { return None };
         let address = EmailAddress::parse_ascii(&from.address).ok()?;
         let subject = one_line(&content.subject);
         Some(Self {
             id,
+            results: results(verdict, address.domain()),
             from: address,
             name: one_line(&from.name),
             answer_subject: match reading::subject(&subject).words {
@@ -117,7 +120,8 @@ impl ReceivedMail {
             format!("{prefix}: {title}"),
             text,
         );
-        OutboundMail { reply_to: vec![from.to_string()], urgent, ..mail }
+        let authentication_results = self.results.clone();
+        OutboundMail { reply_to: vec![from.to_string()], urgent, authentication_results, ..mail }
     }
 
     fn compose(
@@ -139,6 +143,7 @@ impl ReceivedMail {
             subject,
             in_reply_to: self.message_id.clone(),
             text,
+            authentication_results: String::new(),
         })
     }
 }
@@ -167,7 +172,42 @@ pub(super) fn notice(
         subject,
         in_reply_to: order.message_id.clone(),
         text,
+        authentication_results: String::new(),
     })
+}
+
+/// A verdict on a mail from this domain as the results of an `Authentication-Results` field (RFC 8601 section 2.2), without
+/// what was not evaluated.
+fn results(verdict: &Verdict, domain: &str) -> String {
+    let Verdict { spf, dkim, dmarc, arc, dkim_domain, dkim_selector, .. } = verdict;
+    // Names in the DNS; what is none is left out.
+    let property = |name: &str, value: &str| {
+        let is_name = !value.is_empty()
+            && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        if is_name { format!(" {name}={value}") } else { String::new() }
+    };
+    let signature = property("header.d", dkim_domain) + &property("header.s", dkim_selector);
+    let methods = [
+        ("spf", spf, String::new()),
+        ("dkim", dkim, signature),
+        ("dmarc", dmarc, property("header.from", domain)),
+        ("arc", arc, String::new()),
+    ];
+    let results = methods.into_iter().filter_map(|(method, result, properties)| {
+        let word = match result {
+            AuthResult::Unknown => return None,
+            AuthResult::None => "none",
+            AuthResult::Pass => "pass",
+            AuthResult::Fail => "fail",
+            AuthResult::SoftFail => "softfail",
+            AuthResult::Neutral => "neutral",
+            AuthResult::TempError => "temperror",
+            AuthResult::PermError => "permerror",
+        };
+        Some(format!("{method}={word}{properties}"))
+    });
+    let results: Vec<_> = results.collect();
+    if results.is_empty() { "none".to_owned() } else { results.join("; ") }
 }
 
 /// Cuts a mail to the bounds of `OutboundMail.msg`.
@@ -226,4 +266,31 @@ pub(super) fn reason(text: &str) -> String {
     let mut text = one_line(text);
     cut(&mut text, MAX_SUBJECT_BYTES, "");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_those_of_the_verdict_in_the_words_of_rfc_8601() {
+        let verdict = Verdict {
+            spf: AuthResult::SoftFail,
+            dkim: AuthResult::Pass,
+            dmarc: AuthResult::Pass,
+            dkim_domain: "dispatch.example".into(),
+            dkim_selector: "s1".into(),
+            ..Verdict::default()
+        };
+        assert_eq!(
+            results(&verdict, "dispatch.example"),
+            "spf=softfail; dkim=pass header.d=dispatch.example header.s=s1; dmarc=pass header.from=dispatch.example"
+        );
+        let hostile = Verdict { dkim_domain: "a; dmarc=pass".into(), dmarc: AuthResult::Fail, ..verdict };
+        assert_eq!(
+            results(&hostile, "b.example"),
+            "spf=softfail; dkim=pass header.s=s1; dmarc=fail header.from=b.example"
+        );
+        assert_eq!(results(&Verdict::default(), "b.example"), "none");
+    }
 }

@@ -29,7 +29,7 @@ impl Interpretation {
     /// Interprets a mail. The verdict says only whether an order in it is covered by a signature.
     pub fn of(mail: &Mail, verdict: &Verdict) -> Self {
         let content = &mail.content;
-        let received = ReceivedMail::of(mail.id, content);
+        let received = ReceivedMail::of(mail.id, content, verdict);
         let identity = received.as_ref().and_then(|received| Identity::of(&received.from, content));
         let unidentified = || Unclear::NotCovered("it has no Message-ID or no Date".to_owned());
         Self {

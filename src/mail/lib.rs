@@ -288,6 +288,10 @@ pub struct OutboundMail {
     /// Body of the mail, plain text.
     #[serde(index = 10)]
     pub text: String,
+    /// What was found out about the mail that a forward passes on, as in an `Authentication-Results` field without the name
+    /// of who found it (RFC 8601 section 2.2); empty if nothing is to be said.
+    #[serde(index = 11)]
+    pub authentication_results: String,
 }
 
 /// What a consumer did with a mail. Numbers are those of `Disposition.msg`.

@@ -269,6 +269,17 @@ async fn program_page_and_schema_know_a_receipt_from_everything_else() {
     for ((case, program), page) in cases.iter().zip(&by_program).zip(&by_page).skip(1) {
         assert_eq!((&program[0], page), (&json!(false), &json!(false)), "{case}");
     }
+    // Nor is any of them a receipt to the command.
+    let by_command = |case: &Value| -> Option<()> {
+        let bytes = |field: &str| hex::decode(case[field].as_str()?.strip_prefix("0x")?).ok();
+        let (receipt, proof) = command::receipt::read(case["text"].as_str()?).ok()?;
+        let (hash, contract) = (bytes("hash")?.try_into().ok()?, bytes("contract")?.try_into().ok()?);
+        verify_by_hash(hash, contract, &receipt, &proof?).ok()
+    };
+    assert_eq!(by_command(&cases[0]), Some(()));
+    for case in &cases[1..] {
+        assert_eq!(by_command(case), None, "{case}");
+    }
     // The schema says of which form a receipt is, not whether it is true.
     assert!(by_program.iter().filter(|said| said[1] == json!(false)).count() >= 16);
 }

@@ -140,6 +140,34 @@ async fn a_proof_of_something_else_is_none() {
     }
 }
 
+/// True, and of somebody else.
+#[tokio::test]
+async fn the_proof_of_another_sender_is_none() {
+    let world = World::new(Kind::Anvil).await;
+    let mut first = serde_json::Value::Null;
+    let liar = Liar::start(world.chain.clone(), move |method, _, result| {
+        if method == "eth_getProof" {
+            if first.is_null() {
+                first = result;
+            }
+            return Ok(first.clone());
+        }
+        Ok(result)
+    })
+    .await;
+    let other = honest(&world).await;
+    let ledger = ledger(&world, &[liar.endpoint(), other.endpoint()]).await;
+    ledger.register([1; 32], Terms::of(Role::Operator)).await.unwrap();
+    let prove = async |digest| ledger.proven_sender([digest; 32], ProvenBy::Witness, now()).await;
+    assert_eq!(prove(1).await.unwrap(), ledger.sender([1; 32]).await.unwrap());
+    for digest in [2, 3] {
+        // If the block is still the same, everything fits but the slot.
+        let refused = prove(digest).await;
+        assert!(refused.is_err(), "{refused:?}");
+    }
+    assert!(prove(1).await.is_ok());
+}
+
 #[tokio::test]
 async fn another_node_stands_in_and_none_of_another_chain_does() {
     let world = World::new(Kind::Anvil).await;

@@ -91,6 +91,7 @@ pub fn answer(answers: MailId, kind: OutboundKind) -> OutboundMail {
         subject: "Re: where is vehicle 7".to_owned(),
         in_reply_to: "question@x.test".to_owned(),
         text: "at the depot\n.\n".to_owned(),
+        authentication_results: String::new(),
     }
 }
 

@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use ::health::Level;
-use mail::{Content, Mailbox, OutboundKind, OutboundMail};
+use mail::{Content, Mailbox, OutboundKind, OutboundMail, Verdict};
 use settings::resolve;
 
 use super::*;
@@ -38,7 +38,7 @@ fn ordered(number: u8, command: Command, second: u64) -> Ordered {
         ordered_at: at(second),
         signature: [0; 64],
     };
-    let received = ReceivedMail::of(mail_id, &content).unwrap();
+    let received = ReceivedMail::of(mail_id, &content, &Verdict::default()).unwrap();
     Ordered { received, order, since: at(second), state: "truck_2\n\nSpeed: 5 m/s\n".into() }
 }
 

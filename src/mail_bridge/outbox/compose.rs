@@ -12,13 +12,16 @@ use mail_builder::{
 use smtp::client::{Accepts, Message};
 
 use super::{
-    forward::{Original, Way, note},
+    forward::{Original, Way, note, with_results},
     schedule::RECIPIENTS,
 };
 use crate::journal::OutboundKey;
 
 /// Largest Message-ID, bytes, so that it fits on a header line.
 const MESSAGE_ID_BYTES: usize = 900;
+
+/// Longest results of a forward [bytes].
+const MAX_RESULTS_BYTES: usize = 998;
 
 /// The sender, time and server that a mail is composed for.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +60,9 @@ pub enum Invalid {
     /// A forward does not name the mail that it passes on.
     #[error("answers is empty, a forward must name the mail that it passes on")]
     Forward,
+    /// Results that do not fit into a header.
+    #[error("authentication_results {0:?}: must be printable ASCII, at most {MAX_RESULTS_BYTES} bytes")]
+    Results(String),
     /// A field is not a valid Message-ID.
     #[error(
         "{field} {value:?} is not a Message-ID: printable ASCII without spaces and angle brackets, at most {MESSAGE_ID_BYTES} bytes"
@@ -89,6 +95,12 @@ pub fn check(mail: &OutboundMail, sender: &str) -> Result<(), Invalid> {
         for address in addresses {
             EmailAddress::parse(address).map_err(|error| Invalid::Address(field, error))?;
         }
+    }
+    let results = &mail.authentication_results;
+    if results.len() > MAX_RESULTS_BYTES
+        || !results.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+    {
+        return Err(Invalid::Results(results.chars().take(80).collect()));
     }
     for (field, value) in [("message_id", &mail.message_id), ("in_reply_to", &mail.in_reply_to)] {
         check_message_id(field, value)?;
@@ -123,7 +135,9 @@ pub fn compose(
     };
     let id = id.to_string();
     if let Original::Kept(data) = original {
-        let text = format!("{}{}", mail.text, note(original, &id, true));
+        let results = &mail.authentication_results;
+        let text = format!("{}{}", mail.text, note(original, &id, Some(results)));
+        let data = &*with_results(data, context.hostname, results);
         let way = Way::of(data, context.accepts.eight_bit);
         // No mail contains its own digest, so the boundary does not occur in the original.
         let boundary = format!("posthorn-{}", id.get(..32).unwrap_or_default());
@@ -135,7 +149,7 @@ pub fn compose(
             return Ok(composed(whole, true));
         }
     }
-    let text = format!("{}{}", mail.text, note(original, &id, false));
+    let text = format!("{}{}", mail.text, note(original, &id, None));
     Ok(composed(serialize(headers(mail, from, context).text_body(text)), false))
 }
 
@@ -205,6 +219,7 @@ mod tests {
             subject: "Re: Wo ist Fahrzeug 7? \r\nBcc: evil@x.test".to_owned(),
             in_reply_to: "question@x.test".to_owned(),
             text: "Grüße\n.\nvehicle 7 is at the depot".to_owned(),
+            authentication_results: String::new(),
         }
     }
 

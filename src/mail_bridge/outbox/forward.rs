@@ -6,10 +6,14 @@
 //! ASCII (RFC 6532), goes as a file (`application/octet-stream`, base64), which every server and mail program
 //! accepts.
 
-use mail::parse;
+use std::borrow::Cow;
+
+use mail::parse::{self, section};
 use mail_builder::mime::MimePart;
 use smtp::client::one_line;
 
+/// Field that says what was found out about a mail.
+const RESULTS: &str = "Authentication-Results";
 /// File name of the attached mail.
 const FILE: &str = "original.eml";
 /// Longest line of text on the wire, bytes without its CRLF (RFC 5321 section 4.5.3.1.6).
@@ -69,23 +73,50 @@ impl Way {
     }
 }
 
-/// What the text of a forward says about the original, which is `attached` or not. Attachments are listed only if the
-/// reader cannot open the mail to see them.
-pub(super) fn note(original: &Original, id: &str, attached: bool) -> String {
+/// The mail with what was found out about it as its first field, said by `hostname`, and without what others say that they
+/// found out (RFC 8601 section 5): a reader's mail program would show theirs as if it were true. Without results, as
+/// received.
+pub(super) fn with_results<'m>(data: &'m [u8], hostname: &str, results: &str) -> Cow<'m, [u8]> {
+    if results.is_empty() {
+        return data.into();
+    }
+    let (header, body) = data.split_at_checked(section(data, 0).body).unwrap_or((data, &[]));
+    let mut mail = format!("{RESULTS}: {hostname};\r\n {}\r\n", results.replace("; ", ";\r\n ")).into_bytes();
+    let mut is_theirs = false;
+    for line in header.split_inclusive(|byte| *byte == b'\n') {
+        if !line.starts_with(b" ") && !line.starts_with(b"\t") {
+            let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+            is_theirs = name.trim_ascii_end().eq_ignore_ascii_case(RESULTS.as_bytes());
+        }
+        if !is_theirs {
+            mail.extend_from_slice(line);
+        }
+    }
+    mail.extend_from_slice(body);
+    mail.into()
+}
+
+/// What the text of a forward says about the original, which is attached with these results, or not. Attachments are listed
+/// only if the reader cannot open the mail to see them.
+pub(super) fn note(original: &Original, id: &str, attached: Option<&str>) -> String {
     let Original::Kept(data) = original else {
         return format!(
             "\n\n---\nThe mail as received is not attached: it is no longer in the journal.\nIts id is {id}\n"
         );
     };
-    let attachments = parse(data).attachments;
+    let attachments = parse::parse(data).attachments;
     let count = match attachments.len() {
         0 => "no attachments".to_owned(),
         1 => "1 attachment".to_owned(),
         more => format!("{more} attachments"),
     };
-    if attached {
+    if let Some(results) = attached {
+        let fields = match results {
+            "" => "",
+            _ => "Its field Authentication-Results is posthorn's; those of others are removed.\n",
+        };
         return format!(
-            "\n\n---\nThe mail as received is attached as {FILE}: {} bytes, with {count} of its own.\n",
+            "\n\n---\nThe mail as received is attached as {FILE}: {} bytes, with {count} of its own.\n{fields}",
             data.len()
         );
     }
@@ -106,6 +137,22 @@ pub(super) fn note(original: &Original, id: &str, attached: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_found_out_is_replaced() {
+        let mail = b"Received: x\r\nauthentication-results : evil.example;\r\n dmarc=pass\r\n\theader.from=a.example\r\n\
+                     Subject: s\r\n folded\r\nAUTHENTICATION-RESULTS:\r\n x\r\nX-Authentication-Results: y\r\n\r\n\
+                     Authentication-Results: body\r\n";
+        let results = "dkim=fail; dmarc=fail header.from=a.example";
+        assert_eq!(
+            String::from_utf8(with_results(mail, "bridge.test", results).into_owned()).unwrap(),
+            "Authentication-Results: bridge.test;\r\n dkim=fail;\r\n dmarc=fail header.from=a.example\r\n\
+             Received: x\r\nSubject: s\r\n folded\r\nX-Authentication-Results: y\r\n\r\n\
+             Authentication-Results: body\r\n"
+        );
+        assert_eq!(&*with_results(mail, "bridge.test", ""), mail);
+        assert_eq!(&*with_results(b"", "h", "none"), b"Authentication-Results: h;\r\n none\r\n");
+    }
 
     #[test]
     fn goes_as_a_mail_where_it_can_and_as_a_file_where_not() {

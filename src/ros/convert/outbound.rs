@@ -22,6 +22,7 @@ pub fn outbound_to_ros(mail: &OutboundMail, now: SystemTime) -> msg::OutboundMai
         subject: mail.subject.clone(),
         in_reply_to: mail.in_reply_to.clone(),
         text: mail.text.clone(),
+        authentication_results: mail.authentication_results.clone(),
     }
 }
 
@@ -58,6 +59,7 @@ pub fn outbound_from_ros(mail: msg::OutboundMail) -> Result<OutboundMail, Outbou
         subject: mail.subject,
         in_reply_to: mail.in_reply_to,
         text: mail.text,
+        authentication_results: mail.authentication_results,
     })
 }
 
@@ -158,6 +160,7 @@ mod tests {
             subject: "s".into(),
             in_reply_to: "0@example.org".into(),
             text: "t".into(),
+            authentication_results: "dmarc=pass".into(),
         };
         let message = outbound_to_ros(&mail, SystemTime::UNIX_EPOCH);
         assert_eq!(message.kind, msg::OutboundMail::KIND_FORWARD as u8);

@@ -53,6 +53,7 @@ fn records() -> impl Strategy<Value = Record> {
                 to,
                 subject: text.clone(),
                 in_reply_to: String::new(),
+                authentication_results: text.clone(),
                 text,
             }
         })),
