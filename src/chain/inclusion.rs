@@ -5,6 +5,8 @@
 //! [`verify_in_block`] is pure and takes any header that has Ethereum's first fifteen fields. Whether the block is in the
 //! chain is left to whoever knows its hash.
 
+use std::fmt::Debug;
+
 use alloy_consensus::{EthereumTxEnvelope, Header, ReceiptEnvelope, TxEip4844};
 use alloy_eips::{Decodable2718, Encodable2718};
 use alloy_primitives::Log;
@@ -22,7 +24,6 @@ use crate::{
     account::{Account, read},
     contracts::Artifact,
     trie,
-    verify::Same,
 };
 
 const ACTION: &str = "prove that a transaction is in its block";
@@ -139,5 +140,26 @@ pub fn verify_in_block(receipt: &Receipt, proof: &BlockProof) -> Result<(), Ledg
     } else {
         let expected = (anchor.first, anchor.count, H256(anchor.root));
         Err(same.differs("the anchor", &expected, &"none of this contract in the transaction's receipt"))
+    }
+}
+
+/// Compares what a receipt says with what is found.
+pub(super) struct Same {
+    pub index: u64,
+}
+
+impl Same {
+    pub fn check<T: Debug + PartialEq>(
+        &self,
+        what: &'static str,
+        expected: T,
+        found: T,
+    ) -> Result<(), LedgerError> {
+        if expected == found { Ok(()) } else { Err(self.differs(what, &expected, &found)) }
+    }
+
+    pub fn differs(&self, what: &'static str, expected: &dyn Debug, found: &dyn Debug) -> LedgerError {
+        let (expected, found) = (format!("{expected:?}"), format!("{found:?}"));
+        LedgerError::NotOnChain { index: self.index, what, expected, found }
     }
 }

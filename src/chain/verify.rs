@@ -5,8 +5,6 @@
 //!
 //! The proof itself is checked by [`Receipt::verify_offline`].
 
-use std::fmt::Debug;
-
 use evidence::{BlockProof, Receipt};
 use web3::{
     Web3,
@@ -16,7 +14,7 @@ use web3::{
 use crate::{
     Addresses, Connection, Ledger, LedgerError,
     contracts::Artifact,
-    inclusion::verify_in_block,
+    inclusion::{Same, verify_in_block},
     queries::{LOG_RANGE, OnChain, anchored, newest_block, next_index, parse_anchored, receipt_of},
 };
 
@@ -136,24 +134,4 @@ async fn verify(
         return Err(same.differs("the anchor", &expected, &anchored));
     }
     proof.map_or(Ok(()), |proof| verify_in_block(receipt, proof))
-}
-
-pub(super) struct Same {
-    pub index: u64,
-}
-
-impl Same {
-    pub fn check<T: Debug + PartialEq>(
-        &self,
-        what: &'static str,
-        expected: T,
-        found: T,
-    ) -> Result<(), LedgerError> {
-        if expected == found { Ok(()) } else { Err(self.differs(what, &expected, &found)) }
-    }
-
-    pub fn differs(&self, what: &'static str, expected: &dyn Debug, found: &dyn Debug) -> LedgerError {
-        let (expected, found) = (format!("{expected:?}"), format!("{found:?}"));
-        LedgerError::NotOnChain { index: self.index, what, expected, found }
-    }
 }

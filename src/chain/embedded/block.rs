@@ -18,7 +18,10 @@ use web3::{
     types::{Address, H256},
 };
 
-use crate::embedded::evm::{BASE_FEE, GAS_LIMIT};
+/// Base fee per unit of gas [wei]; constant, because blocks are never full.
+pub(super) const BASE_FEE: u64 = 1_000_000_000;
+/// Gas limit of a block, and so of its one transaction (EIP-7825).
+pub(super) const GAS_LIMIT: u64 = 16_777_216;
 
 /// An event that a contract logged.
 #[derive(Clone, Debug, PartialEq, Eq)]

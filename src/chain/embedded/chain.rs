@@ -20,8 +20,8 @@ use revm::context::result::InvalidTransaction;
 use web3::types::H256;
 
 use crate::embedded::{
-    block::{Block, Genesis},
-    evm::{BASE_FEE, Outcome, State},
+    block::{BASE_FEE, Block, Genesis},
+    evm::{Outcome, State},
     transaction::Transaction,
 };
 

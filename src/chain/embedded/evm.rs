@@ -19,12 +19,11 @@ use revm::{
 };
 use web3::types::{Address, H256, U256};
 
-use crate::embedded::{block::LogEntry, transaction::Transaction};
+use crate::embedded::{
+    block::{BASE_FEE, GAS_LIMIT, LogEntry},
+    transaction::Transaction,
+};
 
-/// Base fee per unit of gas [wei]; constant, because blocks are never full.
-pub(super) const BASE_FEE: u64 = 1_000_000_000;
-/// Gas limit of a block, and so of its one transaction (EIP-7825).
-pub(super) const GAS_LIMIT: u64 = 16_777_216;
 /// Initial balance of the funded account [wei]: a million ether, enough for some 30 billion anchors.
 const FUNDS: u128 = 1_000_000_000_000_000_000_000_000;
 

@@ -16,9 +16,9 @@ use serde_json::json;
 use web3::types::{Address, Bytes, H256, U64, U256};
 
 use crate::embedded::{
-    block::Block,
+    block::{BASE_FEE, Block, GAS_LIMIT},
     chain::{Chain, MineError},
-    evm::{BASE_FEE, GAS_LIMIT, Message, Outcome},
+    evm::{Message, Outcome},
     transaction::Transaction,
 };
 use crate::error::STORAGE_FAILED;
