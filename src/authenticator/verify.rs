@@ -115,12 +115,12 @@ pub async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, data: &[u8], no
         Ok(()) => arc::verify(dns, &keys, &message, &section, &domain).await,
         Err(chain) => chain,
     };
-    (checked.arc, checked.arc_domain) = (chain.result, chain.sealer.clone());
+    (checked.arc, checked.arc_domain) = (chain.result, chain.sealer);
     let nothing = || signatures.summary(false).to_owned();
     checked.order_gap = match outcome.result {
         AuthResult::Pass if !outcome.by_dkim => nothing(),
         AuthResult::Pass => signatures.gap(&policy.suffixes, &domain, &section).unwrap_or_else(nothing),
-        _ if chain.result == AuthResult::Pass => {
+        _ if checked.arc == AuthResult::Pass => {
             "only an ARC chain proves its sender, which is not enough for an order".to_owned()
         }
         _ => "nothing proves its sender".to_owned(),
@@ -135,7 +135,7 @@ pub async fn verify(dns: &Dns, policy: &Policy, origin: &Origin, data: &[u8], no
             checked.order_keys = signatures.keys(suitable);
         }
     }
-    checked.reason = reason(&checked, &domain, &outcome, &signatures, (&spf, &chain));
+    checked.reason = reason(&checked, &domain, &outcome, &signatures, (&spf, chain.why));
     checked.from = Some(from);
     checked
 }
@@ -286,7 +286,7 @@ fn reason(
     domain: &str,
     outcome: &Dmarc,
     signatures: &Signatures,
-    (spf, chain): (&Spf, &Chain),
+    (spf, arc): (&Spf, &str),
 ) -> String {
     let spf = match checked.spf {
         AuthResult::Unknown => spf.why_not,
@@ -315,12 +315,15 @@ fn reason(
         }
         AuthResult::PermError => format!("The DMARC policy of {domain} cannot be read."),
         _ if checked.arc == AuthResult::Pass => {
-            format!("{}, whose ARC seal is trusted, vouches for {domain} having sent the mail.", chain.sealer)
+            format!(
+                "{}, whose ARC seal is trusted, vouches for {domain} having sent the mail.",
+                checked.arc_domain
+            )
         }
-        _ if chain.why.is_empty() => {
+        _ if arc.is_empty() => {
             format!("Nothing proves that {domain} sent the mail: {dkim}, {spf}.")
         }
-        _ => format!("Nothing proves that {domain} sent the mail: {dkim}, {spf}, {}.", chain.why),
+        _ => format!("Nothing proves that {domain} sent the mail: {dkim}, {spf}, {arc}."),
     }
 }
 

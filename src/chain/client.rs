@@ -22,7 +22,7 @@ use web3::{
 use crate::{
     Addresses, Connection, Finality, InFlight, LedgerError, LedgerKey, Mined, RECONNECT, Slot,
     account::{Account, Call, Presence, action},
-    contracts::{Artifact, Contracts},
+    contracts::{Artifact, Contracts, word},
     deploy::Deployer,
     lane::Lane,
     queries::{LOG_RANGE, OnChain, anchored, call, newest_block, next_index},
@@ -230,8 +230,7 @@ impl Ledger {
     /// # Errors
     /// Retryable if the chain cannot be reached.
     pub async fn find_anchor(&self, first: u64) -> Result<Option<OnChain>, LedgerError> {
-        let mut topic = [0; 32];
-        U256::from(first).to_big_endian(&mut topic);
+        let topic = word(first);
         let contract = self.addresses.evidence_ledger;
         let mut to = newest_block(&self.web3, "find an anchor").await?;
         loop {

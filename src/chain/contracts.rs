@@ -31,6 +31,13 @@ pub(super) struct Artifact {
     pub bytecode: Bytes,
 }
 
+/// A number as the ABI and the storage of contracts have it: 32 bytes, big-endian.
+pub fn word(number: impl Into<U256>) -> [u8; 32] {
+    let mut word = [0; 32];
+    number.into().to_big_endian(&mut word);
+    word
+}
+
 impl Artifact {
     /// Parses the artifact of `EvidenceLedger.sol`.
     pub fn evidence_ledger() -> Result<Self, LedgerError> {

@@ -14,15 +14,12 @@ use evidence::{BlockProof, Receipt};
 use jsonrpc_core::Value;
 use rlp::Rlp;
 use serde_json::json;
-use web3::{
-    signing::keccak256,
-    types::{H256, U256},
-};
+use web3::{signing::keccak256, types::H256};
 
 use crate::{
     Ledger, LedgerError,
     account::{Account, read},
-    contracts::Artifact,
+    contracts::{Artifact, word},
     trie,
 };
 
@@ -123,13 +120,8 @@ pub fn verify_in_block(receipt: &Receipt, proof: &BlockProof) -> Result<(), Ledg
     let outcome = Outcome::decode_2718(&mut bytes).ok().filter(|_| bytes.is_empty());
     let outcome = outcome.ok_or_else(|| broken("the transaction's receipt", "one of Ethereum's types"))?;
     same.check("the transaction's status", true, outcome.status())?;
-    let word = |number: u64| {
-        let mut word = [0; 32];
-        U256::from(number).to_big_endian(&mut word);
-        word
-    };
     let event = Artifact::evidence_ledger()?.topic("Anchored")?;
-    let (topics, data) = ([event.0, word(anchor.first), anchor.root], word(anchor.count.into()));
+    let (topics, data) = ([event.0, word(anchor.first), anchor.root], word(anchor.count));
     let is_ours = |log: &Log| {
         log.address.0 == anchor.contract
             && log.topics().iter().map(|topic| topic.0).eq(topics)

@@ -13,7 +13,7 @@ use web3::{
 use crate::{
     Connection, Ledger, LedgerError, Mined,
     account::{Call, action},
-    contracts::Artifact,
+    contracts::{Artifact, word},
     queries::call,
 };
 
@@ -107,8 +107,7 @@ impl Sender {
         let [registered_at, revoked_at, valid_from, valid_until] =
             [0, 1, 2, 3].map(|place| time(ROLE_BITS + place * TIME_BITS));
         let role = Role::ALL.into_iter().find(|known| *known as u8 == first.byte(0))?;
-        let mut key = [0; 32];
-        second.to_big_endian(&mut key);
+        let key = word(second);
         let dkim_key = (key != [0; 32]).then_some(key);
         Some(Self { terms: Terms { role, valid_from, valid_until, dkim_key }, registered_at, revoked_at })
     }

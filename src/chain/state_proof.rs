@@ -19,7 +19,9 @@ use web3::{
     types::{Address, Bytes, H256, U64, U256},
 };
 
-use crate::{Connection, Http, Ledger, LedgerError, Sender, account::read, registry::Digest, trie};
+use crate::{
+    Connection, Http, Ledger, LedgerError, Sender, account::read, contracts::word, registry::Digest, trie,
+};
 
 const ACTION: &str = "prove what the registry has of a sender";
 /// Kinds of blocks.
@@ -176,14 +178,8 @@ fn unlike(rule: &str) -> LedgerError {
 
 /// Where the contract stores a sender: two slots behind each other (Solidity, "Layout of State Variables in Storage").
 fn slots(digest: Digest) -> [H256; 2] {
-    let mut mapping = [0; 32];
-    U256::from(SENDERS_SLOT).to_big_endian(&mut mapping);
-    let first = U256::from_big_endian(&keccak256(&[digest, mapping].concat()));
-    [first, first.overflowing_add(U256::one()).0].map(|slot| {
-        let mut bytes = [0; 32];
-        slot.to_big_endian(&mut bytes);
-        H256(bytes)
-    })
+    let first = U256::from_big_endian(&keccak256(&[digest, word(SENDERS_SLOT)].concat()));
+    [first, first.overflowing_add(U256::one()).0].map(|slot| H256(word(slot)))
 }
 
 /// What is read of the answer to `eth_getProof`.

@@ -3,7 +3,7 @@
 //!
 //! A contradictory verdict permits nothing. What a sender without permission is told is left to [`super::policy`].
 
-use mail::{AuthResult, Registration, Role, Verdict};
+use mail::{Registration, Role, Verdict};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -26,8 +26,7 @@ pub(super) enum Standing {
 ///
 /// Checks every field, because verdicts arrive on a topic and a contradiction must not permit anything.
 pub(super) fn standing(verdict: &Verdict, answers_without_registry: bool) -> Standing {
-    let passed = [verdict.dmarc, verdict.arc].contains(&AuthResult::Pass);
-    let open = [verdict.dmarc, verdict.arc].contains(&AuthResult::TempError);
+    let (passed, open) = (verdict.is_proven(), verdict.is_open());
     match (verdict.registry, verdict.authenticated, verdict.role) {
         (Registration::Active, true, Role::Operator) if passed => Standing::Operator,
         (Registration::Active, true, Role::Observer) if passed => Standing::Observer,

@@ -243,6 +243,18 @@ pub struct Verdict {
     pub reason: String,
 }
 
+impl Verdict {
+    /// Whether the From domain is proven to have sent the mail, by DMARC or by ARC.
+    pub fn is_proven(&self) -> bool {
+        [self.dmarc, self.arc].contains(&AuthResult::Pass)
+    }
+
+    /// Whether DNS did not answer, and an answer could have proven it.
+    pub fn is_open(&self) -> bool {
+        [self.dmarc, self.arc].contains(&AuthResult::TempError)
+    }
+}
+
 /// The purpose of an outbound mail. Numbers are those of `OutboundMail.msg`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize_repr, Deserialize_repr)]
 #[repr(u8)]

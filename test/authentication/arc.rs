@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Mails that lists and forwarders changed and sealed by ARC, with dkimpy as the sealer, and what dkimpy finds of them.
 
-use std::{
-    io::Write,
-    process::{Command, Stdio},
-};
+use std::process::Command;
 
 use authenticator::verdict::Checked;
 use mail::AuthResult::{self, *};
 use serde_json::{Value, json};
 use testbed::{
-    project,
+    output_of, project,
     sign::{SignedDomain, base64},
 };
 
@@ -60,23 +57,15 @@ fn sealed(scene: &Scene, cases: &[Case]) -> Vec<(Vec<u8>, String)> {
         let hops: Vec<_> = case.hops.iter().map(hop).collect();
         format!("{}\n", json!({ "mail": base64(&mail), "hops": hops, "zone": records }))
     };
-    let mut python = Command::new(project("target/venv/mailauth/bin/python"))
-        .arg(project("test/authentication/sealer.py"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("dkimpy: run scripts/venv mailauth");
-    let (mut input, jobs) = (python.stdin.take().unwrap(), cases.iter().map(job).collect::<String>());
-    let writer = std::thread::spawn(move || input.write_all(jobs.as_bytes()).expect("python reads"));
-    let output = python.wait_with_output().unwrap();
-    writer.join().unwrap();
-    assert!(output.status.success(), "sealer.py failed");
+    // dkimpy: scripts/venv mailauth
+    let mut python = Command::new(project("target/venv/mailauth/bin/python"));
+    let output =
+        output_of(python.arg(project("test/authentication/sealer.py")), cases.iter().map(job).collect());
     let answer = |line: &str| {
         let answer: Value = serde_json::from_str(line).unwrap();
         (hex::decode(answer["mail"].as_str().unwrap()).unwrap(), answer["found"].as_str().unwrap().to_owned())
     };
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().map(answer).collect()
+    output.lines().map(answer).collect()
 }
 
 /// A domain that seals, with a key that dkimpy can sign with.

@@ -4,18 +4,13 @@
 //! What proves a sender here must prove it to each of them. What proves it to them and not here is in the table with the
 //! reason.
 
-use std::{
-    collections::BTreeMap,
-    io::Write,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{collections::BTreeMap, process::Command, time::Duration};
 
 use authenticator::{dns::Dns, silence::Waits, zone::Zone};
 use mail::AuthResult::{self, *};
 use mail_auth::dkim::Canonicalization;
 use serde_json::{Value, json};
-use testbed::{dns::NameServer, project, sign::SignedDomain};
+use testbed::{dns::NameServer, output_of, project, sign::SignedDomain};
 
 use super::{
     published,
@@ -351,23 +346,11 @@ fn of_published(cases: &mut Vec<Case>) {
 
 /// What the others find out, in the order of the cases.
 fn peers(cases: &[Case]) -> Vec<Value> {
-    let mut python = Command::new(project("target/venv/mailauth/bin/python"))
-        .arg(project("test/authentication/peers.py"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("pyspf, dkimpy and authheaders: run scripts/venv mailauth");
-    let lines: String = cases.iter().map(|case| format!("{}\n", as_json(case))).collect();
-    let mut input = python.stdin.take().expect("piped");
-    let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()).expect("python reads"));
-    let output = python.wait_with_output().expect("python");
-    writer.join().expect("written");
-    assert!(output.status.success(), "peers.py failed");
-    String::from_utf8(output.stdout)
-        .expect("UTF-8")
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    // pyspf, dkimpy and authheaders: scripts/venv mailauth
+    let mut python = Command::new(project("target/venv/mailauth/bin/python"));
+    let lines = cases.iter().map(|case| format!("{}\n", as_json(case))).collect();
+    let output = output_of(python.arg(project("test/authentication/peers.py")), lines);
+    output.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn as_json(case: &Case) -> Value {

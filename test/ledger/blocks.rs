@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Receipts that verify by the hash of a block alone.
 
-use std::{
-    io::Write,
-    process::{Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{process::Command, sync::Arc, time::Duration};
 
 use chain::{Connection, Ledger, LedgerError, verify_by_hash, verify_in_block, verify_on};
 use evidence::{BlockProof, Receipt};
 use jsonrpc_core::Value;
 use serde_json::json;
-use testbed::project;
+use testbed::{output_of, project};
 use web3::Transport;
 
 use super::{
@@ -188,11 +183,7 @@ async fn a_node_that_has_dropped_its_history_still_confirms_the_block() {
 
 /// Runs a verifier on receipts, and returns what it says of each.
 fn verified(verifier: &mut Command, cases: &[Value]) -> Vec<Value> {
-    let mut child = verifier.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("installed");
-    child.stdin.take().unwrap().write_all(json!(cases).to_string().as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    serde_json::from_slice(&output.stdout).unwrap()
+    serde_json::from_str(&output_of(verifier, json!(cases).to_string())).unwrap()
 }
 
 /// A receipt of a real chain, and each field, byte of the header and node of it changed.

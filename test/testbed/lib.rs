@@ -24,8 +24,9 @@ pub mod sign;
 pub mod smtp;
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
@@ -58,6 +59,21 @@ pub fn verify_receipt(file: &Path, rpc: &str, contract: &str) -> Output {
     let mut python = Command::new(project("target/venv/web3/bin/python"));
     python.arg(project("docs/verify_receipt.py")).arg(file).args(["--rpc", rpc, "--contract", contract]);
     python.output().expect("web3.py: run scripts/venv web3")
+}
+
+/// What a program prints about `input`.
+///
+/// # Panics
+/// If it cannot be started or fails.
+pub fn output_of(program: &mut Command, input: String) -> String {
+    let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it is installed");
+    let mut stdin = child.stdin.take().expect("piped");
+    // It may print before it has read everything.
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()).expect("it reads"));
+    let output = child.wait_with_output().expect("its output");
+    writer.join().expect("written");
+    assert!(output.status.success(), "{program:?} failed");
+    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 /// A TCP port of 127.0.0.1 where nobody listens. Neither another call nor a connection of whatever else runs takes it

@@ -51,8 +51,7 @@ pub fn authenticated_from_ros(message: &msg::AuthenticatedMail) -> Result<(Mail,
         authenticated: message.verdict.authenticated,
         reason: message.verdict.reason.clone(),
     };
-    let passed = [verdict.dmarc, verdict.arc].contains(&AuthResult::Pass);
-    let proven = passed && verdict.registry == Registration::Active;
+    let proven = verdict.is_proven() && verdict.registry == Registration::Active;
     if verdict.authenticated && !proven {
         return Err(error(
             "verdict.authenticated",
