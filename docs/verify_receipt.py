@@ -24,7 +24,8 @@ import sys
 MAX_CHARACTERS = 2 * 1024 * 1024
 MAX_FACTS = 63
 MAX_PROOF = 2048
-VERDICT_FACTS = 51
+# Kinds that only the authenticator records, and the bytes of their facts.
+OWN_FACTS = {"mail_verdict": 51, "embedded_block": 8}
 
 RECEIPT = [
     "index", "recorded_at", "entry", "facts", "leaf", "batch_first", "batch_size", "root", "inclusion_proof", "chain_id",
@@ -167,8 +168,9 @@ def leaf_of(receipt: dict) -> bytes:
     digest, facts = sized(entry, "digest", 32), octets(receipt, "facts", MAX_FACTS)
     if facts and sha256(facts) != digest:
         raise Refused("facts are not those that were recorded")
-    if entry["kind"] == "mail_verdict" and len(facts) != VERDICT_FACTS:
-        raise Refused(f"facts of a mail_verdict must have {VERDICT_FACTS} bytes")
+    size = OWN_FACTS.get(entry["kind"], len(facts))
+    if len(facts) != size:
+        raise Refused(f"facts of kind {shown(entry['kind'])} must have {size} bytes")
     content = b"".join([
         b"posthorn evidence v2\0\0",
         big_endian(receipt, "index", 64),

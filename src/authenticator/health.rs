@@ -184,15 +184,14 @@ impl Ledger {
     }
 }
 
-/// Returns the two statuses, mails and ledger. `evidenced` is the number of leaves in the evidence log, `now` the time
-/// [s since 1970].
-pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger, now: u64) -> Vec<Status> {
+/// The status of the mails.
+pub fn mails_status(mails: &Mails) -> Status {
     let (level, message) = if mails.left_in_a_row == 0 {
         (Level::Ok, "verifies")
     } else {
         (Level::Warn, "DNS or the registry did not answer for the latest mails, which come again")
     };
-    let mails = Status::new("mails", level, message)
+    Status::new("mails", level, message)
         .gauge("in_flight", mails.in_flight)
         .gauge("waiting", mails.waiting)
         .counter("authenticated", mails.authenticated)
@@ -200,8 +199,11 @@ pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger, now: u64) -> Vec
         .counter("left", mails.left)
         .gauge("left_in_a_row", mails.left_in_a_row)
         .counter("overflowed", mails.overflowed)
-        .counter("malformed", mails.malformed);
+        .counter("malformed", mails.malformed)
+}
 
+/// The status of a ledger, by its name. `evidenced` is the number of leaves in its log, `now` the time [s since 1970].
+pub fn ledger_status(name: &'static str, evidenced: u64, ledger: &Ledger, now: u64) -> Status {
     let pending = evidenced.saturating_sub(ledger.anchored);
     let error = ledger.last_error.as_ref().or(ledger.silence.as_ref());
     let (level, message) = match (error, ledger.connected, &ledger.late) {
@@ -217,13 +219,13 @@ pub fn statuses(mails: &Mails, evidenced: u64, ledger: &Ledger, now: u64) -> Vec
         (None, true, None) if !ledger.reachable => (Level::Ok, "nothing to anchor yet".to_owned()),
         (None, true, None) => (Level::Ok, "anchors".to_owned()),
     };
-    let status = Status::new("ledger", level, message)
+    let status = Status::new(name, level, message)
         .counter("evidenced", evidenced)
         .counter("anchored", ledger.anchored)
         .gauge("pending", pending)
         .gauge("in_flight", ledger.in_flight)
         .gauge("revocations", ledger.revocations);
-    vec![mails, ledger.describe(status, now)]
+    ledger.describe(status, now)
 }
 
 #[cfg(test)]
@@ -233,7 +235,7 @@ mod tests {
     #[test]
     fn an_unreachable_chain_is_an_error_that_says_what_is_kept() {
         let ledger = Ledger { last_error: Some("connection refused".into()), ..Ledger::default() };
-        let status = statuses(&Mails::default(), 3, &ledger, 0).pop().unwrap();
+        let status = ledger_status("ledger", 3, &ledger, 0);
         assert_eq!(
             (status.level, status.message.as_str()),
             (Level::Error, "waits for the chain: connection refused")
@@ -245,14 +247,14 @@ mod tests {
     fn a_late_transaction_is_a_warning_until_it_is_an_error() {
         let late = Some("anchor evidence: transaction 0x1 is in no block after 3 blocks".to_owned());
         let ledger = Ledger { connected: true, reachable: true, in_flight: 1, late, ..Ledger::default() };
-        let status = statuses(&Mails::default(), 3, &ledger, 0).pop().unwrap();
+        let status = ledger_status("ledger", 3, &ledger, 0);
         assert_eq!((status.level, status.figure("in_flight")), (Level::Warn, Some(1)));
         assert!(status.message.contains("0x1 is in no block after 3 blocks"), "{}", status.message);
         for ledger in [
             Ledger { last_error: Some("connection refused".to_owned()), ..ledger.clone() },
             Ledger { silence: Some("connection refused".to_owned()), ..ledger },
         ] {
-            assert_eq!(statuses(&Mails::default(), 3, &ledger, 0).pop().unwrap().level, Level::Error);
+            assert_eq!(ledger_status("ledger", 3, &ledger, 0).level, Level::Error);
         }
     }
 
@@ -266,7 +268,7 @@ mod tests {
             revocation_error: Some(error.clone()),
             ..Ledger::default()
         };
-        let status = statuses(&Mails::default(), 0, &ledger, 0).pop().unwrap();
+        let status = ledger_status("ledger", 0, &ledger, 0);
         assert_eq!((status.level, status.figure("revocations")), (Level::Warn, Some(2)));
         assert!(status.message.contains(&error), "{}", status.message);
     }
@@ -290,7 +292,7 @@ mod tests {
             last_anchor: Some(LastAnchor { block: 85, entries: 12, fee_gwei: 50 }),
             ..Ledger::default()
         };
-        let at = |ledger: &Ledger| statuses(&Mails::default(), 3, ledger, 1004).pop().unwrap();
+        let at = |ledger: &Ledger| ledger_status("ledger", 3, ledger, 1004);
         let status = at(&ledger);
         assert_eq!(status.level, Level::Ok);
         for (name, value) in [
@@ -322,7 +324,7 @@ mod tests {
     #[test]
     fn an_unanswered_question_is_warned_about_until_the_next_one_is_answered() {
         let mut mails = Mails::default();
-        let level = |mails: &Mails| statuses(mails, 0, &Ledger::default(), 0)[0].level;
+        let level = |mails: &Mails| mails_status(mails).level;
         mails.left();
         assert_eq!(level(&mails), Level::Warn);
         // These mails were given up: still nothing has answered.
@@ -337,7 +339,7 @@ mod tests {
     #[test]
     fn all_is_well_when_the_chain_answers() {
         let ledger = Ledger { connected: true, reachable: true, anchored: 3, ..Ledger::default() };
-        let statuses = statuses(&Mails::default(), 3, &ledger, 0);
-        assert!(statuses.iter().all(|status| status.level == Level::Ok), "{statuses:?}");
+        let status = ledger_status("ledger", 3, &ledger, 0);
+        assert_eq!(status.level, Level::Ok, "{status:?}");
     }
 }

@@ -22,16 +22,19 @@
 //! - `store`: the log of the crate [`evidence`], shared by the node's tasks. `evidencer`: shares one sync among many
 //!   entries, of mails and of other nodes.
 //! - `anchor`: anchors evidence through the crate `chain`, in order, exactly once. [`pace`]: decides when. Pure.
-//!   `receipts`: publishes the receipts.
+//!   `anchoring`: connects to the chain and reports how it is. `receipts`: publishes the receipts.
 //! - `registry`: asks the registry and takes changes, `registrar`: makes them. [`revocations`]: those that hold before the
 //!   chain has them. [`sender`] and [`names`]: who can be registered, by name. [`key_digest`]: names a DKIM key.
-//! - `on_chain`: connects the chain to the node. [`health`]: what the node reports on `/diagnostics`. Pure.
+//! - `shared_chain`: has the embedded chain anchored into a shared one, in the same way.
+//! - `on_chain`: opens the chains for the node. [`health`]: what the node reports on `/diagnostics`. Pure.
 //!
-//! It does not evaluate ARC or read Authentication-Results, which anybody can write.
+//! It does not read Authentication-Results, which anybody can write.
 
 pub mod address;
 #[cfg(feature = "net")]
 pub mod anchor;
+#[cfg(feature = "net")]
+pub mod anchoring;
 pub mod core;
 #[cfg(feature = "net")]
 pub mod desk;
@@ -66,6 +69,8 @@ pub mod revocations;
 pub mod sender;
 #[cfg(feature = "ros")]
 mod services;
+#[cfg(feature = "net")]
+pub mod shared_chain;
 pub mod silence;
 pub mod spf;
 #[cfg(feature = "net")]

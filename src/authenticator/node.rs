@@ -20,7 +20,10 @@ use ros::{
     runtime::{self, NodeError, NodeFacts, Shutdown},
     topics,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     address::AddressKey,
@@ -37,9 +40,11 @@ use super::{
     verify::{Policy, verify},
 };
 use crate::{
-    on_chain::{ChainKeeper, KeeperHandles},
-    prover::Prover,
+    anchoring::Followed,
+    on_chain::{self, ChainKeeper, KeeperHandles},
+    prover::{Prover, Provers},
     registry::Registry,
+    shared_chain,
     store::EvidenceStore,
 };
 
@@ -66,9 +71,11 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         dns_patience: params.temperror_give_up,
         registry_patience: params.registry_patience,
     };
-    let opened = tokio::task::spawn_blocking(move || open(params)).await?;
+    let stated_by = source.clone();
+    let opened = tokio::task::spawn_blocking(move || open(params, stated_by)).await?;
     let (keeper, handles, store, gate, known) = opened?;
-    let KeeperHandles { registry, registrar, ledger, receipts, health: chain_health } = handles;
+    let KeeperHandles { registry, registrar, chain, shared } = handles;
+    let Followed { ledger, receipts, health: chain_health } = chain;
     let (evidencer, evidence_writer) = Evidencer::new(store.clone(), source);
 
     let core = Core::new(limits, &known.all());
@@ -96,13 +103,23 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
         // The channel closes only when the chain's task ends, and that one says why.
         std::future::pending::<()>().await
     });
-    let prover = Prover::new(store.clone(), ledger);
-    services::serve(&mut graph, &registry, prover, (evidencer, store.clone()), gate)?;
+    let provers = Provers {
+        entries: Prover::new(store.clone(), ledger),
+        blocks: shared.as_ref().map(|shared| Prover::new(shared.store.clone(), shared.ledger.clone())),
+    };
+    services::serve(&mut graph, &registry, provers, (evidencer, store.clone()), gate)?;
     let (counted, mails) = (store.clone(), desk.counts());
     diagnostics::publish(&mut graph, move || {
-        let (evidenced, _) = counted.counts();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        health::statuses(&mails(), evidenced, &chain_health.borrow(), now)
+        let status = |name, store: &EvidenceStore, health: &watch::Receiver<health::Ledger>| {
+            health::ledger_status(name, store.counts().0, &health.borrow(), now)
+        };
+        let mut statuses =
+            vec![health::mails_status(&mails()), status(on_chain::STATUS, &counted, &chain_health)];
+        statuses.extend(
+            shared.as_ref().map(|shared| status(shared_chain::STATUS, &shared.store, &shared.health)),
+        );
+        statuses
     })?;
     let mut running = graph.spin()?;
     tracing::info!("verifying");
@@ -127,7 +144,7 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
 type Opened = (ChainKeeper, KeeperHandles, EvidenceStore, Gate, KnownDomains);
 
 /// Opens all state on this host's disk.
-fn open(params: Params) -> Result<Opened, NodeError> {
+fn open(params: Params, source: Source) -> Result<Opened, NodeError> {
     let (evidence, contracts) =
         (params.state_directory.join(EVIDENCE_DIRECTORY), params.state_directory.join("contracts.json"));
     // Everything else that was there before and is not now, was lost. The evidence comes last, so that a start which is cut
@@ -151,7 +168,7 @@ fn open(params: Params) -> Result<Opened, NodeError> {
     let domains = params.state_directory.join("known_domains");
     let known = KnownDomains::open(&domains)
         .map_err(|error| format!("{}: {error}; remove it, it is made anew", domains.display()))?;
-    let (keeper, handles) = ChainKeeper::open(params, store.clone(), key)?;
+    let (keeper, handles) = ChainKeeper::open(params, store.clone(), key, source)?;
     Ok((keeper, handles, store, gate, known))
 }
 

@@ -1,57 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Runs the chain for the node: opens it, waits for it, anchors evidence and reports its health.
+//! Runs the chains for the node: opens and serves the embedded one, and has evidence anchored.
 //!
-//! An unreachable chain stops nothing: evidence waits on disk, the registry counts as unavailable, and both resume
-//! when the chain is back.
+//! While the chain cannot be reached, the registry counts as unavailable.
 //!
-//! [`super::anchor`] decides what to anchor and when, [`super::registry`] asks and changes the registry; [`Ledger`] talks
-//! to the contracts.
+//! [`super::anchoring`] connects and anchors, [`super::shared_chain`] does so for the embedded chain's own blocks, and
+//! [`super::registry`] asks and changes the registry.
 
 use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use chain::{
-    Address, ChainError, ChainStatus, Connection, Contracts, EmbeddedChain, Http, Ledger, LedgerError,
-    LedgerKey, LedgerOptions, ProvenBy, U256, WaitsFor,
+    ChainError, Connection, Contracts, EmbeddedChain, Http, LedgerError, LedgerKey, LedgerOptions, ProvenBy,
 };
-use evidence::{Receipt, eip55::to_eip55};
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, watch},
-    time::sleep,
-};
+use evidence::Source;
+use tokio::net::TcpListener;
 
 use crate::{
     address::AddressKey,
-    anchor::{AnchorError, AnchorPolicy, AnchorState, Anchorer},
-    health,
+    anchoring::{Anchoring, AnchoringError, Followed, LAG, Reports, options},
     names::Names,
-    params::{GWEI, Params, RegistryProof},
+    params::{Params, RegistryProof},
     registrar::{Pauses, Registrar},
     registry::Registry,
     revocations::{Revocations, RevocationsError},
+    shared_chain::{SharedChain, SharedChainError, SharedHandles},
     store::EvidenceStore,
 };
 
-/// How long to wait for confirmations before asking the chain again where it stands.
-const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(300);
-/// How long the chain may contradict the evidence log before the node ends.
-const CONTRADICTION_PATIENCE: Duration = Duration::from_secs(600);
-/// How often to look whether the chain still has what was final.
-const WATCH: Duration = Duration::from_secs(4);
-/// How far one of several nodes behind an endpoint may lag.
-const LAG: Duration = Duration::from_secs(15);
+/// Name of the ledger's status on `/diagnostics`.
+pub const STATUS: &str = "ledger";
 /// How long until a revocation that the chain did not take is sent again.
 const REVOKE_AGAIN: Duration = Duration::from_secs(5);
-/// How often to ask the chain how it stands, for people.
-const CHAIN_STATUS: Duration = Duration::from_secs(10);
-/// Maximum number of receipts queued for publishing.
-const RECEIPTS: usize = 1024;
 
 /// The chain cannot be used, and waiting will not help.
 #[derive(Debug, thiserror::Error)]
@@ -67,27 +50,27 @@ pub enum KeeperError {
         /// The operating system's error.
         source: io::Error,
     },
-    /// The endpoint, the key or the contracts cannot be used.
+    /// The endpoint or a key cannot be used.
     #[error("ledger: {0}")]
     Ledger(#[from] LedgerError),
     /// The revocations that wait for the chain cannot be read.
     #[error(transparent)]
     Revocations(#[from] RevocationsError),
-    /// The evidence log and the chain do not belong together.
+    /// The evidence cannot be anchored.
     #[error("ledger: {0}")]
-    Anchor(#[from] AnchorError),
+    Anchoring(#[from] AnchoringError),
+    /// The embedded chain cannot be anchored into the shared one.
+    #[error("shared chain (parameter 'anchor_embedded_into'): {0}")]
+    Shared(#[from] SharedChainError),
 }
 
-/// Task that connects to the chain and anchors evidence.
+/// Task that has evidence anchored.
 pub struct ChainKeeper {
-    chain: Connection,
-    key: LedgerKey,
-    registrar: Option<LedgerKey>,
-    params: Params,
-    store: EvidenceStore,
-    connected: watch::Sender<Option<Arc<Ledger>>>,
-    receipts: mpsc::Sender<Receipt>,
-    health: watch::Sender<health::Ledger>,
+    anchoring: Anchoring,
+    reports: Reports,
+    shared: Option<SharedChain>,
+    /// Where the embedded chain is served.
+    listen: Option<SocketAddr>,
 }
 
 /// Handles that connect the node to the keeper.
@@ -96,23 +79,23 @@ pub struct KeeperHandles {
     pub registry: Registry,
     /// Makes the changes.
     pub registrar: Registrar,
-    /// The chain, once it is connected.
-    pub ledger: watch::Receiver<Option<Arc<Ledger>>>,
-    /// Receipts to publish, in order.
-    pub receipts: mpsc::Receiver<Receipt>,
-    /// Health of the chain, for diagnostics.
-    pub health: watch::Receiver<health::Ledger>,
+    /// The chain, the receipts to publish, and how it is.
+    pub chain: Followed,
+    /// The shared chain that the embedded one is anchored into, if it is.
+    pub shared: Option<SharedHandles>,
 }
 
 impl ChainKeeper {
-    /// Loads the ledger key and opens the embedded chain, if that is used; does not connect yet. Blocking.
+    /// Loads the ledger key and opens the embedded chain, if that is used; does not connect yet. `source` states the
+    /// blocks of the embedded chain. Blocking.
     ///
     /// # Errors
-    /// If a key, the endpoint, the embedded chain or the waiting revocations cannot be used.
+    /// If a key, an endpoint, the embedded chain or the waiting revocations cannot be used.
     pub fn open(
         params: Params,
         store: EvidenceStore,
         address_key: AddressKey,
+        source: Source,
     ) -> Result<(Self, KeeperHandles), KeeperError> {
         let load = |path: &Path, password: &Option<PathBuf>| match password {
             Some(password) => LedgerKey::decrypt(path, password),
@@ -131,10 +114,7 @@ impl ChainKeeper {
                         "no ethereum_witnesses: the one Ethereum node is believed about who is an operator"
                     );
                 }
-                if !node.is_protected() && !params.ethereum_plain_http {
-                    let rule = "https, or http to this host, unless ethereum_plain_http is true".to_owned();
-                    return Err(LedgerError::Endpoint { rule }.into());
-                }
+                node.check_protected(params.ethereum_plain_http)?;
                 Connection::Http(node)
             }
             None => {
@@ -142,9 +122,14 @@ impl ChainKeeper {
                 Connection::Embedded(EmbeddedChain::open(&directory, key.address(), SystemTime::now)?)
             }
         };
-        let (connected, ledger) = watch::channel(None);
-        let (receipts, receipts_out) = mpsc::channel(RECEIPTS);
-        let (health, health_out) = watch::channel(health::Ledger::default());
+        let shared = match (&chain, &params.anchor_embedded_into) {
+            (Connection::Embedded(embedded), Some(endpoint)) => {
+                Some(SharedChain::open(&params, endpoint, (embedded.clone(), key.clone()), source)?)
+            }
+            _ => None,
+        };
+        let (shared, shared_handles) = shared.unzip();
+        let (reports, followed) = Reports::new();
         let revocations = Revocations::open(&params.state_directory.join("revocations"), LAG)?;
         let files = (revocations, Names::open(&params.state_directory.join("senders")));
         let proof = params.registry_proof.map(|proof| match proof {
@@ -153,21 +138,28 @@ impl ChainKeeper {
         });
         let pauses = Pauses { again: REVOKE_AGAIN, lag: LAG };
         let (registry, changes) = Registry::new(
-            ledger.clone(),
+            followed.ledger.clone(),
             address_key,
             files,
-            health.clone(),
+            reports.health(),
             pauses,
             (proof, SystemTime::now),
         );
-        let handles = KeeperHandles {
-            registry,
-            registrar: changes,
-            ledger,
-            receipts: receipts_out,
-            health: health_out,
+        let listen = params.embedded_rpc_listen;
+        let contracts = params.contracts.map(|(registry, ledger)| Contracts { registry, ledger });
+        let options = LedgerOptions { contracts, registrar, ..options(&params) };
+        let anchoring = Anchoring {
+            name: STATUS,
+            chain,
+            key,
+            max_batch: params.batch_max_mails,
+            max_age: params.batch_max_age,
+            directory: params.state_directory,
+            options,
+            store,
         };
-        Ok((Self { chain, key, registrar, params, store, connected, receipts, health }, handles))
+        let handles = KeeperHandles { registry, registrar: changes, chain: followed, shared: shared_handles };
+        Ok((Self { anchoring, reports, shared, listen }, handles))
     }
 
     /// Connects, however long it takes, then anchors until dropped; meanwhile serves the embedded chain. Safe to drop at
@@ -176,155 +168,33 @@ impl ChainKeeper {
     /// # Errors
     /// The first error that waiting will not cure.
     pub async fn run(self) -> Result<(), KeeperError> {
-        match (&self.chain, self.params.embedded_rpc_listen) {
-            (Connection::Embedded(chain), Some(address)) => {
-                let (chain, listener) = (chain.clone(), listen(address).await?);
-                tokio::select! {
-                    result = self.anchor() => result,
-                    () = chain.serve(listener) => Ok(()),
-                }
-            }
-            _ => self.anchor().await,
-        }
-    }
-
-    async fn anchor(self) -> Result<(), KeeperError> {
-        let Self { chain, key, registrar, params, store, connected, receipts, health } = self;
-        let options = LedgerOptions {
-            confirmations: params.confirmations,
-            timeout: CONFIRMATION_TIMEOUT,
-            in_flight: params.transactions_in_flight,
-            max_fee: params.max_fee.into(),
-            contracts: params.contracts.map(|(registry, ledger)| Contracts { registry, ledger }),
-            registrar: registrar.clone(),
+        let Self { anchoring, reports, shared, listen } = self;
+        let served = match (&anchoring.chain, listen) {
+            (Connection::Embedded(chain), Some(address)) => Some((chain.clone(), listen_on(address).await?)),
+            _ => None,
         };
-        let shown = |address: Address| to_eip55(&address.0);
-        tracing::info!(account = shown(key.address()), "connecting to the chain; this account pays");
-        if let Some(registrar) = &registrar {
-            tracing::info!(account = shown(registrar.address()), "this account registers and revokes");
-        }
-        let report = |error: &LedgerError| {
-            let text = error.to_string();
-            // Log each kind of failure once, not each attempt.
-            if health.borrow().last_error.as_ref() != Some(&text) {
-                tracing::warn!(%error, "waiting for the chain");
-                health.send_modify(|health| health.last_error = Some(text));
+        let serve = async {
+            match served {
+                Some((chain, listener)) => chain.serve(listener).await,
+                None => std::future::pending().await,
             }
         };
-        let ledger = Ledger::connect_patiently(chain, key, &params.state_directory, options, report).await?;
-        let ledger = Arc::new(ledger);
-        let addresses = ledger.addresses();
-        tracing::info!(chain_id = addresses.chain_id, registry = shown(addresses.sender_registry),
-            ledger = shown(addresses.evidence_ledger), finality = ?ledger.finality(), "connected to the chain");
-        health.send_modify(|health| {
-            (health.connected, health.last_error) = (true, None);
-            health.facts = Some(health::Facts {
-                chain_id: addresses.chain_id,
-                registry: shown(addresses.sender_registry),
-                ledger: shown(addresses.evidence_ledger),
-                finality: ledger.finality().to_string(),
-                max_fee: params.max_fee,
-            });
-        });
-        connected.send_replace(Some(Arc::clone(&ledger)));
-
-        let (state, mut states) = watch::channel(AnchorState::default());
-        let asked = Arc::clone(&ledger);
-        let (mut in_flight, mut registering) = (ledger.in_flight(), ledger.registrar_in_flight());
-        let anchorer = Anchorer {
-            store,
-            ledger,
-            policy: AnchorPolicy {
-                max_batch: params.batch_max_mails,
-                max_age: params.batch_max_age,
-                patience: CONTRADICTION_PATIENCE,
-                watch: WATCH,
-                lag: LAG,
-            },
-            receipts,
-            state,
-            now: SystemTime::now,
-        };
-        let follow_anchorer = async {
-            while states.changed().await.is_ok() {
-                let AnchorState { reachable, anchored, last_error, last_anchor, .. } =
-                    states.borrow_and_update().clone();
-                health.send_modify(|health| {
-                    (health.reachable, health.anchored, health.last_error) =
-                        (reachable, anchored, last_error);
-                    health.last_anchor = last_anchor;
-                });
-            }
-            std::future::pending::<()>().await;
-        };
-        let follow_chain = async {
-            loop {
-                if let Ok(status) = asked.status().await {
-                    health.send_modify(|health| health.chain = Some(standing(&status)));
-                }
-                if let Ok(dissent) = asked.dissent().await {
-                    if let Some(dissent) = dissent.as_ref().filter(|_| health.borrow().dissent != dissent) {
-                        tracing::warn!(dissent, "the Ethereum nodes differ");
-                    }
-                    health.send_modify(|health| health.dissent = dissent);
-                }
-                sleep(CHAIN_STATUS).await;
-            }
-        };
-        let follow_transactions = async {
-            loop {
-                let mut open: Vec<_> = in_flight.borrow_and_update().clone().into_iter().collect();
-                open.extend(registering.as_mut().and_then(|changes| changes.borrow_and_update().clone()));
-                let silence = open.iter().find_map(|open| match &open.waits_for {
-                    WaitsFor::Answer(reason) => Some(reason.clone()),
-                    _ => None,
-                });
-                health.send_modify(|health| {
-                    (health.in_flight, health.silence) = (open.iter().map(|open| open.count).sum(), silence);
-                    health.late = open.iter().find(|open| open.is_late).map(ToString::to_string);
-                });
-                let changed = async {
-                    match &mut registering {
-                        Some(registering) => registering.changed().await,
-                        None => std::future::pending().await,
-                    }
-                };
-                let changed = tokio::select! {
-                    changed = in_flight.changed() => changed,
-                    changed = changed => changed,
-                };
-                if changed.is_err() {
-                    std::future::pending::<()>().await;
-                }
+        let share = async {
+            match shared {
+                Some(shared) => shared.run().await,
+                None => std::future::pending().await,
             }
         };
         tokio::select! {
-            result = anchorer.run(std::future::pending()) => Ok(result?),
-            () = follow_anchorer => Ok(()),
-            () = follow_transactions => Ok(()),
-            () = follow_chain => Ok(()),
+            result = anchoring.run(reports) => Ok(result?),
+            result = share => Ok(result?),
+            () = serve => Ok(()),
         }
-    }
-}
-
-/// The chain's status in the units of diagnostics.
-fn standing(status: &ChainStatus) -> health::Chain {
-    let account = |(address, balance): (Address, U256)| health::Account {
-        address: to_eip55(&address.0),
-        balance_gwei: u64::try_from(balance / GWEI).unwrap_or(u64::MAX),
-    };
-    health::Chain {
-        head: status.head,
-        head_time: status.head_time,
-        finalized: status.finalized,
-        gas_price_wei: u64::try_from(status.gas_price).unwrap_or(u64::MAX),
-        account: account(status.account),
-        registrar: status.registrar.map(account),
     }
 }
 
 /// Listens on `address`, and says where.
-async fn listen(address: SocketAddr) -> Result<TcpListener, KeeperError> {
+async fn listen_on(address: SocketAddr) -> Result<TcpListener, KeeperError> {
     let failed = |source| KeeperError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;

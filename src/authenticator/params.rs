@@ -78,6 +78,8 @@ pub const SPECS: &[Spec] = &[
     Spec { name: "ethereum_plain_http", default: Default::Bool(false), rule: Rule::Any, unit: "",
         description: "Allow http:// URLs of Ethereum nodes that are not on this host: whoever is on the way can answer in its place." },
     text("embedded_rpc_listen", "Loopback address and port on which the embedded chain serves JSON-RPC over HTTP, 127.0.0.1:8545 for instance; port 0 takes a free one, empty: not served."),
+    text("anchor_embedded_into", "JSON-RPC URL of a node of a shared Ethereum chain, http:// or https://, into which the blocks of the embedded chain are anchored, so that others need not believe this host; the account of ledger_key_path pays there. Empty: none."),
+    seconds("anchor_embedded_age_s", 600.0, 1.0, 86400.0, "Age of the oldest block that the shared chain does not have at which all such blocks are anchored there."),
     text("registry_address", "Address of the sender registry, 0x and 40 hex digits; empty: deployed at the first start."),
     text("ledger_address", "Address of the evidence ledger, 0x and 40 hex digits; empty: deployed at the first start."),
     Spec { name: "confirmations", default: Default::Int(0), rule: Rule::IntRange(0, 1000), unit: "",
@@ -143,6 +145,10 @@ pub struct Params {
     pub ethereum_plain_http: bool,
     /// Where the embedded chain serves JSON-RPC; `None`: nowhere.
     pub embedded_rpc_listen: Option<SocketAddr>,
+    /// URL of a node of the chain that the embedded one is anchored into; `None`: it is not.
+    pub anchor_embedded_into: Option<String>,
+    /// Age of the oldest block that is not anchored there at which it is.
+    pub anchor_embedded_age: Duration,
     /// Addresses of the sender registry and of the evidence ledger; `None`: this node deploys them at its first start.
     pub contracts: Option<(ContractAddress, ContractAddress)>,
     /// Blocks until a transaction is final, including its own; `None`: as the chain says.
@@ -198,7 +204,7 @@ impl Params {
             arc_sealers: arc_sealers(values)?,
             dkim_max_signatures: values.count("dkim_max_signatures")?,
             public_suffix_list: optional(values, "public_suffix_list")?.map(PathBuf::from),
-            ethereum_endpoint: endpoint(values)?,
+            ethereum_endpoint: endpoint(values, "ethereum_endpoint")?,
             ethereum_witnesses: witnesses(values)?,
             registry_proof: match values.text("registry_proof")?.as_str() {
                 FINALIZED => Some(RegistryProof::Finalized),
@@ -207,6 +213,8 @@ impl Params {
             },
             ethereum_plain_http: values.bool("ethereum_plain_http")?,
             embedded_rpc_listen: values.listen("embedded_rpc_listen")?,
+            anchor_embedded_into: endpoint(values, "anchor_embedded_into")?,
+            anchor_embedded_age: values.seconds("anchor_embedded_age_s")?,
             contracts: contracts(values)?,
             confirmations: Some(values.count("confirmations")?).filter(|confirmations| *confirmations > 0),
             max_fee: values.count::<u64>("max_fee_gwei")?.saturating_mul(GWEI),
@@ -276,6 +284,10 @@ impl Params {
                 return Err(ParamError::rule("embedded_rpc_listen", address, rule));
             }
         }
+        if self.anchor_embedded_into.is_some() && self.ethereum_endpoint.is_some() {
+            let rule = "empty if ethereum_endpoint is given: there is no embedded chain then";
+            return Err(ParamError::rule("anchor_embedded_into", "(not shown)", rule));
+        }
         if !self.ethereum_witnesses.is_empty() && self.ethereum_endpoint.is_none() {
             let rule = "empty unless ethereum_endpoint is given: the embedded chain has no other nodes";
             return Err(ParamError::rule("ethereum_witnesses", "(not shown)", rule));
@@ -328,9 +340,9 @@ fn relays(values: &Values) -> Result<Vec<IpAddr>, ParamError> {
 }
 
 /// The URL may contain a password or a token, so errors do not show it.
-fn endpoint(values: &Values) -> Result<Option<String>, ParamError> {
-    let Some(url) = optional(values, "ethereum_endpoint")? else { return Ok(None) };
-    check_url("ethereum_endpoint", &url)?;
+fn endpoint(values: &Values, name: &'static str) -> Result<Option<String>, ParamError> {
+    let Some(url) = optional(values, name)? else { return Ok(None) };
+    check_url(name, &url)?;
     Ok(Some(url))
 }
 
@@ -461,6 +473,16 @@ mod tests {
             let error = error(&[("ethereum_endpoint", wrong)]);
             assert!(error.contains("an http:// or https:// URL") && !error.contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn only_an_embedded_chain_is_anchored_into_another() {
+        let url = "https://chain.example";
+        let params = load(&[("anchor_embedded_into", url)]).unwrap();
+        assert_eq!(params.anchor_embedded_into.as_deref(), Some(url));
+        let both = [("anchor_embedded_into", url), ("ethereum_endpoint", url)];
+        assert!(error(&both).contains("'anchor_embedded_into' = (not shown): must be empty if"));
+        assert!(error(&[("anchor_embedded_into", "ws://secret")]).contains("an http:// or https:// URL"));
     }
 
     #[test]

@@ -19,6 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Most receipts of a range.
 const RANGE: usize = 512;
 
+/// Who finds which receipts.
+pub struct Provers {
+    /// Those of entries on the evidence ledger.
+    pub entries: Prover,
+    /// Those of the embedded chain's blocks on a shared chain, by their numbers, if it is anchored into one.
+    pub blocks: Option<Prover>,
+}
+
 /// Finds receipts; clones share the log and the chain.
 #[derive(Clone)]
 pub struct Prover {
@@ -40,6 +48,14 @@ impl Prover {
     /// If the log cannot be read.
     pub async fn receipt(&self, identity: Identity) -> Result<Option<Receipt>, EvidenceError> {
         self.store.receipt(identity).await
+    }
+
+    /// The receipt of the entry with this index, if it is anchored.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn receipt_at(&self, index: u64) -> Result<Option<Receipt>, EvidenceError> {
+        Ok(self.store.blocking(move |log| log.receipts(index, 1)).await?.pop())
     }
 
     /// The receipts of entries from index `first` on, at most 512, and how many entries are anchored.

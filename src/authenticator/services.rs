@@ -3,7 +3,9 @@
 //!
 //! No request reaches the registry unless the gate admits it. Refusals are logged without token or address.
 //!
-//! The rules are in [`super::gate`], the changes in [`super::registry`].
+//! The rules are in [`super::gate`], the changes in [`super::registry`]; [`proofs`] serves receipts.
+
+mod proofs;
 
 use std::{
     sync::Arc,
@@ -11,14 +13,11 @@ use std::{
 };
 
 use chain::{Sender, Terms};
-use evidence::{Identity, Receipt, log::EvidenceError};
-use mail::{MailId, Role};
+use mail::Role;
 use ros::{
     RosError,
     builtin_interfaces::msg::Time,
-    convert::{
-        block_proof_to_ros, entries_from_ros, entry_from_ros, receipt_to_ros, role_from_ros, time_to_ros,
-    },
+    convert::{entries_from_ros, role_from_ros, time_to_ros},
     graph::{Graph, Request, ServiceType},
     msg, srv, topics,
 };
@@ -28,7 +27,7 @@ use super::gate::{Gate, Refusal};
 use crate::{
     evidencer::Evidencer,
     key_digest::digest_of_key,
-    prover::Prover,
+    prover::Provers,
     registrar::{Changed, Pending},
     registry::{Listed, Registry},
     sender::SenderName,
@@ -41,9 +40,6 @@ const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(250);
 const LISTED: u64 = 256;
 /// Answers of a service of the registry that may be outstanding: they wait for the chain, and cost next to nothing.
 const MAX_ANSWERS: usize = 1000;
-/// Receipts that are made at once.
-const MAX_RECEIPTS: usize = 4;
-
 /// Entries that may wait for the chain before those of other nodes are refused, so that nobody holds up the receipts of
 /// mails for long.
 const MAX_WAITING: u64 = 10_000;
@@ -52,7 +48,7 @@ const MAX_WAITING: u64 = 10_000;
 pub(super) fn serve(
     graph: &mut Graph,
     registry: &Registry,
-    prover: Prover,
+    provers: Provers,
     (evidencer, store): (Evidencer, EvidenceStore),
     gate: Gate,
 ) -> Result<(), RosError> {
@@ -63,10 +59,7 @@ pub(super) fn serve(
     graph.watch("revoke_sender", serve_revoke(revoke, registry.clone(), Arc::clone(&gate)));
     let list = graph.serve(&topics::LIST_SENDERS)?;
     graph.watch("list_senders", serve_list(list, registry.clone(), gate));
-    let prove = graph.serve(&topics::PROVE)?;
-    graph.watch("prove", serve_prove(prove, prover.clone()));
-    let range = graph.serve(&topics::PROVE_RANGE)?;
-    graph.watch("prove_range", serve_range(range, prover));
+    proofs::serve(graph, provers)?;
     let record = graph.serve(&topics::RECORD)?;
     graph.watch("record", serve_record(record, evidencer, store));
     Ok(())
@@ -248,76 +241,6 @@ async fn warn_of(refusal: &Refusal) {
     }
 }
 
-async fn serve_prove(mut requests: mpsc::Receiver<Request<srv::Prove::Service>>, prover: Prover) {
-    let mut answers = JoinSet::new();
-    while let Some(request) = requests.recv().await {
-        let prover = prover.clone();
-        answers.spawn(async move {
-            let response = match wanted(&request.message) {
-                Ok((what, identity)) => match prover.receipt(identity).await {
-                    Ok(Some(receipt)) if request.message.with_block => with_block(&prover, &receipt).await,
-                    Ok(Some(receipt)) => proven(&receipt),
-                    Ok(None) => no_receipt(format!("{what}: not known, or not anchored yet")),
-                    Err(error) => no_receipt(unreadable(&error)),
-                },
-                Err(message) => no_receipt(message),
-            };
-            respond(request, response);
-        });
-        reap(&mut answers, MAX_RECEIPTS).await;
-    }
-}
-
-fn proven(receipt: &Receipt) -> srv::Prove::Response {
-    let receipt = receipt_to_ros(receipt);
-    srv::Prove::Response { found: true, receipt, ..srv::Prove::Response::default() }
-}
-
-/// The receipt, and the proof of its block or why there is none.
-async fn with_block(prover: &Prover, receipt: &Receipt) -> srv::Prove::Response {
-    let proof = prover.block_proof(receipt).await;
-    let proof = proof.and_then(|proof| block_proof_to_ros(&proof).map_err(|error| error.to_string()));
-    let (block, message) = match proof {
-        Ok(block) => (block, String::new()),
-        Err(error) => (msg::BlockProof::default(), for_c(&error)),
-    };
-    srv::Prove::Response { block, message, ..proven(receipt) }
-}
-
-async fn serve_range(mut requests: mpsc::Receiver<Request<srv::ProveRange::Service>>, prover: Prover) {
-    while let Some(request) = requests.recv().await {
-        let response = match prover.range(request.message.first).await {
-            Ok((receipts, anchored)) => srv::ProveRange::Response {
-                success: true,
-                receipts: receipts.iter().map(receipt_to_ros).collect(),
-                anchored,
-                message: String::new(),
-            },
-            Err(error) => {
-                let message = unreadable(&error);
-                srv::ProveRange::Response { message, ..srv::ProveRange::Response::default() }
-            }
-        };
-        respond(request, response);
-    }
-}
-
-fn unreadable(error: &EvidenceError) -> String {
-    tracing::error!(%error, "the evidence log was changed");
-    error.to_string()
-}
-
-/// The entry whose receipt is asked for, in words and by its identity.
-fn wanted(request: &srv::Prove::Request) -> Result<(String, Identity), String> {
-    if request.mail_id.is_empty() {
-        let entry = entry_from_ros(&request.entry).map_err(|error| error.to_string())?;
-        Ok((format!("{} {}", entry.kind(), request.entry.subject), entry.identity()))
-    } else {
-        let id = request.mail_id.parse::<MailId>().map_err(|error| error.to_string())?;
-        Ok((format!("mail {id}"), Identity::of_mail(&id)))
-    }
-}
-
 /// One request at a time: those behind it wait in the bounded queue of the service.
 async fn serve_record(
     mut requests: mpsc::Receiver<Request<srv::Record::Service>>,
@@ -346,10 +269,6 @@ async fn serve_record(
         };
         respond(request, response);
     }
-}
-
-fn no_receipt(message: String) -> srv::Prove::Response {
-    srv::Prove::Response { message, ..srv::Prove::Response::default() }
 }
 
 /// Fills the fields of a response.

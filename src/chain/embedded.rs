@@ -20,7 +20,7 @@ use std::{
     fmt,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::SystemTime,
@@ -32,7 +32,7 @@ use web3::{BatchTransport, RequestId, Transport, error, helpers::build_request, 
 
 pub use chain::ChainError;
 
-use crate::Answer;
+use crate::{Answer, LedgerError};
 
 /// Chain id of every embedded chain (EIP-155): "post" in ASCII. No public chain has it, so a transaction meant for
 /// one is invalid on the other.
@@ -68,6 +68,18 @@ impl EmbeddedChain {
         server::run(self, listener).await;
     }
 
+    /// Hashes of at most `most` blocks, from the one with this number on; 0 is the genesis.
+    ///
+    /// # Errors
+    /// None is expected: only that the process failed.
+    pub async fn hashes(&self, from: u64, most: usize) -> Result<Vec<[u8; 32]>, LedgerError> {
+        let hashes = self.blocking(move |this| {
+            let chain = this.chain();
+            (from..).map_while(|number| chain.hash_of(number)).map(|hash| hash.0).take(most).collect()
+        });
+        hashes.await.map_err(|error| LedgerError::from_web3("read the embedded chain", error))
+    }
+
     fn new(chain: chain::Chain, now: fn() -> SystemTime) -> Self {
         Self { chain: Arc::new(Mutex::new(chain)), now, requests: Arc::default() }
     }
@@ -79,9 +91,12 @@ impl EmbeddedChain {
             Params::None => &[],
             Params::Map(_) => return Err(rpc::error(-32602, "parameters must be an array")),
         };
-        // The chain changes in memory only after its file, so a panic leaves it consistent.
-        let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
-        rpc::answer(&mut chain, &call.method, params, (self.now)())
+        rpc::answer(&mut self.chain(), &call.method, params, (self.now)())
+    }
+
+    fn chain(&self) -> MutexGuard<'_, chain::Chain> {
+        // It changes in memory only after its file, so a panic leaves it consistent.
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers a request that this process made.

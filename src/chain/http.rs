@@ -104,8 +104,20 @@ impl Http {
         (single(active), others.collect())
     }
 
+    /// Refuses plain `http://` to other hosts, unless it is allowed.
+    ///
+    /// # Errors
+    /// [`LedgerError::Endpoint`], which says what must be.
+    pub fn check_protected(&self, is_plain_allowed: bool) -> std::result::Result<(), LedgerError> {
+        if is_plain_allowed || self.is_protected() {
+            return Ok(());
+        }
+        let rule = "https, or http to this host, unless ethereum_plain_http is true".to_owned();
+        Err(LedgerError::Endpoint { rule })
+    }
+
     /// Whether nobody on the way can read or answer requests: they are encrypted, or stay on this host.
-    pub fn is_protected(&self) -> bool {
+    fn is_protected(&self) -> bool {
         self.nodes.iter().all(|Node { url, .. }| {
             url.scheme() == "https"
                 || url.host_str().is_some_and(|host| {

@@ -2,11 +2,12 @@
 //! The entries of the ledger: which node states which facts about what. Pure.
 //!
 //! An entry has a kind, a source, a subject and the digest of its facts. Names that break a rule, and facts that are
-//! not those of the digest, make no entry. The ledger holds the facts of mails ([`Finding`]); the facts of all other
-//! kinds stay with the node that recorded them.
+//! not those of the digest, make no entry. The ledger holds the facts of what the authenticator itself states ([`Finding`],
+//! [`EmbeddedBlock`]); the facts of all other kinds stay with the node that recorded them.
 //!
 //! Its place in the sequence, and how it is hashed, is left to [`super::Evidence`].
 
+mod block;
 mod finding;
 
 use std::{borrow::Cow, fmt, str::FromStr};
@@ -14,6 +15,7 @@ use std::{borrow::Cow, fmt, str::FromStr};
 use mail::MailId;
 use sha2::{Digest, Sha256};
 
+pub use block::EmbeddedBlock;
 pub use finding::Finding;
 
 use crate::merkle::Hash;
@@ -50,6 +52,8 @@ impl Kind {
     pub const MAIL_VERDICT: Self = Self(Cow::Borrowed("mail_verdict"));
     /// An order to a vehicle; the subject is its `command_id`.
     pub const ORDER: Self = Self(Cow::Borrowed("order"));
+    /// A block of the authenticator's embedded chain, on the ledger of a shared one; the subject is its hash.
+    pub const EMBEDDED_BLOCK: Self = Self(Cow::Borrowed("embedded_block"));
     /// What a text must be to name a kind.
     pub const RULE: &str = "1 to 32 of a-z, 0-9, _ and ., the first a letter";
 
@@ -140,9 +144,9 @@ pub(crate) fn unpadded<T: FromStr>(bytes: &[u8]) -> Option<T> {
 /// Facts that do not suit their entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
-    /// The kind is the authenticator's own.
-    #[error("kind \"mail_verdict\": its facts must be there, as only the authenticator records them")]
-    NoFinding,
+    /// The kind is the authenticator's own, and these are not its facts.
+    #[error("kind \"{0}\": its facts must be those that the authenticator records")]
+    NotOwn(Kind),
     /// More than [`MAX_FACTS_BYTES`].
     #[error("facts of {0} bytes: must be at most {MAX_FACTS_BYTES}")]
     Length(usize),
@@ -165,7 +169,7 @@ impl Entry {
     /// An entry whose facts stay with its node.
     ///
     /// # Errors
-    /// If the kind is [`Kind::MAIL_VERDICT`].
+    /// If the kind is the authenticator's own: [`Kind::MAIL_VERDICT`] or [`Kind::EMBEDDED_BLOCK`].
     pub fn new(kind: Kind, source: Source, subject: [u8; 32], digest: Hash) -> Result<Self, EntryError> {
         Self::with_facts(kind, source, subject, digest, Vec::new())
     }
@@ -173,7 +177,7 @@ impl Entry {
     /// An entry with its facts; without, if they are empty.
     ///
     /// # Errors
-    /// If the facts are too long, not those of the digest, or not those of a mail if the kind says so.
+    /// If the facts are too long, not those of the digest, or not those of a mail or a block if the kind says so.
     pub fn with_facts(
         kind: Kind,
         source: Source,
@@ -188,10 +192,12 @@ impl Entry {
             return Err(EntryError::Digest);
         }
         let entry = Self { kind, source, subject, digest, facts };
-        if entry.kind == Kind::MAIL_VERDICT && Finding::of(&entry).is_none() {
-            return Err(EntryError::NoFinding);
-        }
-        Ok(entry)
+        let suits = match &entry.kind {
+            kind if *kind == Kind::MAIL_VERDICT => Finding::of(&entry).is_some(),
+            kind if *kind == Kind::EMBEDDED_BLOCK => EmbeddedBlock::of(&entry).is_some(),
+            _ => true,
+        };
+        if suits { Ok(entry) } else { Err(EntryError::NotOwn(entry.kind)) }
     }
 
     /// The sort of its facts.
@@ -301,8 +307,11 @@ pub(crate) mod tests {
         let long = [5; MAX_FACTS_BYTES + 1];
         assert_eq!(entry("x", digest_of(&long), &long), Err(EntryError::Length(64)));
         // The authenticator's own kind: with nothing else than what it found out.
-        assert_eq!(entry("mail_verdict", [0; 32], &[]), Err(EntryError::NoFinding));
-        assert_eq!(entry("mail_verdict", digest_of(&facts), &facts), Err(EntryError::NoFinding));
+        assert_eq!(entry("mail_verdict", [0; 32], &[]), Err(EntryError::NotOwn(Kind::MAIL_VERDICT)));
+        assert_eq!(
+            entry("mail_verdict", digest_of(&facts), &facts),
+            Err(EntryError::NotOwn(Kind::MAIL_VERDICT))
+        );
     }
 
     #[test]

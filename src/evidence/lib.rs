@@ -21,8 +21,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use block_proof::BlockProof;
 pub use entry::{
-    Entry, EntryError, Finding, Identity, Kind, MAX_FACTS_BYTES, MAX_KIND_BYTES, MAX_SOURCE_BYTES, NameError,
-    Source, digest_of,
+    EmbeddedBlock, Entry, EntryError, Finding, Identity, Kind, MAX_FACTS_BYTES, MAX_KIND_BYTES,
+    MAX_SOURCE_BYTES, NameError, Source, digest_of,
 };
 
 use entry::unpadded;

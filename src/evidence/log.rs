@@ -320,6 +320,15 @@ impl EvidenceLog {
         Ok(self.evidence(first, end)?.iter().map(Evidence::leaf).collect())
     }
 
+    /// Returns the evidence with this index, if the log has it.
+    ///
+    /// # Errors
+    /// If the log cannot be read or is damaged there.
+    pub fn evidence_at(&self, index: u64) -> Result<Option<Evidence>, EvidenceError> {
+        let end = index.saturating_add(1).min(self.evidenced());
+        Ok(self.evidence(index, end)?.pop())
+    }
+
     /// Returns the receipt of an entry; `None` if the entry is unknown or not anchored yet.
     ///
     /// # Errors

@@ -53,6 +53,8 @@ pub enum Task {
     ChainStatus {
         /// The fleet.
         fleet: Fleet,
+        /// That of the shared chain instead, into which the embedded one is anchored.
+        is_shared: bool,
     },
     /// Show a mail that the journal still keeps.
     ShowMail {
@@ -111,6 +113,8 @@ pub enum Wanted {
     Mail(MailId),
     /// That of an entry of another kind.
     Entry(Entry),
+    /// That of this block of the embedded chain, on the shared chain.
+    Block(u64),
 }
 
 /// What a receipt is verified against.
@@ -178,7 +182,9 @@ const FROM_BLOCK: &str = "from-block";
 const ID: &str = "ID";
 const KIND: &str = "kind";
 const NAMESPACE: &str = "namespace";
+const NUMBER: &str = "NUMBER";
 const RAW: &str = "raw";
+const SHARED: &str = "shared";
 const STATE_DIRECTORY: &str = "state-directory";
 const ROLE: &str = "role";
 const SOURCE: &str = "source";
@@ -245,13 +251,28 @@ pub fn command() -> Command {
         )
         .subcommand(
             Command::new("chain")
-                .about("Shows how the evidence ledger and its chain stand")
+                .about("Shows how the evidence ledger and its chain stand, and proves blocks of an embedded chain")
                 .subcommand_required(true)
                 .arg_required_else_help(true)
                 .subcommand(asking_command(
                     "status",
                     "Shows head, finality, what waits, fees, balances and the cost of an entry; exit code 1 if the chain cannot be used",
-                )),
+                )
+                .arg(Arg::new(SHARED).long(SHARED).action(ArgAction::SetTrue).help(
+                    "That of the shared chain, into which the embedded one is anchored",
+                )))
+                .subcommand(
+                    asking_command(
+                        "prove",
+                        "Prints the receipt of a block of the embedded chain on the shared chain, as JSON to keep",
+                    )
+                    .arg(
+                        Arg::new(NUMBER)
+                            .required(true)
+                            .value_parser(value_parser!(u64))
+                            .help("Number of the block, block_number in the receipt of an entry"),
+                    ),
+                ),
         )
         .subcommand(
             Command::new("mail")
@@ -439,8 +460,12 @@ fn task(matches: &ArgMatches) -> Option<Task> {
             }),
         },
         ("chain", matches) => {
-            let (_, matches) = matches.subcommand()?;
-            Some(Task::ChainStatus { fleet: fleet(matches)? })
+            let (command, matches) = matches.subcommand()?;
+            let fleet = fleet(matches)?;
+            Some(match command {
+                "prove" => Task::Prove { fleet, wanted: Wanted::Block(taken(matches, NUMBER)?) },
+                _ => Task::ChainStatus { fleet, is_shared: matches.get_flag(SHARED) },
+            })
         }
         ("mail", matches) => {
             let (_, matches) = matches.subcommand()?;

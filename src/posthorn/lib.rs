@@ -8,7 +8,9 @@
 //! - [`doctor`]: what is looked at to tell whether a posthorn is well.
 //! - [`senders`]: the senders of a registry as a table. Pure.
 //! - [`token`]: the registry's token, from its file.
-//! - `run`: asks the graph or the chain, and prints.
+//! - `ask`: asks a service of the graph once.
+//! - `proofs`: asks for receipts, verifies them, and compares a log with its chain.
+//! - `run`: does what the command line says, and prints.
 //!
 //! | exit code | meaning |
 //! |---|---|
@@ -17,8 +19,12 @@
 //! | 2 | invalid arguments; stderr names the argument, its value and the rule |
 
 pub mod arguments;
+#[cfg(feature = "ros")]
+pub mod ask;
 pub mod chain_status;
 pub mod doctor;
+#[cfg(feature = "ros")]
+mod proofs;
 pub mod receipt;
 #[cfg(feature = "ros")]
 pub mod run;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use evidence::{
-    Anchor, BlockProof, Entry, EntryError, Evidence, Finding, NameError, Receipt,
+    Anchor, BlockProof, EmbeddedBlock, Entry, EntryError, Evidence, Finding, NameError, Receipt,
     eip55::{from_eip55, to_eip55},
 };
 use serde::{Deserialize, Serialize};
@@ -229,6 +229,10 @@ pub fn statement(receipt: &Receipt) -> String {
             format!("mail {mail_id}, its sender authenticated,")
         }
         Some(Finding { mail_id, .. }) => format!("mail {mail_id}, its sender not authenticated,"),
+        None if let Some(EmbeddedBlock { number, hash }) = EmbeddedBlock::of(entry) => {
+            let source = entry.source();
+            format!("block {number} of the embedded chain of {source}, hash 0x{},", hex::encode(hash))
+        }
         None => format!(
             "{} {}, stated by {} with facts of SHA-256 {},",
             entry.kind(),

@@ -6,45 +6,36 @@
 
 use std::{
     env,
-    error::Error,
     fs::File,
     io::{self, Write},
     os::fd::AsFd,
 };
 
-use authenticator::params::{EVIDENCE_DIRECTORY, REGISTRY_TOKEN};
-use chain::{Connection, Http, OnChain, anchors_on, verify_by_hash, verify_in_block, verify_on};
-use evidence::{
-    BlockProof, Identity, Receipt,
-    audit::{Agreement, Batch, audit},
+use authenticator::{
+    on_chain,
+    params::{EVIDENCE_DIRECTORY, REGISTRY_TOKEN},
+    shared_chain,
 };
 use health::Level;
 use mail::{MailId, Role};
 use ros::{
     builtin_interfaces::msg::Time,
-    convert::{block_proof_from_ros, entry_to_ros, receipt_from_ros},
     diagnostics::{Heard, Listener},
-    graph::ServiceType,
     msg,
     runtime::{default_state_directory, end, visit, with_sources},
-    srv,
-    topics::{self, Service},
+    srv, topics,
 };
 
 use crate::{
-    arguments::{Against, Contract, Fleet, Task, TokenFile, Wanted, parse},
+    arguments::{Fleet, Task, TokenFile, parse},
+    ask::{Failure, NODE, ask},
     chain_status,
     doctor::{self, Report, Statuses},
-    receipt,
+    proofs, receipt,
     senders::{self, Row},
     show,
     token::Token,
 };
-
-/// Name of the command's node.
-pub const NODE: &str = "posthorn_command";
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// Runs the command and ends the process.
 pub fn main() {
@@ -136,8 +127,8 @@ fn perform(task: Task, results: &mut File) -> Result<Vec<u8>, Failure> {
             let token = token_of(&fleet, token)?.expose();
             Ok(senders::table(&list(&fleet, &token)?).into_bytes())
         }
-        Task::ChainStatus { fleet } => {
-            let Heard { level, message, values, .. } = ledger_status(&fleet)?;
+        Task::ChainStatus { fleet, is_shared } => {
+            let Heard { level, message, values, .. } = ledger_status(&fleet, is_shared)?;
             let text = chain_status::text(&message, &values);
             if level < Level::Error as u8 {
                 return Ok(text.into_bytes());
@@ -157,38 +148,9 @@ fn perform(task: Task, results: &mut File) -> Result<Vec<u8>, Failure> {
             }
             Ok(if raw { answer.data } else { show::mail(&answer.data).into_bytes() })
         }
-        Task::Prove { fleet, wanted } => {
-            let default = srv::Prove::Request { with_block: true, ..srv::Prove::Request::default() };
-            let (identity, request) = match &wanted {
-                Wanted::Mail(id) => {
-                    (Identity::of_mail(id), srv::Prove::Request { mail_id: id.to_string(), ..default })
-                }
-                Wanted::Entry(entry) => {
-                    (entry.identity(), srv::Prove::Request { entry: entry_to_ros(entry), ..default })
-                }
-            };
-            let answer = ask(&fleet, &topics::PROVE, &request)?;
-            if !answer.found {
-                return Err(answer.message.into());
-            }
-            let receipt = receipt_from_ros(&answer.receipt)?;
-            receipt.verify_offline()?;
-            if receipt.evidence.entry.identity() != identity {
-                let statement = receipt::statement(&receipt);
-                return Err(format!("the receipt that came is of something else: {statement}").into());
-            }
-            let block = block_proof_from_ros(answer.block);
-            match &block {
-                Some(block) => verify_in_block(&receipt, block)?,
-                None => {
-                    let why = show::line(&answer.message);
-                    eprintln!("posthorn: the receipt has no proof of its block: {why}");
-                }
-            }
-            Ok(receipt::write(&receipt, block.as_ref())?.into_bytes())
-        }
+        Task::Prove { fleet, wanted } => proofs::prove(&fleet, &wanted),
         Task::Receipts { fleet, first, count } => {
-            print_receipts(&fleet, (first, count), results)?;
+            proofs::print_receipts(&fleet, (first, count), |line| print(results, line))?;
             Ok(Vec::new())
         }
         Task::Doctor { fleet, state_directory } => {
@@ -208,98 +170,11 @@ fn perform(task: Task, results: &mut File) -> Result<Vec<u8>, Failure> {
                 Err("not well: see ERROR above".into())
             }
         }
-        Task::Verify { file, against } => verify(&receipt::read_file(&file)?, against),
+        Task::Verify { file, against } => proofs::verify(&receipt::read_file(&file)?, against),
         Task::Audit { directory, contract, from_block } => {
-            let Contract { endpoint, address } = contract;
-            let (next, anchors) =
-                on_chain(&endpoint, async |chain| anchors_on(chain, address, from_block).await)?;
-            let batch = |OnChain { first, count, root, .. }| Batch { first, count, root };
-            let batches: Vec<_> = anchors.into_iter().map(batch).collect();
-            let directory = directory.join(EVIDENCE_DIRECTORY);
-            Ok(agreement(&audit(&directory, next, &batches)?, batches.len()).into_bytes())
+            proofs::compare(&directory.join(EVIDENCE_DIRECTORY), &contract, from_block)
         }
     }
-}
-
-/// Report of an audit that found no difference.
-fn agreement(&Agreement { leaves, mails, anchored, torn_bytes }: &Agreement, batches: usize) -> String {
-    let others = leaves.saturating_sub(mails);
-    let waiting = leaves.saturating_sub(anchored);
-    let torn = match torn_bytes {
-        0 => String::new(),
-        bytes => {
-            format!("The last {bytes} bytes of the log are no complete record: being written, or torn.\n")
-        }
-    };
-    format!(
-        "Log and chain agree. Leaves in the log: {leaves}, of mails: {mails}, of other kinds: {others}; on chain: \
-         {anchored}, in batches: {batches}; waiting to be anchored: {waiting}.\n{torn}"
-    )
-}
-
-/// Connects to `endpoint` and runs `errand`.
-fn on_chain<T>(
-    endpoint: &str,
-    errand: impl AsyncFnOnce(Connection) -> Result<T, chain::LedgerError>,
-) -> Result<T, Failure> {
-    let node = Connection::Http(Http::new(endpoint)?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(errand(node))?)
-}
-
-fn verify((receipt, block): &(Receipt, Option<BlockProof>), against: Against) -> Result<Vec<u8>, Failure> {
-    receipt.verify_offline()?;
-    let statement = receipt::statement(receipt);
-    let text = match against {
-        Against::Itself => {
-            block.as_ref().map_or(Ok(()), |block| verify_in_block(receipt, block))?;
-            let rest = "Whether the chain says so is not verified: that needs --contract, and --endpoint or --block-hash.";
-            format!("The receipt says, and its proof holds: {statement}.\n{rest}\n")
-        }
-        Against::Chain(Contract { endpoint, address }) => {
-            on_chain(&endpoint, async |chain| verify_on(chain, address, receipt, block.as_ref()).await)?;
-            format!("Proven: {statement}.\n")
-        }
-        Against::Block { address, hash } => {
-            let block = block.as_ref().ok_or("the receipt has no proof of its block, see posthorn prove")?;
-            verify_by_hash(hash, address, receipt, block)?;
-            let block = hex::encode(hash);
-            format!("Proven, if block 0x{block} is in the chain: {statement}.\n")
-        }
-    };
-    Ok(text.into_bytes())
-}
-
-/// Prints at most `count` receipts from index `first` on, each in a line.
-fn print_receipts(fleet: &Fleet, (first, count): (u64, u64), results: &mut File) -> Result<(), Failure> {
-    visit(NODE, &fleet.namespace, async |mut graph| {
-        let client = graph.client(&topics::PROVE_RANGE)?;
-        let _running = graph.spin()?;
-        let (mut next, end) = (first, first.saturating_add(count));
-        while next < end {
-            let answer =
-                client.find_and_ask(&srv::ProveRange::Request { first: next }, fleet.timeout).await?;
-            if !answer.success {
-                return Err(answer.message.into());
-            }
-            if answer.receipts.is_empty() {
-                break;
-            }
-            for message in &answer.receipts {
-                let receipt = receipt_from_ros(message)?;
-                receipt.verify_offline()?;
-                if receipt.evidence.index != next {
-                    let index = receipt.evidence.index;
-                    return Err(format!("the receipt that came is of entry {index}, not of {next}").into());
-                }
-                if next < end {
-                    print(results, receipt::write(&receipt, None)?.as_bytes())?;
-                    next += 1;
-                }
-            }
-        }
-        Ok(())
-    })
 }
 
 /// All senders of the registry.
@@ -381,9 +256,10 @@ fn listen(fleet: &Fleet) -> Result<Statuses, Failure> {
     })
 }
 
-/// Waits for what the authenticator says of its ledger.
-fn ledger_status(fleet: &Fleet) -> Result<Heard, Failure> {
-    let wanted = format!("{}: ledger", doctor::path(&fleet.namespace, "authenticator"));
+/// Waits for what the authenticator says of its ledger, or of the one on the shared chain.
+fn ledger_status(fleet: &Fleet, is_shared: bool) -> Result<Heard, Failure> {
+    let status = if is_shared { shared_chain::STATUS } else { on_chain::STATUS };
+    let wanted = format!("{}: {status}", doctor::path(&fleet.namespace, "authenticator"));
     visit(NODE, &fleet.namespace, async |mut graph| {
         let mut listener = Listener::new(&mut graph)?;
         let _running = graph.spin()?;
@@ -402,22 +278,5 @@ fn ledger_status(fleet: &Fleet) -> Result<Heard, Failure> {
                 Err(format!("nothing heard of '{wanted}' on /diagnostics within {seconds} s").into())
             }
         }
-    })
-}
-
-/// Joins the graph, asks once and leaves it.
-fn ask<T: ServiceType + 'static>(
-    fleet: &Fleet,
-    service: &Service<T>,
-    request: &T::Request,
-) -> Result<T::Response, Failure> {
-    visit(NODE, &fleet.namespace, async |mut graph| {
-        let client = graph.client(service)?;
-        let _running = graph.spin()?;
-        let answer = client.find_and_ask(request, fleet.timeout).await;
-        answer.map_err(|error| {
-            let (words, seconds) = (with_sources(&error), fleet.timeout.as_secs_f64());
-            format!("{words} (namespace {}, --timeout {seconds} s)", fleet.namespace).into()
-        })
     })
 }

@@ -222,6 +222,13 @@ pub const PROVE_RANGE: Service<srv::ProveRange::Service> = Service::new(
     "",
     "the receipts of entries that follow each other on the evidence ledger",
 );
+/// Returns the receipt of a block of the embedded chain on a shared chain.
+pub const PROVE_BLOCK: Service<srv::ProveBlock::Service> = Service::new(
+    "authenticator/prove_block",
+    "posthorn/srv/ProveBlock",
+    "",
+    "the receipt of a block of the embedded chain on the shared chain that it is anchored into",
+);
 /// Puts entries of other nodes into the evidence ledger's sequence.
 pub const RECORD: Service<srv::Record::Service> = Service::new(
     "authenticator/record",
@@ -260,10 +267,11 @@ pub const GET_STATE: Service<srv::GetState::Service> = Service::new(
 );
 
 /// Every service, in the order of the documents.
-pub const SERVICES: [ServiceFacts; 8] = [
+pub const SERVICES: [ServiceFacts; 9] = [
     GET_RAW.facts,
     PROVE.facts,
     PROVE_RANGE.facts,
+    PROVE_BLOCK.facts,
     RECORD.facts,
     REGISTER_SENDER.facts,
     REVOKE_SENDER.facts,

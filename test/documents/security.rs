@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Generates `config/security/*.policy.xml` in sros2's format: what each node may do in a graph with DDS security.
 
-use command::run::NODE as COMMAND;
+use command::ask::NODE as COMMAND;
 use ros::topics::{self, READINGS, SERVICES, TOPICS, TopicFacts, VEHICLE};
 
 use super::{NODES, is_current, list};

@@ -19,4 +19,5 @@ mod publisher;
 mod python;
 mod registry;
 mod security;
+mod shared;
 mod tasks;

@@ -52,7 +52,7 @@ fn reads_every_task() {
     );
     assert_eq!(
         parsed("posthorn chain status --namespace fleet").unwrap(),
-        Task::ChainStatus { fleet: fleet("/fleet", 30) }
+        Task::ChainStatus { fleet: fleet("/fleet", 30), is_shared: false }
     );
     assert_eq!(
         parsed("posthorn sender list --timeout 5").unwrap(),
@@ -132,6 +132,11 @@ fn a_refusal_names_the_argument_its_value_and_the_rule() {
         ("posthorn prove ID --timeout NaN", ["'NaN'", "--timeout", "0.1 to 3600 seconds"]),
         ("posthorn prove ID --kind Order", ["'Order'", "--kind", "the first a letter"]),
         ("posthorn prove ID --kind mail_verdict", ["'mail_verdict'", "--kind", "needs its ID alone"]),
+        (
+            "posthorn prove ID --kind embedded_block",
+            ["'embedded_block'", "--kind", "see posthorn chain prove"],
+        ),
+        ("posthorn chain prove x", ["'x'", "NUMBER", "invalid digit"]),
         ("posthorn prove ID --kind order --source chatbot", ["'chatbot'", "--source", "/fleet/chatbot"]),
         ("posthorn prove ID --kind order --source /c --digest 1", ["'1'", "--digest", "64 hex digits"]),
         ("posthorn prove ID --kind order --source /c", ["--digest", "required", "Usage"]),

@@ -55,6 +55,8 @@ pub(super) fn kind(text: &str) -> Result<Kind, String> {
     let kind = text.parse().map_err(|_| format!("must be {}", Kind::RULE))?;
     if kind == Kind::MAIL_VERDICT {
         Err("the receipt of a mail needs its ID alone".to_owned())
+    } else if kind == Kind::EMBEDDED_BLOCK {
+        Err("the receipt of a block needs its number alone, see posthorn chain prove".to_owned())
     } else {
         Ok(kind)
     }

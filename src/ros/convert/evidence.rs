@@ -46,7 +46,7 @@ pub fn entries_from_ros(messages: &[msg::EvidenceEntry]) -> Result<Vec<Entry>, R
 /// Converts a message to an entry that another node states.
 ///
 /// # Errors
-/// Names the field that violates `EvidenceEntry.msg`. `mail_verdict` is refused: only the authenticator records it.
+/// Names the field that violates `EvidenceEntry.msg`. The authenticator's own kinds are refused: only it records them.
 pub fn entry_from_ros(message: &msg::EvidenceEntry) -> Result<Entry, ConvertError> {
     stated(message, &[])
 }
@@ -69,13 +69,13 @@ fn stated(message: &msg::EvidenceEntry, facts: &[u8]) -> Result<Entry, ConvertEr
     let digest = bytes_from_ros("digest", digest)?;
     Entry::with_facts(named, source, *subject.as_bytes(), digest, facts.to_vec()).map_err(|refusal| {
         match refusal {
-            EntryError::NoFinding if facts.is_empty() => error(
+            EntryError::NotOwn(_) if facts.is_empty() => error(
                 "kind",
                 quoted(kind),
                 "another one: only the authenticator records this kind, with its facts",
             ),
-            EntryError::NoFinding => {
-                error("facts", hex::encode(facts), "what the authenticator found out about a mail")
+            EntryError::NotOwn(_) => {
+                error("facts", hex::encode(facts), "those that the authenticator records with this kind")
             }
             EntryError::Length(length) => error("facts", format!("{length} bytes"), "at most 63 bytes"),
             EntryError::Digest => {
