@@ -86,8 +86,8 @@ async fn serve_register(
             (Ok(name), Ok(terms)) => Ok(registry.register(name, terms).await),
         };
         answers.spawn(async move {
-            let (success, message) =
-                answer(outcome("sender registered", pending).await.map(|done| done.transaction));
+            let done = outcome("sender registered", &request.message.caller, pending).await;
+            let (success, message) = answer(done.map(|done| done.transaction));
             respond(request, srv::RegisterSender::Response { success, message });
         });
         reap(&mut answers, MAX_ANSWERS).await;
@@ -133,13 +133,13 @@ async fn serve_revoke(
 ) {
     let mut answers = JoinSet::new();
     while let Some(request) = requests.recv().await {
-        let srv::RevokeSender::Request { address, token } = &request.message;
+        let srv::RevokeSender::Request { address, token, .. } = &request.message;
         let pending = match gate.admit(token, address) {
             Err(refusal) => Err(refusal),
             Ok(name) => Ok(registry.revoke(name).await),
         };
         answers.spawn(async move {
-            let done = outcome("sender revoked", pending).await;
+            let done = outcome("sender revoked", &request.message.caller, pending).await;
             let was_registered = done.as_ref().is_ok_and(|done| done.was_registered);
             let (success, message) = answer(done.map(|done| done.transaction));
             respond(request, srv::RevokeSender::Response { success, was_registered, message });
@@ -157,10 +157,14 @@ async fn serve_list(
     while let Some(request) = requests.recv().await {
         let (registry, gate) = (registry.clone(), Arc::clone(&gate));
         answers.spawn(async move {
-            let listed = match gate.open_to(&request.message.token) {
-                Ok(()) => registry.list(request.message.first.into(), LISTED).await,
+            let srv::ListSenders::Request { first, token, caller } = &request.message;
+            let listed = match gate.open_to(token) {
+                Ok(()) => {
+                    tracing::info!(caller = ?named(caller), first, "senders listed");
+                    registry.list((*first).into(), LISTED).await
+                }
                 Err(refusal) => {
-                    warn_of(&refusal).await;
+                    warn_of(&refusal, caller).await;
                     Err(refusal.to_string())
                 }
             };
@@ -209,34 +213,44 @@ async fn reap(answers: &mut JoinSet<()>, most: usize) {
     }
 }
 
+/// Who a request says it is of, cut to the length of its field, which the middleware does not enforce.
+fn named(caller: &str) -> String {
+    caller.chars().take(64).collect()
+}
+
 /// What became of a request: refused by the gate, or a change.
-async fn outcome(what: &str, pending: Result<Pending, Refusal>) -> Result<Changed, String> {
+async fn outcome(what: &str, caller: &str, pending: Result<Pending, Refusal>) -> Result<Changed, String> {
     let result = match pending {
         Err(refusal) => {
-            warn_of(&refusal).await;
+            warn_of(&refusal, caller).await;
             return Err(refusal.to_string());
         }
         Ok(pending) => pending.done().await,
     };
     match &result {
-        Ok(Changed { transaction, .. }) => tracing::info!(%transaction, "{what}"),
-        Err(error) => tracing::warn!(%error, "not done: {what}"),
+        Ok(Changed { transaction, .. }) => tracing::info!(caller = ?named(caller), %transaction, "{what}"),
+        Err(error) => tracing::warn!(caller = ?named(caller), %error, "not done: {what}"),
     }
     result
 }
 
 /// Logs a refusal, without the address, which belongs only in the request.
-async fn warn_of(refusal: &Refusal) {
+async fn warn_of(refusal: &Refusal, caller: &str) {
+    let caller = named(caller);
     match refusal {
         Refusal::Token(_) => {
             // Slows down whoever tries tokens, and nobody else.
             tokio::time::sleep(WRONG_TOKEN_PAUSE).await;
             tracing::warn!(
+                ?caller,
                 "a request to the registry is refused: its token is not the one of registry_token_path"
             );
         }
         Refusal::Address { .. } => {
-            tracing::warn!("a request to the registry is refused: neither one bare address nor a domain");
+            tracing::warn!(
+                ?caller,
+                "a request to the registry is refused: neither one bare address nor a domain"
+            );
         }
     }
 }

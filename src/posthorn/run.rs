@@ -100,6 +100,7 @@ fn perform(task: Task, results: &mut File) -> Result<Vec<u8>, Failure> {
                 valid_until,
                 dkim_key,
                 token,
+                caller: caller(),
             };
             let answer = ask(&fleet, &topics::REGISTER_SENDER, &request)?;
             let what = format!("{} is registered as {}", request.address, name_of(role));
@@ -107,7 +108,7 @@ fn perform(task: Task, results: &mut File) -> Result<Vec<u8>, Failure> {
         }
         Task::RevokeSender { fleet, token, address } => {
             let token = token_of(&fleet, token)?.expose();
-            let request = srv::RevokeSender::Request { address, token };
+            let request = srv::RevokeSender::Request { address, token, caller: caller() };
             let answer = ask(&fleet, &topics::REVOKE_SENDER, &request).map_err(|failure| {
                 let why = with_sources(failure.as_ref());
                 format!(
@@ -185,7 +186,7 @@ fn list(fleet: &Fleet, token: &str) -> Result<Vec<Row>, Failure> {
         let mut rows = Vec::new();
         loop {
             let first = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-            let request = srv::ListSenders::Request { first, token: token.to_owned() };
+            let request = srv::ListSenders::Request { first, token: token.to_owned(), caller: caller() };
             let answer = client.find_and_ask(&request, fleet.timeout).await?;
             if !answer.success {
                 return Err(answer.message.into());
@@ -217,6 +218,12 @@ fn token_of(fleet: &Fleet, file: TokenFile) -> Result<Token, Failure> {
         let words = with_sources(&error);
         format!("{words}; --token-file names the authenticator's registry_token_path").into()
     })
+}
+
+/// Who runs the command, for the authenticator's log: what the operating system knows, not what the environment says.
+fn caller() -> String {
+    let (user, host) = (rustix::process::getuid().as_raw(), rustix::system::uname());
+    format!("user {user} on {}", host.nodename().to_string_lossy()).chars().take(64).collect()
 }
 
 fn name_of(role: Role) -> &'static str {

@@ -32,6 +32,7 @@ fn the_command_registers_shows_and_proves() {
     let (code, output, error) = run_posthorn(&posthorn.domain, &add);
     assert_eq!((code, error.as_str()), (0, ""), "{output}");
     assert!(output.starts_with(&format!("{SENDER} is registered as operator, transaction 0x")), "{output}");
+    posthorn.authenticator.wait_for_log("caller=\"user ");
 
     // The text would clear the screen of whoever looks at it.
     let data = posthorn.question("command", "status", "status\x1b[2J");

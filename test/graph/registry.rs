@@ -18,7 +18,9 @@ fn nobody_registers_or_revokes_without_the_token_and_nobody_registers_junk() {
 
     let services = [topics::REGISTER_SENDER.facts, topics::REVOKE_SENDER.facts];
     let request = |service: usize, address: &str, token: &str| {
-        let mut request = json!({ "address": address, "token": token });
+        // Who calls is in the log, and cannot write lines of its own there.
+        let caller = format!("eve\n\x1b[2J{}", "x".repeat(100));
+        let mut request = json!({ "address": address, "token": token, "caller": caller });
         if service == 0 {
             request["role"] = json!(Role::Operator as u8);
         }
@@ -83,5 +85,9 @@ fn nobody_registers_or_revokes_without_the_token_and_nobody_registers_junk() {
     let listed = list(&mut posthorn);
     assert_eq!(listed["senders"][0]["registry"], json!(mail::Registration::Revoked as u8), "{listed}");
     let log = posthorn.authenticator.log();
+    let caller = format!("caller=\"eve\\n\\u{{1b}}[2J{}\"", "x".repeat(56));
+    let has_line =
+        |words: &str| log.lines().any(|line| line.contains(words) && line.contains(caller.as_str()));
+    assert!(has_line("its token is not") && has_line("sender revoked"), "{log}");
     assert!(!log.contains(&token) && !log.contains("hunter2") && !log.contains(SENDER), "{log}");
 }
