@@ -171,6 +171,8 @@ def leaf_of(receipt: dict) -> bytes:
     size = OWN_FACTS.get(entry["kind"], len(facts))
     if len(facts) != size:
         raise Refused(f"facts of kind {shown(entry['kind'])} must have {size} bytes")
+    if entry["kind"] == "embedded_block" and facts != big_endian(receipt, "index", 64):
+        raise Refused("an embedded_block must be at the index that is its number")
     content = b"".join([
         b"posthorn evidence v2\0\0",
         big_endian(receipt, "index", 64),

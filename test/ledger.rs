@@ -9,6 +9,7 @@ mod kill;
 mod liar;
 mod nodes;
 mod registry;
+mod shared;
 
 use std::{
     fs,

@@ -23,7 +23,7 @@ use crate::{
     address::AddressKey,
     anchoring::{Anchoring, AnchoringError, Followed, LAG, Reports, options},
     names::Names,
-    params::{Params, RegistryProof},
+    params::{CHAIN_DIRECTORY, Params, RegistryProof},
     registrar::{Pauses, Registrar},
     registry::Registry,
     revocations::{Revocations, RevocationsError},
@@ -118,13 +118,14 @@ impl ChainKeeper {
                 Connection::Http(node)
             }
             None => {
-                let directory = params.state_directory.join("chain");
+                let directory = params.state_directory.join(CHAIN_DIRECTORY);
                 Connection::Embedded(EmbeddedChain::open(&directory, key.address(), SystemTime::now)?)
             }
         };
         let shared = match (&chain, &params.anchor_embedded_into) {
             (Connection::Embedded(embedded), Some(endpoint)) => {
-                Some(SharedChain::open(&params, endpoint, (embedded.clone(), key.clone()), source)?)
+                let key = load(&params.anchor_embedded_key_path, &params.anchor_embedded_key_password_path)?;
+                Some(SharedChain::open(&params, endpoint, (embedded.clone(), key), source)?)
             }
             _ => None,
         };

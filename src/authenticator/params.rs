@@ -51,6 +51,8 @@ const DNS_PORT: u16 = 53;
 pub const NO_TOKEN: &str = "none";
 /// Directory of the evidence log in the state directory.
 pub const EVIDENCE_DIRECTORY: &str = "evidence";
+/// Directory of the embedded chain in the state directory.
+pub const CHAIN_DIRECTORY: &str = "chain";
 /// File of the registry's token in the state directory, unless `registry_token_path` names another.
 pub const REGISTRY_TOKEN: &str = "registry.token";
 
@@ -78,8 +80,10 @@ pub const SPECS: &[Spec] = &[
     Spec { name: "ethereum_plain_http", default: Default::Bool(false), rule: Rule::Any, unit: "",
         description: "Allow http:// URLs of Ethereum nodes that are not on this host: whoever is on the way can answer in its place." },
     text("embedded_rpc_listen", "Loopback address and port on which the embedded chain serves JSON-RPC over HTTP, 127.0.0.1:8545 for instance; port 0 takes a free one, empty: not served."),
-    text("anchor_embedded_into", "JSON-RPC URL of a node of a shared Ethereum chain, http:// or https://, into which the blocks of the embedded chain are anchored, so that others need not believe this host; the account of ledger_key_path pays there. Empty: none."),
+    text("anchor_embedded_into", "JSON-RPC URL of a node of a shared Ethereum chain, http:// or https://, into which the blocks of the embedded chain are anchored, so that the host can be held to them by others; the account of anchor_embedded_key_path pays there. Empty: none."),
     seconds("anchor_embedded_age_s", 600.0, 1.0, 86400.0, "Age of the oldest block that the shared chain does not have at which all such blocks are anchored there."),
+    text("anchor_embedded_key_path", "File of the key that signs transactions on the shared chain; empty: shared.key in the state directory, made at the first start."),
+    text("anchor_embedded_key_password_path", "File of the password of anchor_embedded_key_path, if that is a keystore."),
     text("registry_address", "Address of the sender registry, 0x and 40 hex digits; empty: deployed at the first start."),
     text("ledger_address", "Address of the evidence ledger, 0x and 40 hex digits; empty: deployed at the first start."),
     Spec { name: "confirmations", default: Default::Int(0), rule: Rule::IntRange(0, 1000), unit: "",
@@ -149,6 +153,10 @@ pub struct Params {
     pub anchor_embedded_into: Option<String>,
     /// Age of the oldest block that is not anchored there at which it is.
     pub anchor_embedded_age: Duration,
+    /// File with the key that signs transactions there.
+    pub anchor_embedded_key_path: PathBuf,
+    /// File with that key's password; `None`: it is not encrypted.
+    pub anchor_embedded_key_password_path: Option<PathBuf>,
     /// Addresses of the sender registry and of the evidence ledger; `None`: this node deploys them at its first start.
     pub contracts: Option<(ContractAddress, ContractAddress)>,
     /// Blocks until a transaction is final, including its own; `None`: as the chain says.
@@ -215,6 +223,9 @@ impl Params {
             embedded_rpc_listen: values.listen("embedded_rpc_listen")?,
             anchor_embedded_into: endpoint(values, "anchor_embedded_into")?,
             anchor_embedded_age: values.seconds("anchor_embedded_age_s")?,
+            anchor_embedded_key_path: or_in("anchor_embedded_key_path", &state_directory, "shared.key")?,
+            anchor_embedded_key_password_path: optional(values, "anchor_embedded_key_password_path")?
+                .map(PathBuf::from),
             contracts: contracts(values)?,
             confirmations: Some(values.count("confirmations")?).filter(|confirmations| *confirmations > 0),
             max_fee: values.count::<u64>("max_fee_gwei")?.saturating_mul(GWEI),
@@ -243,6 +254,14 @@ impl Params {
             let path = self.address_key_path.display();
             return Err(ParamError::rule("address_key_path", path, "another file than ledger_key_path"));
         }
+        if self.anchor_embedded_key_path == self.address_key_path {
+            let path = self.address_key_path.display();
+            return Err(ParamError::rule(
+                "address_key_path",
+                path,
+                "another file than anchor_embedded_key_path",
+            ));
+        }
         if let (None, Some(path)) = (&self.registrar_key_path, &self.registrar_key_password_path) {
             let rule = "empty unless registrar_key_path is given";
             return Err(ParamError::rule("registrar_key_password_path", path.display(), rule));
@@ -263,6 +282,8 @@ impl Params {
             self.registrar_key_path.as_ref(),
             self.ledger_key_password_path.as_ref(),
             self.registrar_key_password_path.as_ref(),
+            Some(&self.anchor_embedded_key_path),
+            self.anchor_embedded_key_password_path.as_ref(),
         ];
         if let Some(path) = &self.registry_token_path
             && keys.contains(&Some(path))

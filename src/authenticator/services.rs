@@ -160,8 +160,12 @@ async fn serve_list(
             let srv::ListSenders::Request { first, token, caller } = &request.message;
             let listed = match gate.open_to(token) {
                 Ok(()) => {
-                    tracing::info!(caller = ?named(caller), first, "senders listed");
-                    registry.list((*first).into(), LISTED).await
+                    let listed = registry.list((*first).into(), LISTED).await;
+                    match &listed {
+                        Ok(_) => tracing::info!(caller = ?named(caller), first, "senders listed"),
+                        Err(error) => tracing::warn!(caller = ?named(caller), %error, "senders not listed"),
+                    }
+                    listed
                 }
                 Err(refusal) => {
                     warn_of(&refusal, caller).await;

@@ -2,9 +2,11 @@
 //! Anchors the embedded chain into a shared one, so that a host which keeps its own chain can be believed by others.
 //!
 //! Each block of the embedded chain becomes an entry of a log of its own, at the index that is its number, and that log
-//! is anchored on the shared chain as any evidence is. From then on the host cannot change the block or any before it
-//! without being found out: the receipt of the block on the shared chain and the receipt of an entry in the block prove
-//! together that the ledger had the entry when the shared chain got the block.
+//! is anchored on the shared chain as any evidence is. The receipt of a block there and the receipt of an entry in the
+//! block prove together that the host had committed itself to the entry by then. That the blocks are a chain, and what
+//! their transactions lead to, is what who has `chain.log` can check.
+//!
+//! What is wrong with the shared chain stops only this: the status says so, and mails are verified as before.
 //!
 //! [`super::anchoring`] does the anchoring, and [`super::on_chain`] runs it beside that of the evidence.
 
@@ -14,18 +16,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use chain::{Connection, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, want_new_contracts};
+use chain::{
+    Connection, EMBEDDED_CHAIN_ID, EmbeddedChain, Http, Ledger, LedgerError, LedgerKey, LedgerOptions,
+    want_new_contracts,
+};
 use evidence::{
     EmbeddedBlock, Source,
     log::{EvidenceError, EvidenceLog},
+    merkle::Hash,
 };
-use record_log::create_directory;
+use record_log::{create_directory, replace_file};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
-    anchoring::{Anchoring, AnchoringError, Followed, Reports, options},
+    anchoring::{Anchoring, Followed, Reports, options},
     health,
-    params::{EVIDENCE_DIRECTORY, Params},
+    params::{CHAIN_DIRECTORY, EVIDENCE_DIRECTORY, Params},
     store::EvidenceStore,
 };
 
@@ -38,39 +44,42 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Most blocks that are recorded at once.
 const PORTION: usize = 1024;
 /// Most blocks of a batch.
-const MAX_BATCH: u32 = 4096;
+const MAX_BATCH: u32 = 1024;
+/// File beside the embedded chain that says that it was anchored, so that a lost log of blocks is noticed.
+const MARKER: &str = "is_anchored";
 
-/// The embedded chain cannot be anchored, and waiting will not help.
+/// The blocks of the embedded chain cannot be recorded, and waiting will not help.
 #[derive(Debug, thiserror::Error)]
 pub enum SharedChainError {
     /// The log of blocks failed.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
-    /// Its directory cannot be made.
-    #[error("directory '{path}': cannot be made", path = path.display())]
-    Directory {
-        /// Path of the directory.
+    /// A file or directory cannot be made.
+    #[error("'{path}': cannot be made", path = path.display())]
+    File {
+        /// Its path.
         path: PathBuf,
         /// The operating system's error.
         source: std::io::Error,
     },
-    /// The endpoint or `contracts.json` cannot be used, or the embedded chain did not answer.
+    /// The endpoint, the key or `contracts.json` cannot be used, or the embedded chain did not answer.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// The embedded chain is not the one whose blocks were recorded.
     #[error(
-        "block {number} of the embedded chain is not the one that was recorded: the chain was lost or rewritten; restore the folder chain beside '{path}', or move that away, and a new ledger is begun on the shared chain",
+        "block {number} of the embedded chain is {found}, and not the one that was recorded in '{path}', {recorded}: the chain was lost or rewritten; see docs/operations.md",
         path = path.display()
     )]
     Rewritten {
         /// Number of the newest block that was recorded.
         number: u64,
+        /// What was recorded.
+        recorded: String,
+        /// What the chain has.
+        found: String,
         /// Directory of the log.
         path: PathBuf,
     },
-    /// It cannot be anchored.
-    #[error(transparent)]
-    Anchoring(#[from] AnchoringError),
 }
 
 /// The task that records the blocks and has them anchored.
@@ -108,7 +117,7 @@ impl SharedChain {
         let node = Http::new(endpoint)?;
         node.check_protected(params.ethereum_plain_http)?;
         let directory = params.state_directory.join(DIRECTORY);
-        let store = open_log(&directory)?;
+        let store = open_log(&directory, &params.state_directory.join(CHAIN_DIRECTORY).join(MARKER))?;
         let (reports, followed) = Reports::new();
         let handles = SharedHandles {
             ledger: followed.ledger.clone(),
@@ -120,7 +129,8 @@ impl SharedChain {
             chain: Connection::Http(node),
             key,
             directory: directory.clone(),
-            options: options(params),
+            // An embedded chain is no witness of another.
+            options: LedgerOptions { other_than: Some(EMBEDDED_CHAIN_ID), ..options(params) },
             max_batch: MAX_BATCH,
             max_age: params.anchor_embedded_age,
             store,
@@ -131,31 +141,38 @@ impl SharedChain {
     /// Records and anchors blocks until dropped. Safe to drop at any time.
     ///
     /// # Errors
-    /// The first error that waiting will not cure.
+    /// If the blocks cannot be recorded, or are not those that were.
     pub async fn run(self) -> Result<(), SharedChainError> {
         let Self { embedded, source, directory, anchoring, reports, followed } = self;
-        let (store, mut receipts) = (anchoring.store.clone(), followed.receipts);
-        // Whoever wants one asks for it.
-        let drain = async { while receipts.recv().await.is_some() {} };
+        let (store, mut receipts, health) = (anchoring.store.clone(), followed.receipts, reports.health());
+        let anchor = async {
+            tokio::select! {
+                ended = anchoring.run(reports) => if let Err(error) = ended {
+                    tracing::error!(name = STATUS, %error, "blocks are not anchored any more, until the next start");
+                    let error = format!("not any more, until the next start: {error}");
+                    health.send_modify(|health| health.last_error = Some(error));
+                },
+                // Whoever wants one asks for it.
+                () = async { while receipts.recv().await.is_some() {} } => {}
+            }
+            std::future::pending().await
+        };
         tokio::select! {
             result = record(&embedded, &store, &source, directory) => result,
-            result = anchoring.run(reports) => Ok(result?),
-            () = drain => Ok(()),
+            () = anchor => Ok(()),
         }
     }
 }
 
-/// Opens the log of blocks.
-fn open_log(directory: &Path) -> Result<EvidenceStore, SharedChainError> {
-    let (log, contracts) = (directory.join(EVIDENCE_DIRECTORY), directory.join("contracts.json"));
-    let there = |path: &Path| path.try_exists().unwrap_or(true);
-    let is_first_start = !there(&log) && !there(&contracts);
-    create_directory(directory)
-        .map_err(|source| SharedChainError::Directory { path: directory.to_owned(), source })?;
-    if is_first_start {
+/// Opens the log of blocks. It is new only if the embedded chain was never anchored.
+fn open_log(directory: &Path, marker: &Path) -> Result<EvidenceStore, SharedChainError> {
+    let failed = |path: &Path, source| SharedChainError::File { path: path.to_owned(), source };
+    create_directory(directory).map_err(|source| failed(directory, source))?;
+    if !marker.try_exists().map_err(|source| failed(marker, source))? {
         want_new_contracts(directory)?;
+        replace_file(marker, b"").map_err(|source| failed(marker, source))?;
     }
-    let (log, torn_bytes) = EvidenceLog::open(&log)?;
+    let (log, torn_bytes) = EvidenceLog::open(&directory.join(EVIDENCE_DIRECTORY))?;
     if torn_bytes > 0 {
         tracing::warn!(torn_bytes, "log of embedded blocks: cut a torn tail");
     }
@@ -172,10 +189,14 @@ async fn record(
     let (mut recorded, _) = store.counts();
     if let Some(number) = recorded.checked_sub(1) {
         let newest = store.blocking(move |log| log.evidence_at(number)).await?;
-        let was = newest.and_then(|evidence| EmbeddedBlock::of(&evidence.entry));
-        let is = embedded.hashes(number, 1).await?.pop().map(|hash| EmbeddedBlock { number, hash });
-        if was != is {
-            return Err(SharedChainError::Rewritten { number, path });
+        let recorded = newest.and_then(|evidence| EmbeddedBlock::of(&evidence.entry)).map(|block| block.hash);
+        let found = embedded.hashes(number, 1).await?.pop();
+        if recorded.is_none() || recorded != found {
+            let shown = |hash: Option<Hash>| {
+                hash.map_or("none".to_owned(), |hash| format!("0x{}", hex::encode(hash)))
+            };
+            let (recorded, found) = (shown(recorded), shown(found));
+            return Err(SharedChainError::Rewritten { number, recorded, found, path });
         }
     }
     loop {

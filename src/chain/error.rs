@@ -119,8 +119,8 @@ pub enum LedgerError {
     },
     /// `contracts.json` is gone, so that nobody knows where the registered senders and the evidence are.
     #[error(
-        "'{path}' is missing, though this is not the first start: restore it, or give registry_address and ledger_address; for new contracts, in which no \
-         sender is registered, write {{}} into it",
+        "'{path}' is missing, though this is not the first start: restore it, or write into it where the contracts are (docs/operations.md); for new \
+         contracts, in which no sender is registered, write {{}} into it",
         path = path.display()
     )]
     LostContracts {

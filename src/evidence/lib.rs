@@ -189,6 +189,14 @@ pub struct Receipt {
 /// The receipt contradicts itself.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ReceiptError {
+    /// The block of an embedded chain is not at the index that is its number, or there could be two of a number.
+    #[error("receipt of leaf {index}: embedded block {number} must be at the index that is its number")]
+    Block {
+        /// Index of the leaf.
+        index: u64,
+        /// Number of the block.
+        number: u64,
+    },
     /// The leaf is not the hash of index, time and entry.
     #[error("receipt of leaf {index}: the leaf is not the hash of what it is said to prove")]
     Leaf {
@@ -217,6 +225,11 @@ impl Receipt {
         let index = self.evidence.index;
         if self.evidence.leaf() != self.leaf {
             return Err(ReceiptError::Leaf { index });
+        }
+        if let Some(EmbeddedBlock { number, .. }) = EmbeddedBlock::of(&self.evidence.entry)
+            && number != index
+        {
+            return Err(ReceiptError::Block { index, number });
         }
         let Anchor { first, count, root, .. } = &self.anchor;
         let place = index.checked_sub(*first);

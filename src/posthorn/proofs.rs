@@ -23,7 +23,7 @@ use crate::{
 
 /// The receipt that is wanted, as it is kept in a file.
 pub fn prove(fleet: &Fleet, wanted: &Wanted) -> Result<Vec<u8>, Failure> {
-    let (message, block) = match wanted {
+    let (message, block, why) = match wanted {
         Wanted::Mail(id) => {
             ask_for(fleet, srv::Prove::Request { mail_id: id.to_string(), ..srv::Prove::Request::default() })?
         }
@@ -32,8 +32,12 @@ pub fn prove(fleet: &Fleet, wanted: &Wanted) -> Result<Vec<u8>, Failure> {
             srv::Prove::Request { entry: entry_to_ros(entry), ..srv::Prove::Request::default() },
         )?,
         Wanted::Block(number) => {
-            let answer = ask(fleet, &topics::PROVE_BLOCK, &srv::ProveBlock::Request { number: *number })?;
-            found(answer.found, (answer.receipt, answer.block), answer.message)?
+            let answer = ask(
+                fleet,
+                &topics::PROVE_BLOCK,
+                &srv::ProveBlock::Request { number: *number, with_block: true },
+            )?;
+            found(answer.found, (answer.receipt, answer.block, answer.message))?
         }
     };
     let receipt = receipt_from_ros(&message)?;
@@ -43,26 +47,24 @@ pub fn prove(fleet: &Fleet, wanted: &Wanted) -> Result<Vec<u8>, Failure> {
         return Err(format!("the receipt that came is of something else: {statement}").into());
     }
     let block = block_proof_from_ros(block);
-    block.as_ref().map_or(Ok(()), |block| verify_in_block(&receipt, block))?;
+    match &block {
+        Some(block) => verify_in_block(&receipt, block)?,
+        None => eprintln!("posthorn: the receipt has no proof of its block: {}", show::line(&why)),
+    }
     Ok(receipt::write(&receipt, block.as_ref())?.into_bytes())
 }
 
-type Found = (msg::LedgerReceipt, msg::BlockProof);
+/// A receipt, the proof of its block, and why there is none.
+type Found = (msg::LedgerReceipt, msg::BlockProof, String);
 
 fn ask_for(fleet: &Fleet, request: srv::Prove::Request) -> Result<Found, Failure> {
     let answer = ask(fleet, &topics::PROVE, &srv::Prove::Request { with_block: true, ..request })?;
-    found(answer.found, (answer.receipt, answer.block), answer.message)
+    found(answer.found, (answer.receipt, answer.block, answer.message))
 }
 
-/// What the authenticator found, or why it found nothing; says why there is no block.
-fn found(is_found: bool, found: Found, message: String) -> Result<Found, Failure> {
-    if !is_found {
-        return Err(message.into());
-    }
-    if !message.is_empty() {
-        eprintln!("posthorn: the receipt has no proof of its block: {}", show::line(&message));
-    }
-    Ok(found)
+/// What the authenticator found, or why it found nothing.
+fn found(is_found: bool, found: Found) -> Result<Found, Failure> {
+    if is_found { Ok(found) } else { Err(found.2.into()) }
 }
 
 fn is_of(receipt: &Receipt, wanted: &Wanted) -> bool {
@@ -70,10 +72,7 @@ fn is_of(receipt: &Receipt, wanted: &Wanted) -> bool {
     match wanted {
         Wanted::Mail(id) => entry.identity() == Identity::of_mail(id),
         Wanted::Entry(wanted) => entry.identity() == wanted.identity(),
-        Wanted::Block(number) => {
-            receipt.evidence.index == *number
-                && EmbeddedBlock::of(entry).is_some_and(|block| block.number == *number)
-        }
+        Wanted::Block(number) => EmbeddedBlock::of(entry).is_some_and(|block| block.number == *number),
     }
 }
 

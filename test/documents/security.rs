@@ -2,9 +2,9 @@
 //! Generates `config/security/*.policy.xml` in sros2's format: what each node may do in a graph with DDS security.
 
 use command::ask::NODE as COMMAND;
-use ros::topics::{self, READINGS, SERVICES, TOPICS, TopicFacts, VEHICLE};
+use ros::topics::{READINGS, SERVICES, ServiceFacts, TOPICS, TopicFacts, VEHICLE};
 
-use super::{NODES, is_current, list};
+use super::{NODES, is_current, list, read};
 
 /// The parameter services that every node has.
 const PARAMETER_SERVICES: [&str; 6] = [
@@ -27,15 +27,42 @@ fn policies_are_current() {
 
 /// The command asks and listens, and publishes nothing.
 fn policy_of_the_command() -> String {
-    let services = [
-        topics::REGISTER_SENDER.facts,
-        topics::REVOKE_SENDER.facts,
-        topics::GET_RAW.facts,
-        topics::PROVE.facts,
-    ];
-    let request = services.map(|service| service.name.to_owned());
+    let request = asked_by_people().map(|service| service.name.to_owned()).collect();
     let subscribe = vec!["/diagnostics".to_owned()];
-    file(COMMAND, Rules { subscribe, request: request.into(), ..Rules::default() })
+    file(COMMAND, Rules { subscribe, request, ..Rules::default() })
+}
+
+/// The services that no node asks: the command does.
+fn asked_by_people() -> impl Iterator<Item = &'static ServiceFacts> {
+    SERVICES.iter().filter(|service| service.asked_by.is_empty())
+}
+
+/// What the command asks is in its sources.
+#[test]
+fn the_command_may_ask_what_it_asks() {
+    let sources: String = list("src/posthorn")
+        .into_iter()
+        .filter(|name| name.ends_with(".rs"))
+        .map(|name| read(&format!("src/posthorn/{name}")))
+        .collect();
+    let asked = [
+        "REGISTER_SENDER",
+        "REVOKE_SENDER",
+        "LIST_SENDERS",
+        "GET_RAW",
+        "PROVE",
+        "PROVE_RANGE",
+        "PROVE_BLOCK",
+    ];
+    for name in asked {
+        assert!(
+            sources.contains(&format!("topics::{name},")) || sources.contains(&format!("topics::{name})")),
+            "{name}"
+        );
+    }
+    assert_eq!(sources.matches("&topics::").count(), asked.len());
+    let allowed: Vec<_> = asked_by_people().map(|service| service.name.rsplit('/').next()).collect();
+    assert!(asked.iter().all(|name| allowed.contains(&Some(name.to_lowercase().as_str()))), "{allowed:?}");
 }
 
 /// What a node may do: names of topics and services.

@@ -17,7 +17,12 @@ fn run<T>(request: impl Future<Output = T>) -> T {
 
 /// Gives the authenticator's account money.
 pub fn fund_authenticator(posthorn: &Posthorn, anvil: &Anvil) {
-    let key = LedgerKey::load_or_create(&posthorn.authenticator_state().join("ledger.key")).unwrap();
+    fund_owner_of("ledger.key", posthorn, anvil);
+}
+
+/// Gives the account money whose key is in this file of the authenticator's.
+pub fn fund_owner_of(file: &str, posthorn: &Posthorn, anvil: &Anvil) {
+    let key = LedgerKey::load_or_create(&posthorn.authenticator_state().join(file)).unwrap();
     run(fund(&anvil.chain(), key.address()));
 }
 

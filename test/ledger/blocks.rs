@@ -197,22 +197,34 @@ async fn program_page_and_schema_know_a_receipt_from_everything_else() {
     let ledger = Arc::new(world.ledger().await);
     let store = store(world.dir.path());
     append(&store, 0..1).await;
-    let block = EmbeddedBlock { number: 1, hash: [5; 32] }.entry(&"/authenticator".parse().unwrap());
-    store.append(vec![block], SystemTime::UNIX_EPOCH).await.unwrap();
+    let block = |number| EmbeddedBlock { number, hash: [5; 32] }.entry(&"/authenticator".parse().unwrap());
+    store.append(vec![block(1), block(9)], SystemTime::UNIX_EPOCH).await.unwrap();
     let mut running = start(&store, &ledger);
-    let receipts = running.receive(2).await;
+    let receipts = running.receive(3).await;
     running.stop().await;
-    for receipt in receipts {
-        let proof = ledger.block_proof(&receipt).await.unwrap();
-        let text = command::receipt::write(&receipt, Some(&proof)).unwrap();
-        only_the_first_is_proven(&changed(&serde_json::from_str(&text).unwrap()));
+    let proof = ledger.block_proof(&receipts[1]).await.unwrap();
+    let genuine = |receipt| -> Value {
+        serde_json::from_str(&command::receipt::write(receipt, Some(&proof)).unwrap()).unwrap()
+    };
+    // One transaction anchored all of them, and one is of a block that is not at the index that is its number.
+    assert_eq!(receipts[2].anchor, receipts[0].anchor);
+    let misplaced = case_of(&genuine(&receipts[2]), &genuine(&receipts[2]));
+    for receipt in &receipts[..2] {
+        let mut cases = changed(&genuine(receipt));
+        cases.push(misplaced.clone());
+        only_the_first_is_proven(&cases);
     }
+}
+
+/// A text, with the contract and the block hash of the genuine receipt.
+fn case_of(changed: &Value, genuine: &Value) -> Value {
+    json!({ "text": changed.to_string(), "contract": genuine["contract"], "hash": genuine["block_hash"] })
 }
 
 /// A receipt with the contract and the block hash that it is to be verified against, and whatever is not to be proven.
 fn changed(genuine: &Value) -> Vec<Value> {
     let contract = genuine["contract"].clone();
-    let case = |changed: &Value| json!({ "text": changed.to_string(), "contract": contract, "hash": genuine["block_hash"] });
+    let case = |changed: &Value| case_of(changed, genuine);
     // Those are not what a hash can prove.
     let unproven = ["chain_id", "revision", "stamp"];
     let mut cases = vec![case(genuine)];

@@ -339,6 +339,7 @@ pub fn options() -> LedgerOptions {
         max_fee: u64::MAX.into(),
         contracts: None,
         registrar: None,
+        other_than: None,
     }
 }
 

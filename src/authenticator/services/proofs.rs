@@ -68,20 +68,30 @@ async fn serve_block(
     mut requests: mpsc::Receiver<Request<srv::ProveBlock::Service>>,
     blocks: Option<Prover>,
 ) {
+    let mut answers = JoinSet::new();
     while let Some(request) = requests.recv().await {
-        let number = request.message.number;
-        let answer = match &blocks {
-            None => no_receipt(
-                "the embedded chain is not anchored into another: see anchor_embedded_into".to_owned(),
-            ),
-            Some(prover) => match prover.receipt_at(number).await {
-                Ok(Some(receipt)) => with_block(prover, &receipt).await,
-                Ok(None) => no_receipt(format!("block {number}: not known, or not anchored yet")),
-                Err(error) => no_receipt(unreadable(&error)),
-            },
-        };
-        let srv::Prove::Response { found, receipt, block, message } = answer;
-        respond(request, srv::ProveBlock::Response { found, receipt, block, message });
+        let blocks = blocks.clone();
+        answers.spawn(async move {
+            let srv::Prove::Response { found, receipt, block, message } =
+                prove_block(blocks.as_ref(), &request.message).await;
+            respond(request, srv::ProveBlock::Response { found, receipt, block, message });
+        });
+        reap(&mut answers, MAX_RECEIPTS).await;
+    }
+}
+
+async fn prove_block(blocks: Option<&Prover>, request: &srv::ProveBlock::Request) -> srv::Prove::Response {
+    let srv::ProveBlock::Request { number, with_block: is_block_wanted } = *request;
+    let Some(prover) = blocks else {
+        return no_receipt(
+            "anchor_embedded_into is not set: receipts of blocks are given only while it is".to_owned(),
+        );
+    };
+    match prover.receipt_at(number).await {
+        Ok(Some(receipt)) if is_block_wanted => with_block(prover, &receipt).await,
+        Ok(Some(receipt)) => proven(&receipt),
+        Ok(None) => no_receipt(format!("block {number}: not known, or not anchored yet")),
+        Err(error) => no_receipt(unreadable(&error)),
     }
 }
 
