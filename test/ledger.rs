@@ -2,6 +2,7 @@
 //! From evidence to receipt on both chains, through restarts and faults.
 
 mod blocks;
+mod faults;
 pub mod fixture;
 mod json_rpc;
 mod keys;
@@ -41,7 +42,7 @@ use tokio::{
 use web3::{
     Transport, Web3,
     signing::SecretKey,
-    types::{H256, TransactionParameters, U64, U256},
+    types::{H256, SignedTransaction, TransactionParameters, U64, U256},
 };
 
 on_both_chains!(
@@ -907,22 +908,29 @@ fn mine_each(pause: Duration, world: &World) -> JoinHandle<()> {
     })
 }
 
-/// Has a transaction mined with the next nonce of the account, in place of ours.
-async fn take_nonce(world: &World) {
+/// Signs a transfer of nothing with this nonce and our key, as somebody else with the key does.
+async fn plain_transfer(world: &World, nonce: U256, max_fee: u64) -> SignedTransaction {
     let web3 = Web3::new(world.chain.clone());
     let secret = fs::read_to_string(world.path("ledger.key")).unwrap();
     let secret: SecretKey = secret.trim().parse().unwrap();
     let transaction = TransactionParameters {
-        nonce: web3.eth().transaction_count(world.key.address(), None).await.ok(),
+        nonce: Some(nonce),
         to: Some(world.key.address()),
         gas: 21_000.into(),
         chain_id: Some(web3.eth().chain_id().await.unwrap().as_u64()),
         transaction_type: Some(U64::from(2)),
-        max_fee_per_gas: Some(U256::from(90_000_000_000_u64)),
-        max_priority_fee_per_gas: Some(U256::from(9_000_000_000_u64)),
+        max_fee_per_gas: Some(max_fee.into()),
+        max_priority_fee_per_gas: Some((max_fee / 10).into()),
         ..TransactionParameters::default()
     };
-    let signed = web3.accounts().sign_transaction(transaction, &secret).await.unwrap();
+    web3.accounts().sign_transaction(transaction, &secret).await.unwrap()
+}
+
+/// Has a transaction mined with the next nonce of the account, in place of ours.
+async fn take_nonce(world: &World) {
+    let web3 = Web3::new(world.chain.clone());
+    let nonce = web3.eth().transaction_count(world.key.address(), None).await.unwrap();
+    let signed = plain_transfer(world, nonce, 90_000_000_000).await;
     web3.eth().send_raw_transaction(signed.raw_transaction).await.unwrap();
     world.mine().await;
     let stranger = web3.eth().transaction_receipt(signed.transaction_hash).await.unwrap();
@@ -1171,4 +1179,36 @@ async fn somebody_elses_entries_after_a_reorganisation_end_the_anchorer() {
     let ended = tokio::time::timeout(PATIENCE, start(&store, &ledger).task).await.expect("an end");
     let error = ended.unwrap().unwrap_err().to_string();
     assert!(error.contains("its root is not that of the evidence log"), "{error}");
+}
+
+/// Two nodes with one key and, by mistake, the same contracts. What the one that ends gave receipts for stays true.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_logs_in_one_contract_one_ends_and_says_why() {
+    let world = World::new(Kind::Anvil).await;
+    world.ledger().await;
+    let other = world.path("other");
+    fs::create_dir(&other).unwrap();
+    for file in ["ledger.key", "contracts.json"] {
+        fs::copy(world.path(file), other.join(file)).unwrap();
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for (directory, first) in [(world.dir.path().to_owned(), 0), (other, 1_000)] {
+        let ledger = Ledger::connect(world.chain.clone(), world.key.clone(), &directory, options()).await;
+        let (store, ledger) = (store(&directory), Arc::new(ledger.unwrap()));
+        tasks.spawn(async move {
+            let Running { mut receipts, task, stop: _stop, .. } = start(&store, &ledger);
+            append(&store, first..first + 40).await;
+            let mut given = Vec::new();
+            while let Some(receipt) = receipts.recv().await {
+                given.push(receipt);
+            }
+            (task.await.unwrap().unwrap_err().to_string(), given, ledger)
+        });
+    }
+    let ended = tokio::time::timeout(PATIENCE, tasks.join_next()).await.expect("an end");
+    let (reason, receipts, ledger) = ended.unwrap().unwrap();
+    assert!(reason.contains("its root is not that of the evidence log"), "{reason}");
+    for receipt in &receipts {
+        ledger.verify(receipt).await.unwrap();
+    }
 }

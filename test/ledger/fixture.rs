@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::{OwnedRwLockWriteGuard, RwLock},
 };
 use web3::{
     Transport, Web3,
@@ -51,8 +52,9 @@ impl Anvil {
             Path::new(ANVIL).exists(),
             "anvil is not installed: run `make test`, or `npm ci --prefix contracts`"
         );
+        // By default it moves states to disk when blocks come fast, and does not get all of them back for a reorganisation.
         let mut child = Command::new(ANVIL)
-            .args(["--port", &port.to_string(), "--accounts", "1"])
+            .args(["--port", &port.to_string(), "--accounts", "1", "--prune-history", "2000"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -163,8 +165,16 @@ impl World {
 /// Passes HTTP requests on to anvil. On demand it closes the connection in place of an answer.
 pub struct CuttingProxy {
     pub address: SocketAddr,
+    passage: Passage,
+}
+
+/// What its connections share.
+#[derive(Clone, Default)]
+struct Passage {
     cut: Arc<Mutex<Cut>>,
     cuts: Arc<AtomicUsize>,
+    /// Read-locked from each request to its answer.
+    open: Arc<RwLock<()>>,
 }
 
 /// Which connections are cut.
@@ -192,12 +202,12 @@ impl CuttingProxy {
     pub async fn start(anvil: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let proxy = Self { address, cut: Arc::default(), cuts: Arc::default() };
-        let (cut, cuts) = (Arc::clone(&proxy.cut), Arc::clone(&proxy.cuts));
+        let passage = Passage::default();
+        let proxy = Self { address, passage: passage.clone() };
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(("127.0.0.1", anvil)).await.unwrap();
-                tokio::spawn(pass(client, server, Arc::clone(&cut), Arc::clone(&cuts)));
+                tokio::spawn(pass(client, server, passage.clone()));
             }
         });
         proxy
@@ -205,40 +215,49 @@ impl CuttingProxy {
 
     /// Cuts the next connection whose request contains `text`, once anvil has answered.
     pub fn cut_after(&self, text: &str) {
-        *self.cut.lock().unwrap() = Cut::Next(text.to_owned());
+        *self.passage.cut.lock().unwrap() = Cut::Next(text.to_owned());
     }
 
     /// Cuts every connection from now on whose request contains `text`, once anvil has answered.
     pub fn cut_all_after(&self, text: &str) {
-        *self.cut.lock().unwrap() = Cut::All(text.to_owned());
+        *self.passage.cut.lock().unwrap() = Cut::All(text.to_owned());
     }
 
     /// Cuts nothing any more.
     pub fn pass_all(&self) {
-        *self.cut.lock().unwrap() = Cut::None;
+        *self.passage.cut.lock().unwrap() = Cut::None;
     }
 
     /// How often it has cut a connection.
     pub fn cuts(&self) -> usize {
-        self.cuts.load(Ordering::SeqCst)
+        self.passage.cuts.load(Ordering::SeqCst)
+    }
+
+    /// Waits until all requests are answered; others wait until this is dropped.
+    pub async fn hold(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.passage.open).write_owned().await
     }
 }
 
-async fn pass(mut client: TcpStream, mut server: TcpStream, cut: Arc<Mutex<Cut>>, cuts: Arc<AtomicUsize>) {
+async fn pass(mut client: TcpStream, mut server: TcpStream, passage: Passage) {
     let (mut request, mut answer) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-    let mut is_cut = false;
+    let (mut is_cut, mut unanswered) = (false, None);
     loop {
         tokio::select! {
             read = client.read(&mut request) => {
                 let Ok(read @ 1..) = read else { return };
+                if unanswered.is_none() {
+                    unanswered = Some(passage.open.read().await);
+                }
                 let text = String::from_utf8_lossy(&request[..read]);
-                is_cut |= cut.lock().unwrap().takes(&text);
+                is_cut |= passage.cut.lock().unwrap().takes(&text);
                 server.write_all(&request[..read]).await.unwrap();
             }
             read = server.read(&mut answer) => {
                 let Ok(read @ 1..) = read else { return };
+                unanswered = None;
                 if is_cut {
-                    cuts.fetch_add(1, Ordering::SeqCst);
+                    passage.cuts.fetch_add(1, Ordering::SeqCst);
                     return;
                 }
                 client.write_all(&answer[..read]).await.unwrap();
