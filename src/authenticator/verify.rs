@@ -22,6 +22,7 @@ use mail::{
 use mail_auth::{
     AuthenticatedMessage, DkimOutput, DmarcOutput, DmarcResult, SpfOutput, dmarc::verify::DmarcParameters,
 };
+use memchr::memchr_iter;
 
 use self::{arc::Chain, dkim::Signatures, spf::Spf};
 use super::{
@@ -149,7 +150,7 @@ fn malformed(checked: Checked, why: &str) -> Checked {
 /// Whether the mail contains a bare CR. RFC 5321 section 2.3.8 forbids it, but mail-auth ignores it in signed
 /// text, so one could be slipped into a signed Message-ID unnoticed.
 fn has_bare_return(data: &[u8]) -> bool {
-    data.ends_with(b"\r") || data.windows(2).any(|pair| matches!(pair, [b'\r', next] if *next != b'\n'))
+    memchr_iter(b'\r', data).any(|at| data.get(at.saturating_add(1)) != Some(&b'\n'))
 }
 
 /// Whether DMARC could find `domain` aligned with the author's. That requires the same organisation, which means that
