@@ -1107,6 +1107,23 @@ async fn a_transaction_that_a_reorganisation_moves_to_another_block_gets_another
     running.stop().await;
 }
 
+/// A node that was off has blocks from before the contracts, until it has caught up; one that was reset never has them.
+#[tokio::test]
+async fn a_node_that_lacks_the_contracts_block_is_waited_for() {
+    let world = World::new(Kind::Anvil).await;
+    let before = world.snapshot().await;
+    let deployed = world.ledger().await.addresses().deployed_block;
+    world.revert(before).await;
+    let error = world.connect(world.key.clone()).await.err().unwrap();
+    assert!(matches!(error, LedgerError::Behind { head, .. } if head < deployed), "{error}");
+    assert!(error.is_retryable() && error.to_string().contains("it catches up, or the chain was reset"));
+    for _ in 0..deployed {
+        world.mine().await;
+    }
+    let error = world.connect(world.key.clone()).await.err().unwrap();
+    assert!(matches!(error, LedgerError::NoCode { .. }) && !error.is_retryable(), "{error}");
+}
+
 /// The node was off while it happened, and the chain has begun anew.
 #[tokio::test]
 async fn a_chain_that_was_reset_gets_all_evidence_again() {

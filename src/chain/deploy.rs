@@ -31,6 +31,7 @@ const VERSION: u64 = 2;
 /// account and perhaps more.
 const TOGETHER: usize = 16;
 
+const LOOK: &str = "look for the contracts";
 const READ_OLD: &str = "read the old registry";
 
 /// What deploys contracts.
@@ -86,6 +87,10 @@ impl Deployer<'_> {
             };
             match self.version(address).await? {
                 None => {
+                    let (head, deployed) = (newest_block(self.web3, LOOK).await?, addresses.deployed_block);
+                    if head < deployed {
+                        return Err(LedgerError::Behind { action: LOOK, head, deployed });
+                    }
                     let chain_id = self.chain_id;
                     return Err(LedgerError::NoCode { place, contract, address, chain_id });
                 }
@@ -111,15 +116,14 @@ impl Deployer<'_> {
 
     /// Version of the contract at this address; `None` if there is none.
     async fn version(&self, address: Address) -> Result<Option<u64>, LedgerError> {
-        let action = "look for the contracts";
         let code = self.web3.eth().code(address, None).await;
-        if code.map_err(|error| LedgerError::from_web3(action, error))?.0.is_empty() {
+        if code.map_err(|error| LedgerError::from_web3(LOOK, error))?.0.is_empty() {
             return Ok(None);
         }
         match call(self.web3, address, self.registry, "VERSION", &[]).await {
             Ok(answer) => match answer.as_slice() {
                 [Token::Uint(version)] => Ok(Some(u64::try_from(*version).unwrap_or(u64::MAX))),
-                _ => Err(LedgerError::Answer { action, rule: "a version".to_owned() }),
+                _ => Err(LedgerError::Answer { action: LOOK, rule: "a version".to_owned() }),
             },
             // The first one has no such function.
             Err(LedgerError::Reverted { .. }) => Ok(Some(1)),

@@ -127,6 +127,18 @@ pub enum LedgerError {
         /// Path of `contracts.json`.
         path: PathBuf,
     },
+    /// The node does not have the contracts' block yet: it catches up, or the chain was reset.
+    #[error(
+        "{action}: the node has blocks up to {head}, the contracts are in block {deployed}: it catches up, or the chain was reset"
+    )]
+    Behind {
+        /// What was being done.
+        action: &'static str,
+        /// Number of its newest block.
+        head: u64,
+        /// Number of the block that the ledger was deployed in.
+        deployed: u64,
+    },
     /// There is no contract at the expected address, for example because the chain was reset.
     #[error(
         "contract {contract} of {place}: no code at {address} on chain {chain_id}; the chain was reset or is another one",
@@ -242,6 +254,7 @@ impl LedgerError {
             | Self::Underpriced { .. }
             | Self::Refused { .. }
             | Self::Disk { .. }
+            | Self::Behind { .. }
             | Self::Answer { .. } => true,
             // A revert without a reason occurs when another copy of the transaction was mined in between.
             // The owner may be about to name the account.
