@@ -105,18 +105,7 @@ impl ChainKeeper {
         let registrar = params.registrar_key_path.as_deref();
         let registrar = registrar.map(|path| load(path, &params.registrar_key_password_path)).transpose()?;
         let chain = match &params.ethereum_endpoint {
-            Some(url) => {
-                let node = params.ethereum_witnesses.iter().try_fold(Http::new(url)?, |node, witness| {
-                    Ok::<_, LedgerError>(node.with(&Http::new(witness)?))
-                })?;
-                if params.ethereum_witnesses.is_empty() {
-                    tracing::warn!(
-                        "no ethereum_witnesses: the one Ethereum node is believed about who is an operator"
-                    );
-                }
-                node.check_protected(params.ethereum_plain_http)?;
-                Connection::Http(node)
-            }
+            Some(url) => Connection::Http(open_nodes(url, &params)?),
             None => {
                 let directory = params.state_directory.join(CHAIN_DIRECTORY);
                 Connection::Embedded(EmbeddedChain::open(&directory, key.address(), SystemTime::now)?)
@@ -192,6 +181,19 @@ impl ChainKeeper {
             () = serve => Ok(()),
         }
     }
+}
+
+/// The node at `url` and those that stand in for it; does not connect yet.
+fn open_nodes(url: &str, params: &Params) -> Result<Http, LedgerError> {
+    let node = params
+        .ethereum_witnesses
+        .iter()
+        .try_fold(Http::new(url)?, |node, witness| Ok::<_, LedgerError>(node.with(&Http::new(witness)?)))?;
+    if params.ethereum_witnesses.is_empty() {
+        tracing::warn!("no ethereum_witnesses: the one Ethereum node is believed about who is an operator");
+    }
+    node.check_protected(params.ethereum_plain_http)?;
+    Ok(node)
 }
 
 /// Listens on `address`, and says where.
