@@ -1115,12 +1115,23 @@ async fn a_node_that_lacks_the_contracts_block_is_waited_for() {
     let deployed = world.ledger().await.addresses().deployed_block;
     world.revert(before).await;
     let error = world.connect(world.key.clone()).await.err().unwrap();
-    assert!(matches!(error, LedgerError::Behind { head, .. } if head < deployed), "{error}");
+    assert!(matches!(error, LedgerError::Behind { deployed: block, .. } if block == deployed), "{error}");
     assert!(error.is_retryable() && error.to_string().contains("it catches up, or the chain was reset"));
     for _ in 0..deployed {
         world.mine().await;
     }
     let error = world.connect(world.key.clone()).await.err().unwrap();
+    assert!(matches!(error, LedgerError::NoCode { .. }) && !error.is_retryable(), "{error}");
+}
+
+/// An embedded chain that was lost gets no blocks from anybody.
+#[tokio::test]
+async fn an_embedded_chain_without_the_contracts_is_not_waited_for() {
+    let world = World::new(Kind::Embedded).await;
+    drop(world.ledger().await);
+    let other = EmbeddedChain::open(&world.path("other"), world.key.address(), SystemTime::now).unwrap();
+    let chain = Connection::Embedded(other);
+    let error = Ledger::connect(chain, world.key.clone(), world.dir.path(), options()).await.err().unwrap();
     assert!(matches!(error, LedgerError::NoCode { .. }) && !error.is_retryable(), "{error}");
 }
 
@@ -1198,34 +1209,42 @@ async fn somebody_elses_entries_after_a_reorganisation_end_the_anchorer() {
     assert!(error.contains("its root is not that of the evidence log"), "{error}");
 }
 
-/// Two nodes with one key and, by mistake, the same contracts. What the one that ends gave receipts for stays true.
+/// Two nodes with one key and, by mistake, the same contracts. What they gave receipts for stays true.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_logs_in_one_contract_one_ends_and_says_why() {
     let world = World::new(Kind::Anvil).await;
-    world.ledger().await;
+    let verifier = world.ledger().await;
     let other = world.path("other");
     fs::create_dir(&other).unwrap();
     for file in ["ledger.key", "contracts.json"] {
         fs::copy(world.path(file), other.join(file)).unwrap();
     }
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut logs = Vec::new();
     for (directory, first) in [(world.dir.path().to_owned(), 0), (other, 1_000)] {
         let ledger = Ledger::connect(world.chain.clone(), world.key.clone(), &directory, options()).await;
-        let (store, ledger) = (store(&directory), Arc::new(ledger.unwrap()));
+        let store = store(&directory);
+        append(&store, first..first + 40).await;
+        logs.push((store, Arc::new(ledger.unwrap())));
+    }
+    let (give, mut given) = mpsc::unbounded_channel();
+    let mut tasks = tokio::task::JoinSet::new();
+    for (store, ledger) in logs {
+        let give = give.clone();
         tasks.spawn(async move {
             let Running { mut receipts, task, stop: _stop, .. } = start(&store, &ledger);
-            append(&store, first..first + 40).await;
-            let mut given = Vec::new();
             while let Some(receipt) = receipts.recv().await {
-                given.push(receipt);
+                give.send(receipt).unwrap();
             }
-            (task.await.unwrap().unwrap_err().to_string(), given, ledger)
+            task.await.unwrap().unwrap_err().to_string()
         });
     }
     let ended = tokio::time::timeout(PATIENCE, tasks.join_next()).await.expect("an end");
-    let (reason, receipts, ledger) = ended.unwrap().unwrap();
+    let reason = ended.unwrap().unwrap();
     assert!(reason.contains("its root is not that of the evidence log"), "{reason}");
-    for receipt in &receipts {
-        ledger.verify(receipt).await.unwrap();
+    // Somebody had anchored what was in the way, and gets or got receipts for it.
+    let first = tokio::time::timeout(PATIENCE, given.recv()).await.expect("a receipt").unwrap();
+    verifier.verify(&first).await.unwrap();
+    while let Ok(receipt) = given.try_recv() {
+        verifier.verify(&receipt).await.unwrap();
     }
 }

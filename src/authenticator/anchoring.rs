@@ -115,7 +115,7 @@ pub fn options(params: &Params) -> LedgerOptions {
         max_fee: params.max_fee.into(),
         contracts: None,
         registrar: None,
-        other_than: None,
+        refused_chain_id: None,
     }
 }
 

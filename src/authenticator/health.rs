@@ -56,6 +56,8 @@ pub struct Ledger {
     pub anchored: u64,
     /// Why the last attempt failed; `None` after a success.
     pub last_error: Option<String>,
+    /// Why nothing is anchored until the next start; `None` while it is.
+    pub ended: Option<String>,
     /// Why the chain did not answer when it was last asked about transactions in flight; `None` after an answer.
     pub silence: Option<String>,
     /// Number of transactions in flight.
@@ -207,6 +209,9 @@ pub fn ledger_status(name: &'static str, evidenced: u64, ledger: &Ledger, now: u
     let pending = evidenced.saturating_sub(ledger.anchored);
     let error = ledger.last_error.as_ref().or(ledger.silence.as_ref());
     let (level, message) = match (error, ledger.connected, &ledger.late) {
+        _ if let Some(ended) = &ledger.ended => {
+            (Level::Error, format!("anchors no more until the next start: {ended}"))
+        }
         (Some(error), false, _) => (Level::Error, format!("waits for the chain: {error}")),
         (None, false, _) => (Level::Warn, "connecting to the chain".to_owned()),
         (Some(error), true, _) => (Level::Error, format!("waits for the chain, evidence is kept: {error}")),

@@ -199,6 +199,14 @@ impl Params {
         let state_directory =
             optional(values, "state_directory")?.map_or_else(|| state_directory.to_owned(), PathBuf::from);
         let is_each = values.text("evidence_mode")? == EACH;
+        if optional(values, "anchor_embedded_into")?.is_none() {
+            for name in ["anchor_embedded_key_path", "anchor_embedded_key_password_path"] {
+                if let Some(path) = optional(values, name)? {
+                    let rule = "empty unless anchor_embedded_into is given";
+                    return Err(ParamError::rule(name, path, rule));
+                }
+            }
+        }
         let params = Self {
             dns_zone_file: optional(values, "dns_zone_file")?.map(PathBuf::from),
             dns_servers: servers(values)?,
@@ -261,6 +269,10 @@ impl Params {
                 path,
                 "another file than anchor_embedded_key_path",
             ));
+        }
+        if self.anchor_embedded_key_path == self.ledger_key_path {
+            let rule = "another file than ledger_key_path, which the embedded chain is tied to";
+            return Err(ParamError::rule("anchor_embedded_key_path", self.ledger_key_path.display(), rule));
         }
         if let (None, Some(path)) = (&self.registrar_key_path, &self.registrar_key_password_path) {
             let rule = "empty unless registrar_key_path is given";
@@ -503,6 +515,11 @@ mod tests {
         assert_eq!(params.anchor_embedded_into.as_deref(), Some(url));
         let both = [("anchor_embedded_into", url), ("ethereum_endpoint", url)];
         assert!(error(&both).contains("'anchor_embedded_into' = (not shown): must be empty if"));
+        assert!(error(&[("anchor_embedded_key_path", "/k")]).contains("empty unless anchor_embedded_into"));
+        for other in ["ledger_key_path", "address_key_path"] {
+            let one = [("anchor_embedded_into", url), ("anchor_embedded_key_path", "/k"), (other, "/k")];
+            assert!(error(&one).contains("must be another file than"), "{other}");
+        }
         assert!(error(&[("anchor_embedded_into", "ws://secret")]).contains("an http:// or https:// URL"));
     }
 

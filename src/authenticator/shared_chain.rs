@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Anchors the embedded chain into a shared one, so that a host which keeps its own chain can be believed by others.
+//! Anchors the embedded chain into a shared one, so that a host which keeps its own chain is held to it.
 //!
 //! Each block of the embedded chain becomes an entry of a log of its own, at the index that is its number, and that log
 //! is anchored on the shared chain as any evidence is. The receipt of a block there and the receipt of an entry in the
@@ -11,6 +11,7 @@
 //! [`super::anchoring`] does the anchoring, and [`super::on_chain`] runs it beside that of the evidence.
 
 use std::{
+    convert::Infallible,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -61,6 +62,15 @@ pub enum SharedChainError {
         path: PathBuf,
         /// The operating system's error.
         source: std::io::Error,
+    },
+    /// The log of blocks is gone.
+    #[error(
+        "'{path}' is missing, though this is not the first start: restore it, or begin anew, see docs/operations.md",
+        path = path.display()
+    )]
+    Lost {
+        /// Path of the log's directory.
+        path: PathBuf,
     },
     /// The endpoint, the key or `contracts.json` cannot be used, or the embedded chain did not answer.
     #[error(transparent)]
@@ -130,7 +140,7 @@ impl SharedChain {
             key,
             directory: directory.clone(),
             // An embedded chain is no witness of another.
-            options: LedgerOptions { other_than: Some(EMBEDDED_CHAIN_ID), ..options(params) },
+            options: LedgerOptions { refused_chain_id: Some(EMBEDDED_CHAIN_ID), ..options(params) },
             max_batch: MAX_BATCH,
             max_age: params.anchor_embedded_age,
             store,
@@ -146,33 +156,45 @@ impl SharedChain {
         let Self { embedded, source, directory, anchoring, reports, followed } = self;
         let (store, mut receipts, health) = (anchoring.store.clone(), followed.receipts, reports.health());
         let anchor = async {
-            tokio::select! {
-                ended = anchoring.run(reports) => if let Err(error) = ended {
-                    tracing::error!(name = STATUS, %error, "blocks are not anchored any more, until the next start");
-                    let error = format!("not any more, until the next start: {error}");
-                    health.send_modify(|health| health.last_error = Some(error));
-                },
-                // Whoever wants one asks for it.
-                () = async { while receipts.recv().await.is_some() {} } => {}
-            }
-            std::future::pending().await
+            let error = match anchoring.run(reports).await {
+                Ok(()) => "the anchorer ended".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            tracing::error!(name = STATUS, error, "blocks are not anchored any more, until the next start");
+            health.send_modify(|health| health.ended = Some(error));
+            std::future::pending::<Infallible>().await
+        };
+        // Whoever wants a receipt asks for it.
+        let drain = async {
+            while receipts.recv().await.is_some() {}
+            std::future::pending::<Infallible>().await
         };
         tokio::select! {
             result = record(&embedded, &store, &source, directory) => result,
-            () = anchor => Ok(()),
+            never = anchor => match never {},
+            never = drain => match never {},
         }
     }
 }
 
-/// Opens the log of blocks. It is new only if the embedded chain was never anchored.
+/// Opens the log of blocks. It is new only if there is nothing of an earlier start.
 fn open_log(directory: &Path, marker: &Path) -> Result<EvidenceStore, SharedChainError> {
     let failed = |path: &Path, source| SharedChainError::File { path: path.to_owned(), source };
+    let is_there = |path: &Path| path.try_exists().map_err(|source| failed(path, source));
+    let (log, contracts) = (directory.join(EVIDENCE_DIRECTORY), directory.join("contracts.json"));
+    let (has_log, was_anchored) = (is_there(&log)?, is_there(marker)?);
+    let is_first_start = !has_log && !was_anchored && !is_there(&contracts)?;
+    if !has_log && !is_first_start {
+        return Err(SharedChainError::Lost { path: log });
+    }
     create_directory(directory).map_err(|source| failed(directory, source))?;
-    if !marker.try_exists().map_err(|source| failed(marker, source))? {
+    let (log, torn_bytes) = EvidenceLog::open(&log)?;
+    if is_first_start {
         want_new_contracts(directory)?;
+    }
+    if !was_anchored {
         replace_file(marker, b"").map_err(|source| failed(marker, source))?;
     }
-    let (log, torn_bytes) = EvidenceLog::open(&directory.join(EVIDENCE_DIRECTORY))?;
     if torn_bytes > 0 {
         tracing::warn!(torn_bytes, "log of embedded blocks: cut a torn tail");
     }

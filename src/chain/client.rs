@@ -49,7 +49,7 @@ pub struct LedgerOptions {
     /// Key of the account that registers and revokes; `None`: the one that anchors.
     pub registrar: Option<LedgerKey>,
     /// Id of a chain that must not be used.
-    pub other_than: Option<u64>,
+    pub refused_chain_id: Option<u64>,
 }
 
 /// The sender registry and the evidence ledger on one chain, with the accounts that use them. Share it by reference.
@@ -85,8 +85,8 @@ impl Ledger {
         let chain_id = web3.eth().chain_id().await.map_err(|error| LedgerError::from_web3(action, error))?;
         let chain_id = u64::try_from(chain_id)
             .map_err(|_| LedgerError::Answer { action, rule: "a chain id below 2^64".to_owned() })?;
-        if options.other_than == Some(chain_id) {
-            let rule = format!("of a node of another chain than {chain_id}");
+        if options.refused_chain_id == Some(chain_id) {
+            let rule = format!("of a node of another chain than that with id {chain_id}");
             return Err(LedgerError::Endpoint { rule });
         }
         let (registry, evidence) = (Artifact::sender_registry()?, Artifact::evidence_ledger()?);

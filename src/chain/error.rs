@@ -129,13 +129,11 @@ pub enum LedgerError {
     },
     /// The node does not have the contracts' block yet: it catches up, or the chain was reset.
     #[error(
-        "{action}: the node has blocks up to {head}, the contracts are in block {deployed}: it catches up, or the chain was reset"
+        "{action}: the node does not have their block {deployed} yet: it catches up, or the chain was reset"
     )]
     Behind {
         /// What was being done.
         action: &'static str,
-        /// Number of its newest block.
-        head: u64,
         /// Number of the block that the ledger was deployed in.
         deployed: u64,
     },

@@ -271,7 +271,9 @@ impl FaultyChain {
 async fn mine_while(makes_blocks: Arc<Mutex<bool>>, chain: Connection) {
     loop {
         let on = makes_blocks.lock().await;
-        if *on && chain.execute("evm_mine", vec![]).await.is_err() {
+        if *on && let Err(error) = chain.execute("evm_mine", vec![]).await {
+            // anvil has ended, with the test; or the test fails, and this says why.
+            eprintln!("no more blocks: {error}");
             return;
         }
         drop(on);

@@ -358,7 +358,7 @@ pub fn options() -> LedgerOptions {
         max_fee: u64::MAX.into(),
         contracts: None,
         registrar: None,
-        other_than: None,
+        refused_chain_id: None,
     }
 }
 

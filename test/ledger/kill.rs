@@ -222,8 +222,9 @@ async fn are_true(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_entry_is_on_the_chain_once_and_in_order() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let (rounds, seed) = (number(ROUNDS).unwrap_or(8), number(SEED).unwrap_or(20_261_122));
+    assert!(rounds > 0, "{ROUNDS}=0: must be at least 1");
     eprintln!("{SEED}={seed}");
     let mut chain = FaultyChain::new(seed).await;
     let endpoint = chain.endpoint();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Blocks of the embedded chain are recorded for a shared one, whatever becomes of that or of the embedded chain.
 
-use std::{collections::BTreeMap, future::Future, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, future::Future, path::Path, time::Duration};
 
 use authenticator::{
     params::{Params, SPECS},
@@ -11,7 +11,7 @@ use chain::{Connection, EMBEDDED_CHAIN_ID, EmbeddedChain};
 use evidence::{EmbeddedBlock, log::EvidenceLog};
 use serde_json::json;
 use settings::{Value, resolve};
-use testbed::free_port;
+use testbed::{free_port, wait_for};
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -33,10 +33,16 @@ fn embedded(world: &World) -> EmbeddedChain {
     }
 }
 
-/// Opens the log of blocks in `directory`, for the chain of `world` and the node `source`.
+/// Opens the log of blocks in `directory`, for the chain of `world` and the node `source`; again if need be, see
+/// [`super::store`].
 fn open(world: &World, directory: &Path, endpoint: &str, source: &str) -> (SharedChain, SharedHandles) {
-    let chain = (embedded(world), world.key.clone());
-    SharedChain::open(&params(directory, endpoint), endpoint, chain, source.parse().unwrap()).unwrap()
+    wait_for("the lock of the log", || {
+        let chain = (embedded(world), world.key.clone());
+        match SharedChain::open(&params(directory, endpoint), endpoint, chain, source.parse().unwrap()) {
+            Err(error) if error.to_string().contains("in use") => None,
+            opened => Some(opened.unwrap()),
+        }
+    })
 }
 
 /// Runs a task, which must not end by itself, until something else is done.
@@ -75,7 +81,9 @@ async fn every_block_is_recorded_once_at_the_index_that_is_its_number() {
     beside(shared.run(), recorded(&handles, blocks + 1)).await;
     drop(handles);
 
-    let (log, _) = EvidenceLog::open(&world.path("shared/evidence")).unwrap();
+    let log = wait_for("the lock of the log", || {
+        EvidenceLog::open(&world.path("shared/evidence")).ok().map(|(log, _)| log)
+    });
     assert_eq!(log.evidenced(), blocks + 1);
     let hashes = embedded(&world).hashes(0, usize::MAX).await.unwrap();
     for (number, hash) in (0..).zip(hashes) {
@@ -107,8 +115,8 @@ async fn another_chain_of_the_same_length_and_a_log_of_something_else_are_notice
     let store = super::store(&world.path("shared-of-mails"));
     super::append(&store, 0..50).await;
     drop(store);
-    std::fs::remove_dir_all(world.path("shared/evidence")).unwrap();
-    std::fs::rename(world.path("shared-of-mails/evidence"), world.path("shared/evidence")).unwrap();
+    fs::remove_dir_all(world.path("shared/evidence")).unwrap();
+    fs::rename(world.path("shared-of-mails/evidence"), world.path("shared/evidence")).unwrap();
     let (shared, _handles) = open(&world, world.dir.path(), &nobody, "/authenticator");
     let error = shared.run().await.unwrap_err().to_string();
     assert!(error.contains("block 49 of the embedded chain is none, and not the one"), "{error}");
@@ -126,23 +134,39 @@ async fn a_shared_chain_that_cannot_be_used_is_an_error_in_the_status_and_nothin
         _ => Ok(result),
     })
     .await;
-    let error = async |handles: &SharedHandles| {
-        let mut health = handles.health.clone();
-        let said = health.wait_for(|health| health.last_error.is_some()).await.unwrap();
-        said.last_error.clone().unwrap()
-    };
     let (shared, handles) = open(&world, world.dir.path(), &liar.endpoint(), "/authenticator");
-    let words = beside(shared.run(), error(&handles)).await;
-    assert!(words.contains("not any more") && words.contains("another chain than 1886352244"), "{words}");
-    drop(handles);
+    let mut health = handles.health.clone();
+    let words = beside(shared.run(), async {
+        let said = health.wait_for(|health| health.ended.is_some()).await.unwrap();
+        said.ended.clone().unwrap()
+    });
+    let words = words.await;
+    assert!(words.contains("of another chain than that with id 1886352244"), "{words}");
+}
 
-    // The directory of the log was left out of a backup.
-    std::fs::remove_dir_all(world.path("shared")).unwrap();
-    let (shared, handles) =
-        open(&world, world.dir.path(), &format!("http://127.0.0.1:{}", anvil.port()), "/authenticator");
-    let words = beside(shared.run(), error(&handles)).await;
+/// A backup left out the log, or the marker beside the chain.
+#[tokio::test]
+async fn a_log_of_blocks_that_was_lost_is_not_begun_anew_and_one_that_is_there_is_kept() {
+    let world = World::new(Kind::Embedded).await;
+    drop(world.ledger().await);
+    let blocks = newest(&world.chain).await.0 + 1;
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let (shared, handles) = open(&world, world.dir.path(), &nobody, "/authenticator");
+    beside(shared.run(), recorded(&handles, blocks)).await;
+    drop(handles);
+    let contracts = world.path("shared/contracts.json");
+    fs::write(&contracts, "{\"new_registry\": null}").unwrap();
+    fs::remove_file(world.path("chain/is_anchored")).unwrap();
+    let (shared, handles) = open(&world, world.dir.path(), &nobody, "/authenticator");
+    assert_eq!((handles.store.counts().0, fs::read(&contracts).unwrap().len()), (blocks, 22));
+    drop((shared, handles));
+
+    fs::remove_dir_all(world.path("shared")).unwrap();
+    let chain = (embedded(&world), world.key.clone());
+    let params = params(world.dir.path(), &nobody);
+    let error = SharedChain::open(&params, &nobody, chain, "/authenticator".parse().unwrap()).err().unwrap();
     assert!(
-        words.contains("shared/contracts.json' is missing, though this is not the first start"),
-        "{words}"
+        error.to_string().contains("shared/evidence' is missing, though this is not the first start"),
+        "{error}"
     );
 }
