@@ -3,8 +3,8 @@
 //!
 //! Each block of the embedded chain becomes an entry of a log of its own, at the index that is its number, and that log
 //! is anchored on the shared chain as any evidence is. The receipt of a block there and the receipt of an entry in the
-//! block prove together that the host had committed itself to the entry by then. That the blocks are a chain, and what
-//! their transactions lead to, is what who has `chain.log` can check.
+//! block prove together that the host had committed itself to the entry by then. That the blocks are a chain, and that
+//! their transactions lead where they say, only somebody with `chain.log` can check.
 //!
 //! What is wrong with the shared chain stops only this: the status says so, and mails are verified as before.
 //!
@@ -177,19 +177,18 @@ impl SharedChain {
     }
 }
 
-/// Opens the log of blocks. It is new only if there is nothing of an earlier start.
+/// Opens the log of blocks. It is new only if there is nothing of an earlier start; one that was cut short is begun again.
 fn open_log(directory: &Path, marker: &Path) -> Result<EvidenceStore, SharedChainError> {
     let failed = |path: &Path, source| SharedChainError::File { path: path.to_owned(), source };
     let is_there = |path: &Path| path.try_exists().map_err(|source| failed(path, source));
     let (log, contracts) = (directory.join(EVIDENCE_DIRECTORY), directory.join("contracts.json"));
-    let (has_log, was_anchored) = (is_there(&log)?, is_there(marker)?);
-    let is_first_start = !has_log && !was_anchored && !is_there(&contracts)?;
-    if !has_log && !is_first_start {
+    let (has_contracts, was_anchored) = (is_there(&contracts)?, is_there(marker)?);
+    if (has_contracts || was_anchored) && !is_there(&log)? {
         return Err(SharedChainError::Lost { path: log });
     }
     create_directory(directory).map_err(|source| failed(directory, source))?;
     let (log, torn_bytes) = EvidenceLog::open(&log)?;
-    if is_first_start {
+    if !has_contracts && !was_anchored && log.evidenced() == 0 {
         want_new_contracts(directory)?;
     }
     if !was_anchored {

@@ -161,6 +161,12 @@ async fn a_log_of_blocks_that_was_lost_is_not_begun_anew_and_one_that_is_there_i
     assert_eq!((handles.store.counts().0, fs::read(&contracts).unwrap().len()), (blocks, 22));
     drop((shared, handles));
 
+    // The first start was cut short before it had asked for contracts.
+    let cut_short = World::new(Kind::Embedded).await;
+    drop(EvidenceLog::open(&cut_short.path("shared/evidence")).unwrap());
+    drop(open(&cut_short, cut_short.dir.path(), &nobody, "/authenticator"));
+    assert!(cut_short.path("shared/contracts.json").exists());
+
     fs::remove_dir_all(world.path("shared")).unwrap();
     let chain = (embedded(&world), world.key.clone());
     let params = params(world.dir.path(), &nobody);
