@@ -13,7 +13,7 @@ use chain::{Ledger, Presence};
 use evidence::Anchor;
 use tokio::time::{Instant, sleep_until};
 
-use crate::{anchor::AnchorError, pace::AnchorPolicy, store::EvidenceStore};
+use crate::{anchor::error::AnchorError, pace::AnchorPolicy, store::EvidenceStore};
 
 /// Most of the newest anchors that are looked at. If the first of these is gone, those before it are looked at as well.
 const NEWEST: u64 = 1024;

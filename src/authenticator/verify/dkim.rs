@@ -261,16 +261,9 @@ pub(super) fn is_expired((t, x): (u64, u64), now: u64) -> bool {
 /// list is searched for each.
 pub(super) fn uncovered(signed: &[String], section: &Section) -> Option<Vec<&'static str>> {
     let is_there = |name: &str| name == "From" || section.named(name).next().is_some();
-    let missing = || COVERED.iter().copied().filter(|name| is_there(name) && !names(signed, name)).collect();
+    let missing =
+        || COVERED.iter().copied().filter(|name| is_there(name) && !order::names(signed, name)).collect();
     (signed.len() <= MAX_FIELDS).then(missing)
-}
-
-pub(super) fn covers(signature: &Signature, name: &str) -> bool {
-    names(&signature.h, name)
-}
-
-fn names(signed: &[String], name: &str) -> bool {
-    signed.iter().any(|field| field.trim().eq_ignore_ascii_case(name))
 }
 
 type Outputs<'m> = Vec<(DkimOutput<'m>, Result<(), &'static str>)>;

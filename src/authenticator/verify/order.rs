@@ -10,7 +10,7 @@
 use mail::parse::is_version_1;
 use mail_auth::dkim::Signature;
 
-use super::{Section, dkim::covers};
+use super::Section;
 
 /// An order has no identity without these; anyone with a copy could add them.
 const REQUIRED: &[&str] = &["Date", "Message-ID"];
@@ -38,8 +38,13 @@ pub(super) fn gap(signature: &Signature, section: &Section) -> Option<String> {
         .iter()
         .filter(|(name, is_default)| value(name).is_some_and(|value| !is_default(&value)))
         .map(|(name, _)| *name);
-    let missing: Vec<_> = author.chain(reading).filter(|name| !covers(signature, name)).collect();
+    let missing: Vec<_> = author.chain(reading).filter(|name| !names(&signature.h, name)).collect();
     (!missing.is_empty()).then(|| format!("its DKIM signature does not cover {}", missing.join(" and ")))
+}
+
+/// Whether the fields that a signature covers include this one.
+pub(super) fn names(signed: &[String], name: &str) -> bool {
+    signed.iter().any(|field| field.trim().eq_ignore_ascii_case(name))
 }
 
 /// Whether the value means `text/plain` in a charset that reads the same without the field; line flow does not
