@@ -17,6 +17,7 @@ use mail::MailId;
 use ros::{msg, topics};
 use serde_json::{Value, json};
 use testbed::{
+    deployed_ledger,
     posthorn::{HUMAN, Posthorn, SENDER, STRANGER_DOMAIN, id_of, is_receipt_of, message},
     run_posthorn, verify_receipt,
 };
@@ -205,11 +206,7 @@ struct Witness {
 
 impl Witness {
     fn new(posthorn: &Posthorn, rpc: SocketAddr) -> Self {
-        let contracts =
-            fs::read(posthorn.authenticator_state().join("contracts.json")).expect("contracts.json");
-        let contracts: Value = serde_json::from_slice(&contracts).expect("JSON");
-        let contract = contracts["evidence_ledger"].as_str().expect("an address").to_owned();
-        Self { rpc: format!("http://{rpc}"), contract }
+        Self { rpc: format!("http://{rpc}"), contract: deployed_ledger(&posthorn.authenticator_state()) }
     }
 
     /// Asks for the mail's receipt with the command that anybody has and verifies it; also checks that one of another

@@ -22,12 +22,15 @@ use chain::{
     want_new_contracts,
 };
 use evidence::{
-    EmbeddedBlock, Source,
+    EmbeddedBlock, Receipt, Source,
     log::{EvidenceError, EvidenceLog},
     merkle::Hash,
 };
 use record_log::{create_directory, replace_file};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
 
 use crate::{
     anchoring::{Anchoring, Followed, Reports, options},
@@ -99,11 +102,10 @@ pub struct SharedChain {
     directory: PathBuf,
     anchoring: Anchoring,
     reports: Reports,
-    followed: Followed,
+    receipts: mpsc::Receiver<Receipt>,
 }
 
 /// What the node shows of a [`SharedChain`].
-#[derive(Clone)]
 pub struct SharedHandles {
     /// The shared chain, once it is connected.
     pub ledger: watch::Receiver<Option<Arc<Ledger>>>,
@@ -128,12 +130,8 @@ impl SharedChain {
         node.check_protected(params.ethereum_plain_http)?;
         let directory = params.state_directory.join(DIRECTORY);
         let store = open_log(&directory, &params.state_directory.join(CHAIN_DIRECTORY).join(MARKER))?;
-        let (reports, followed) = Reports::new();
-        let handles = SharedHandles {
-            ledger: followed.ledger.clone(),
-            store: store.clone(),
-            health: followed.health.clone(),
-        };
+        let (reports, Followed { ledger, receipts, health }) = Reports::new();
+        let handles = SharedHandles { ledger, store: store.clone(), health };
         let anchoring = Anchoring {
             name: STATUS,
             chain: Connection::Http(node),
@@ -145,7 +143,7 @@ impl SharedChain {
             max_age: params.anchor_embedded_age,
             store,
         };
-        Ok((Self { embedded, source, directory, anchoring, reports, followed }, handles))
+        Ok((Self { embedded, source, directory, anchoring, reports, receipts }, handles))
     }
 
     /// Records and anchors blocks until dropped. Safe to drop at any time.
@@ -153,8 +151,8 @@ impl SharedChain {
     /// # Errors
     /// If the blocks cannot be recorded, or are not those that were.
     pub async fn run(self) -> Result<(), SharedChainError> {
-        let Self { embedded, source, directory, anchoring, reports, followed } = self;
-        let (store, mut receipts, health) = (anchoring.store.clone(), followed.receipts, reports.health());
+        let Self { embedded, source, directory, anchoring, reports, mut receipts } = self;
+        let (store, health) = (anchoring.store.clone(), reports.health());
         let anchor = async {
             let error = match anchoring.run(reports).await {
                 Ok(()) => "the anchorer ended".to_owned(),

@@ -186,7 +186,7 @@ impl EvidenceLog {
             if let Some(place) = fresh_by_identity.get(&identity).copied() {
                 evidenced.extend(fresh.get::<usize>(place).cloned());
             } else if let Some(index) = self.index_of(&identity)? {
-                evidenced.extend(self.evidence(index, index.saturating_add(1))?);
+                evidenced.extend(self.evidence_at(index)?);
             } else {
                 let index = self.evidenced().saturating_add(fresh.len() as u64);
                 let evidence = Evidence { index, recorded_at: now, entry: entry.clone() };
@@ -303,11 +303,8 @@ impl EvidenceLog {
     pub fn index_of(&self, identity: &Identity) -> Result<Option<u64>, EvidenceError> {
         self.index.find(identity, |index| {
             // A stale slot: the evidence was lost with a torn tail, or its index was then given to another entry.
-            Ok(index < self.evidenced()
-                && self
-                    .evidence(index, index.saturating_add(1))?
-                    .iter()
-                    .any(|evidence| evidence.entry.identity() == *identity))
+            let evidence = self.evidence_at(index)?;
+            Ok(evidence.is_some_and(|evidence| evidence.entry.identity() == *identity))
         })
     }
 

@@ -113,8 +113,13 @@ fn fees_above_the_limit_are_a_warning_and_anchoring_goes_on_below_it() {
 
 /// Whether the ledger's status has this level, and a message with these words.
 fn ledger_status(message: &Value, level: u64, words: &str) -> bool {
+    status_of("ledger", message, level, words)
+}
+
+/// The same of a status of the authenticator by its name.
+pub fn status_of(name: &str, message: &Value, level: u64, words: &str) -> bool {
     message["status"].as_array().into_iter().flatten().any(|status| {
-        status["name"] == "authenticator: ledger"
+        status["name"] == format!("authenticator: {name}")
             && status["level"] == level
             && status["message"].as_str().unwrap().contains(words)
     })

@@ -6,20 +6,13 @@ use std::{fs, path::Path, process::Command};
 use ros::topics;
 use serde_json::Value;
 use testbed::{
-    free_port,
+    deployed_ledger, free_port,
     posthorn::{Posthorn, SENDER, Unready, is_receipt_of},
     run_posthorn, verify_receipt, wait_for,
 };
 
-use super::chain::fund_owner_of;
+use super::chain::{fund_owner_of, status_of};
 use crate::ledger::fixture::Anvil;
-
-/// The address of a ledger from the one who deployed it, and not from a receipt.
-fn ledger_of(directory: &Path) -> String {
-    let contracts = fs::read(directory.join("contracts.json")).expect("contracts.json");
-    let contracts: Value = serde_json::from_slice(&contracts).expect("JSON");
-    contracts["evidence_ledger"].as_str().expect("an address").to_owned()
-}
 
 /// Runs the command, which must do what it is told.
 fn done(posthorn: &Posthorn, arguments: &[&str]) -> String {
@@ -40,13 +33,9 @@ fn block_receipt(posthorn: &Posthorn, number: &str) -> Value {
     serde_json::from_str(&receipt).expect("JSON")
 }
 
-/// Whether a status of the authenticator has this level, and a message with these words.
+/// Whether the shared chain's status has this level, and a message with these words.
 fn says(message: &Value, level: u64, words: &str) -> bool {
-    message["status"].as_array().into_iter().flatten().any(|status| {
-        status["name"] == "authenticator: shared_ledger"
-            && status["level"] == level
-            && status["message"].as_str().expect("text").contains(words)
-    })
+    status_of("shared_ledger", message, level, words)
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -88,7 +77,7 @@ fn a_receipt_of_the_embedded_chain_is_proven_to_who_trusts_a_shared_one() {
 
     // A stranger trusts the shared chain and two addresses, and believes nothing else.
     let state = posthorn.authenticator_state();
-    let (embedded, shared) = (ledger_of(&state), ledger_of(&state.join("shared")));
+    let (embedded, shared) = (deployed_ledger(&state), deployed_ledger(&state.join("shared")));
     let file = state.join("block.json");
     fs::write(&file, block.to_string()).unwrap();
     let python = verify_receipt(&file, &endpoint, &shared);

@@ -61,6 +61,14 @@ pub fn verify_receipt(file: &Path, rpc: &str, contract: &str) -> Output {
     python.output().expect("web3.py: run scripts/venv web3")
 }
 
+/// The address of the ledger that was deployed for a state directory, from the one who deployed it and not from a
+/// receipt.
+pub fn deployed_ledger(directory: &Path) -> String {
+    let contracts = std::fs::read(directory.join("contracts.json")).expect("contracts.json");
+    let contracts: serde_json::Value = serde_json::from_slice(&contracts).expect("JSON");
+    contracts["evidence_ledger"].as_str().expect("an address").to_owned()
+}
+
 /// What a program prints about `input`.
 ///
 /// # Panics
