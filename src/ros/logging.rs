@@ -62,6 +62,7 @@ pub const OUR_CRATES: &[&str] = &[
     "ros",
     "settings",
     "smtp",
+    "tls",
     "vehicle",
     "vehicle_router",
 ];
