@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The mail bridge: SMTP and LMTP in, the journal, the window of unsettled mails, the outbox.
+//! The mail bridge: SMTP, LMTP and IMAP in, the journal, the window of unsettled mails, the outbox.
 //!
 //! # What it guarantees
 //! - `250` to DATA MUST mean that the mail is on disk and synced; see [`journal`].
@@ -11,6 +11,7 @@
 //! # Layout, in reading order
 //! - [`params`]: every parameter, its default and its rules. Pure.
 //! - `server`: sockets, timers and limits around the sessions of [`smtp`].
+//! - [`imap`]: mailboxes on other servers, a task for each folder.
 //! - [`consumers`]: decides whose a mail is. Pure.
 //! - [`journal`]: durable states of mails and outbound mails; segmented files, group commit.
 //! - [`window`]: which mail is published when, and what settles it. Pure.
@@ -18,8 +19,8 @@
 //! - [`health`]: the bridge's statuses on `/diagnostics`. Pure.
 //! - `bridge`: everything put together, without ROS.
 //!
-//! It leaves TLS and AUTH to the gateway in front, does not relay (it accepts every recipient, but only for the
-//! graph), and does not speak IMAP.
+//! It leaves TLS and AUTH of deliveries to the gateway in front, and does not relay (it accepts every recipient, but only for
+//! the graph).
 
 #[cfg(feature = "net")]
 pub mod bridge;
@@ -29,6 +30,7 @@ pub mod consumers;
 #[cfg(feature = "net")]
 mod guests;
 pub mod health;
+pub mod imap;
 pub mod journal;
 #[cfg(feature = "ros")]
 pub mod node;

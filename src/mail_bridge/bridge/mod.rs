@@ -27,7 +27,7 @@ use smtp::session::Protocol;
 use super::{
     budget::Budget,
     consumers::Consumers,
-    health,
+    health, imap,
     journal::{Journal, JournalError, Settings},
     outbox::{Sender, core, host::Host, schedule::Schedule},
     params::Params,
@@ -49,6 +49,9 @@ pub enum BridgeError {
     /// A server cannot listen on its address.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A mailbox cannot be read.
+    #[error(transparent)]
+    Imap(#[from] imap::ImapStartError),
     /// A listening socket does not tell its address.
     #[error("cannot read the address of a listening socket: {0}")]
     Address(#[source] std::io::Error),
@@ -88,6 +91,8 @@ pub struct Handle {
     deliver: mpsc::Sender<Delivery>,
     /// Sender identity of outbound mails.
     identity: Arc<submit::SenderIdentity>,
+    board: imap::Board,
+    mailboxes: imap::Mailboxes,
 }
 
 impl Handle {
@@ -123,9 +128,21 @@ impl Handle {
         tokio::task::spawn_blocking(move || journal.read_mail(&id)).await.unwrap_or(Err(JournalError::Closed))
     }
 
+    /// How reading the mailboxes goes, for each folder.
+    pub fn board(&self) -> &imap::Board {
+        &self.board
+    }
+
+    /// Tries the mailbox of this name: connects and counts, and changes nothing.
+    pub async fn try_mailbox(&self, name: &str) -> imap::Trial {
+        imap::trial(&self.mailboxes, name).await
+    }
+
     /// One status for each part that can fail.
     pub fn status(&self) -> Vec<Status> {
-        health::status(&self.state())
+        let mut statuses = health::status(&self.state());
+        statuses.extend(imap::status::statuses(&self.board.read()));
+        statuses
     }
 
     /// The figures behind [`status`](Self::status).
@@ -156,6 +173,7 @@ pub struct Bridge {
     stop: watch::Sender<bool>,
     stop_window: watch::Sender<bool>,
     servers: JoinSet<bool>,
+    mailboxes: JoinSet<()>,
     outbox: JoinSet<()>,
     window: JoinSet<()>,
     publisher: JoinSet<()>,
@@ -171,6 +189,7 @@ impl Bridge {
     /// If the journal cannot be used or an address cannot be listened on.
     pub async fn start(params: Params) -> Result<(Self, Streams), BridgeError> {
         let params = Arc::new(params);
+        let mailboxes = imap::mailboxes(&params.imap_accounts)?;
         let consumers = Arc::new(params.consumers.clone());
         let (events_in, events) = mpsc::unbounded_channel();
         let settings = Settings {
@@ -200,6 +219,7 @@ impl Bridge {
         let (mails_in, mails) = mpsc::channel(1);
         let (deliver, deliveries) = mpsc::channel(QUEUE);
         let (queued, queued_out) = mpsc::unbounded_channel();
+        let (settled, settled_out) = watch::channel(0);
         let start = Instant::now();
         let handle = Handle {
             journal: journal.clone(),
@@ -212,6 +232,8 @@ impl Bridge {
             outbox: Arc::default(),
             deliver: deliver.clone(),
             identity: Arc::new(submit::SenderIdentity::new(&params)),
+            board: imap::Board::default(),
+            mailboxes: Arc::clone(&mailboxes),
         };
 
         let mut schedule = Schedule::new(params.retry, params.retry_give_up);
@@ -228,12 +250,20 @@ impl Bridge {
             stop,
             stop_window,
             servers: JoinSet::new(),
+            mailboxes: JoinSet::new(),
             outbox: JoinSet::new(),
             window: JoinSet::new(),
             publisher: JoinSet::new(),
             ended: None,
         };
         bridge.listen(&params, &journal, &stop_out).await?;
+        let shared = imap::Shared {
+            journal: journal.clone(),
+            consumers,
+            settled: settled_out,
+            board: handle.board.clone(),
+        };
+        imap::start(&mut bridge.mailboxes, &mailboxes, &params, shared, &stop_out)?;
         let sender = Sender {
             params: Arc::clone(&params),
             journal: journal.clone(),
@@ -251,6 +281,7 @@ impl Bridge {
             publish,
             queued,
             figures: handle.window,
+            settled,
             settling: JoinSet::new(),
         };
         bridge.window.spawn(window.run(
@@ -319,6 +350,7 @@ impl Bridge {
         }
         let (task, panic) = tokio::select! {
             Some(ended) = self.servers.join_next() => ("server", ended.err()),
+            Some(ended) = self.mailboxes.join_next() => ("mailbox", ended.err()),
             Some(ended) = self.outbox.join_next() => ("outbox", ended.err()),
             Some(ended) = self.window.join_next() => ("window", ended.err()),
             Some(ended) = self.publisher.join_next() => ("publisher", ended.err()),
@@ -337,6 +369,7 @@ impl Bridge {
         while let Some(server) = self.servers.join_next().await {
             drained &= server.unwrap_or(false);
         }
+        drained &= all_ended(&mut self.mailboxes).await;
         // An attempt with an unresponsive smart host is cut off: its mail is sent again after the restart.
         let outbox = timeout(self.drain_timeout, all_ended(&mut self.outbox)).await;
         drained &= outbox.unwrap_or(false);
