@@ -34,6 +34,9 @@ pub enum ImapError {
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
+    /// The server went away.
+    #[error("the server closed the connection")]
+    Closed,
     /// The server was silent.
     #[error("the server is silent for {0:?}")]
     Silent(Duration),

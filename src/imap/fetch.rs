@@ -103,15 +103,9 @@ impl Fetch<'_> {
     /// # Errors
     /// If the connection is lost, or the server refuses or does not keep to the protocol.
     pub async fn next(&mut self) -> Result<Option<Fetched>, ImapError> {
-        // The end of a connection within a message is told to the command as an empty read.
-        let mut is_short = false;
         let mut message: Option<Fetched> = None;
         loop {
-            let bytes = if std::mem::take(&mut is_short) {
-                Some(&[][..])
-            } else {
-                self.read.take().map(|read| self.session.buffer.get(..read).unwrap_or_default())
-            };
+            let bytes = self.read.take().map(|read| self.session.buffer.get(..read).unwrap_or_default());
             match self.command.resume(&mut self.session.fragmentizer, bytes) {
                 ImapCoroutineState::Complete(ended) => return ended.map(|()| None).map_err(ImapError::from),
                 ImapCoroutineState::Yielded(asked) => match asked {
@@ -136,7 +130,7 @@ impl Fetch<'_> {
                         let Some(message) = &mut message else { continue };
                         self.admit(message, len as usize).await;
                         let rest = timeout(patience, self.rest(message, len as usize)).await;
-                        is_short = !rest.map_err(|_| ImapError::Silent(patience))??;
+                        rest.map_err(|_| ImapError::Silent(patience))??;
                     }
                     ImapMessageFetchStreamBatchYield::MessageEnd => {
                         self.budget = Budget::default();
@@ -161,8 +155,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// Reads the remaining `len` bytes of a message; false if the connection ends before.
-    async fn rest(&mut self, message: &mut Fetched, len: usize) -> Result<bool, ImapError> {
+    /// Reads the remaining `len` bytes of a message.
+    async fn rest(&mut self, message: &mut Fetched, len: usize) -> Result<(), ImapError> {
         let session = &mut *self.session;
         let mut left = len;
         while left > 0 {
@@ -172,7 +166,7 @@ impl Fetch<'_> {
             let read =
                 timeout(session.patience, read).await.map_err(|_| ImapError::Silent(session.patience))??;
             if read == 0 {
-                return Ok(false);
+                return Err(ImapError::Closed);
             }
             if let Body::Whole(bytes) = &mut message.body {
                 // Grown by what came, not by what was promised.
@@ -180,6 +174,6 @@ impl Fetch<'_> {
             }
             left = left.saturating_sub(read);
         }
-        Ok(true)
+        Ok(())
     }
 }

@@ -484,7 +484,7 @@ impl Session {
         }
     }
 
-    /// Reads some bytes into the buffer; 0 is the end of the connection.
+    /// Reads some bytes into the buffer.
     pub(crate) async fn read(&mut self, budget: &mut Budget) -> Result<usize, ImapError> {
         let read = timeout(self.patience, self.stream.read(&mut self.buffer)).await;
         budget.take(read.map_err(|_| ImapError::Silent(self.patience))??)
@@ -507,6 +507,9 @@ pub(crate) struct Budget {
 
 impl Budget {
     fn take(&mut self, bytes: usize) -> Result<usize, ImapError> {
+        if bytes == 0 {
+            return Err(ImapError::Closed);
+        }
         self.taken = self.taken.saturating_add(bytes);
         if self.taken > ANSWER_BYTES { Err(ImapError::TooMuch(ANSWER_BYTES)) } else { Ok(bytes) }
     }

@@ -3,13 +3,17 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Instant,
 };
 
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
 use crate::{PATIENCE, free_port};
@@ -106,7 +110,7 @@ impl Dovecot {
     pub fn resume(&mut self) {
         assert!(is_there(), "no Dovecot: run scripts/dovecot, as make test does");
         let mut command = Command::new("/usr/sbin/dovecot");
-        command.arg("-F").arg("-c").arg(self.path("dovecot.conf"));
+        command.arg("-F").arg("-c").arg(self.path("dovecot.conf")).process_group(0);
         // It logs to standard error until it has read its configuration.
         let log = fs::File::options().append(true).create(true).open(self.path("log")).expect("log");
         self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("dovecot"));
@@ -122,14 +126,12 @@ impl Dovecot {
 
     /// Ends the server and all its sessions.
     pub fn pause(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            if let Ok(pid) = i32::try_from(child.id()).map(rustix::process::Pid::from_raw)
-                && let Some(pid) = pid
-            {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            }
-            let t = Instant::now(); let _ = child.wait(); eprintln!("PAUSE {:?}", t.elapsed());
-        }
+        let Some(mut child) = self.child.take() else { return };
+        // It is the leader of its group; sessions that wait would outlive it by seconds.
+        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("pid");
+        let _ = kill_process(group, Signal::TERM);
+        let _ = child.wait();
+        let _ = kill_process_group(group, Signal::KILL);
     }
 
     /// What the server logged.
