@@ -12,6 +12,7 @@ use ros::{
     RosError,
     convert::{
         delivery_to_ros, disposition_from_ros, mail_to_ros, outbound_from_ros, raw_to_ros, refusal_to_ros,
+        time_to_ros,
     },
     diagnostics,
     graph::{Graph, Publisher, Request},
@@ -27,19 +28,26 @@ use tokio::{
 
 use super::{
     bridge::{Bridge, Handle, Streams},
+    imap::{
+        Trial, TriedFolder,
+        status::{FolderStatus, Phase},
+    },
     params::{GROUPS, Params, SPECS},
 };
 
 /// Name, purpose and parameters of the node.
 pub const FACTS: NodeFacts = NodeFacts {
     name: "mail_bridge",
-    about: "Takes mails by SMTP and LMTP into the graph, and sends mails from the graph by SMTP",
+    about: "Takes mails by SMTP, LMTP and IMAP into the graph, and sends mails from the graph by SMTP",
     specs: SPECS,
     groups: GROUPS,
 };
 
 /// Interval between checks for subscribers to mail/raw.
 const SUBSCRIBER_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Shortest interval between two statuses of the mailboxes.
+const MAILBOX_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Bytes of outbound mails that are being journaled at once; beyond that the reader of mail/outbound waits.
 const OUTBOUND_BYTES: u32 = 16 << 20;
@@ -59,6 +67,8 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let dispositions = graph.subscribe(&topics::MAIL_DISPOSITIONS)?;
     let outbound = graph.subscribe(&topics::MAIL_OUTBOUND)?;
     let requests = graph.serve(&topics::GET_RAW)?;
+    let trials = graph.serve(&topics::TEST_MAIL_ACCOUNT)?;
+    let mailboxes = graph.publisher(&topics::MAIL_IMAP)?;
 
     let (mut bridge, Streams { mut mails, mut deliveries }) = Bridge::start(params).await?;
     let handle = bridge.handle();
@@ -68,6 +78,10 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
     let (refuse, mut refused) = mpsc::channel(REFUSED);
     graph.watch("outbound", take_outbound(outbound, handle.clone(), refuse));
     graph.watch("get_raw", serve_raw(requests, handle.clone()));
+    graph.watch("test_mail_account", serve_trials(trials, handle.clone()));
+    let mut mailbox_changes = handle.board().changes();
+    let mut mailbox_news = tokio::time::interval(MAILBOX_INTERVAL);
+    mailbox_news.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut running = graph.spin()?;
 
     let mut subscriber_checks = tokio::time::interval(SUBSCRIBER_CHECK_INTERVAL);
@@ -85,6 +99,14 @@ async fn run(mut graph: Graph, params: Params, mut shutdown: Shutdown) -> Result
             }
             Some(delivery) = deliveries.recv() => {
                 tell(&delivered, &delivery_to_ros(&delivery, SystemTime::now()));
+            }
+            _ = mailbox_news.tick() => {
+                if mailbox_changes.has_changed().unwrap_or(false) {
+                    mailbox_changes.mark_unchanged();
+                    if let Err(error) = mailboxes.publish(&mailboxes_to_ros(&handle.board().read(), SystemTime::now())) {
+                        tracing::warn!(%error, "the status of the mailboxes is lost");
+                    }
+                }
             }
             Some(status) = refused.recv() => tell(&delivered, &status),
         }
@@ -179,6 +201,62 @@ async fn serve_raw(mut requests: mpsc::Receiver<Request<srv::GetRaw::Service>>, 
             tracing::warn!(%error, "an answer of get_raw is lost");
         }
     }
+}
+
+/// Each trial talks to a server that may be slow; one after the other, so that nobody makes the bridge knock at a door often.
+async fn serve_trials(mut requests: mpsc::Receiver<Request<srv::TestMailAccount::Service>>, handle: Handle) {
+    while let Some(request) = requests.recv().await {
+        let Trial { problem, folders } = handle.try_mailbox(&request.message.account).await;
+        let folder = |TriedFolder { name, is_read, counts }| msg::MailboxFolder {
+            name: clipped(name),
+            is_read,
+            messages: counts.messages,
+            unseen: counts.unseen,
+        };
+        let folders = folders.into_iter().map(folder).collect();
+        if let Err(error) = request.respond(srv::TestMailAccount::Response { problem, folders }) {
+            tracing::warn!(%error, "an answer of test_mail_account is lost");
+        }
+    }
+}
+
+/// Cut at the bound of strings from elsewhere in messages.
+fn clipped(text: String) -> String {
+    let end = text.floor_char_boundary(998);
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+/// The numbers of the phases are the message's.
+const _: () = {
+    use msg::ImapFolder as Message;
+    assert!(
+        Phase::Queued as u8 == Message::QUEUED as u8 && Phase::Connecting as u8 == Message::CONNECTING as u8
+    );
+    assert!(Phase::Syncing as u8 == Message::SYNCING as u8 && Phase::Held as u8 == Message::HELD as u8);
+    assert!(
+        Phase::Watching as u8 == Message::WATCHING as u8 && Phase::Polling as u8 == Message::POLLING as u8
+    );
+    assert!(Phase::Failed as u8 == Message::FAILED as u8);
+};
+
+fn mailboxes_to_ros(folders: &[FolderStatus], now: SystemTime) -> msg::ImapStatus {
+    let moment = |time: Option<SystemTime>| time.map(time_to_ros).unwrap_or_default();
+    let folder = |status: &FolderStatus| msg::ImapFolder {
+        account: status.account.clone(),
+        folder: clipped(status.folder.clone()),
+        phase: status.phase as u8,
+        messages: status.messages,
+        fetched: status.fetched,
+        skipped: status.skipped,
+        wanted: status.wanted,
+        done: status.done,
+        rate: status.rate(now),
+        estimated_end: moment(status.estimated_end(now)),
+        last_error: clipped(status.last_error.clone()),
+        failures: status.failures,
+        next_try: moment(status.next_try),
+    };
+    msg::ImapStatus { stamp: time_to_ros(now), folders: folders.iter().map(folder).collect() }
 }
 
 fn no_mail(message: String) -> srv::GetRaw::Response {

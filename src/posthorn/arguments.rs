@@ -65,6 +65,13 @@ pub enum Task {
         /// Write the bytes as received.
         raw: bool,
     },
+    /// Try a mailbox that mail_bridge is to read.
+    TestMailAccount {
+        /// The fleet.
+        fleet: Fleet,
+        /// Name of the account.
+        account: String,
+    },
     /// Print the receipt of an entry on the evidence ledger.
     Prove {
         /// The fleet.
@@ -168,6 +175,7 @@ pub enum TokenFile {
     None,
 }
 
+const ACCOUNT: &str = "ACCOUNT";
 const ADDRESS: &str = "ADDRESS";
 const BLOCK_HASH: &str = "block-hash";
 const CONTRACT: &str = "contract";
@@ -276,14 +284,31 @@ pub fn command() -> Command {
         )
         .subcommand(
             Command::new("mail")
-                .about("Shows mails that the journal still keeps")
+                .about("Shows mails that the journal still keeps, and tries mailboxes")
                 .subcommand_required(true)
                 .arg_required_else_help(true)
                 .subcommand(asking_command("show", "Shows a mail").arg(id()).arg(
                     Arg::new(RAW).long(RAW).action(ArgAction::SetTrue).help(
                         "Write the bytes as received; on a terminal, a hostile mail can do anything with it",
                     ),
-                )),
+                ))
+                .subcommand(
+                    Command::new("account")
+                        .about("Tries the mailboxes that mail_bridge reads by IMAP")
+                        .subcommand_required(true)
+                        .arg_required_else_help(true)
+                        .subcommand(
+                            asking_command(
+                                "test",
+                                "Has mail_bridge connect, log in and count, and says what is wrong; changes nothing",
+                            )
+                            .arg(
+                                Arg::new(ACCOUNT)
+                                    .required(true)
+                                    .help("Name of the account, as in the parameter imap.accounts"),
+                            ),
+                        ),
+                ),
         )
         .subcommand(
             asking_command(
@@ -468,7 +493,14 @@ fn task(matches: &ArgMatches) -> Option<Task> {
             })
         }
         ("mail", matches) => {
-            let (_, matches) = matches.subcommand()?;
+            let (command, matches) = matches.subcommand()?;
+            if command == "account" {
+                let (_, matches) = matches.subcommand()?;
+                return Some(Task::TestMailAccount {
+                    fleet: fleet(matches)?,
+                    account: taken(matches, ACCOUNT)?,
+                });
+            }
             Some(Task::ShowMail {
                 fleet: fleet(matches)?,
                 id: taken(matches, ID)?,

@@ -6,6 +6,7 @@
 //! - [`receipt`]: a receipt as a JSON file, and what it proves by itself.
 //! - [`chain_status`]: how a ledger and its chain stand, as lines. Pure.
 //! - [`doctor`]: what is looked at to tell whether a posthorn is well.
+//! - [`mailbox`]: what trying a mailbox has found, as a table. Pure.
 //! - [`senders`]: the senders of a registry as a table. Pure.
 //! - [`token`]: the registry's token, from its file.
 //! - `ask`: asks a service of the graph once.
@@ -23,6 +24,7 @@ pub mod arguments;
 pub mod ask;
 pub mod chain_status;
 pub mod doctor;
+pub mod mailbox;
 #[cfg(feature = "ros")]
 mod proofs;
 pub mod receipt;

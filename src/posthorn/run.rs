@@ -31,7 +31,7 @@ use crate::{
     ask::{Failure, NODE, ask},
     chain_status,
     doctor::{self, Report, Statuses},
-    proofs, receipt,
+    mailbox, proofs, receipt,
     senders::{self, Row},
     show,
     token::Token,
@@ -148,6 +148,19 @@ fn perform(task: Task, results: &mut File) -> Result<Vec<u8>, Failure> {
                 return Err(format!("mail {id}: the bytes that came are of mail {found}").into());
             }
             Ok(if raw { answer.data } else { show::mail(&answer.data).into_bytes() })
+        }
+        Task::TestMailAccount { fleet, account } => {
+            let answer = ask(&fleet, &topics::TEST_MAIL_ACCOUNT, &srv::TestMailAccount::Request { account })?;
+            let folders =
+                answer.folders.into_iter().map(|msg::MailboxFolder { name, is_read, messages, unseen }| {
+                    mailbox::Folder { name, is_read, messages, unseen }
+                });
+            let text = mailbox::table(&folders.collect::<Vec<_>>());
+            if answer.problem.is_empty() {
+                return Ok(text.into_bytes());
+            }
+            print(results, text.as_bytes())?;
+            Err(answer.problem.into())
         }
         Task::Prove { fleet, wanted } => proofs::prove(&fleet, &wanted),
         Task::Receipts { fleet, first, count } => {

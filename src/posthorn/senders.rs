@@ -33,18 +33,7 @@ pub struct Row {
 pub fn table(rows: &[Row]) -> String {
     let mut lines = vec![["SENDER", "STATE", "ROLE", "REGISTERED", "REMARKS"].map(str::to_owned)];
     lines.extend(rows.iter().map(cells));
-    let mut widths = [0; 5];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for line in &lines {
-        let padded: Vec<_> = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text += padded.join("  ").trim_end();
-        text.push('\n');
-    }
+    let text = show::columns(&lines);
     match rows.len() {
         0 => "The registry has no sender.\n".to_owned(),
         1 => text + "1 sender\n",

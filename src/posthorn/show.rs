@@ -38,6 +38,23 @@ pub fn mail(data: &[u8]) -> String {
     text
 }
 
+/// Lines of cells as columns of equal width.
+pub fn columns<const N: usize>(lines: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for line in lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for line in lines {
+        let padded: Vec<_> = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text += padded.join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
 /// `text` on one line, safe on a terminal.
 pub fn line(text: &str) -> String {
     escaped(text, |_| false)

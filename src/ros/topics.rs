@@ -155,6 +155,9 @@ pub const MAIL_DISPOSITIONS: Topic<msg::Disposition> =
 /// Delivery status of outbound mails.
 pub const MAIL_DELIVERIES: Topic<msg::DeliveryStatus> =
     Topic::new("mail/deliveries", "posthorn/msg/DeliveryStatus", Qos::Event, "mail_bridge", "anyone");
+/// How reading mailboxes goes.
+pub const MAIL_IMAP: Topic<msg::ImapStatus> =
+    Topic::new("mail/imap", "posthorn/msg/ImapStatus", Qos::State, "mail_bridge", "anyone");
 /// Heartbeats of chatbot replicas.
 pub const CHATBOT_WORKERS: Topic<msg::WorkerStatus> =
     Topic::new("chatbot/workers", "posthorn/msg/WorkerStatus", Qos::State, "chatbot", "anyone");
@@ -188,7 +191,7 @@ pub const CHATBOT_ORDER_KEY: Topic<msg::OrderKey> =
     Topic::new("chatbot/order_key", "posthorn/msg/OrderKey", Qos::State, "chatbot", "vehicles");
 
 /// Every topic, in the order of the documents.
-pub const TOPICS: [TopicFacts; 14] = [
+pub const TOPICS: [TopicFacts; 15] = [
     MAIL_RAW.facts,
     MAIL_INBOUND.facts,
     MAIL_AUTHENTICATED.facts,
@@ -196,6 +199,7 @@ pub const TOPICS: [TopicFacts; 14] = [
     MAIL_OUTBOUND.facts,
     MAIL_DISPOSITIONS.facts,
     MAIL_DELIVERIES.facts,
+    MAIL_IMAP.facts,
     CHATBOT_WORKERS.facts,
     VEHICLE_STATE.facts,
     VEHICLES_STATES.facts,
@@ -208,6 +212,13 @@ pub const TOPICS: [TopicFacts; 14] = [
 /// Returns the bytes of a mail as received.
 pub const GET_RAW: Service<srv::GetRaw::Service> =
     Service::new("mail_bridge/get_raw", "posthorn/srv/GetRaw", "", "the bytes of a mail as received");
+/// Tries a mailbox.
+pub const TEST_MAIL_ACCOUNT: Service<srv::TestMailAccount::Service> = Service::new(
+    "mail_bridge/test_mail_account",
+    "posthorn/srv/TestMailAccount",
+    "",
+    "connects to a mailbox and counts, and says what is wrong",
+);
 /// Returns the receipt of a mail, an order or another entry on the evidence ledger.
 pub const PROVE: Service<srv::Prove::Service> = Service::new(
     "authenticator/prove",
@@ -267,8 +278,9 @@ pub const GET_STATE: Service<srv::GetState::Service> = Service::new(
 );
 
 /// Every service, in the order of the documents.
-pub const SERVICES: [ServiceFacts; 9] = [
+pub const SERVICES: [ServiceFacts; 10] = [
     GET_RAW.facts,
+    TEST_MAIL_ACCOUNT.facts,
     PROVE.facts,
     PROVE_RANGE.facts,
     PROVE_BLOCK.facts,

@@ -50,6 +50,7 @@ fn the_command_may_ask_what_it_asks() {
         "REVOKE_SENDER",
         "LIST_SENDERS",
         "GET_RAW",
+        "TEST_MAIL_ACCOUNT",
         "PROVE",
         "PROVE_RANGE",
         "PROVE_BLOCK",

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::Command};
 
 use ros::{
     runtime::NodeFacts,
-    topics::{GET_RAW, GET_STATE, PROVE, REGISTER_SENDER, REVOKE_SENDER, ServiceFacts},
+    topics::{GET_RAW, GET_STATE, PROVE, REGISTER_SENDER, REVOKE_SENDER, ServiceFacts, TEST_MAIL_ACCOUNT},
 };
 use serde_json::{Value, json};
 use settings::{Rule, Spec};
@@ -14,7 +14,7 @@ use testbed::{domain::Domain, executable, node::Node, observer::Observer};
 use super::life::DIAGNOSTICS;
 
 const NODES: [(NodeFacts, &[ServiceFacts]); 5] = [
-    (mail_bridge::node::FACTS, &[GET_RAW.facts]),
+    (mail_bridge::node::FACTS, &[GET_RAW.facts, TEST_MAIL_ACCOUNT.facts]),
     (authenticator::node::FACTS, &[PROVE.facts, REGISTER_SENDER.facts, REVOKE_SENDER.facts]),
     (chatbot::node::FACTS, &[]),
     (vehicle_router::node::FACTS, &[GET_STATE.facts]),

@@ -66,6 +66,10 @@ fn reads_every_task() {
         parsed(&format!("posthorn mail show {HEX} --raw --namespace /a/b_2 --timeout 5")).unwrap(),
         Task::ShowMail { fleet: fleet("/a/b_2", 5), id, raw: true }
     );
+    assert_eq!(
+        parsed("posthorn mail account test dispatch --namespace fleet").unwrap(),
+        Task::TestMailAccount { fleet: fleet("/fleet", 30), account: "dispatch".to_owned() }
+    );
     let prove = |wanted| Task::Prove { fleet: fleet("/", 30), wanted };
     assert_eq!(parsed(&format!("posthorn prove {HEX}")).unwrap(), prove(Wanted::Mail(id)));
     let line =
