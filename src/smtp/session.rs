@@ -7,9 +7,10 @@
 //! journal are left to the server, which passes bytes to [`Session::receive`] and writes what
 //! [`Session::take_output`] returns.
 //!
-//! Extensions: PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES. CHUNKING is not offered: BDAT lets bare CR
+//! Extensions: PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES; STARTTLS if [`Access`] has it. CHUNKING is not offered: BDAT lets bare CR
 //! and LF through, and strict line ends are the point (see `docs/decisions/0021-smtp-session.md`).
 
+mod access;
 mod command;
 mod data;
 
@@ -18,6 +19,7 @@ use std::{net::IpAddr, sync::Arc};
 use data::{DataReader, Refusal, received_fields};
 use mail::{Envelope, MailId};
 
+pub use access::{Access, Tls};
 pub use data::TEXT_LINE_BYTES;
 
 /// Longest command line, bytes with its CRLF. RFC 5321 section 4.5.3.1.4 requires 512, and extensions require more.
@@ -72,6 +74,9 @@ pub enum Progress {
     More,
     /// The reply to this mail, by [`Session::conclude`].
     Mail(Box<Incoming>),
+    /// The TLS handshake, once the output is written, and then [`Session::tls_started`]. If the handshake fails, the
+    /// connection must be closed without a word.
+    StartTls,
     /// The connection must be closed, once the output is written.
     Close,
 }
@@ -105,6 +110,7 @@ enum Phase {
     Command,
     Data(DataReader),
     Storing,
+    StartingTls,
     Closed,
 }
 
@@ -123,6 +129,7 @@ pub struct Session {
     peer: IpAddr,
     hostname: Arc<str>,
     limits: Limits,
+    access: Access,
     phase: Phase,
     helo: Option<String>,
     transaction: Option<Transaction>,
@@ -152,6 +159,7 @@ impl Session {
             peer,
             hostname,
             limits,
+            access: Access::default(),
             phase: Phase::Command,
             helo: None,
             transaction: None,
@@ -180,8 +188,8 @@ impl Session {
         loop {
             match &mut self.phase {
                 Phase::Closed => return Progress::Close,
-                // The caller still owes the reply to the last mail.
-                Phase::Storing => return Progress::More,
+                // The caller still owes the reply to the last mail, or the handshake.
+                Phase::Storing | Phase::StartingTls => return Progress::More,
                 Phase::Data(reader) => match reader.read(input) {
                     None => return Progress::More,
                     Some(result) => {
@@ -193,6 +201,9 @@ impl Session {
                 Phase::Command => {
                     if !self.read_line(input) {
                         return Progress::More;
+                    }
+                    if matches!(self.phase, Phase::StartingTls) {
+                        return self.begin_tls(input);
                     }
                 }
             }

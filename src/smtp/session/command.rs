@@ -10,7 +10,7 @@ use mail::EmailAddress;
 use smtp_proto::{Error, MAIL_BODY_7BIT, MAIL_BODY_8BITMIME, MAIL_SMTPUTF8, MailFrom, RcptTo, Request};
 
 use crate::session::{
-    COMMAND_LINE_BYTES, DataReader, JUNK_COMMANDS, NO_ROOM, Phase, Protocol, RECIPIENTS_OVER, Session,
+    COMMAND_LINE_BYTES, DataReader, JUNK_COMMANDS, NO_ROOM, Phase, Protocol, RECIPIENTS_OVER, Session, Tls,
     Transaction,
 };
 
@@ -75,6 +75,10 @@ impl Session {
             Ok(Request::Noop { .. }) => self.junk("250 2.0.0 ok"),
             Ok(Request::Vrfy { .. }) => self.junk("252 2.5.0 not verified, send some mail"),
             Ok(Request::Help { .. }) => self.junk("214 2.0.0 RFC 5321, RFC 2033"),
+            Ok(Request::StartTls) if !text.eq_ignore_ascii_case("STARTTLS") => {
+                self.refuse("501 5.5.4 STARTTLS has no parameters");
+            }
+            Ok(Request::StartTls) => self.starttls(),
             Ok(Request::Quit) => {
                 self.say(&format!("221 2.0.0 {} closing connection", self.hostname));
                 self.phase = Phase::Closed;
@@ -112,6 +116,9 @@ impl Session {
         self.say(&format!("250-SIZE {}", self.limits.message_bytes));
         self.say("250-8BITMIME");
         self.say("250-SMTPUTF8");
+        if self.access.tls == Tls::Offered {
+            self.say("250-STARTTLS");
+        }
         self.junk("250 ENHANCEDSTATUSCODES");
     }
 
@@ -134,6 +141,8 @@ impl Session {
                 Protocol::Smtp => "503 5.5.1 say EHLO first",
                 Protocol::Lmtp => "503 5.5.1 say LHLO first",
             });
+        } else if let Some(reply) = self.barred() {
+            self.refuse(reply);
         } else if self.transaction.is_some() {
             self.refuse("503 5.5.1 sender already given, say RSET first");
         } else if self.mails >= self.limits.mails {
@@ -202,7 +211,7 @@ impl Session {
         self.refuse(&format!("552 5.3.4 mail is larger than {} bytes", self.limits.message_bytes));
     }
 
-    fn refuse(&mut self, reply: &str) {
+    pub(super) fn refuse(&mut self, reply: &str) {
         self.say(reply);
         self.count_error();
     }

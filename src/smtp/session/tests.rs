@@ -6,7 +6,7 @@ use crate::session::*;
 const LIMITS: Limits =
     Limits { message_bytes: 1000, recipients: 2, received_headers: 3, errors: 4, mails: 3 };
 
-fn session(protocol: Protocol) -> Session {
+pub(super) fn session(protocol: Protocol) -> Session {
     let mut session = Session::new(protocol, IpAddr::from([192, 0, 2, 1]), "mx.test".into(), LIMITS);
     let greeting = String::from_utf8(session.take_output()).unwrap();
     assert!(greeting.starts_with("220 mx.test "), "{greeting}");
@@ -27,7 +27,7 @@ fn talk(session: &mut Session, input: &str) -> (Vec<String>, Vec<Incoming>) {
     (codes, mails)
 }
 
-fn codes(session: &mut Session, input: &str) -> String {
+pub(super) fn codes(session: &mut Session, input: &str) -> String {
     talk(session, input).0.join(" ")
 }
 
