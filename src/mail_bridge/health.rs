@@ -65,6 +65,15 @@ pub struct Outbox {
     pub failures_in_a_row: u32,
 }
 
+/// The figures of TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Why the files of the certificate cannot be used since they were changed; `None` if they can.
+    pub failure: Option<String>,
+    /// Handshakes since start that failed or took too long.
+    pub failed_handshakes: u64,
+}
+
 /// All figures of the bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -74,11 +83,15 @@ pub struct State {
     pub intake: Intake,
     /// The outbox.
     pub outbox: Outbox,
+    /// TLS; `None` without a certificate.
+    pub tls: Option<Tls>,
 }
 
 /// Turns the figures into one status for each part that can fail.
 pub fn status(state: &State) -> Vec<Status> {
-    vec![journal(&state.journal), intake(state), outbox(&state.outbox)]
+    let mut all = vec![journal(&state.journal), intake(state), outbox(&state.outbox)];
+    all.extend(state.tls.as_ref().map(tls));
+    all
 }
 
 fn journal(state: &Journal) -> Status {
@@ -143,6 +156,14 @@ fn outbox(state: &Outbox) -> Status {
         .gauge("failures_in_a_row", state.failures_in_a_row)
 }
 
+fn tls(state: &Tls) -> Status {
+    let (level, message) = match &state.failure {
+        Some(reason) => (Level::Error, format!("goes on with the certificate of before: {reason}")),
+        None => (Level::Ok, "the certificate is in use".to_owned()),
+    };
+    Status::new("tls", level, message).counter("failed_handshakes", state.failed_handshakes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +193,12 @@ mod tests {
         assert_eq!(levels(|state| state.intake.smtp_connections = 2), [Level::Ok, Level::Warn, Level::Ok]);
         assert_eq!(levels(|state| state.intake.lmtp_connections = 2), [Level::Ok, Level::Warn, Level::Ok]);
         assert_eq!(levels(|state| state.journal.unsettled = 1), [Level::Ok, Level::Warn, Level::Ok]);
+        assert_eq!(levels(|state| state.tls = Some(Tls::default())), [Level::Ok; 4]);
+        let broken = Tls { failure: Some("no certificate in it".into()), failed_handshakes: 0 };
+        assert_eq!(
+            levels(|state| state.tls = Some(broken.clone())),
+            [Level::Ok, Level::Ok, Level::Ok, Level::Error]
+        );
         for (failures, level) in [(1, Level::Warn), (2, Level::Warn), (3, Level::Error), (99, Level::Error)] {
             assert_eq!(
                 levels(|state| state.outbox.failures_in_a_row = failures),

@@ -23,15 +23,17 @@ use tokio::{
 };
 
 use smtp::session::Protocol;
+use tls::server::CertificateError;
 
 use super::{
     budget::Budget,
     consumers::Consumers,
+    guests::Guests,
     health,
     journal::{Journal, JournalError, Settings},
     outbox::{Sender, core, host::Host, schedule::Schedule},
     params::Params,
-    server::{self, Counters, ListenError},
+    server::{self, Counters, Door, ListenError},
     window::{Unsettled, Window},
 };
 pub use submit::Submitted;
@@ -49,6 +51,9 @@ pub enum BridgeError {
     /// A server cannot listen on its address.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The certificate or its key cannot be used.
+    #[error("parameters 'tls_certificate_path' and 'tls_key_path': {0}")]
+    Certificate(#[from] CertificateError),
     /// A listening socket does not tell its address.
     #[error("cannot read the address of a listening socket: {0}")]
     Address(#[source] std::io::Error),
@@ -82,6 +87,7 @@ pub struct Handle {
     dispositions: mpsc::Sender<Disposition>,
     subscribers: Arc<watch::Sender<usize>>,
     counters: Arc<Counters>,
+    tls: Option<Arc<tls::server::Server>>,
     max_connections: usize,
     window: Arc<Mutex<health::Intake>>,
     outbox: Arc<Mutex<health::Outbox>>,
@@ -143,6 +149,10 @@ impl Handle {
                 ..window
             },
             outbox: self.outbox.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            tls: self.tls.as_ref().map(|tls| health::Tls {
+                failure: tls.failure(),
+                failed_handshakes: self.counters.failed_handshakes.load(Ordering::Relaxed),
+            }),
         }
     }
 }
@@ -151,6 +161,7 @@ impl Handle {
 pub struct Bridge {
     handle: Handle,
     smtp_addr: Option<SocketAddr>,
+    smtps_addr: Option<SocketAddr>,
     lmtp_addr: Option<SocketAddr>,
     drain_timeout: Duration,
     stop: watch::Sender<bool>,
@@ -168,9 +179,12 @@ impl Bridge {
     /// [`Handle::set_subscribers`].
     ///
     /// # Errors
-    /// If the journal cannot be used or an address cannot be listened on.
+    /// If the journal or the certificate cannot be used, or an address cannot be listened on.
     pub async fn start(params: Params) -> Result<(Self, Streams), BridgeError> {
         let params = Arc::new(params);
+        let tls = params.access.tls.as_ref();
+        let tls = tls.map(|files| tls::server::Server::new(&files.certificate_path, &files.key_path));
+        let tls = tls.transpose()?.map(Arc::new);
         let consumers = Arc::new(params.consumers.clone());
         let (events_in, events) = mpsc::unbounded_channel();
         let settings = Settings {
@@ -207,6 +221,7 @@ impl Bridge {
             dispositions,
             subscribers: Arc::new(subscribers),
             counters: Arc::default(),
+            tls,
             max_connections: params.max_connections,
             window: Arc::default(),
             outbox: Arc::default(),
@@ -223,6 +238,7 @@ impl Bridge {
         let mut bridge = Self {
             handle: handle.clone(),
             smtp_addr: None,
+            smtps_addr: None,
             lmtp_addr: None,
             drain_timeout: params.drain_timeout,
             stop,
@@ -277,21 +293,28 @@ impl Bridge {
             mail_timeout: params.mail_timeout,
             max_connections: params.max_connections,
             max_connections_per_address: params.max_connections_per_address,
+            tls: self.handle.tls.clone(),
+            require_tls: params.access.require_tls,
             counters: Arc::clone(&self.handle.counters),
             consumers: Arc::clone(&self.handle.consumers),
             budget: Budget::new(params.max_receiving_bytes, params.max_connections.saturating_mul(2)),
         });
-        for (protocol, address, parameter, taken) in [
-            (Protocol::Smtp, params.smtp_listen, "smtp_listen", &mut self.smtp_addr),
-            (Protocol::Lmtp, params.lmtp_listen, "lmtp_listen", &mut self.lmtp_addr),
+        let guests = || Guests::new(params.max_connections, params.max_connections_per_address);
+        let smtp = Door { protocol: Protocol::Smtp, implicit_tls: false, guests: guests() };
+        let smtps = Door { implicit_tls: true, ..smtp.clone() };
+        let lmtp = Door { protocol: Protocol::Lmtp, implicit_tls: false, guests: guests() };
+        for (door, address, parameter, taken) in [
+            (smtp, params.smtp_listen, "smtp_listen", &mut self.smtp_addr),
+            (smtps, params.access.smtps_listen, "smtps_listen", &mut self.smtps_addr),
+            (lmtp, params.lmtp_listen, "lmtp_listen", &mut self.lmtp_addr),
         ] {
             let Some(address) = address else { continue };
             let listener = server::listen(address, parameter).await?;
             let address = listener.local_addr().map_err(BridgeError::Address)?;
-            tracing::info!(%address, ?protocol, "listening");
+            tracing::info!(%address, parameter, "listening");
             *taken = Some(address);
             let (settings, journal, stopped) = (Arc::clone(&settings), journal.clone(), stopped.clone());
-            self.servers.spawn(server::run(listener, protocol, settings, journal, stopped));
+            self.servers.spawn(server::run(listener, door, settings, journal, stopped));
         }
         Ok(())
     }
@@ -304,6 +327,11 @@ impl Bridge {
     /// Address of the SMTP server, with the actual port if the parameter says 0; `None` if it is off.
     pub fn smtp_addr(&self) -> Option<SocketAddr> {
         self.smtp_addr
+    }
+
+    /// Address of the SMTP server with TLS from the first byte, with the actual port; `None` if it is off.
+    pub fn smtps_addr(&self) -> Option<SocketAddr> {
+        self.smtps_addr
     }
 
     /// Address of the LMTP server, with the actual port; `None` if it is off.

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The parameters that say who may hand in mails and how: TLS. Pure.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use settings::{ParamError, Values};
+
+/// Who may hand in mails, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Access {
+    /// Address of the SMTP server with TLS from the first byte; `None` turns it off.
+    pub smtps_listen: Option<SocketAddr>,
+    /// Certificate and key; `None` without TLS.
+    pub tls: Option<Certificate>,
+    /// Whether MAIL needs TLS, except from this host.
+    pub require_tls: bool,
+}
+
+/// The files of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The chain, the server's own certificate first (PEM).
+    pub certificate_path: PathBuf,
+    /// Its private key (PEM).
+    pub key_path: PathBuf,
+}
+
+impl Access {
+    pub(super) fn load(values: &Values) -> Result<Self, ParamError> {
+        let access = Self {
+            smtps_listen: values.listen("smtps_listen")?,
+            tls: certificate(values)?,
+            require_tls: values.bool("require_tls")?,
+        };
+        access.validate()?;
+        Ok(access)
+    }
+
+    fn validate(&self) -> Result<(), ParamError> {
+        if self.tls.is_none() {
+            let rule = "without tls_certificate_path";
+            if let Some(listen) = self.smtps_listen {
+                return Err(ParamError::rule("smtps_listen", listen, format!("empty {rule}")));
+            }
+            if self.require_tls {
+                return Err(ParamError::rule("require_tls", true, format!("false {rule}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn certificate(values: &Values) -> Result<Option<Certificate>, ParamError> {
+    let (certificate, key) = (values.text("tls_certificate_path")?, values.text("tls_key_path")?);
+    match (certificate.is_empty(), key.is_empty()) {
+        (true, true) => Ok(None),
+        (false, false) => {
+            Ok(Some(Certificate { certificate_path: certificate.into(), key_path: key.into() }))
+        }
+        (false, true) => {
+            Err(ParamError::rule("tls_key_path", "\"\"", "set together with tls_certificate_path"))
+        }
+        (true, false) => {
+            Err(ParamError::rule("tls_certificate_path", "\"\"", "set together with tls_key_path"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::Path};
+
+    use settings::{Value, resolve};
+
+    use crate::params::{Params, SPECS};
+
+    fn load(overrides: &[(&str, Value)]) -> Result<Params, String> {
+        let overrides = overrides.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let values = resolve(SPECS, overrides.collect::<BTreeMap<_, _>>());
+        values
+            .and_then(|values| Params::load(&values, Path::new("/state")))
+            .map_err(|error| error.to_string())
+    }
+
+    fn text(value: &str) -> Value {
+        Value::Text(value.to_owned())
+    }
+
+    #[test]
+    fn names_the_parameter_that_lacks_another() {
+        let certificate = ("tls_certificate_path", text("/etc/cert.pem"));
+        for (overrides, error) in [
+            (
+                &[certificate.clone()][..],
+                "parameter 'tls_key_path' = \"\": must be set together with tls_certificate_path",
+            ),
+            (
+                &[("tls_key_path", text("/etc/key.pem"))],
+                "parameter 'tls_certificate_path' = \"\": must be set together with tls_key_path",
+            ),
+            (
+                &[("smtps_listen", text("127.0.0.1:0"))],
+                "parameter 'smtps_listen' = 127.0.0.1:0: must be empty without tls_certificate_path",
+            ),
+            (
+                &[("require_tls", Value::Bool(true))],
+                "parameter 'require_tls' = true: must be false without tls_certificate_path",
+            ),
+            (
+                &[
+                    certificate.clone(),
+                    ("tls_key_path", text("/k")),
+                    ("smtps_listen", text("127.0.0.1:2525")),
+                ],
+                "parameter 'smtps_listen' = 127.0.0.1:2525: must be another address than smtp_listen",
+            ),
+        ] {
+            assert_eq!(load(overrides).unwrap_err(), error);
+        }
+        assert!(
+            load(&[certificate, ("tls_key_path", text("/etc/key.pem")), ("require_tls", Value::Bool(true))])
+                .is_ok()
+        );
+    }
+}
