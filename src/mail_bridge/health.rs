@@ -42,6 +42,8 @@ pub struct Intake {
     pub deferred: u64,
     /// Connections refused since start.
     pub refused_connections: u64,
+    /// Connections refused since start, because `allowed_clients` does not name them.
+    pub refused_clients: u64,
     /// Whether anybody subscribes to the mails.
     pub subscribers: bool,
     /// Mails that hold room in the window: being published, or published recently and not settled.
@@ -135,6 +137,7 @@ fn intake(state: &State) -> Status {
         .counter("accepted", intake.accepted)
         .counter("deferred", intake.deferred)
         .counter("refused_connections", intake.refused_connections)
+        .counter("refused_clients", intake.refused_clients)
         .gauge("in_flight", intake.in_flight)
         .gauge("in_flight_bytes", intake.in_flight_bytes);
     let waiting = |status: Status, (name, mails): (&String, &usize)| {

@@ -11,6 +11,7 @@
 //! # Layout, in reading order
 //! - [`params`]: every parameter, its default and its rules. Pure.
 //! - `server`: sockets, timers and limits around the sessions of [`smtp`].
+//! - [`networks`]: which clients are meant. Pure.
 //! - [`consumers`]: decides whose a mail is. Pure.
 //! - [`journal`]: durable states of mails and outbound mails; segmented files, group commit.
 //! - [`window`]: which mail is published when, and what settles it. Pure.
@@ -30,6 +31,7 @@ pub mod consumers;
 mod guests;
 pub mod health;
 pub mod journal;
+pub mod networks;
 #[cfg(feature = "ros")]
 pub mod node;
 pub mod outbox;

@@ -12,7 +12,7 @@ mod connection;
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -28,7 +28,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{budget::Budget, consumers::Consumers, guests::Guests, journal::Journal};
+use super::{
+    budget::Budget,
+    consumers::Consumers,
+    guests::{Guest, Guests},
+    journal::Journal,
+    networks::Networks,
+};
 use connection::{Client, Connection};
 
 /// Pause after a failed accept, such as when descriptors run out.
@@ -59,6 +65,8 @@ pub struct Counters {
     pub deferred: AtomicU64,
     /// Connections refused with 421.
     pub refused_connections: AtomicU64,
+    /// Connections refused with 554: `allowed_clients` does not name them.
+    pub refused_clients: AtomicU64,
     /// TLS handshakes that failed or took too long.
     pub failed_handshakes: AtomicU64,
 }
@@ -110,6 +118,8 @@ pub struct Settings {
     pub tls: Option<Arc<tls::server::Server>>,
     /// Whether MAIL needs TLS, except from this host.
     pub require_tls: bool,
+    /// Clients that may connect; empty: all.
+    pub allowed_clients: Networks,
     /// Counters to update.
     pub counters: Arc<Counters>,
     /// Decides whose a mail is.
@@ -127,6 +137,24 @@ pub struct Door {
     pub implicit_tls: bool,
     /// Bounds its connections, perhaps together with those of another door.
     pub(super) guests: Arc<Guests>,
+}
+
+/// Code and reason for which a connection is refused.
+type Refusal = (&'static str, &'static str);
+
+impl Door {
+    /// Admits a client, or counts it as refused and returns why.
+    fn admit(&self, settings: &Settings, address: IpAddr) -> Result<Guest, Refusal> {
+        let counters = &settings.counters;
+        if !settings.allowed_clients.is_empty() && !settings.allowed_clients.contains(address) {
+            counters.refused_clients.fetch_add(1, Ordering::Relaxed);
+            return Err(("554 5.7.1", "your address may not connect"));
+        }
+        self.guests.admit(address).map_err(|reason| {
+            counters.refused_connections.fetch_add(1, Ordering::Relaxed);
+            ("421 4.3.2", reason)
+        })
+    }
 }
 
 /// Listens on `address`, which came from `parameter`.
@@ -154,7 +182,7 @@ pub async fn run(
             () = stopped(&mut shutdown) => break,
             accepted = listener.accept() => match accepted {
                 // A dual-stack listener reports IPv4 clients with mapped addresses, which SPF does not understand.
-                Ok((stream, peer)) => match door.guests.admit(peer.ip().to_canonical()) {
+                Ok((stream, peer)) => match door.admit(&settings, peer.ip().to_canonical()) {
                     Ok(guest) => {
                         let client = Client {
                             protocol: door.protocol,
@@ -200,13 +228,12 @@ pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-fn refuse(stream: &TcpStream, settings: &Settings, door: &Door, reason: &str) {
-    settings.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
-    if door.implicit_tls {
-        return;
+/// Tells a client that it is refused, unless it waits for TLS.
+fn refuse(stream: &TcpStream, settings: &Settings, door: &Door, (code, reason): Refusal) {
+    if !door.implicit_tls {
+        // The send buffer of a new connection has room for this; if not, the close says enough.
+        let _ = stream.try_write(format!("{code} {} {reason}\r\n", settings.hostname).as_bytes());
     }
-    // The send buffer of a new connection has room for this; if not, the close says enough.
-    let _ = stream.try_write(format!("421 4.3.2 {} {reason}\r\n", settings.hostname).as_bytes());
 }
 
 #[cfg(test)]

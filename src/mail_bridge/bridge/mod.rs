@@ -146,6 +146,7 @@ impl Handle {
                 accepted: self.counters.accepted.load(Ordering::Relaxed),
                 deferred: self.counters.deferred.load(Ordering::Relaxed),
                 refused_connections: self.counters.refused_connections.load(Ordering::Relaxed),
+                refused_clients: self.counters.refused_clients.load(Ordering::Relaxed),
                 ..window
             },
             outbox: self.outbox.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -295,6 +296,7 @@ impl Bridge {
             max_connections_per_address: params.max_connections_per_address,
             tls: self.handle.tls.clone(),
             require_tls: params.access.require_tls,
+            allowed_clients: params.access.allowed_clients.clone(),
             counters: Arc::clone(&self.handle.counters),
             consumers: Arc::clone(&self.handle.consumers),
             budget: Budget::new(params.max_receiving_bytes, params.max_connections.saturating_mul(2)),

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The parameters that say who may hand in mails and how: TLS. Pure.
+//! The parameters that say who may hand in mails and how: TLS and clients. Pure.
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use settings::{ParamError, Values};
+
+use crate::networks::Networks;
 
 /// Who may hand in mails, and how.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +16,8 @@ pub struct Access {
     pub tls: Option<Certificate>,
     /// Whether MAIL needs TLS, except from this host.
     pub require_tls: bool,
+    /// Clients that may connect; empty: all.
+    pub allowed_clients: Networks,
 }
 
 /// The files of a certificate.
@@ -26,17 +30,24 @@ pub struct Certificate {
 }
 
 impl Access {
-    pub(super) fn load(values: &Values) -> Result<Self, ParamError> {
+    pub(super) fn load(values: &Values, lmtp_listen: Option<SocketAddr>) -> Result<Self, ParamError> {
         let access = Self {
             smtps_listen: values.listen("smtps_listen")?,
             tls: certificate(values)?,
             require_tls: values.bool("require_tls")?,
+            allowed_clients: networks(values, "allowed_clients")?,
         };
-        access.validate()?;
+        access.validate(lmtp_listen)?;
         Ok(access)
     }
 
-    fn validate(&self) -> Result<(), ParamError> {
+    fn validate(&self, lmtp_listen: Option<SocketAddr>) -> Result<(), ParamError> {
+        if let Some(listen) = lmtp_listen.filter(|listen| !listen.ip().to_canonical().is_loopback())
+            && self.allowed_clients.is_empty()
+        {
+            let rule = "on loopback, like 127.0.0.1:2424, unless allowed_clients names the gateway: LMTP believes its client";
+            return Err(ParamError::rule("lmtp_listen", listen, rule));
+        }
         if self.tls.is_none() {
             let rule = "without tls_certificate_path";
             if let Some(listen) = self.smtps_listen {
@@ -48,6 +59,11 @@ impl Access {
         }
         Ok(())
     }
+}
+
+fn networks(values: &Values, name: &'static str) -> Result<Networks, ParamError> {
+    Networks::parse(&values.texts(name)?)
+        .map_err(|(entry, rule)| ParamError::rule(name, format!("{entry:?}"), rule))
 }
 
 fn certificate(values: &Values) -> Result<Option<Certificate>, ParamError> {
@@ -84,6 +100,30 @@ mod tests {
 
     fn text(value: &str) -> Value {
         Value::Text(value.to_owned())
+    }
+
+    fn texts(values: &[&str]) -> Value {
+        Value::Texts(values.iter().map(|&value| value.to_owned()).collect())
+    }
+
+    #[test]
+    fn lmtp_off_loopback_needs_to_know_its_clients() {
+        for listen in ["0.0.0.0:2424", "[::]:2424", "192.0.2.1:0"] {
+            let error = load(&[("lmtp_listen", text(listen))]).unwrap_err();
+            assert!(
+                error.starts_with(&format!("parameter 'lmtp_listen' = {listen}: must be on loopback")),
+                "{error}"
+            );
+            assert!(error.contains("allowed_clients"), "{error}");
+            let allowed = ("allowed_clients", texts(&["192.0.2.0/24"]));
+            assert!(load(&[("lmtp_listen", text(listen)), allowed]).is_ok());
+            assert!(load(&[("smtp_listen", text(listen))]).is_ok());
+        }
+        assert!(load(&[("lmtp_listen", text("[::ffff:127.0.0.1]:2424"))]).is_ok());
+        assert_eq!(
+            load(&[("allowed_clients", texts(&["10.0.0.1/8"]))]).unwrap_err(),
+            "parameter 'allowed_clients' = \"10.0.0.1/8\": must be 10.0.0.0/8, if all of that network is meant"
+        );
     }
 
     #[test]

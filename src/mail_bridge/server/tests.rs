@@ -209,6 +209,20 @@ async fn without_a_certificate_there_is_no_starttls() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_not_named_is_refused_and_counted() {
+    for (client, codes) in [("192.0.2.1", "554"), ("127.0.0.0/8", "220")] {
+        let scene = start(&[("allowed_clients", Value::Texts(vec![client.to_owned()]))]).await;
+        for address in [scene.smtp(), scene.bridge.lmtp_addr().unwrap()] {
+            assert_eq!(talk(&mut TcpStream::connect(address).await.unwrap(), "", 1).await, codes);
+        }
+        assert_eq!(
+            (scene.intake().refused_clients, scene.intake().refused_connections),
+            (if codes == "554" { 2 } else { 0 }, 0)
+        );
+    }
+}
+
+#[tokio::test]
 async fn require_tls_does_not_hold_on_this_host() {
     let scene = start_tls(&[("require_tls", Value::Bool(true))]).await;
     assert_eq!(talk(&mut connect(scene.smtp()).await, "EHLO c\r\nMAIL FROM:<>\r\n", 2).await, "250 250");
