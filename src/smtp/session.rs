@@ -7,19 +7,22 @@
 //! journal are left to the server, which passes bytes to [`Session::receive`] and writes what
 //! [`Session::take_output`] returns.
 //!
-//! Extensions: PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES; STARTTLS if [`Access`] has it. CHUNKING is not offered: BDAT lets bare CR
+//! Extensions: PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES; STARTTLS and AUTH if [`Access`] has them. CHUNKING is not offered: BDAT lets bare CR
 //! and LF through, and strict line ends are the point (see `docs/decisions/0021-smtp-session.md`).
 
 mod access;
+mod auth;
 mod command;
 mod data;
 
 use std::{net::IpAddr, sync::Arc};
 
+use auth::Exchange;
 use data::{DataReader, Refusal, received_fields};
 use mail::{Envelope, MailId};
 
 pub use access::{Access, Tls};
+pub use auth::{AuthOutcome, Credentials};
 pub use data::TEXT_LINE_BYTES;
 
 /// Longest command line, bytes with its CRLF. RFC 5321 section 4.5.3.1.4 requires 512, and extensions require more.
@@ -77,6 +80,8 @@ pub enum Progress {
     /// The TLS handshake, once the output is written, and then [`Session::tls_started`]. If the handshake fails, the
     /// connection must be closed without a word.
     StartTls,
+    /// The reply to these credentials, by [`Session::conclude_auth`].
+    Credentials(Credentials),
     /// The connection must be closed, once the output is written.
     Close,
 }
@@ -111,6 +116,9 @@ enum Phase {
     Data(DataReader),
     Storing,
     StartingTls,
+    Auth(Exchange),
+    /// Until the credentials are taken, and then until it is known whether they are right.
+    Checking(Option<Credentials>),
     Closed,
 }
 
@@ -138,6 +146,8 @@ pub struct Session {
     /// Whether the rest of a line that is too long is being skipped.
     skipping: bool,
     output: Vec<u8>,
+    authenticated: bool,
+    failed_logins: u32,
     errors: u32,
     junk: u32,
     /// Recipients over the bound since the last mail.
@@ -166,6 +176,8 @@ impl Session {
             line: Vec::new(),
             skipping: false,
             output: Vec::new(),
+            authenticated: false,
+            failed_logins: 0,
             errors: 0,
             junk: 0,
             over: 0,
@@ -190,6 +202,9 @@ impl Session {
                 Phase::Closed => return Progress::Close,
                 // The caller still owes the reply to the last mail, or the handshake.
                 Phase::Storing | Phase::StartingTls => return Progress::More,
+                Phase::Checking(credentials) => {
+                    return credentials.take().map_or(Progress::More, Progress::Credentials);
+                }
                 Phase::Data(reader) => match reader.read(input) {
                     None => return Progress::More,
                     Some(result) => {
@@ -198,7 +213,7 @@ impl Session {
                         }
                     }
                 },
-                Phase::Command => {
+                Phase::Command | Phase::Auth(_) => {
                     if !self.read_line(input) {
                         return Progress::More;
                     }

@@ -16,6 +16,10 @@ pub struct Access {
     pub local: bool,
     /// Whether MAIL needs TLS, except on a connection that is local.
     pub require_tls: bool,
+    /// Whether AUTH is offered, where nobody can listen.
+    pub auth: bool,
+    /// Whether MAIL needs AUTH.
+    pub require_auth: bool,
 }
 
 /// Encryption of a session.
@@ -52,6 +56,7 @@ impl Session {
             self.access.tls = Tls::Active;
             self.helo = None;
             self.transaction = None;
+            self.authenticated = false;
         }
     }
 
@@ -79,6 +84,9 @@ impl Session {
     pub(super) fn barred(&self) -> Option<&'static str> {
         if self.access.require_tls && !self.access.is_private() {
             return Some("530 5.7.0 say STARTTLS first");
+        }
+        if self.access.require_auth && !self.authenticated {
+            return Some("530 5.7.0 say AUTH first");
         }
         None
     }
@@ -152,7 +160,7 @@ mod tests {
 
     #[test]
     fn mail_waits_for_tls_if_it_must_unless_nobody_can_listen() {
-        let access = Access { tls: Tls::Offered, require_tls: true, local: false };
+        let access = Access { tls: Tls::Offered, require_tls: true, ..Access::default() };
         let mail = "EHLO c\r\nMAIL FROM:<>\r\n";
         let with = |access: &Access| codes(&mut session(Protocol::Smtp).with_access(access.clone()), mail);
         assert_eq!(with(&access), "250 530");

@@ -38,10 +38,13 @@ impl Session {
         }
         self.steps = self.steps.wrapping_add(1);
         let line = std::mem::take(&mut self.line);
-        if std::mem::take(&mut self.skipping) {
-            self.refuse(&format!("500 5.5.2 command line is longer than {COMMAND_LINE_BYTES} bytes"));
-        } else {
-            self.run_command(&line);
+        let too_long = std::mem::take(&mut self.skipping);
+        match std::mem::replace(&mut self.phase, Phase::Command) {
+            Phase::Auth(exchange) => self.auth_line(exchange, (!too_long).then_some(&line)),
+            _ if too_long => {
+                self.refuse(&format!("500 5.5.2 command line is longer than {COMMAND_LINE_BYTES} bytes"));
+            }
+            _ => self.run_command(&line),
         }
         true
     }
@@ -60,6 +63,10 @@ impl Session {
             self.say("554 5.7.1 this is not an HTTP server, closing connection");
             self.phase = Phase::Closed;
             return;
+        }
+        // The parser takes only mechanisms that it knows, and the first of two parameters.
+        if let Some(parameters) = Self::auth_parameters(text) {
+            return self.auth(parameters);
         }
         match Request::parse(&mut line.iter()) {
             Ok(Request::Ehlo { host }) => self.hello(Protocol::Smtp, "EHLO", &host),
@@ -119,6 +126,9 @@ impl Session {
         if self.access.tls == Tls::Offered {
             self.say("250-STARTTLS");
         }
+        if self.offers_auth() {
+            self.say("250-AUTH PLAIN LOGIN");
+        }
         self.junk("250 ENHANCEDSTATUSCODES");
     }
 
@@ -129,10 +139,11 @@ impl Session {
             || from.env_id.is_some()
             || from.solicit.is_some()
             || from.mtrk.is_some()
-            || from.auth.is_some()
+            || (from.auth.is_some() && !self.access.auth)
             // The parser reports absent numbers as 0 and lets some wrap around, so check the names.
             || parameters(line).any(|(name, _)| {
-                !["SIZE", "BODY", "SMTPUTF8"].iter().any(|known| name.eq_ignore_ascii_case(known))
+                // AUTH (RFC 4954 section 5) is taken and believed by nobody.
+                !["SIZE", "BODY", "SMTPUTF8", "AUTH"].iter().any(|known| name.eq_ignore_ascii_case(known))
             });
         let size = announced(line);
         let address = path(&from.address, line);
