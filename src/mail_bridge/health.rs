@@ -76,6 +76,15 @@ pub struct Tls {
     pub failed_handshakes: u64,
 }
 
+/// The figures of AUTH.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Users {
+    /// Why the file of accounts cannot be used since it was changed; `None` if it can.
+    pub failure: Option<String>,
+    /// Credentials since start that were wrong.
+    pub rejected: u64,
+}
+
 /// All figures of the bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -87,12 +96,15 @@ pub struct State {
     pub outbox: Outbox,
     /// TLS; `None` without a certificate.
     pub tls: Option<Tls>,
+    /// AUTH; `None` without accounts.
+    pub users: Option<Users>,
 }
 
 /// Turns the figures into one status for each part that can fail.
 pub fn status(state: &State) -> Vec<Status> {
     let mut all = vec![journal(&state.journal), intake(state), outbox(&state.outbox)];
     all.extend(state.tls.as_ref().map(tls));
+    all.extend(state.users.as_ref().map(users));
     all
 }
 
@@ -167,6 +179,14 @@ fn tls(state: &Tls) -> Status {
     Status::new("tls", level, message).counter("failed_handshakes", state.failed_handshakes)
 }
 
+fn users(state: &Users) -> Status {
+    let (level, message) = match &state.failure {
+        Some(reason) => (Level::Error, format!("goes on with the accounts of before: {reason}")),
+        None => (Level::Ok, "the accounts are in use".to_owned()),
+    };
+    Status::new("auth", level, message).counter("rejected", state.rejected)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +220,11 @@ mod tests {
         let broken = Tls { failure: Some("no certificate in it".into()), failed_handshakes: 0 };
         assert_eq!(
             levels(|state| state.tls = Some(broken.clone())),
+            [Level::Ok, Level::Ok, Level::Ok, Level::Error]
+        );
+        let broken = Users { failure: Some("no account in it".into()), rejected: 0 };
+        assert_eq!(
+            levels(|state| state.users = Some(broken.clone())),
             [Level::Ok, Level::Ok, Level::Ok, Level::Error]
         );
         for (failures, level) in [(1, Level::Warn), (2, Level::Warn), (3, Level::Error), (99, Level::Error)] {

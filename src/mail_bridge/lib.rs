@@ -12,6 +12,7 @@
 //! - [`params`]: every parameter, its default and its rules. Pure.
 //! - `server`: sockets, timers and limits around the sessions of [`smtp`].
 //! - [`networks`]: which clients are meant. Pure.
+//! - `users`: checks the passwords of own devices.
 //! - [`consumers`]: decides whose a mail is. Pure.
 //! - [`journal`]: durable states of mails and outbound mails; segmented files, group commit.
 //! - [`window`]: which mail is published when, and what settles it. Pure.
@@ -19,8 +20,7 @@
 //! - [`health`]: the bridge's statuses on `/diagnostics`. Pure.
 //! - `bridge`: everything put together, without ROS.
 //!
-//! It leaves TLS and AUTH to the gateway in front, does not relay (it accepts every recipient, but only for the
-//! graph), and does not speak IMAP.
+//! It does not relay (it accepts every recipient, but only for the graph), and does not speak IMAP.
 
 #[cfg(feature = "net")]
 pub mod bridge;
@@ -38,4 +38,6 @@ pub mod outbox;
 pub mod params;
 #[cfg(feature = "net")]
 pub mod server;
+#[cfg(feature = "net")]
+pub mod users;
 pub mod window;

@@ -46,6 +46,8 @@ pub const SPECS: &[Spec] = &[
     spec("tls_certificate_path", Text(""), Rule::Any, "", "Certificate and those between it and its authority (PEM), for STARTTLS on SMTP and LMTP and for smtps_listen; empty: no TLS. Read again when it changes."),
     spec("tls_key_path", Text(""), Rule::Any, "", "Private key of the certificate (PEM); others may have no access to the file. Read again when it changes."),
     spec("require_tls", Bool(false), Rule::Any, "", "MAIL is refused with 530 without TLS, except from this host."),
+    spec("auth_users_path", Text(""), Rule::Any, "", "File of the accounts of own devices, for AUTH on SMTP: a line each, name:hash, the hash argon2id in PHC format; others may have no access to the file. AUTH is offered over TLS and to this host. Empty: no AUTH. Read again when it changes."),
+    spec("require_auth", Bool(false), Rule::Any, "", "MAIL on SMTP is refused with 530 without AUTH, also from this host. Not for a server that receives mails of strangers."),
     spec("allowed_clients", Texts(&[]), Rule::Any, "", "Addresses and networks, like 192.0.2.0/24, of the clients that may connect to SMTP and LMTP; others are refused with 554. Empty: all, but then LMTP, which believes its client, must listen on loopback."),
     spec("hostname", Text("localhost"), Rule::NotEmpty, "", "Name that the bridge gives in greetings, EHLO and Message-IDs."),
     spec("max_message_bytes", Int(10 * 1024 * 1024), Rule::IntRange(1024, MESSAGE_BYTES), "B", "Larger mails are refused with 552."),
@@ -148,7 +150,7 @@ impl Params {
         let params = Self {
             smtp_listen: values.listen("smtp_listen")?,
             lmtp_listen: values.listen("lmtp_listen")?,
-            access: Access::load(values, values.listen("lmtp_listen")?)?,
+            access: Access::load(values)?,
             limits: Limits {
                 message_bytes: values.count("max_message_bytes")?,
                 recipients: values.count("max_recipients")?,

@@ -34,6 +34,7 @@ use super::{
     guests::{Guest, Guests},
     journal::Journal,
     networks::Networks,
+    users::Users,
 };
 use connection::{Client, Connection};
 
@@ -118,6 +119,10 @@ pub struct Settings {
     pub tls: Option<Arc<tls::server::Server>>,
     /// Whether MAIL needs TLS, except from this host.
     pub require_tls: bool,
+    /// Accounts of own devices, for SMTP; `None` without AUTH.
+    pub users: Option<Arc<Users>>,
+    /// Whether MAIL needs AUTH, on SMTP.
+    pub require_auth: bool,
     /// Clients that may connect; empty: all.
     pub allowed_clients: Networks,
     /// Counters to update.

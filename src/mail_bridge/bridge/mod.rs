@@ -34,6 +34,7 @@ use super::{
     outbox::{Sender, core, host::Host, schedule::Schedule},
     params::Params,
     server::{self, Counters, Door, ListenError},
+    users::{Users, UsersError},
     window::{Unsettled, Window},
 };
 pub use submit::Submitted;
@@ -54,6 +55,9 @@ pub enum BridgeError {
     /// The certificate or its key cannot be used.
     #[error("parameters 'tls_certificate_path' and 'tls_key_path': {0}")]
     Certificate(#[from] CertificateError),
+    /// The accounts cannot be used.
+    #[error("parameter 'auth_users_path': {0}")]
+    Users(#[from] UsersError),
     /// A listening socket does not tell its address.
     #[error("cannot read the address of a listening socket: {0}")]
     Address(#[source] std::io::Error),
@@ -88,6 +92,7 @@ pub struct Handle {
     subscribers: Arc<watch::Sender<usize>>,
     counters: Arc<Counters>,
     tls: Option<Arc<tls::server::Server>>,
+    users: Option<Arc<Users>>,
     max_connections: usize,
     window: Arc<Mutex<health::Intake>>,
     outbox: Arc<Mutex<health::Outbox>>,
@@ -154,6 +159,10 @@ impl Handle {
                 failure: tls.failure(),
                 failed_handshakes: self.counters.failed_handshakes.load(Ordering::Relaxed),
             }),
+            users: self
+                .users
+                .as_ref()
+                .map(|users| health::Users { failure: users.failure(), rejected: users.rejected() }),
         }
     }
 }
@@ -180,12 +189,13 @@ impl Bridge {
     /// [`Handle::set_subscribers`].
     ///
     /// # Errors
-    /// If the journal or the certificate cannot be used, or an address cannot be listened on.
+    /// If the journal, the certificate or the accounts cannot be used, or an address cannot be listened on.
     pub async fn start(params: Params) -> Result<(Self, Streams), BridgeError> {
         let params = Arc::new(params);
         let tls = params.access.tls.as_ref();
         let tls = tls.map(|files| tls::server::Server::new(&files.certificate_path, &files.key_path));
         let tls = tls.transpose()?.map(Arc::new);
+        let users = params.access.auth_users_path.as_deref().map(Users::new).transpose()?.map(Arc::new);
         let consumers = Arc::new(params.consumers.clone());
         let (events_in, events) = mpsc::unbounded_channel();
         let settings = Settings {
@@ -223,6 +233,7 @@ impl Bridge {
             subscribers: Arc::new(subscribers),
             counters: Arc::default(),
             tls,
+            users,
             max_connections: params.max_connections,
             window: Arc::default(),
             outbox: Arc::default(),
@@ -296,6 +307,8 @@ impl Bridge {
             max_connections_per_address: params.max_connections_per_address,
             tls: self.handle.tls.clone(),
             require_tls: params.access.require_tls,
+            users: self.handle.users.clone(),
+            require_auth: params.access.require_auth,
             allowed_clients: params.access.allowed_clients.clone(),
             counters: Arc::clone(&self.handle.counters),
             consumers: Arc::clone(&self.handle.consumers),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The parameters that say who may hand in mails and how: TLS and clients. Pure.
+//! The parameters that say who may hand in mails and how: TLS, accounts and clients. Pure.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -16,6 +16,10 @@ pub struct Access {
     pub tls: Option<Certificate>,
     /// Whether MAIL needs TLS, except from this host.
     pub require_tls: bool,
+    /// File of the accounts; `None` without AUTH.
+    pub auth_users_path: Option<PathBuf>,
+    /// Whether MAIL on SMTP needs AUTH.
+    pub require_auth: bool,
     /// Clients that may connect; empty: all.
     pub allowed_clients: Networks,
 }
@@ -30,23 +34,39 @@ pub struct Certificate {
 }
 
 impl Access {
-    pub(super) fn load(values: &Values, lmtp_listen: Option<SocketAddr>) -> Result<Self, ParamError> {
+    pub(super) fn load(values: &Values) -> Result<Self, ParamError> {
         let access = Self {
             smtps_listen: values.listen("smtps_listen")?,
             tls: certificate(values)?,
             require_tls: values.bool("require_tls")?,
+            auth_users_path: Some(values.text("auth_users_path")?)
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+            require_auth: values.bool("require_auth")?,
             allowed_clients: networks(values, "allowed_clients")?,
         };
-        access.validate(lmtp_listen)?;
+        access.validate(values.listen("smtp_listen")?, values.listen("lmtp_listen")?)?;
         Ok(access)
     }
 
-    fn validate(&self, lmtp_listen: Option<SocketAddr>) -> Result<(), ParamError> {
-        if let Some(listen) = lmtp_listen.filter(|listen| !listen.ip().to_canonical().is_loopback())
+    fn validate(&self, smtp: Option<SocketAddr>, lmtp: Option<SocketAddr>) -> Result<(), ParamError> {
+        let off_loopback = |listen: &SocketAddr| !listen.ip().to_canonical().is_loopback();
+        if let Some(listen) = lmtp.filter(off_loopback)
             && self.allowed_clients.is_empty()
         {
             let rule = "on loopback, like 127.0.0.1:2424, unless allowed_clients names the gateway: LMTP believes its client";
             return Err(ParamError::rule("lmtp_listen", listen, rule));
+        }
+        if self.require_auth && self.auth_users_path.is_none() {
+            return Err(ParamError::rule("require_auth", true, "false without auth_users_path"));
+        }
+        if let Some(path) = &self.auth_users_path
+            && self.tls.is_none()
+            && smtp.is_some_and(|listen| off_loopback(&listen))
+        {
+            let rule =
+                "empty without tls_certificate_path, or smtp_listen on loopback: nobody else could use AUTH";
+            return Err(ParamError::rule("auth_users_path", path.display(), rule));
         }
         if self.tls.is_none() {
             let rule = "without tls_certificate_path";

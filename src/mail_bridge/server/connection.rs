@@ -9,7 +9,9 @@ use std::{
 };
 
 use mail::{AcceptedMail, MailId, Origin};
-use smtp::session::{Access, Ending, Incoming, Outcome, Progress, Protocol, Session, Tls};
+use smtp::session::{
+    Access, AuthOutcome, Credentials, Ending, Incoming, Outcome, Progress, Protocol, Session, Tls,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
@@ -106,6 +108,10 @@ impl Connection {
                         self.start_tls().await?;
                         session.tls_started();
                     }
+                    Progress::Credentials(given) => {
+                        self.write(&mut session).await?;
+                        session.conclude_auth(self.check(given, client.address).await);
+                    }
                     Progress::Mail(mail) => {
                         self.write(&mut session).await?;
                         session.conclude(self.take(client.protocol, *mail).await);
@@ -130,7 +136,15 @@ impl Connection {
             (Some(_), false) => Tls::Offered,
             (Some(_), true) => Tls::Active,
         };
-        let access = Access { tls, local: client.local, require_tls: settings.require_tls };
+        // Submission is SMTP's; who speaks LMTP is named by allowed_clients.
+        let is_smtp = client.protocol == Protocol::Smtp;
+        let access = Access {
+            tls,
+            local: client.local,
+            require_tls: settings.require_tls,
+            auth: is_smtp && settings.users.is_some(),
+            require_auth: is_smtp && settings.require_auth,
+        };
         Session::new(client.protocol, client.address, hostname, settings.limits).with_access(access)
     }
 
@@ -149,6 +163,15 @@ impl Connection {
         }
         self.stream = Box::new(started?);
         Ok(())
+    }
+
+    async fn check(&mut self, given: Credentials, address: IpAddr) -> AuthOutcome {
+        let Some(users) = &self.settings.users else { return AuthOutcome::TryAgain };
+        tokio::select! {
+            biased;
+            () = stopped(&mut self.shutdown) => AuthOutcome::TryAgain,
+            outcome = users.check(given, address) => outcome,
+        }
     }
 
     async fn read(
