@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use mail::AddressPattern;
 use smtp::session::{Limits, Protocol};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -123,6 +124,8 @@ pub struct Settings {
     pub users: Option<Arc<Users>>,
     /// Whether MAIL needs AUTH, on SMTP.
     pub require_auth: bool,
+    /// Recipients that are accepted, besides `<postmaster>`; empty: all.
+    pub accepted_recipients: Arc<[AddressPattern]>,
     /// Clients that may connect; empty: all.
     pub allowed_clients: Networks,
     /// Counters to update.

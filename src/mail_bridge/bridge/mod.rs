@@ -309,6 +309,7 @@ impl Bridge {
             require_tls: params.access.require_tls,
             users: self.handle.users.clone(),
             require_auth: params.access.require_auth,
+            accepted_recipients: Arc::clone(&params.access.accepted_recipients),
             allowed_clients: params.access.allowed_clients.clone(),
             counters: Arc::clone(&self.handle.counters),
             consumers: Arc::clone(&self.handle.consumers),

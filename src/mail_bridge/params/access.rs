@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The parameters that say who may hand in mails and how: TLS, accounts and clients. Pure.
+//! The parameters that say who may hand in mails and how: TLS, accounts, clients and recipients. Pure.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
+use mail::AddressPattern;
 use settings::{ParamError, Values};
 
 use crate::networks::Networks;
@@ -22,6 +23,8 @@ pub struct Access {
     pub require_auth: bool,
     /// Clients that may connect; empty: all.
     pub allowed_clients: Networks,
+    /// Recipients that are accepted, besides `<postmaster>`; empty: all.
+    pub accepted_recipients: Arc<[AddressPattern]>,
 }
 
 /// The files of a certificate.
@@ -44,6 +47,7 @@ impl Access {
                 .map(PathBuf::from),
             require_auth: values.bool("require_auth")?,
             allowed_clients: networks(values, "allowed_clients")?,
+            accepted_recipients: recipients(values)?,
         };
         access.validate(values.listen("smtp_listen")?, values.listen("lmtp_listen")?)?;
         Ok(access)
@@ -84,6 +88,15 @@ impl Access {
 fn networks(values: &Values, name: &'static str) -> Result<Networks, ParamError> {
     Networks::parse(&values.texts(name)?)
         .map_err(|(entry, rule)| ParamError::rule(name, format!("{entry:?}"), rule))
+}
+
+fn recipients(values: &Values) -> Result<Arc<[AddressPattern]>, ParamError> {
+    const NAME: &str = "accepted_recipients";
+    let pattern = |text: &String| {
+        let rule = "an address, local-part@domain, in which * is any text";
+        AddressPattern::parse(text).ok_or_else(|| ParamError::rule(NAME, format!("{text:?}"), rule))
+    };
+    values.texts(NAME)?.iter().map(pattern).collect()
 }
 
 fn certificate(values: &Values) -> Result<Option<Certificate>, ParamError> {

@@ -144,6 +144,7 @@ impl Connection {
             require_tls: settings.require_tls,
             auth: is_smtp && settings.users.is_some(),
             require_auth: is_smtp && settings.require_auth,
+            recipients: Arc::clone(&settings.accepted_recipients),
         };
         Session::new(client.protocol, client.address, hostname, settings.limits).with_access(access)
     }

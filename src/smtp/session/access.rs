@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a client must do before MAIL: the rules of a session, and STARTTLS (RFC 3207).
+//! What a client may and must do: the rules of a session, and STARTTLS (RFC 3207).
 //!
 //! Bytes that came with STARTTLS in one piece were not encrypted, and would be taken for what the client says
 //! afterwards (CVE-2011-0411). They end the session. What is known of the client by then is forgotten with the
 //! handshake, so that only the encrypted session counts.
+
+use std::sync::Arc;
+
+use mail::AddressPattern;
 
 use crate::session::{Phase, Progress, Session};
 
@@ -20,6 +24,8 @@ pub struct Access {
     pub auth: bool,
     /// Whether MAIL needs AUTH.
     pub require_auth: bool,
+    /// Recipients that are accepted, besides `<postmaster>`; empty: all.
+    pub recipients: Arc<[AddressPattern]>,
 }
 
 /// Encryption of a session.
@@ -35,6 +41,11 @@ pub enum Tls {
 }
 
 impl Access {
+    /// Whether mails to this address are accepted.
+    pub(super) fn accepts(&self, address: &str) -> bool {
+        self.recipients.is_empty() || self.recipients.iter().any(|pattern| pattern.fits(address))
+    }
+
     /// Whether nobody can listen to the connection.
     pub(super) fn is_private(&self) -> bool {
         self.local || self.tls == Tls::Active
@@ -166,5 +177,30 @@ mod tests {
         assert_eq!(with(&access), "250 530");
         assert_eq!(with(&Access { local: true, ..access.clone() }), "250 250");
         assert_eq!(with(&Access { tls: Tls::Active, ..access }), "250 250");
+    }
+    #[test]
+    fn a_recipient_that_nobody_has_is_refused_and_the_others_get_the_mail() {
+        let patterns =
+            ["*@fleet.example", "Reqs+*@lab.example"].map(|text| AddressPattern::parse(text).unwrap());
+        let access = Access { recipients: patterns.into(), ..Access::default() };
+        for (protocol, hello) in [(Protocol::Smtp, "EHLO"), (Protocol::Lmtp, "LHLO")] {
+            for (recipient, code) in [
+                ("a@fleet.example", "250"),
+                ("A@FLEET.example", "250"),
+                ("reqs+7@lab.example", "250"),
+                ("Postmaster", "250"),
+                ("reqs@lab.example", "550"),
+                ("a@fleet.example.evil.test", "550"),
+                ("a%fleet.example@evil.test", "550"),
+                ("postmaster@evil.test", "550"),
+            ] {
+                let mut session = session(protocol).with_access(access.clone());
+                let line = format!("{hello} c\r\nMAIL FROM:<>\r\nRCPT TO:<{recipient}>\r\n");
+                assert_eq!(codes(&mut session, &line), format!("250 250 {code}"), "{recipient}");
+            }
+        }
+        let mut session = session(Protocol::Smtp).with_access(access);
+        let mail = "EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\nRCPT TO:<a@fleet.example>\r\nDATA\r\n";
+        assert_eq!(codes(&mut session, mail), "250 250 550 503 250 354");
     }
 }

@@ -191,6 +191,8 @@ impl Session {
             self.refuse(&format!("553 5.1.3 recipient address is not supported: {error}"));
         } else if !address.is_ascii() && !transaction.utf8 {
             self.refuse("553 5.6.7 address needs SMTPUTF8");
+        } else if !postmaster && !self.access.accepts(address) {
+            self.refuse("550 5.1.1 no such recipient here");
         } else if transaction.rcpt_to.len() >= self.limits.recipients {
             self.say(&format!("452 4.5.3 more than {} recipients", self.limits.recipients));
             self.over = self.over.saturating_add(1);
