@@ -42,7 +42,8 @@ pub struct Intake {
     pub deferred: u64,
     /// Connections refused since start.
     pub refused_connections: u64,
-    /// Connections refused since start, because `allowed_clients` does not name them.
+    /// Connections refused since start because `allowed_clients` does not name them, and those of load balancers that
+    /// were dropped for want of a header.
     pub refused_clients: u64,
     /// Whether anybody subscribes to the mails.
     pub subscribers: bool,

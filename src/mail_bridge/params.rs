@@ -49,6 +49,7 @@ pub const SPECS: &[Spec] = &[
     spec("auth_users_path", Text(""), Rule::Any, "", "File of the accounts of own devices, for AUTH on SMTP: a line each, name:hash, the hash argon2id in PHC format; others may have no access to the file. AUTH is offered over TLS and to this host. Empty: no AUTH. Read again when it changes."),
     spec("require_auth", Bool(false), Rule::Any, "", "MAIL on SMTP is refused with 530 without AUTH, also from this host. Not for a server that receives mails of strangers."),
     spec("allowed_clients", Texts(&[]), Rule::Any, "", "Addresses and networks, like 192.0.2.0/24, of the clients that may connect to SMTP and LMTP; others are refused with 554. Empty: all, but then LMTP, which believes its client, must listen on loopback."),
+    spec("proxy_protocol_from", Texts(&[]), Rule::Any, "", "Addresses and networks of load balancers, which name their clients in a header of the PROXY protocol, version 2, on SMTP and LMTP. Without one their connections are dropped; headers of others are never read."),
     spec("accepted_recipients", Texts(&[]), Rule::Any, "", "Patterns of the recipients that SMTP and LMTP accept, like *@fleet.example or reqs+*@fleet.example, where * is any text; others are refused with 550. <postmaster> is always accepted. Empty: all."),
     spec("hostname", Text("localhost"), Rule::NotEmpty, "", "Name that the bridge gives in greetings, EHLO and Message-IDs."),
     spec("max_message_bytes", Int(10 * 1024 * 1024), Rule::IntRange(1024, MESSAGE_BYTES), "B", "Larger mails are refused with 552."),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The SMTP and LMTP servers: sockets, timers and limits around [`Session`]s.
 //!
-//! SMTP and LMTP each bound their open connections, in total and per address (421 beyond). Silence, dribbled bytes
+//! A client is admitted by its address, which a load balancer that is named may tell; see `visit`. SMTP and LMTP each bound their open connections, in total and per address (421 beyond). Silence, dribbled bytes
 //! and talk without a mail end a session with 421. A connection holds at most one mail and one buffer; all mails being
 //! received share one budget of memory (452 beyond).
 //!
@@ -9,10 +9,12 @@
 //! within the drain time. A connection lost before the final dot leaves nothing behind.
 
 mod connection;
+mod proxy_header;
+mod visit;
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -23,21 +25,16 @@ use std::{
 use mail::AddressPattern;
 use smtp::session::{Limits, Protocol};
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
+    net::TcpListener,
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
 
 use super::{
-    budget::Budget,
-    consumers::Consumers,
-    guests::{Guest, Guests},
-    journal::Journal,
-    networks::Networks,
-    users::Users,
+    budget::Budget, consumers::Consumers, guests::Guests, journal::Journal, networks::Networks, users::Users,
 };
-use connection::{Client, Connection};
+use visit::Visit;
 
 /// Pause after a failed accept, such as when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -67,7 +64,8 @@ pub struct Counters {
     pub deferred: AtomicU64,
     /// Connections refused with 421.
     pub refused_connections: AtomicU64,
-    /// Connections refused with 554: `allowed_clients` does not name them.
+    /// Connections refused with 554, because `allowed_clients` does not name them, and those of load balancers that
+    /// were dropped for want of a header.
     pub refused_clients: AtomicU64,
     /// TLS handshakes that failed or took too long.
     pub failed_handshakes: AtomicU64,
@@ -128,6 +126,8 @@ pub struct Settings {
     pub accepted_recipients: Arc<[AddressPattern]>,
     /// Clients that may connect; empty: all.
     pub allowed_clients: Networks,
+    /// Load balancers, whose connections begin with a header of the PROXY protocol.
+    pub proxy_protocol_from: Networks,
     /// Counters to update.
     pub counters: Arc<Counters>,
     /// Decides whose a mail is.
@@ -145,24 +145,6 @@ pub struct Door {
     pub implicit_tls: bool,
     /// Bounds its connections, perhaps together with those of another door.
     pub(super) guests: Arc<Guests>,
-}
-
-/// Code and reason for which a connection is refused.
-type Refusal = (&'static str, &'static str);
-
-impl Door {
-    /// Admits a client, or counts it as refused and returns why.
-    fn admit(&self, settings: &Settings, address: IpAddr) -> Result<Guest, Refusal> {
-        let counters = &settings.counters;
-        if !settings.allowed_clients.is_empty() && !settings.allowed_clients.contains(address) {
-            counters.refused_clients.fetch_add(1, Ordering::Relaxed);
-            return Err(("554 5.7.1", "your address may not connect"));
-        }
-        self.guests.admit(address).map_err(|reason| {
-            counters.refused_connections.fetch_add(1, Ordering::Relaxed);
-            ("421 4.3.2", reason)
-        })
-    }
 }
 
 /// Listens on `address`, which came from `parameter`.
@@ -183,38 +165,28 @@ pub async fn run(
     mut shutdown: watch::Receiver<bool>,
 ) -> bool {
     let mut sessions = JoinSet::new();
-    let session_shutdown = shutdown.clone();
+    let visits = Visit { door, settings: Arc::clone(&settings), journal, shutdown: shutdown.clone() };
+    // Connections of load balancers without their header yet; nobody's place is taken by then.
+    let headers = Arc::new(Semaphore::new(settings.max_connections));
     loop {
         tokio::select! {
             biased;
             () = stopped(&mut shutdown) => break,
             accepted = listener.accept() => match accepted {
-                // A dual-stack listener reports IPv4 clients with mapped addresses, which SPF does not understand.
-                Ok((stream, peer)) => match door.admit(&settings, peer.ip().to_canonical()) {
-                    Ok(guest) => {
-                        let client = Client {
-                            protocol: door.protocol,
-                            address: guest.address,
-                            implicit_tls: door.implicit_tls,
-                            local: guest.address.is_loopback(),
-                        };
-                        let (settings, journal) = (Arc::clone(&settings), journal.clone());
-                        let shutdown = session_shutdown.clone();
-                        sessions.spawn(async move {
-                            // All of the guest moves in here, not only its address: its place is taken until the end.
-                            let _guest = guest;
-                            let _open = settings.counters.open(client.protocol);
-                            let served = match stream.set_nodelay(true) {
-                                Ok(()) => Connection::new(stream, settings, journal, shutdown).serve(client).await,
-                                Err(error) => Err(error),
-                            };
-                            if let Err(error) = served {
-                                tracing::debug!(%error, protocol = ?client.protocol, "connection lost");
-                            }
-                        });
+                Ok((stream, peer)) => {
+                    // A dual-stack listener reports IPv4 clients with mapped addresses, which SPF does not understand.
+                    let address = peer.ip().to_canonical();
+                    let visit = visits.clone();
+                    if settings.proxy_protocol_from.contains(address) {
+                        if let Ok(waiting) = Arc::clone(&headers).try_acquire_owned() {
+                            sessions.spawn(visit.behind_balancer(stream, address, waiting));
+                        } else {
+                            settings.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
+                        }
+                    } else if let Some(guest) = visit.admit(&stream, address) {
+                        sessions.spawn(visit.serve(stream, guest, address.is_loopback()));
                     }
-                    Err(reason) => refuse(&stream, &settings, &door, reason),
-                },
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
@@ -234,14 +206,6 @@ pub async fn run(
 /// Returns when `shutdown` is true or its sender is dropped.
 pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
-}
-
-/// Tells a client that it is refused, unless it waits for TLS.
-fn refuse(stream: &TcpStream, settings: &Settings, door: &Door, (code, reason): Refusal) {
-    if !door.implicit_tls {
-        // The send buffer of a new connection has room for this; if not, the close says enough.
-        let _ = stream.try_write(format!("{code} {} {reason}\r\n", settings.hostname).as_bytes());
-    }
 }
 
 #[cfg(test)]

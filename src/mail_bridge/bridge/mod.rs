@@ -311,6 +311,7 @@ impl Bridge {
             require_auth: params.access.require_auth,
             accepted_recipients: Arc::clone(&params.access.accepted_recipients),
             allowed_clients: params.access.allowed_clients.clone(),
+            proxy_protocol_from: params.access.proxy_protocol_from.clone(),
             counters: Arc::clone(&self.handle.counters),
             consumers: Arc::clone(&self.handle.consumers),
             budget: Budget::new(params.max_receiving_bytes, params.max_connections.saturating_mul(2)),

@@ -23,6 +23,8 @@ pub struct Access {
     pub require_auth: bool,
     /// Clients that may connect; empty: all.
     pub allowed_clients: Networks,
+    /// Load balancers, whose connections begin with a header of the PROXY protocol.
+    pub proxy_protocol_from: Networks,
     /// Recipients that are accepted, besides `<postmaster>`; empty: all.
     pub accepted_recipients: Arc<[AddressPattern]>,
 }
@@ -47,6 +49,7 @@ impl Access {
                 .map(PathBuf::from),
             require_auth: values.bool("require_auth")?,
             allowed_clients: networks(values, "allowed_clients")?,
+            proxy_protocol_from: networks(values, "proxy_protocol_from")?,
             accepted_recipients: recipients(values)?,
         };
         access.validate(values.listen("smtp_listen")?, values.listen("lmtp_listen")?)?;
