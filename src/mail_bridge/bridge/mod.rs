@@ -5,6 +5,7 @@
 //! slows publishing, not accepting. Dropping a bridge without [`Bridge::drain`] stops it like `kill -9`: nothing
 //! promised is lost. Translating messages is left to the node.
 
+mod listen;
 mod submit;
 mod window_task;
 
@@ -16,24 +17,20 @@ use std::{
 
 use ::health::Status;
 use mail::{AcceptedMail, Delivery, Disposition, MailId};
+use tls::server::CertificateError;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, timeout},
 };
 
-use smtp::session::Protocol;
-use tls::server::CertificateError;
-
 use super::{
-    budget::Budget,
     consumers::Consumers,
-    guests::Guests,
     health,
     journal::{Journal, JournalError, Settings},
     outbox::{Sender, core, host::Host, schedule::Schedule},
     params::Params,
-    server::{self, Counters, Door, ListenError},
+    server::{Counters, ListenError},
     users::{Users, UsersError},
     window::{Unsettled, Window},
 };
@@ -192,10 +189,7 @@ impl Bridge {
     /// If the journal, the certificate or the accounts cannot be used, or an address cannot be listened on.
     pub async fn start(params: Params) -> Result<(Self, Streams), BridgeError> {
         let params = Arc::new(params);
-        let tls = params.access.tls.as_ref();
-        let tls = tls.map(|files| tls::server::Server::new(&files.certificate_path, &files.key_path));
-        let tls = tls.transpose()?.map(Arc::new);
-        let users = params.access.auth_users_path.as_deref().map(Users::new).transpose()?.map(Arc::new);
+        let (tls, users) = listen::secrets(&params.access)?;
         let consumers = Arc::new(params.consumers.clone());
         let (events_in, events) = mpsc::unbounded_channel();
         let settings = Settings {
@@ -289,51 +283,6 @@ impl Bridge {
             window_stopped,
         ));
         Ok((bridge, Streams { mails, deliveries }))
-    }
-
-    async fn listen(
-        &mut self,
-        params: &Params,
-        journal: &Journal,
-        stopped: &watch::Receiver<bool>,
-    ) -> Result<(), BridgeError> {
-        let settings = Arc::new(server::Settings {
-            hostname: params.hostname.as_str().into(),
-            limits: params.limits,
-            session_timeout: params.session_timeout,
-            drain_timeout: params.drain_timeout,
-            mail_timeout: params.mail_timeout,
-            max_connections: params.max_connections,
-            max_connections_per_address: params.max_connections_per_address,
-            tls: self.handle.tls.clone(),
-            require_tls: params.access.require_tls,
-            users: self.handle.users.clone(),
-            require_auth: params.access.require_auth,
-            accepted_recipients: Arc::clone(&params.access.accepted_recipients),
-            allowed_clients: params.access.allowed_clients.clone(),
-            proxy_protocol_from: params.access.proxy_protocol_from.clone(),
-            counters: Arc::clone(&self.handle.counters),
-            consumers: Arc::clone(&self.handle.consumers),
-            budget: Budget::new(params.max_receiving_bytes, params.max_connections.saturating_mul(2)),
-        });
-        let guests = || Guests::new(params.max_connections, params.max_connections_per_address);
-        let smtp = Door { protocol: Protocol::Smtp, implicit_tls: false, guests: guests() };
-        let smtps = Door { implicit_tls: true, ..smtp.clone() };
-        let lmtp = Door { protocol: Protocol::Lmtp, implicit_tls: false, guests: guests() };
-        for (door, address, parameter, taken) in [
-            (smtp, params.smtp_listen, "smtp_listen", &mut self.smtp_addr),
-            (smtps, params.access.smtps_listen, "smtps_listen", &mut self.smtps_addr),
-            (lmtp, params.lmtp_listen, "lmtp_listen", &mut self.lmtp_addr),
-        ] {
-            let Some(address) = address else { continue };
-            let listener = server::listen(address, parameter).await?;
-            let address = listener.local_addr().map_err(BridgeError::Address)?;
-            tracing::info!(%address, parameter, "listening");
-            *taken = Some(address);
-            let (settings, journal, stopped) = (Arc::clone(&settings), journal.clone(), stopped.clone());
-            self.servers.spawn(server::run(listener, door, settings, journal, stopped));
-        }
-        Ok(())
     }
 
     /// A handle for the graph's side.
