@@ -20,7 +20,7 @@
 //! - [`health`]: the bridge's statuses on `/diagnostics`. Pure.
 //! - `bridge`: everything put together, without ROS.
 //!
-//! It does not relay (it accepts every recipient, but only for the graph), and does not speak IMAP.
+//! It does not relay (what it accepts is only for the graph), and does not speak IMAP.
 
 #[cfg(feature = "net")]
 pub mod bridge;
