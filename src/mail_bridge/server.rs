@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The SMTP and LMTP servers: sockets, timers and limits around [`Session`]s.
+//! The SMTP and LMTP servers: sockets, timers and limits around sessions.
 //!
-//! A client is admitted by its address, which a load balancer that is named may tell; see `visit`. SMTP and LMTP each bound their open connections, in total and per address (421 beyond). Silence, dribbled bytes
-//! and talk without a mail end a session with 421. A connection holds at most one mail and one buffer; all mails being
-//! received share one budget of memory (452 beyond).
+//! A client is admitted by its address, which a load balancer that is named may tell (`visit`). SMTP and LMTP each
+//! bound their open connections, in total and per address (421 beyond). Silence, dribbled bytes and talk without a
+//! mail end a session with 421, and a slow TLS handshake without a word. A connection holds at most one mail and one
+//! buffer; all mails being received share one budget of memory (452 beyond).
 //!
 //! On shutdown no more connections are accepted. A session between mails ends with 421; a mail under way may finish
 //! within the drain time. A connection lost before the final dot leaves nothing behind.

@@ -7,8 +7,9 @@
 //! journal are left to the server, which passes bytes to [`Session::receive`] and writes what
 //! [`Session::take_output`] returns.
 //!
-//! Extensions: PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES; STARTTLS and AUTH if [`Access`] has them. CHUNKING is not offered: BDAT lets bare CR
-//! and LF through, and strict line ends are the point (see `docs/decisions/0021-smtp-session.md`).
+//! Extensions: PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES; STARTTLS and AUTH if [`Access`] has them.
+//! CHUNKING is not offered: BDAT lets bare CR and LF through, and strict line ends are the point (see
+//! `docs/decisions/0021-smtp-session.md`).
 
 mod access;
 mod auth;

@@ -215,6 +215,43 @@ proptest! {
     }
 
     #[test]
+    fn survives_any_commands_whatever_is_offered(
+        words in prop::collection::vec(
+            "EHLO c|STARTTLS|AUTH PLAIN( [A-Za-z=]{0,6})?|AUTH LOGIN|[*]|AGEAYg==|MAIL FROM:<a@b>|RCPT TO:<a@b>|DATA|[.]|RSET|\\PC{0,9}",
+            0..12,
+        ),
+        one_by_one in any::<bool>(),
+        require in any::<bool>(),
+    ) {
+        let access = Access { tls: Tls::Offered, local: true, auth: true, require_auth: require, ..Access::default() };
+        let mut session = session(Protocol::Smtp).with_access(access);
+        let mut authenticated = false;
+        let all: String = words.iter().map(|word| format!("{word}\r\n")).collect();
+        let pieces: Vec<_> = if one_by_one { all.split_inclusive("\r\n").collect() } else { vec![&*all] };
+        for piece in pieces {
+            let mut input = piece.as_bytes();
+            loop {
+                match session.receive(&mut input) {
+                    Progress::More | Progress::Close => break,
+                    Progress::StartTls => {
+                        prop_assert!(input.is_empty());
+                        session.tls_started();
+                        authenticated = false;
+                    }
+                    Progress::Credentials(given) => {
+                        authenticated = given.name == "a";
+                        session.conclude_auth(if authenticated { AuthOutcome::Accepted } else { AuthOutcome::Rejected });
+                    }
+                    Progress::Mail(mail) => {
+                        prop_assert!(authenticated || !require);
+                        session.conclude(Outcome::Stored(MailId::of(&mail.data)));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn does_not_care_how_bytes_are_cut(cut in 0usize..120) {
         let input = "EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<a@b>\r\nDATA\r\n..hi\r\n.\r\nQUIT\r\n";
         let (first, second) = input.split_at(cut.min(input.len()));
