@@ -3,18 +3,35 @@
 
 /// A pattern of addresses, in which `*` stands for any text; letters are compared in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressPattern(String);
+pub struct AddressPattern {
+    text: String,
+    delimiter: Option<char>,
+}
 
 impl AddressPattern {
-    /// Reads a pattern; `None` if it has no at sign, which every address has.
-    pub fn parse(text: &str) -> Option<Self> {
-        text.contains('@').then(|| Self(text.to_lowercase()))
+    /// Reads a pattern; `None` if it has no at sign, which every address has. With a delimiter, `reqs@fleet.example`
+    /// also fits `reqs+7@fleet.example` (RFC 5233).
+    pub fn parse(text: &str, delimiter: Option<char>) -> Option<Self> {
+        text.contains('@').then(|| Self { text: text.to_lowercase(), delimiter })
     }
 
-    /// Whether the address fits.
+    /// Whether the address fits, as it is or without its extension.
     pub fn fits(&self, address: &str) -> bool {
-        fits(&self.0, &address.to_lowercase())
+        let address = address.to_lowercase();
+        fits(&self.text, &address)
+            || self
+                .delimiter
+                .and_then(|delimiter| without_extension(&address, delimiter))
+                .is_some_and(|address| fits(&self.text, &address))
     }
+}
+
+/// The address without what follows the first delimiter of its local part; `None` if it has no extension, or nothing
+/// before it.
+fn without_extension(address: &str, delimiter: char) -> Option<String> {
+    let (local, domain) = address.rsplit_once('@')?;
+    let (user, _) = local.split_once(delimiter).filter(|(user, _)| !user.is_empty())?;
+    Some(format!("{user}@{domain}"))
 }
 
 /// Whether `text` fits `pattern`, in which `*` stands for any text. Linear in each part: what is between two stars is
@@ -51,13 +68,34 @@ mod tests {
             ("**@b", "a@b", true),
             ("Reqs@B", "reqS@b", true),
         ] {
-            assert_eq!(AddressPattern::parse(pattern).unwrap().fits(text), fit, "{pattern} {text}");
+            assert_eq!(AddressPattern::parse(pattern, None).unwrap().fits(text), fit, "{pattern} {text}");
         }
     }
 
     #[test]
     fn a_pattern_has_an_at_sign() {
-        assert_eq!(AddressPattern::parse("*"), None);
-        assert_eq!(AddressPattern::parse("postmaster"), None);
+        assert_eq!(AddressPattern::parse("*", None), None);
+        assert_eq!(AddressPattern::parse("postmaster", None), None);
+    }
+
+    #[test]
+    fn with_a_delimiter_an_extension_is_no_part_of_the_address() {
+        for (pattern, address, fit) in [
+            ("reqs@b", "reqs+7@b", true),
+            ("reqs@b", "Reqs+7+8@B", true),
+            ("reqs@b", "reqs+@b", true),
+            ("reqs+7@b", "reqs+7@b", true),
+            ("reqs@b", "reqs-7@b", false),
+            ("reqs@b", "reqs@b+7", false),
+            ("@b", "+7@b", false),
+            ("reqs@b", "reqs2+7@b", false),
+        ] {
+            assert_eq!(
+                AddressPattern::parse(pattern, Some('+')).unwrap().fits(address),
+                fit,
+                "{pattern} {address}"
+            );
+        }
+        assert!(!AddressPattern::parse("reqs@b", None).unwrap().fits("reqs+7@b"));
     }
 }

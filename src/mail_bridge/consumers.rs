@@ -46,11 +46,11 @@ pub struct InvalidConsumer {
 }
 
 impl Consumers {
-    /// Parses the entries.
+    /// Parses the entries. With a delimiter, a pattern also fits addresses with an extension.
     ///
     /// # Errors
     /// The first entry that breaks a rule.
-    pub fn parse(entries: &[String]) -> Result<Self, InvalidConsumer> {
+    pub fn parse(entries: &[String], delimiter: Option<char>) -> Result<Self, InvalidConsumer> {
         let mut consumers: Vec<Consumer> = Vec::new();
         for entry in entries {
             let invalid = |rule| InvalidConsumer { entry: entry.clone(), rule };
@@ -66,9 +66,11 @@ impl Consumers {
             let takes = match pattern {
                 None => Takes::Unclaimed,
                 Some("*") => Takes::All,
-                Some(pattern) => Takes::Fitting(AddressPattern::parse(pattern).ok_or_else(|| {
-                    invalid("name, name=* or name=pattern, with an at sign in the pattern")
-                })?),
+                Some(pattern) => {
+                    Takes::Fitting(AddressPattern::parse(pattern, delimiter).ok_or_else(|| {
+                        invalid("name, name=* or name=pattern, with an at sign in the pattern")
+                    })?)
+                }
             };
             consumers.push(Consumer { name: name.to_owned(), takes });
         }
@@ -114,7 +116,7 @@ mod tests {
     use mail::{Envelope, ImapMessage};
 
     fn parse(entries: &[&str]) -> Result<Consumers, InvalidConsumer> {
-        Consumers::parse(&entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>())
+        Consumers::parse(&entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>(), None)
     }
 
     fn to(recipients: &[&str]) -> Origin {

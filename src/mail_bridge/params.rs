@@ -51,6 +51,7 @@ pub const SPECS: &[Spec] = &[
     spec("allowed_clients", Texts(&[]), Rule::Any, "", "Addresses and networks, like 192.0.2.0/24, of the clients that may connect to SMTP and LMTP; others are refused with 554. Empty: all, but then LMTP, which believes its client, must listen on loopback."),
     spec("proxy_protocol_from", Texts(&[]), Rule::Any, "", "Addresses and networks of load balancers, which name their clients in a header of the PROXY protocol, version 2, on SMTP and LMTP. Without one their connections are dropped; headers of others are never read."),
     spec("accepted_recipients", Texts(&[]), Rule::Any, "", "Patterns of the recipients that SMTP and LMTP accept, like *@fleet.example or reqs+*@fleet.example, where * is any text; others are refused with 550. <postmaster> is always accepted. Empty: all."),
+    spec("recipient_delimiter", Text(""), Rule::Any, "", "What separates an extension from the name in a recipient: with + reqs+7@fleet.example fits what reqs@fleet.example fits, in accepted_recipients and consumers. Empty: there are no extensions."),
     spec("hostname", Text("localhost"), Rule::NotEmpty, "", "Name that the bridge gives in greetings, EHLO and Message-IDs."),
     spec("max_message_bytes", Int(10 * 1024 * 1024), Rule::IntRange(1024, MESSAGE_BYTES), "B", "Larger mails are refused with 552."),
     spec("max_recipients", Int(100), Rule::IntRange(1, 1000), "", "Further recipients of a mail are refused with 452."),
@@ -175,9 +176,9 @@ impl Params {
             journal_keep_segments: values.count("journal_keep_segments")?,
             journal_remembered: values.count("journal_remembered")?,
             journal_reserve_bytes: values.count("journal_reserve_bytes")?,
-            consumers: Consumers::parse(&values.texts("consumers")?).map_err(|invalid| {
-                ParamError::rule("consumers", format!("{:?}", invalid.entry), invalid.rule)
-            })?,
+            consumers: Consumers::parse(&values.texts("consumers")?, access::delimiter(values)?).map_err(
+                |invalid| ParamError::rule("consumers", format!("{:?}", invalid.entry), invalid.rule),
+            )?,
             room: Room {
                 mails: values.count("max_in_flight")?,
                 bytes: values.count::<u64>("max_in_flight_bytes")? / 2,

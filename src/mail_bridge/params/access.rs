@@ -93,11 +93,25 @@ fn networks(values: &Values, name: &'static str) -> Result<Networks, ParamError>
         .map_err(|(entry, rule)| ParamError::rule(name, format!("{entry:?}"), rule))
 }
 
+/// What separates an extension from the name in a recipient.
+pub(super) fn delimiter(values: &Values) -> Result<Option<char>, ParamError> {
+    const NAME: &str = "recipient_delimiter";
+    let text = values.text(NAME)?;
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        (None, _) => Ok(None),
+        (Some(delimiter @ ('+' | '-' | '=' | '_')), None) => Ok(Some(delimiter)),
+        _ => Err(ParamError::rule(NAME, format!("{text:?}"), "empty, or one of + - = _")),
+    }
+}
+
 fn recipients(values: &Values) -> Result<Arc<[AddressPattern]>, ParamError> {
     const NAME: &str = "accepted_recipients";
+    let delimiter = delimiter(values)?;
     let pattern = |text: &String| {
         let rule = "an address, local-part@domain, in which * is any text";
-        AddressPattern::parse(text).ok_or_else(|| ParamError::rule(NAME, format!("{text:?}"), rule))
+        AddressPattern::parse(text, delimiter)
+            .ok_or_else(|| ParamError::rule(NAME, format!("{text:?}"), rule))
     };
     values.texts(NAME)?.iter().map(pattern).collect()
 }

@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn a_recipient_that_nobody_has_is_refused_and_the_others_get_the_mail() {
         let patterns =
-            ["*@fleet.example", "Reqs+*@lab.example"].map(|text| AddressPattern::parse(text).unwrap());
+            ["*@fleet.example", "Reqs+*@lab.example"].map(|text| AddressPattern::parse(text, None).unwrap());
         let access = Access { recipients: patterns.into(), ..Access::default() };
         for (protocol, hello) in [(Protocol::Smtp, "EHLO"), (Protocol::Lmtp, "LHLO")] {
             for (recipient, code) in [
