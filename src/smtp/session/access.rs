@@ -67,6 +67,7 @@ impl Session {
             self.access.tls = Tls::Active;
             self.helo = None;
             self.transaction = None;
+            self.chunks = None;
             self.authenticated = false;
         }
     }

@@ -91,12 +91,6 @@ impl Session {
         self.access.auth && self.access.is_private() && !self.authenticated
     }
 
-    /// Whether the line is the command AUTH; then its parameters.
-    pub(super) fn auth_parameters(line: &str) -> Option<&str> {
-        let (verb, parameters) = line.split_once(' ').unwrap_or((line, ""));
-        verb.eq_ignore_ascii_case("AUTH").then_some(parameters)
-    }
-
     pub(super) fn auth(&mut self, parameters: &str) {
         let words: Vec<_> = parameters.split_ascii_whitespace().collect();
         if !self.access.auth {

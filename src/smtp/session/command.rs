@@ -36,7 +36,9 @@ impl Session {
         if end.is_none() {
             return false;
         }
-        self.steps = self.steps.wrapping_add(1);
+        if self.chunks.is_none() {
+            self.steps = self.steps.wrapping_add(1);
+        }
         let line = std::mem::take(&mut self.line);
         let too_long = std::mem::take(&mut self.skipping);
         match std::mem::replace(&mut self.phase, Phase::Command) {
@@ -50,23 +52,24 @@ impl Session {
     }
 
     fn run_command(&mut self, line: &[u8]) {
-        let Some(text) = line.strip_suffix(b"\r\n") else {
-            return self.refuse("500 5.5.2 command line must end with CRLF");
-        };
-        if text.iter().any(u8::is_ascii_control) {
-            return self.refuse("500 5.5.2 control character in command line");
-        }
-        let Ok(text) = std::str::from_utf8(text) else {
-            return self.refuse("500 5.5.2 command line is not UTF-8");
+        let text = match text_of(line) {
+            Ok(text) => text,
+            // What follows may be a chunk.
+            Err(reply) if line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT")) => {
+                return self.end_with(reply);
+            }
+            Err(reply) => return self.refuse(reply),
         };
         if HTTP_METHODS.iter().any(|method| text.starts_with(method)) {
-            self.say("554 5.7.1 this is not an HTTP server, closing connection");
-            self.phase = Phase::Closed;
-            return;
+            return self.end_with("554 5.7.1 this is not an HTTP server, closing connection");
         }
-        // The parser takes only mechanisms that it knows, and the first of two parameters.
-        if let Some(parameters) = Self::auth_parameters(text) {
+        // The parser takes only mechanisms that it knows, the first of two parameters, and sizes that wrap around.
+        let (verb, parameters) = text.split_once(' ').unwrap_or((text, ""));
+        if verb.eq_ignore_ascii_case("AUTH") {
             return self.auth(parameters);
+        }
+        if verb.eq_ignore_ascii_case("BDAT") {
+            return self.bdat(parameters);
         }
         match Request::parse(&mut line.iter()) {
             Ok(Request::Ehlo { host }) => self.hello(Protocol::Smtp, "EHLO", &host),
@@ -78,6 +81,7 @@ impl Session {
             Ok(Request::Rset) => {
                 self.transaction = None;
                 self.junk("250 2.0.0 reset");
+                self.abandon_chunks();
             }
             Ok(Request::Noop { .. }) => self.junk("250 2.0.0 ok"),
             Ok(Request::Vrfy { .. }) => self.junk("252 2.5.0 not verified, send some mail"),
@@ -116,13 +120,15 @@ impl Session {
         self.helo = Some(host.to_owned());
         self.transaction = None;
         if command == "HELO" {
-            return self.junk(&format!("250 {}", self.hostname));
+            self.junk(&format!("250 {}", self.hostname));
+            return self.abandon_chunks();
         }
         self.say(&format!("250-{}", self.hostname));
         self.say("250-PIPELINING");
         self.say(&format!("250-SIZE {}", self.limits.message_bytes));
         self.say("250-8BITMIME");
         self.say("250-SMTPUTF8");
+        self.say("250-CHUNKING");
         if self.access.tls == Tls::Offered {
             self.say("250-STARTTLS");
         }
@@ -130,6 +136,7 @@ impl Session {
             self.say("250-AUTH PLAIN LOGIN");
         }
         self.junk("250 ENHANCEDSTATUSCODES");
+        self.abandon_chunks();
     }
 
     fn mail(&mut self, from: &MailFrom<std::borrow::Cow<'_, str>>, line: &str) {
@@ -185,6 +192,9 @@ impl Session {
         let Some(transaction) = &mut self.transaction else {
             return self.refuse("503 5.5.1 say MAIL first");
         };
+        if self.chunks.is_some() {
+            return self.refuse("503 5.5.1 the mail has begun");
+        }
         if to.orcpt.is_some() || to.flags != 0 || to.rrvs != 0 {
             self.refuse("555 5.5.4 parameter not supported");
         } else if let (false, Err(error)) = (postmaster, EmailAddress::parse(address)) {
@@ -209,6 +219,7 @@ impl Session {
     fn data(&mut self) {
         match &self.transaction {
             None => self.refuse("503 5.5.1 say MAIL first"),
+            Some(_) if self.chunks.is_some() => self.refuse("503 5.5.1 the mail has begun with BDAT"),
             Some(transaction) if transaction.rcpt_to.is_empty() => {
                 self.refuse("503 5.5.1 no valid recipient")
             }
@@ -229,7 +240,7 @@ impl Session {
         self.count_error();
     }
 
-    fn junk(&mut self, reply: &str) {
+    pub(super) fn junk(&mut self, reply: &str) {
         self.say(reply);
         self.junk = self.junk.saturating_add(1);
         if self.junk > JUNK_COMMANDS {
@@ -237,6 +248,15 @@ impl Session {
             self.phase = Phase::Closed;
         }
     }
+}
+
+/// The text of a command line, or why there is none.
+fn text_of(line: &[u8]) -> Result<&str, &'static str> {
+    let text = line.strip_suffix(b"\r\n").ok_or("500 5.5.2 command line must end with CRLF")?;
+    if text.iter().any(u8::is_ascii_control) {
+        return Err("500 5.5.2 control character in command line");
+    }
+    std::str::from_utf8(text).map_err(|_| "500 5.5.2 command line is not UTF-8")
 }
 
 /// The address in a path. The parser returns the empty one both for `<>` and for `<postmaster>`.
