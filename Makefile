@@ -10,7 +10,7 @@ cargo := $(env) build/posthorn/cargo
 # Tests mostly wait: for nodes to find each other, for time-outs.
 test_threads := $(shell echo $$((3 * $$(nproc))))
 # Crates that have no more tests with ROS 2 than without.
-tested := mail settings health record_log vehicle fair_queue tls smtp evidence mail_bridge chatbot vehicle_router fleet_simulator
+tested := mail settings health record_log vehicle fair_queue tls smtp imap evidence mail_bridge chatbot vehicle_router fleet_simulator
 # What compiles without ROS 2: every crate but ros, chain and the tests; of authenticator what decides.
 pure := $(tested) authenticator
 environments := web3 mailauth slither

@@ -24,7 +24,8 @@ const SPECS: &[Spec] = &[
     drain_timeout(5.0),
 ];
 
-const FACTS: NodeFacts = NodeFacts { name: "frail", about: "A node with a task that ends", specs: SPECS };
+const FACTS: NodeFacts =
+    NodeFacts { name: "frail", about: "A node with a task that ends", specs: SPECS, groups: &[] };
 
 /// Interval at which the node publishes what its own executor receives.
 const PERIOD: Duration = Duration::from_millis(50);

@@ -53,6 +53,7 @@ pub const FACTS: NodeFacts = NodeFacts {
     name: "authenticator",
     about: "Finds out who sent a mail, and records mail and verdict on the evidence ledger",
     specs: SPECS,
+    groups: &[],
 };
 
 /// Entry point of the executable.

@@ -44,6 +44,7 @@ pub const FACTS: NodeFacts = NodeFacts {
     name: "chatbot",
     about: "Answers mails of authenticated senders from live vehicle data, and passes on their orders",
     specs: SPECS,
+    groups: &[],
 };
 
 const HEARTBEAT: Duration = Duration::from_secs(1);

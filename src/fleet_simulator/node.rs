@@ -35,6 +35,7 @@ pub const FACTS: NodeFacts = NodeFacts {
     name: "fleet_simulator",
     about: "A few vehicles with plausible motion and batteries, for demos and tests",
     specs: SPECS,
+    groups: &[],
 };
 
 /// Entry point of the executable.

@@ -19,7 +19,7 @@ pub enum Level {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// The thing that is reported on, for example "journal"; the publisher prefixes the node's name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Severity of its current condition.
     pub level: Level,
     /// One sentence that contains no address.
@@ -52,8 +52,8 @@ pub struct Figure {
 
 impl Status {
     /// A status without figures and labels.
-    pub fn new(name: &'static str, level: Level, message: impl Into<String>) -> Self {
-        Self { name, level, message: message.into(), figures: Vec::new(), labels: Vec::new() }
+    pub fn new(name: impl Into<Cow<'static, str>>, level: Level, message: impl Into<String>) -> Self {
+        Self { name: name.into(), level, message: message.into(), figures: Vec::new(), labels: Vec::new() }
     }
 
     /// Adds a figure that grows only.

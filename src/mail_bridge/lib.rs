@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The mail bridge: SMTP and LMTP in, the journal, the window of unsettled mails, the outbox.
+//! The mail bridge: SMTP, LMTP and IMAP in, the journal, the window of unsettled mails, the outbox.
 //!
 //! # What it guarantees
 //! - `250` to DATA MUST mean that the mail is on disk and synced; see [`journal`].
@@ -13,6 +13,7 @@
 //! - `server`: sockets, timers and limits around the sessions of [`smtp`].
 //! - [`networks`]: which clients are meant. Pure.
 //! - `users`: checks the passwords of own devices.
+//! - [`imap`]: mailboxes on other servers, a task for each folder.
 //! - [`consumers`]: decides whose a mail is. Pure.
 //! - [`journal`]: durable states of mails and outbound mails; segmented files, group commit.
 //! - [`window`]: which mail is published when, and what settles it. Pure.
@@ -20,7 +21,7 @@
 //! - [`health`]: the bridge's statuses on `/diagnostics`. Pure.
 //! - `bridge`: everything put together, without ROS.
 //!
-//! It does not relay (what it accepts is only for the graph), and does not speak IMAP.
+//! It does not relay: what it accepts is only for the graph.
 
 #[cfg(feature = "net")]
 pub mod bridge;
@@ -30,6 +31,7 @@ pub mod consumers;
 #[cfg(feature = "net")]
 mod guests;
 pub mod health;
+pub mod imap;
 pub mod journal;
 pub mod networks;
 #[cfg(feature = "ros")]

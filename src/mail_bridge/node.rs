@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     bridge::{Bridge, Handle, Streams},
-    params::{Params, SPECS},
+    params::{GROUPS, Params, SPECS},
 };
 
 /// Name, purpose and parameters of the node.
@@ -35,6 +35,7 @@ pub const FACTS: NodeFacts = NodeFacts {
     name: "mail_bridge",
     about: "Takes mails by SMTP and LMTP into the graph, and sends mails from the graph by SMTP",
     specs: SPECS,
+    groups: GROUPS,
 };
 
 /// Interval between checks for subscribers to mail/raw.

@@ -13,11 +13,15 @@ use mail::EmailAddress;
 use settings::{
     BackOff, DRAIN_TIMEOUT,
     Default::{Bool, Double, Int, Text, Texts},
-    ParamError, Rule, Spec, Values, drain_timeout,
+    Group, ParamError, Rule, Spec, Values, drain_timeout,
 };
 use smtp::session::Limits;
 
-use super::{consumers::Consumers, window::Room};
+use super::{
+    consumers::Consumers,
+    imap::accounts::{self as imap, Account},
+    window::Room,
+};
 pub use access::{Access, Certificate};
 
 /// Upper limit of `max_message_bytes`, bytes. The journal bounds its records by this and not by the parameter, so
@@ -27,7 +31,7 @@ pub const MESSAGE_BYTES: i64 = 128 * 1024 * 1024;
 /// Default of `journal_reserve_bytes`.
 pub const JOURNAL_RESERVE_BYTES: i64 = 128 * 1024 * 1024;
 
-const fn spec(
+pub(crate) const fn spec(
     name: &'static str,
     default: settings::Default,
     rule: Rule,
@@ -83,7 +87,13 @@ pub const SPECS: &[Spec] = &[
     spec("retry_min_s", Double(60.0), Rule::DoubleRange(0.01, 86_400.0), "s", "An outbound mail that failed for now is sent again after this; doubles each time."),
     spec("retry_max_s", Double(3600.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two attempts of an outbound mail."),
     spec("retry_give_up_h", Double(72.0), Rule::DoubleRange(0.0, 8760.0), "h", "An outbound mail older than this fails for good at its next failed attempt."),
+    imap::SHARED[0],
+    imap::SHARED[1],
+    imap::SHARED[2],
 ];
+
+/// Parameters that repeat for each name in a list.
+pub const GROUPS: &[Group] = &[imap::ACCOUNTS];
 
 /// All parameters, each valid and valid together.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,6 +150,12 @@ pub struct Params {
     pub retry: BackOff,
     /// Age from which an outbound mail fails for good at its next failed attempt.
     pub retry_give_up: Duration,
+    /// Mailboxes to read by IMAP.
+    pub imap_accounts: Vec<Account>,
+    /// Connections to one IMAP server at once.
+    pub imap_connections_per_server: usize,
+    /// Unsettled mails at which no more are fetched.
+    pub imap_max_unsettled: usize,
 }
 
 impl Params {
@@ -197,6 +213,9 @@ impl Params {
             retry_give_up: Duration::from_secs_f64(
                 values.double("retry_give_up_h")?.clamp(0.0, 8760.0) * 3600.0,
             ),
+            imap_accounts: Account::all(values)?,
+            imap_connections_per_server: values.count("imap_connections_per_server")?,
+            imap_max_unsettled: values.count("imap_max_unsettled")?,
             hostname,
         };
         params.validate()?;

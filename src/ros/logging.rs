@@ -55,6 +55,7 @@ pub const OUR_CRATES: &[&str] = &[
     "fair_queue",
     "fleet_simulator",
     "health",
+    "imap",
     "mail",
     "mail_bridge",
     "posthorn",

@@ -4,7 +4,7 @@
 //! posthorn serves the parameter services itself because r2r's descriptors have neither read-only nor ranges.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError},
 };
 
@@ -68,7 +68,7 @@ fn from_ros(value: &ParameterValue) -> Value {
 ///
 /// # Errors
 /// If the middleware rejects a service.
-pub fn declare(graph: &mut Graph, specs: &'static [Spec], values: &Values) -> Result<(), RosError> {
+pub fn declare(graph: &mut Graph, values: &Values) -> Result<(), RosError> {
     let sim_time = {
         let params = graph.node().params.lock().unwrap_or_else(PoisonError::into_inner);
         matches!(params.get(USE_SIM_TIME.name).map(|set| &set.value), Some(ParameterValue::Bool(true)))
@@ -78,8 +78,10 @@ pub fn declare(graph: &mut Graph, specs: &'static [Spec], values: &Values) -> Re
             "parameter 'use_sim_time' = true: without effect, the node stamps with the time of the system"
         );
     }
-    let mut table = Table(values.iter().filter_map(|(name, value)| Entry::of(specs, name, value)).collect());
-    table.0.insert(USE_SIM_TIME.name, Entry { spec: USE_SIM_TIME, value: to_ros(&Value::Bool(sim_time)) });
+    let sim_time = (USE_SIM_TIME.name.to_owned(), USE_SIM_TIME, &Value::Bool(sim_time));
+    let entries = values.iter().chain([sim_time]);
+    let table =
+        Table(entries.map(|(name, spec, value)| (name, Entry { spec, value: to_ros(value) })).collect());
     let table = Arc::new(table);
     serve::<DescribeParameters::Service>(graph, &table, "~/describe_parameters", |table, request| {
         DescribeParameters::Response {
@@ -95,7 +97,7 @@ pub fn declare(graph: &mut Graph, specs: &'static [Spec], values: &Values) -> Re
         GetParameterTypes::Response { types: types.collect() }
     })?;
     serve::<ListParameters::Service>(graph, &table, "~/list_parameters", |table, request| {
-        ListParameters::Response { result: table.list(&request.prefixes) }
+        ListParameters::Response { result: table.list(&request.prefixes, request.depth) }
     })?;
     serve::<SetParameters::Service>(graph, &table, "~/set_parameters", |table, request| {
         let results = request.parameters.iter().map(|parameter| table.refuse(&parameter.name));
@@ -138,18 +140,11 @@ where
 }
 
 /// A node's parameters by name.
-struct Table(BTreeMap<&'static str, Entry>);
+struct Table(BTreeMap<String, Entry>);
 
 struct Entry {
     spec: Spec,
     value: Answer,
-}
-
-impl Entry {
-    fn of(specs: &[Spec], name: &'static str, value: &Value) -> Option<(&'static str, Self)> {
-        let spec = *specs.iter().find(|spec| spec.name == name)?;
-        Some((name, Self { spec, value: to_ros(value) }))
-    }
 }
 
 /// The value as the parameter services carry it; "not set" for a type that posthorn does not use.
@@ -212,11 +207,21 @@ impl Table {
         descriptor
     }
 
-    /// Lists the parameters in `prefixes`, or all if it is empty. Depth is ignored because no name contains a dot.
-    fn list(&self, prefixes: &[String]) -> ListParametersResult {
-        let asked = |name: &str| prefixes.is_empty() || prefixes.iter().any(|prefix| prefix == name);
-        let names = self.0.keys().filter(|name| asked(name)).map(|&name| name.to_owned()).collect();
-        ListParametersResult { names, prefixes: Vec::new() }
+    /// Lists the parameters at or below `prefixes`, or all if it is empty, as deep as `depth` levels; 0 is any depth
+    /// (`rcl_interfaces/srv/ListParameters`).
+    fn list(&self, prefixes: &[String], depth: u64) -> ListParametersResult {
+        let is_near = |rest: &str| depth == 0 || (rest.matches('.').count() as u64) < depth;
+        let is_asked = |name: &str| {
+            prefixes.is_empty() && is_near(name)
+                || prefixes.iter().any(|prefix| {
+                    let below = name.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('.'));
+                    name == prefix || below.is_some_and(is_near)
+                })
+        };
+        let names: Vec<_> = self.0.keys().filter(|name| is_asked(name)).cloned().collect();
+        let parents: BTreeSet<_> = names.iter().filter_map(|name| Some(name.rsplit_once('.')?.0)).collect();
+        let prefixes = parents.into_iter().map(str::to_owned).collect();
+        ListParametersResult { names, prefixes }
     }
 
     fn refuse(&self, name: &str) -> SetParametersResult {

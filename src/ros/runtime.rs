@@ -25,7 +25,7 @@ use super::{
     logging, params,
     signals::{Signals, in_time},
 };
-use settings::{DRAIN_TIMEOUT, ParamError, Spec, Values, resolve};
+use settings::{DRAIN_TIMEOUT, Group, ParamError, Spec, Values, resolve_groups};
 
 /// How long the middleware may take to close.
 const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
@@ -42,6 +42,20 @@ pub struct NodeFacts {
     pub about: &'static str,
     /// The node's parameter table.
     pub specs: &'static [Spec],
+    /// Its parameters that repeat for each name in a list.
+    pub groups: &'static [Group],
+}
+
+impl NodeFacts {
+    /// Every parameter for the documents; one that repeats is `imap.<name>.host`.
+    pub fn parameters(&self) -> impl Iterator<Item = (String, &'static Spec)> {
+        let own = self.specs.iter().map(|spec| (spec.name.to_owned(), spec));
+        let grouped = self
+            .groups
+            .iter()
+            .flat_map(|group| group.members.iter().map(|spec| (group.full_name("<name>", spec.name), spec)));
+        own.chain(grouped)
+    }
 }
 
 /// Runs a node from start to exit. `load` builds its typed parameters; the path it gets is the node's default state
@@ -106,7 +120,7 @@ where
     let node_handle = created.map_err(|source| super::RosError::Node { name: facts.name, source })?;
     let mut graph = Graph::new(node_handle, closing);
     logging::install(&mut graph)?;
-    let values = resolve(facts.specs, params::overrides(&mut graph))?;
+    let values = resolve_groups(facts.specs, facts.groups, params::overrides(&mut graph))?;
     for (name, value) in values.foreign() {
         tracing::warn!(
             "parameter '{name}' = {value}: this node has none of this name; see {} --help",
@@ -118,7 +132,7 @@ where
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
-        params::declare(&mut graph, facts.specs, &values)?;
+        params::declare(&mut graph, &values)?;
         let mut requested = shutdown.clone();
         let overdue = async {
             requested.requested().await;
@@ -224,15 +238,14 @@ fn own_arguments(arguments: impl Iterator<Item = String>) -> Vec<String> {
 /// The command line: only `--help` and `--version`, because everything else is passed as ROS arguments.
 fn command_line(facts: NodeFacts) -> clap::Command {
     let mut parameters = String::from("Parameters (--ros-args -p NAME:=VALUE, or --params-file FILE):\n");
-    for spec in facts.specs {
+    for (name, spec) in facts.parameters() {
         let default = spec.default.value();
         let rule = match spec.rule {
             settings::Rule::Any => String::new(),
             rule => format!(", {rule}"),
         };
         parameters.push_str(&format!(
-            "  {}\n      {} [{}, default {default}{rule}]\n",
-            spec.name,
+            "  {name}\n      {} [{}, default {default}{rule}]\n",
             spec.description,
             default.type_name()
         ));

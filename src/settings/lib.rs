@@ -7,10 +7,12 @@
 //! assumed to belong to another node. Reading overrides from ROS and declaring the values is left to `ros::params`.
 
 mod back_off;
+mod group;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 pub use back_off::BackOff;
+pub use group::Group;
 
 /// A parameter value, in one of the ROS types that posthorn uses.
 #[derive(Clone, Debug, PartialEq)]
@@ -165,13 +167,23 @@ pub enum ParamError {
         /// Value as given.
         value: String,
         /// The parameter of this node with the similar name.
-        meant: &'static str,
+        meant: String,
+    },
+    /// No parameter of this node has this name, and no other node can be meant.
+    #[error("parameter '{name}' = {value}: unknown; {why}")]
+    Unknown {
+        /// Name as given.
+        name: String,
+        /// Value as given.
+        value: String,
+        /// What is missing.
+        why: String,
     },
     /// The value has the wrong type.
     #[error("parameter '{name}' = {value}: is of type {is}, must be {must}")]
     Type {
         /// Name of the parameter.
-        name: &'static str,
+        name: String,
         /// Value as given.
         value: String,
         /// Type of the value as given.
@@ -183,7 +195,7 @@ pub enum ParamError {
     #[error("parameter '{name}' = {value}: must be {rule}")]
     Rule {
         /// Name of the parameter.
-        name: &'static str,
+        name: String,
         /// Value as given.
         value: String,
         /// The rule, worded to follow "must be".
@@ -196,16 +208,32 @@ pub enum ParamError {
 
 impl ParamError {
     /// Makes a [`ParamError::Rule`] for what a [`Rule`] cannot express: rules across parameters or that need parsing.
-    pub fn rule(name: &'static str, value: impl fmt::Display, rule: impl Into<String>) -> Self {
-        Self::Rule { name, value: value.to_string(), rule: rule.into() }
+    pub fn rule(name: impl Into<String>, value: impl fmt::Display, rule: impl Into<String>) -> Self {
+        Self::Rule { name: name.into(), value: value.to_string(), rule: rule.into() }
+    }
+
+    /// The same error of a parameter whose name has `prefix` in front.
+    #[must_use]
+    pub fn within(self, prefix: &str) -> Self {
+        let full = |name: String| format!("{prefix}{name}");
+        match self {
+            Self::Misspelt { name, value, meant } => {
+                Self::Misspelt { name: full(name), value, meant: full(meant) }
+            }
+            Self::Unknown { name, value, why } => Self::Unknown { name: full(name), value, why },
+            Self::Type { name, value, is, must } => Self::Type { name: full(name), value, is, must },
+            Self::Rule { name, value, rule } => Self::Rule { name: full(name), value, rule },
+            undeclared @ Self::Undeclared(_) => undeclared,
+        }
     }
 }
 
 /// A value for every parameter of a table, each valid on its own.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Values {
-    own: BTreeMap<&'static str, Value>,
+    own: BTreeMap<&'static str, (Spec, Value)>,
     foreign: BTreeMap<String, Value>,
+    members: Vec<(Group, Vec<(String, Values)>)>,
 }
 
 /// Overlays `overrides` on the defaults of `specs`. An `int` is accepted for a `double`: people write `5` for `5.0`.
@@ -215,18 +243,49 @@ pub struct Values {
 /// # Errors
 /// The first override, in name order, that is misspelt, has the wrong type or breaks its rule.
 pub fn resolve(specs: &[Spec], overrides: BTreeMap<String, Value>) -> Result<Values, ParamError> {
-    let mut own: BTreeMap<_, _> = specs.iter().map(|spec| (spec.name, spec.default.value())).collect();
+    own_values(specs, overrides, "")
+}
+
+/// The same with parameters that repeat for each name in a list.
+///
+/// # Errors
+/// Those of [`resolve`], a name that cannot be part of a parameter's, and a parameter of a name that is not in the list.
+pub fn resolve_groups(
+    specs: &[Spec],
+    groups: &[Group],
+    mut overrides: BTreeMap<String, Value>,
+) -> Result<Values, ParamError> {
+    let mut members = Vec::new();
+    for group in groups {
+        let list = overrides.iter().filter(|(name, _)| *name == group.names);
+        let list = list.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let names = resolve(specs, list)?.texts(group.names)?;
+        members.push((*group, group.resolve(&names, &mut overrides)?));
+    }
+    Ok(Values { members, ..resolve(specs, overrides)? })
+}
+
+/// The values of one table; an error's name has `prefix` in front.
+fn own_values(
+    specs: &[Spec],
+    overrides: BTreeMap<String, Value>,
+    prefix: &str,
+) -> Result<Values, ParamError> {
+    let default = |spec: &Spec| (spec.name, (*spec, spec.default.value()));
+    let mut own: BTreeMap<_, _> = specs.iter().map(default).collect();
     let mut foreign = BTreeMap::new();
     for (name, value) in overrides {
         if let Some(spec) = specs.iter().find(|spec| spec.name == name) {
-            own.insert(spec.name, spec.check(value)?);
+            let value = spec.check(value).map_err(|error| error.within(prefix))?;
+            own.insert(spec.name, (*spec, value));
         } else if let Some(spec) = specs.iter().find(|spec| looks_like(&name, spec.name)) {
-            return Err(ParamError::Misspelt { name, value: value.to_string(), meant: spec.name });
+            let (value, meant) = (value.to_string(), spec.name.to_owned());
+            return Err(ParamError::Misspelt { name, value, meant }.within(prefix));
         } else {
             foreign.insert(name, value);
         }
     }
-    Ok(Values { own, foreign })
+    Ok(Values { own, foreign, members: Vec::new() })
 }
 
 /// Whether `given` is probably a misspelling of `name`: up to two letters are wrong (one in a name of five letters or
@@ -250,7 +309,7 @@ impl Spec {
         };
         if std::mem::discriminant(&must) != std::mem::discriminant(&value) {
             return Err(ParamError::Type {
-                name: self.name,
+                name: self.name.to_owned(),
                 value: value.to_string(),
                 is: value.type_name().to_owned(),
                 must: must.type_name(),
@@ -275,7 +334,7 @@ macro_rules! getter {
         /// [`ParamError::Undeclared`], a bug in the node.
         pub fn $name(&self, name: &'static str) -> Result<$type, ParamError> {
             match self.own.get(name) {
-                Some(Value::$variant(value)) => Ok(value.clone()),
+                Some((_, Value::$variant(value))) => Ok(value.clone()),
                 _ => Err(ParamError::Undeclared(name)),
             }
         }
@@ -328,9 +387,22 @@ impl Values {
             .map_err(|_| ParamError::rule(name, text, "an IP address and port like 127.0.0.1:2525"))
     }
 
-    /// All values in name order, for declaring them to ROS.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Value)> {
-        self.own.iter().map(|(&name, value)| (name, value))
+    /// The names of a group in the order of their list, each with its values.
+    pub fn members(&self, prefix: &str) -> impl Iterator<Item = (&str, &Self)> {
+        let group = self.members.iter().find(|(group, _)| group.prefix == prefix);
+        group.into_iter().flat_map(|(_, members)| members).map(|(name, values)| (name.as_str(), values))
+    }
+
+    /// All values with their full names, those of groups last, for declaring them to ROS.
+    pub fn iter(&self) -> impl Iterator<Item = (String, Spec, &Value)> {
+        let own = self.own.iter().map(|(&name, (spec, value))| (name.to_owned(), *spec, value));
+        let grouped = self.members.iter().flat_map(|(group, members)| {
+            members.iter().flat_map(|(member, values)| {
+                let parameters = values.own.iter();
+                parameters.map(|(name, (spec, value))| (group.full_name(member, name), *spec, value))
+            })
+        });
+        own.chain(grouped)
     }
 
     /// Overrides that are not in this node's table, presumably meant for other nodes.

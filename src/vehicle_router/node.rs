@@ -32,6 +32,7 @@ pub const FACTS: NodeFacts = NodeFacts {
     name: "vehicle_router",
     about: "Reads the topics of vehicles and keeps the latest state of each",
     specs: SPECS,
+    groups: &[],
 };
 
 /// Entry point of the executable.

@@ -10,12 +10,13 @@ use testbed::project;
 use super::{is_current, list, read};
 
 /// The floors of the house, from the ground up, and what holds on each. A crate depends on lower floors only.
-const FLOORS: [(&[&str], &str); 7] = [
+const FLOORS: [(&[&str], &str); 8] = [
     (&["health", "mail", "record_log", "settings"], "what things are; pure, or files only"),
     (
         &["evidence", "fair_queue", "smtp", "tls", "vehicle"],
         "protocols, stores and rules made of them; no ROS",
     ),
+    (&["imap"], "protocols over TLS"),
     (&["chain"], "Ethereum; the only importer of web3 and revm"),
     (&["ros"], "ROS 2; the only importer of r2r and rclrs"),
     (

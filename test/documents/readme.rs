@@ -34,17 +34,17 @@ fn nodes() -> String {
 
 /// A node's parameters as a collapsed table.
 fn parameters(node: NodeFacts) -> String {
-    let rows = node.specs.iter().map(|spec| {
+    let rows = node.parameters().map(|(name, spec)| {
         let default = spec.default.value();
         let rule = match spec.rule {
             Rule::Any => String::new(),
             rule => rule.to_string(),
         };
         let kind = default.type_name().to_owned();
-        vec![code(spec.name), kind, code(default), rule, spec.unit.to_owned(), spec.description.to_owned()]
+        vec![code(name), kind, code(default), rule, spec.unit.to_owned(), spec.description.to_owned()]
     });
     let table = table(&["parameter", "type", "default", "rule", "unit", "description"], rows);
-    let (name, count) = (node.name, node.specs.len());
+    let (name, count) = (node.name, node.parameters().count());
     format!("<details><summary><code>{name}</code>: {count} parameters</summary>\n\n{table}\n</details>\n")
 }
 

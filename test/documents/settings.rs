@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ros::{runtime::NodeFacts, topics};
 use roxmltree::{Document, Node};
-use settings::{DRAIN_TIMEOUT, Rule, Spec, Value, resolve};
+use settings::{DRAIN_TIMEOUT, Rule, Spec, Value, resolve, resolve_groups};
 
 use super::{NODES, read};
 
@@ -59,13 +59,17 @@ fn parameter_files_are_valid_and_repeat_no_default() {
         let configured = configured(node);
         all += configured.len();
         let with = |overrides| {
-            resolve(node.specs, overrides).unwrap_or_else(|error| panic!("{}: {error}", node.name))
+            resolve_groups(node.specs, node.groups, overrides)
+                .unwrap_or_else(|error| panic!("{}: {error}", node.name))
         };
         let values = with(configured.clone());
-        let defaults = resolve(node.specs, BTreeMap::new()).expect("defaults");
-        for ((name, value), (_, default)) in values.iter().zip(defaults.iter()) {
-            let set = configured.contains_key(name);
-            assert!(!set || value != default, "config/{}.yaml repeats the default of {name}", node.name);
+        let defaults = resolve_groups(node.specs, node.groups, BTreeMap::new()).expect("defaults");
+        for (name, _, default) in defaults.iter() {
+            assert!(
+                configured.get(&name) != Some(default),
+                "config/{}.yaml repeats the default of {name}",
+                node.name
+            );
         }
         let shown = shown(node);
         all += shown.len();
@@ -145,7 +149,9 @@ fn each_node_s_launch_file_starts_it_and_holds_no_parameter_values() {
         ros_args += " --params-file $(var params_file) --enclave $(var enclave)";
         assert_eq!(attribute(&started, "ros_args"), ros_args, "{path}");
         // launch escalates to SIGTERM, which cuts the drain short, and then to SIGKILL.
-        let drain = resolve(node.specs, BTreeMap::new()).expect("defaults").seconds(DRAIN_TIMEOUT);
+        let drain = resolve_groups(node.specs, node.groups, BTreeMap::new())
+            .expect("defaults")
+            .seconds(DRAIN_TIMEOUT);
         let seconds = |name| Duration::from_secs_f64(attribute(&started, name).parse().expect(name));
         assert!(seconds("sigterm_timeout") >= drain.expect("seconds") + Duration::from_secs(5), "{path}");
         assert!(seconds("sigkill_timeout") >= Duration::from_secs(5), "{path}");

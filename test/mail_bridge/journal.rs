@@ -43,7 +43,7 @@ async fn a_torn_tail_is_cut_and_reported_and_the_rest_kept() {
     let (bridge, mut streams) = start_publishing(dir.path(), &[]).await;
     assert_eq!(soon(streams.mails.recv()).await.unwrap().id, id);
     let status = bridge.handle().status().remove(0);
-    assert_eq!((status.name, status.level), ("journal", Level::Warn));
+    assert_eq!((status.name.as_ref(), status.level), ("journal", Level::Warn));
     assert!(status.message.contains("unless the disk was full"), "{}", status.message);
     deliver(&bridge, "after\r\n").await;
     assert!(bridge.drain().await);

@@ -6,6 +6,7 @@ mod full_disk;
 mod intake;
 mod journal;
 mod kill;
+mod mailbox;
 mod outbox;
 mod settlement;
 mod support;

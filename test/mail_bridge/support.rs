@@ -17,9 +17,9 @@ use mail::{Action, DeliveryState, Disposition, MailId, OutboundKind, OutboundMai
 use mail_bridge::{
     bridge::{Bridge, BridgeError, Streams},
     journal::JournalError,
-    params::{Params, SPECS},
+    params::{GROUPS, Params, SPECS},
 };
-use settings::{Value, resolve};
+use settings::{Value, resolve_groups};
 use testbed::free_port;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -51,7 +51,7 @@ pub fn params(directory: &Path, overrides: &[(&str, Value)]) -> Params {
     .map(|(name, value)| (name.to_owned(), value))
     .into();
     values.extend(overrides.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-    Params::load(&resolve(SPECS, values).unwrap(), Path::new("/nowhere")).unwrap()
+    Params::load(&resolve_groups(SPECS, GROUPS, values).unwrap(), Path::new("/nowhere")).unwrap()
 }
 
 /// Starts a bridge; waits while a killed predecessor still holds the journal.

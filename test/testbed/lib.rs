@@ -16,6 +16,7 @@
 
 pub mod dns;
 pub mod domain;
+pub mod dovecot;
 pub mod node;
 pub mod observer;
 pub mod posthorn;

@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     consumers::Consumers,
-    health,
+    health, imap,
     journal::{Journal, JournalError, Settings},
     outbox::{Sender, core, host::Host, schedule::Schedule},
     params::Params,
@@ -55,6 +55,9 @@ pub enum BridgeError {
     /// The accounts cannot be used.
     #[error("parameter 'auth_users_path': {0}")]
     Users(#[from] UsersError),
+    /// A mailbox cannot be read.
+    #[error(transparent)]
+    Imap(#[from] imap::ImapStartError),
     /// A listening socket does not tell its address.
     #[error("cannot read the address of a listening socket: {0}")]
     Address(#[source] std::io::Error),
@@ -96,6 +99,8 @@ pub struct Handle {
     deliver: mpsc::Sender<Delivery>,
     /// Sender identity of outbound mails.
     identity: Arc<submit::SenderIdentity>,
+    board: imap::Board,
+    mailboxes: imap::Mailboxes,
 }
 
 impl Handle {
@@ -131,9 +136,21 @@ impl Handle {
         tokio::task::spawn_blocking(move || journal.read_mail(&id)).await.unwrap_or(Err(JournalError::Closed))
     }
 
+    /// How reading the mailboxes goes, for each folder.
+    pub fn board(&self) -> &imap::Board {
+        &self.board
+    }
+
+    /// Tries the mailbox of this name: connects and counts, and changes nothing.
+    pub async fn try_mailbox(&self, name: &str) -> imap::Trial {
+        imap::trial(&self.mailboxes, name).await
+    }
+
     /// One status for each part that can fail.
     pub fn status(&self) -> Vec<Status> {
-        health::status(&self.state())
+        let mut statuses = health::status(&self.state());
+        statuses.extend(imap::status::statuses(&self.board.read()));
+        statuses
     }
 
     /// The figures behind [`status`](Self::status).
@@ -174,6 +191,7 @@ pub struct Bridge {
     stop: watch::Sender<bool>,
     stop_window: watch::Sender<bool>,
     servers: JoinSet<bool>,
+    mailboxes: JoinSet<()>,
     outbox: JoinSet<()>,
     window: JoinSet<()>,
     publisher: JoinSet<()>,
@@ -190,6 +208,7 @@ impl Bridge {
     pub async fn start(params: Params) -> Result<(Self, Streams), BridgeError> {
         let params = Arc::new(params);
         let (tls, users) = listen::secrets(&params.access)?;
+        let mailboxes = imap::mailboxes(&params.imap_accounts)?;
         let consumers = Arc::new(params.consumers.clone());
         let (events_in, events) = mpsc::unbounded_channel();
         let settings = Settings {
@@ -219,6 +238,7 @@ impl Bridge {
         let (mails_in, mails) = mpsc::channel(1);
         let (deliver, deliveries) = mpsc::channel(QUEUE);
         let (queued, queued_out) = mpsc::unbounded_channel();
+        let (settled, settled_out) = watch::channel(0);
         let start = Instant::now();
         let handle = Handle {
             journal: journal.clone(),
@@ -233,6 +253,8 @@ impl Bridge {
             outbox: Arc::default(),
             deliver: deliver.clone(),
             identity: Arc::new(submit::SenderIdentity::new(&params)),
+            board: imap::Board::default(),
+            mailboxes: Arc::clone(&mailboxes),
         };
 
         let mut schedule = Schedule::new(params.retry, params.retry_give_up);
@@ -250,12 +272,20 @@ impl Bridge {
             stop,
             stop_window,
             servers: JoinSet::new(),
+            mailboxes: JoinSet::new(),
             outbox: JoinSet::new(),
             window: JoinSet::new(),
             publisher: JoinSet::new(),
             ended: None,
         };
         bridge.listen(&params, &journal, &stop_out).await?;
+        let shared = imap::Shared {
+            journal: journal.clone(),
+            consumers,
+            settled: settled_out,
+            board: handle.board.clone(),
+        };
+        imap::start(&mut bridge.mailboxes, &mailboxes, &params, shared, &stop_out)?;
         let sender = Sender {
             params: Arc::clone(&params),
             journal: journal.clone(),
@@ -273,6 +303,7 @@ impl Bridge {
             publish,
             queued,
             figures: handle.window,
+            settled,
             settling: JoinSet::new(),
         };
         bridge.window.spawn(window.run(
@@ -313,6 +344,7 @@ impl Bridge {
         }
         let (task, panic) = tokio::select! {
             Some(ended) = self.servers.join_next() => ("server", ended.err()),
+            Some(ended) = self.mailboxes.join_next() => ("mailbox", ended.err()),
             Some(ended) = self.outbox.join_next() => ("outbox", ended.err()),
             Some(ended) = self.window.join_next() => ("window", ended.err()),
             Some(ended) = self.publisher.join_next() => ("publisher", ended.err()),
@@ -331,6 +363,7 @@ impl Bridge {
         while let Some(server) = self.servers.join_next().await {
             drained &= server.unwrap_or(false);
         }
+        drained &= all_ended(&mut self.mailboxes).await;
         // An attempt with an unresponsive smart host is cut off: its mail is sent again after the restart.
         let outbox = timeout(self.drain_timeout, all_ended(&mut self.outbox)).await;
         drained &= outbox.unwrap_or(false);

@@ -53,6 +53,8 @@ pub(super) struct WindowTask {
     pub(super) publish: mpsc::UnboundedSender<(MailId, Vec<String>)>,
     pub(super) queued: mpsc::UnboundedSender<(OutboundKey, OutboundMail)>,
     pub(super) figures: Arc<Mutex<health::Intake>>,
+    /// Rises whenever mails are settled.
+    pub(super) settled: watch::Sender<u64>,
     pub(super) settling: JoinSet<()>,
 }
 
@@ -112,11 +114,15 @@ impl WindowTask {
                 // The publisher ends only with the bridge.
                 Effect::Publish(id, consumers) => drop(self.publish.send((id, consumers))),
                 Effect::Dispose { disposition, settles } => {
-                    let journal = self.journal.clone();
+                    let (journal, settled) = (self.journal.clone(), self.settled.clone());
                     self.settling.spawn(async move {
                         let mail_id = disposition.mail_id;
-                        if let Err(error) = journal.dispose(disposition, settles).await {
-                            tracing::warn!(%mail_id, %error, "a disposition is not on disk, the mail is published again after the restart");
+                        match journal.dispose(disposition, settles).await {
+                            Ok(_) if settles => settled.send_modify(|times| *times = times.wrapping_add(1)),
+                            Ok(_) => {}
+                            Err(error) => {
+                                tracing::warn!(%mail_id, %error, "a disposition is not on disk, the mail is published again after the restart");
+                            }
                         }
                     });
                 }

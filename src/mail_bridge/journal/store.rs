@@ -273,6 +273,11 @@ impl Journal {
         self.insist(|reply| Command::Attempted(attempt.clone(), reply)).await
     }
 
+    /// Whether this mail is in the journal and not settled.
+    pub fn is_unsettled(&self, id: &MailId) -> bool {
+        lock(&self.shared.index).is_unsettled(id)
+    }
+
     /// From now on failed writes are errors and not retried, because the node shuts down.
     pub fn give_up(&self) {
         self.giving_up.send_replace(true);

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reads mailboxes by IMAP (RFC 3501, RFC 9051), over TLS or, to this host, without.
+//!
+//! What the server says costs bounded memory and time: an answer to a command and a message each have a limit, and so has
+//! each silence. Grammar and order of the protocol are io-imap's (decision 0081); sockets, limits and what went wrong, in words,
+//! are here. Which messages are wanted, and when to try again, is left to the caller.
+
+mod error;
+mod fetch;
+mod session;
+
+pub use error::ImapError;
+pub use fetch::{Body, Fetch, Fetched, Memory};
+pub use session::{
+    Access, Credentials, Extension, Folder, FolderCounts, Opened, Security, Server, Session, Wake,
+};
