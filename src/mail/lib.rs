@@ -11,6 +11,7 @@ mod delivery;
 mod id;
 mod origin;
 pub mod parse;
+mod pattern;
 pub mod unix_nanos;
 
 pub use address::{AddressError, EmailAddress, Part, ascii_domain};
@@ -19,6 +20,7 @@ pub use delivery::{Delivery, DeliveryState};
 pub use id::{MailId, MailIdError};
 pub use origin::{Envelope, ImapMessage, Origin};
 pub use parse::parse;
+pub use pattern::AddressPattern;
 
 use std::time::SystemTime;
 

@@ -42,6 +42,9 @@ pub struct Intake {
     pub deferred: u64,
     /// Connections refused since start.
     pub refused_connections: u64,
+    /// Connections refused since start because `allowed_clients` does not name them, and those of load balancers that
+    /// were dropped for want of a header.
+    pub refused_clients: u64,
     /// Whether anybody subscribes to the mails.
     pub subscribers: bool,
     /// Mails that hold room in the window: being published, or published recently and not settled.
@@ -65,6 +68,24 @@ pub struct Outbox {
     pub failures_in_a_row: u32,
 }
 
+/// The figures of TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Why the files of the certificate cannot be used since they were changed; `None` if they can.
+    pub failure: Option<String>,
+    /// Handshakes since start that failed or took too long.
+    pub failed_handshakes: u64,
+}
+
+/// The figures of AUTH.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Users {
+    /// Why the file of accounts cannot be used since it was changed; `None` if it can.
+    pub failure: Option<String>,
+    /// Credentials since start that were wrong.
+    pub rejected: u64,
+}
+
 /// All figures of the bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -74,11 +95,18 @@ pub struct State {
     pub intake: Intake,
     /// The outbox.
     pub outbox: Outbox,
+    /// TLS; `None` without a certificate.
+    pub tls: Option<Tls>,
+    /// AUTH; `None` without accounts.
+    pub users: Option<Users>,
 }
 
 /// Turns the figures into one status for each part that can fail.
 pub fn status(state: &State) -> Vec<Status> {
-    vec![journal(&state.journal), intake(state), outbox(&state.outbox)]
+    let mut all = vec![journal(&state.journal), intake(state), outbox(&state.outbox)];
+    all.extend(state.tls.as_ref().map(tls));
+    all.extend(state.users.as_ref().map(users));
+    all
 }
 
 fn journal(state: &Journal) -> Status {
@@ -122,6 +150,7 @@ fn intake(state: &State) -> Status {
         .counter("accepted", intake.accepted)
         .counter("deferred", intake.deferred)
         .counter("refused_connections", intake.refused_connections)
+        .counter("refused_clients", intake.refused_clients)
         .gauge("in_flight", intake.in_flight)
         .gauge("in_flight_bytes", intake.in_flight_bytes);
     let waiting = |status: Status, (name, mails): (&String, &usize)| {
@@ -141,6 +170,22 @@ fn outbox(state: &Outbox) -> Status {
         .counter("delivered", state.delivered)
         .counter("failed", state.failed)
         .gauge("failures_in_a_row", state.failures_in_a_row)
+}
+
+fn tls(state: &Tls) -> Status {
+    let (level, message) = match &state.failure {
+        Some(reason) => (Level::Error, format!("goes on with the certificate of before: {reason}")),
+        None => (Level::Ok, "the certificate is in use".to_owned()),
+    };
+    Status::new("tls", level, message).counter("failed_handshakes", state.failed_handshakes)
+}
+
+fn users(state: &Users) -> Status {
+    let (level, message) = match &state.failure {
+        Some(reason) => (Level::Error, format!("goes on with the accounts of before: {reason}")),
+        None => (Level::Ok, "the accounts are in use".to_owned()),
+    };
+    Status::new("auth", level, message).counter("rejected", state.rejected)
 }
 
 #[cfg(test)]
@@ -172,6 +217,17 @@ mod tests {
         assert_eq!(levels(|state| state.intake.smtp_connections = 2), [Level::Ok, Level::Warn, Level::Ok]);
         assert_eq!(levels(|state| state.intake.lmtp_connections = 2), [Level::Ok, Level::Warn, Level::Ok]);
         assert_eq!(levels(|state| state.journal.unsettled = 1), [Level::Ok, Level::Warn, Level::Ok]);
+        assert_eq!(levels(|state| state.tls = Some(Tls::default())), [Level::Ok; 4]);
+        let broken = Tls { failure: Some("no certificate in it".into()), failed_handshakes: 0 };
+        assert_eq!(
+            levels(|state| state.tls = Some(broken.clone())),
+            [Level::Ok, Level::Ok, Level::Ok, Level::Error]
+        );
+        let broken = Users { failure: Some("no account in it".into()), rejected: 0 };
+        assert_eq!(
+            levels(|state| state.users = Some(broken.clone())),
+            [Level::Ok, Level::Ok, Level::Ok, Level::Error]
+        );
         for (failures, level) in [(1, Level::Warn), (2, Level::Warn), (3, Level::Error), (99, Level::Error)] {
             assert_eq!(
                 levels(|state| state.outbox.failures_in_a_row = failures),

@@ -11,6 +11,8 @@
 //! # Layout, in reading order
 //! - [`params`]: every parameter, its default and its rules. Pure.
 //! - `server`: sockets, timers and limits around the sessions of [`smtp`].
+//! - [`networks`]: which clients are meant. Pure.
+//! - `users`: checks the passwords of own devices.
 //! - [`imap`]: mailboxes on other servers, a task for each folder.
 //! - [`consumers`]: decides whose a mail is. Pure.
 //! - [`journal`]: durable states of mails and outbound mails; segmented files, group commit.
@@ -19,8 +21,7 @@
 //! - [`health`]: the bridge's statuses on `/diagnostics`. Pure.
 //! - `bridge`: everything put together, without ROS.
 //!
-//! It leaves TLS and AUTH of deliveries to the gateway in front, and does not relay (it accepts every recipient, but only for
-//! the graph).
+//! It does not relay: what it accepts is only for the graph.
 
 #[cfg(feature = "net")]
 pub mod bridge;
@@ -32,10 +33,13 @@ mod guests;
 pub mod health;
 pub mod imap;
 pub mod journal;
+pub mod networks;
 #[cfg(feature = "ros")]
 pub mod node;
 pub mod outbox;
 pub mod params;
 #[cfg(feature = "net")]
 pub mod server;
+#[cfg(feature = "net")]
+pub mod users;
 pub mod window;

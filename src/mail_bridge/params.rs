@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The parameters of the mail bridge: the only home of their defaults, and the rules between them. Pure.
 
+mod access;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -10,7 +12,7 @@ use std::{
 use mail::EmailAddress;
 use settings::{
     BackOff, DRAIN_TIMEOUT,
-    Default::{Double, Int, Text, Texts},
+    Default::{Bool, Double, Int, Text, Texts},
     Group, ParamError, Rule, Spec, Values, drain_timeout,
 };
 use smtp::session::Limits;
@@ -20,6 +22,7 @@ use super::{
     imap::accounts::{self as imap, Account},
     window::Room,
 };
+pub use access::{Access, Certificate};
 
 /// Upper limit of `max_message_bytes`, bytes. The journal bounds its records by this and not by the parameter, so
 /// that lowering the parameter does not make old mails unreadable.
@@ -43,6 +46,16 @@ pub(crate) const fn spec(
 pub const SPECS: &[Spec] = &[
     spec("smtp_listen", Text("127.0.0.1:2525"), Rule::Any, "", "Address and port of the SMTP server; port 0 takes a free one, empty turns it off."),
     spec("lmtp_listen", Text("127.0.0.1:2424"), Rule::Any, "", "Address and port of the LMTP server; port 0 takes a free one, empty turns it off."),
+    spec("smtps_listen", Text(""), Rule::Any, "", "Address and port of the SMTP server with TLS from the first byte; empty turns it off. It needs tls_certificate_path, and shares max_connections with smtp_listen."),
+    spec("tls_certificate_path", Text(""), Rule::Any, "", "Certificate and those between it and its authority (PEM), for STARTTLS on SMTP and LMTP and for smtps_listen; empty: no TLS. Read again when it changes."),
+    spec("tls_key_path", Text(""), Rule::Any, "", "Private key of the certificate (PEM); others may have no access to the file. Read again when it changes."),
+    spec("require_tls", Bool(false), Rule::Any, "", "MAIL is refused with 530 without TLS, except from this host."),
+    spec("auth_users_path", Text(""), Rule::Any, "", "File of the accounts of own devices, for AUTH on SMTP: a line each, name:hash, the hash argon2id in PHC format; others may have no access to the file. AUTH is offered over TLS and to this host. Empty: no AUTH. Read again when it changes."),
+    spec("require_auth", Bool(false), Rule::Any, "", "MAIL on SMTP is refused with 530 without AUTH, also from this host. Not for a server that receives mails of strangers."),
+    spec("allowed_clients", Texts(&[]), Rule::Any, "", "Addresses and networks, like 192.0.2.0/24, of the clients that may connect to SMTP and LMTP; others are refused with 554. Empty: all, but then LMTP, which believes its client, must listen on loopback."),
+    spec("proxy_protocol_from", Texts(&[]), Rule::Any, "", "Addresses and networks of load balancers, which name their clients in a header of the PROXY protocol, version 2, on SMTP and LMTP. Without one their connections are dropped; headers of others are never read."),
+    spec("accepted_recipients", Texts(&[]), Rule::Any, "", "Patterns of the recipients that SMTP and LMTP accept, like *@fleet.example or reqs+*@fleet.example, where * is any text; others are refused with 550. <postmaster> is always accepted. Empty: all."),
+    spec("recipient_delimiter", Text(""), Rule::Any, "", "What separates an extension from the name in a recipient: with + reqs+7@fleet.example fits what reqs@fleet.example fits, in accepted_recipients and consumers. Empty: there are no extensions."),
     spec("hostname", Text("localhost"), Rule::NotEmpty, "", "Name that the bridge gives in greetings, EHLO and Message-IDs."),
     spec("max_message_bytes", Int(10 * 1024 * 1024), Rule::IntRange(1024, MESSAGE_BYTES), "B", "Larger mails are refused with 552."),
     spec("max_recipients", Int(100), Rule::IntRange(1, 1000), "", "Further recipients of a mail are refused with 452."),
@@ -89,6 +102,8 @@ pub struct Params {
     pub smtp_listen: Option<SocketAddr>,
     /// Address of the LMTP server; `None` turns it off.
     pub lmtp_listen: Option<SocketAddr>,
+    /// Who may hand in mails, and how.
+    pub access: Access,
     /// Host name in greetings, EHLO and Message-IDs.
     pub hostname: String,
     /// Bounds on a session.
@@ -154,6 +169,7 @@ impl Params {
         let params = Self {
             smtp_listen: values.listen("smtp_listen")?,
             lmtp_listen: values.listen("lmtp_listen")?,
+            access: Access::load(values)?,
             limits: Limits {
                 message_bytes: values.count("max_message_bytes")?,
                 recipients: values.count("max_recipients")?,
@@ -176,9 +192,9 @@ impl Params {
             journal_keep_segments: values.count("journal_keep_segments")?,
             journal_remembered: values.count("journal_remembered")?,
             journal_reserve_bytes: values.count("journal_reserve_bytes")?,
-            consumers: Consumers::parse(&values.texts("consumers")?).map_err(|invalid| {
-                ParamError::rule("consumers", format!("{:?}", invalid.entry), invalid.rule)
-            })?,
+            consumers: Consumers::parse(&values.texts("consumers")?, access::delimiter(values)?).map_err(
+                |invalid| ParamError::rule("consumers", format!("{:?}", invalid.entry), invalid.rule),
+            )?,
             room: Room {
                 mails: values.count("max_in_flight")?,
                 bytes: values.count::<u64>("max_in_flight_bytes")? / 2,
@@ -211,17 +227,23 @@ impl Params {
         if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 0)) {
             return Err(ParamError::rule("smarthost", &self.smarthost, "host:port"));
         }
-        for (name, listen) in [("smtp_listen", self.smtp_listen), ("lmtp_listen", self.lmtp_listen)] {
-            if listen.is_some_and(|listen| listen.to_string() == self.smarthost) {
+        let listens = [
+            ("smtp_listen", self.smtp_listen),
+            ("smtps_listen", self.access.smtps_listen),
+            ("lmtp_listen", self.lmtp_listen),
+        ]
+        .map(|(name, listen)| listen.map(|listen| (name, listen)));
+        let mut others: Vec<(&str, SocketAddr)> = Vec::new();
+        for (name, listen) in listens.into_iter().flatten() {
+            if listen.to_string() == self.smarthost {
                 let rule = format!("another address than {name}, else answers come back as mails");
                 return Err(ParamError::rule("smarthost", &self.smarthost, rule));
             }
-        }
-        if let (Some(smtp), Some(lmtp)) = (self.smtp_listen, self.lmtp_listen)
-            && smtp == lmtp
-            && smtp.port() != 0
-        {
-            return Err(ParamError::rule("lmtp_listen", lmtp, "another address than smtp_listen"));
+            let same = others.iter().find(|(_, other)| *other == listen && listen.port() != 0);
+            if let Some((other, _)) = same {
+                return Err(ParamError::rule(name, listen, format!("another address than {other}")));
+            }
+            others.push((name, listen));
         }
         if self.max_receiving_bytes / 2 < self.limits.message_bytes {
             let rule = format!("at least twice max_message_bytes = {}", self.limits.message_bytes);

@@ -1,48 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The SMTP and LMTP servers: sockets, timers and limits around [`Session`]s.
+//! The SMTP and LMTP servers: sockets, timers and limits around sessions.
 //!
-//! SMTP and LMTP each bound their open connections, in total and per address (421 beyond). Silence, dribbled bytes
-//! and talk without a mail end a session with 421. A connection holds at most one mail and one buffer; all mails being
-//! received share one budget of memory (452 beyond).
+//! A client is admitted by its address, which a load balancer that is named may tell (`visit`). SMTP and LMTP each
+//! bound their open connections, in total and per address (421 beyond). Silence, dribbled bytes and talk without a
+//! mail end a session with 421, and a slow TLS handshake without a word. A connection holds at most one mail and one
+//! buffer; all mails being received share one budget of memory (452 beyond).
 //!
 //! On shutdown no more connections are accepted. A session between mails ends with 421; a mail under way may finish
 //! within the drain time. A connection lost before the final dot leaves nothing behind.
 
+mod connection;
+mod proxy_header;
+mod visit;
+
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use mail::{AcceptedMail, MailId, Origin};
-use smtp::session::{Ending, Incoming, Limits, Outcome, Progress, Protocol, Session};
+use mail::AddressPattern;
+use smtp::session::{Limits, Protocol};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::watch,
+    net::TcpListener,
+    sync::{Semaphore, watch},
     task::JoinSet,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{sleep, timeout},
 };
 
 use super::{
-    budget::{Budget, Lease},
-    consumers::Consumers,
-    guests::Guests,
-    journal::{Accepted, Journal, JournalError},
+    budget::Budget, consumers::Consumers, guests::Guests, journal::Journal, networks::Networks, users::Users,
 };
+use visit::Visit;
 
-/// Size of one read from a connection, bytes.
-const BUFFER_BYTES: usize = 16 * 1024;
-/// A whole command or mail may take this many times the session timeout, however steadily bytes arrive.
-const SLOW_FACTOR: u32 = 4;
-/// After the last reply, the client's remaining bytes are read and dropped, up to this long and this many, so that a
-/// TCP reset does not destroy the reply.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1024 * 1024;
 /// Pause after a failed accept, such as when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -71,6 +65,11 @@ pub struct Counters {
     pub deferred: AtomicU64,
     /// Connections refused with 421.
     pub refused_connections: AtomicU64,
+    /// Connections refused with 554, because `allowed_clients` does not name them, and those of load balancers that
+    /// were dropped for want of a header.
+    pub refused_clients: AtomicU64,
+    /// TLS handshakes that failed or took too long.
+    pub failed_handshakes: AtomicU64,
 }
 
 impl Counters {
@@ -101,7 +100,6 @@ impl Drop for Open {
 }
 
 /// Settings that the SMTP and LMTP servers share.
-#[derive(Debug)]
 pub struct Settings {
     /// Host name in greetings and replies.
     pub hostname: Arc<str>,
@@ -117,12 +115,37 @@ pub struct Settings {
     pub max_connections: usize,
     /// The same for one IPv4 address or one IPv6 network.
     pub max_connections_per_address: usize,
+    /// Begins TLS; `None` without a certificate.
+    pub tls: Option<Arc<tls::server::Server>>,
+    /// Whether MAIL needs TLS, except from this host.
+    pub require_tls: bool,
+    /// Accounts of own devices, for SMTP; `None` without AUTH.
+    pub users: Option<Arc<Users>>,
+    /// Whether MAIL needs AUTH, on SMTP.
+    pub require_auth: bool,
+    /// Recipients that are accepted, besides `<postmaster>`; empty: all.
+    pub accepted_recipients: Arc<[AddressPattern]>,
+    /// Clients that may connect; empty: all.
+    pub allowed_clients: Networks,
+    /// Load balancers, whose connections begin with a header of the PROXY protocol.
+    pub proxy_protocol_from: Networks,
     /// Counters to update.
     pub counters: Arc<Counters>,
     /// Decides whose a mail is.
     pub consumers: Arc<Consumers>,
     /// Memory for mails that are being received.
     pub(super) budget: Arc<Budget>,
+}
+
+/// What a listener is for.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// What its clients speak.
+    pub protocol: Protocol,
+    /// Whether TLS begins before the greeting.
+    pub implicit_tls: bool,
+    /// Bounds its connections, perhaps together with those of another door.
+    pub(super) guests: Arc<Guests>,
 }
 
 /// Listens on `address`, which came from `parameter`.
@@ -137,40 +160,34 @@ pub async fn listen(address: SocketAddr, parameter: &'static str) -> Result<TcpL
 /// sessions were cut; their clients got no 250.
 pub async fn run(
     listener: TcpListener,
-    protocol: Protocol,
+    door: Door,
     settings: Arc<Settings>,
     journal: Journal,
     mut shutdown: watch::Receiver<bool>,
 ) -> bool {
     let mut sessions = JoinSet::new();
-    let guests = Guests::new(settings.max_connections, settings.max_connections_per_address);
-    let session_shutdown = shutdown.clone();
+    let visits = Visit { door, settings: Arc::clone(&settings), journal, shutdown: shutdown.clone() };
+    // Connections of load balancers without their header yet; nobody's place is taken by then.
+    let headers = Arc::new(Semaphore::new(settings.max_connections));
     loop {
         tokio::select! {
             biased;
             () = stopped(&mut shutdown) => break,
             accepted = listener.accept() => match accepted {
-                // A dual-stack listener reports IPv4 clients with mapped addresses, which SPF does not understand.
-                Ok((stream, peer)) => match guests.admit(peer.ip().to_canonical()) {
-                    Ok(guest) => {
-                        let connection = Connection {
-                            stream,
-                            lease: settings.budget.lease(),
-                            settings: Arc::clone(&settings),
-                            journal: journal.clone(),
-                            shutdown: session_shutdown.clone(),
-                        };
-                        sessions.spawn(async move {
-                            // All of the guest moves in here, not only its address: its place is taken until the end.
-                            let guest = guest;
-                            let _open = connection.settings.counters.open(protocol);
-                            if let Err(error) = connection.serve(protocol, guest.address).await {
-                                tracing::debug!(%error, ?protocol, "connection lost");
-                            }
-                        });
+                Ok((stream, peer)) => {
+                    // A dual-stack listener reports IPv4 clients with mapped addresses, which SPF does not understand.
+                    let address = peer.ip().to_canonical();
+                    let visit = visits.clone();
+                    if settings.proxy_protocol_from.contains(address) {
+                        if let Ok(waiting) = Arc::clone(&headers).try_acquire_owned() {
+                            sessions.spawn(visit.behind_balancer(stream, address, waiting));
+                        } else {
+                            settings.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
+                        }
+                    } else if let Some(guest) = visit.admit(&stream, address) {
+                        sessions.spawn(visit.serve(stream, guest, address.is_loopback()));
                     }
-                    Err(reason) => refuse(&stream, &settings, reason),
-                },
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
@@ -192,168 +209,5 @@ pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-fn refuse(stream: &TcpStream, settings: &Settings, reason: &str) {
-    settings.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
-    // The send buffer of a new connection has room for this; if not, the close says enough.
-    let _ = stream.try_write(format!("421 4.3.2 {} {reason}\r\n", settings.hostname).as_bytes());
-}
-
-struct Connection {
-    stream: TcpStream,
-    lease: Lease,
-    settings: Arc<Settings>,
-    journal: Journal,
-    shutdown: watch::Receiver<bool>,
-}
-
-impl Connection {
-    async fn serve(mut self, protocol: Protocol, peer: IpAddr) -> io::Result<()> {
-        self.stream.set_nodelay(true)?;
-        let hostname = Arc::clone(&self.settings.hostname);
-        let mut session = Session::new(protocol, peer, hostname, self.settings.limits);
-        let mut buffer = vec![0; BUFFER_BYTES];
-        let slow = self.settings.session_timeout.saturating_mul(SLOW_FACTOR);
-        let mut progress_by = (session.steps(), Instant::now() + slow);
-        let mut mail_by = (session.texts(), Instant::now() + self.settings.mail_timeout);
-        self.write(&mut session).await?;
-        loop {
-            let mail_due = (!session.in_mail()).then_some(mail_by.1);
-            let read = match self.read(&mut buffer, progress_by.1, mail_due).await {
-                Ok(0) => return Ok(()),
-                Ok(read) => read,
-                Err(Interruption::Lost(error)) => return Err(error),
-                Err(Interruption::End(ending)) => {
-                    session.end(ending);
-                    return self.close(&mut session).await;
-                }
-            };
-            let mut input = buffer.get(..read).unwrap_or_default();
-            session.set_room(self.journal.room().is_ok());
-            loop {
-                match session.receive(&mut input) {
-                    Progress::More => {
-                        // The mail before it, if there was one, is on disk.
-                        if !self.lease.hold(session.held_bytes()) {
-                            session.no_memory();
-                            self.lease.hold(session.held_bytes());
-                        }
-                        break;
-                    }
-                    Progress::Close => return self.close(&mut session).await,
-                    Progress::Mail(mail) => {
-                        self.write(&mut session).await?;
-                        session.conclude(self.take(protocol, *mail).await);
-                    }
-                }
-            }
-            self.write(&mut session).await?;
-            if session.steps() != progress_by.0 {
-                progress_by = (session.steps(), Instant::now() + slow);
-            }
-            if session.in_mail() || session.texts() != mail_by.0 {
-                mail_by = (session.texts(), Instant::now() + self.settings.mail_timeout);
-            }
-        }
-    }
-
-    async fn read(
-        &mut self,
-        buffer: &mut [u8],
-        progress_by: Instant,
-        mail_due: Option<Instant>,
-    ) -> Result<usize, Interruption> {
-        let silent = progress_by.min(Instant::now() + self.settings.session_timeout);
-        let (deadline, ending) = match mail_due {
-            Some(due) if due < silent => (due, Ending::NoMail),
-            _ => (silent, Ending::Timeout),
-        };
-        let read = timeout_at(deadline, self.stream.read(buffer));
-        tokio::select! {
-            biased;
-            () = stopped(&mut self.shutdown), if mail_due.is_some() => Err(Interruption::End(Ending::Shutdown)),
-            result = read => match result {
-                Ok(result) => result.map_err(Interruption::Lost),
-                Err(_) => Err(Interruption::End(ending)),
-            },
-        }
-    }
-
-    async fn write(&mut self, session: &mut Session) -> io::Result<()> {
-        // Figures go before replies, so that a client with a reply can rely on them.
-        self.settings.counters.deferred.fetch_add(session.take_turned_away(), Ordering::Relaxed);
-        let output = session.take_output();
-        if output.is_empty() {
-            return Ok(());
-        }
-        timeout(self.settings.session_timeout, self.stream.write_all(&output))
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-    }
-
-    async fn take(&self, protocol: Protocol, Incoming { envelope, data }: Incoming) -> Outcome {
-        let id = MailId::of(&data);
-        let counters = &self.settings.counters;
-        let origin = match protocol {
-            Protocol::Smtp => Origin::Smtp(envelope),
-            Protocol::Lmtp => Origin::Lmtp(envelope),
-        };
-        let consumers = self.settings.consumers.of(&origin);
-        let mail = AcceptedMail { id, received_at: SystemTime::now(), origin, consumers, data };
-        match self.journal.accept(mail).await {
-            Ok(accepted) => {
-                counters.accepted.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(mail_id = %id, known = accepted == Accepted::Known, "mail journaled");
-                Outcome::Stored(id)
-            }
-            Err(error) => {
-                counters.deferred.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(mail_id = %id, %error, "mail not journaled");
-                match error {
-                    JournalError::NoRoom(_) => Outcome::NoRoom,
-                    JournalError::ForOthers => Outcome::ForOthers,
-                    _ => Outcome::TryAgain,
-                }
-            }
-        }
-    }
-
-    async fn close(mut self, session: &mut Session) -> io::Result<()> {
-        self.write(session).await?;
-        self.stream.shutdown().await?;
-        let mut buffer = vec![0; BUFFER_BYTES];
-        let mut left = LINGER_BYTES;
-        let _ = timeout(LINGER, async {
-            while let Ok(read @ 1..) = self.stream.read(&mut buffer).await {
-                left = left.saturating_sub(read);
-                if left == 0 {
-                    break;
-                }
-            }
-        })
-        .await;
-        Ok(())
-    }
-}
-
-enum Interruption {
-    Lost(io::Error),
-    End(Ending),
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_session_that_panics_is_no_longer_counted_as_open() {
-        let counters = Arc::new(Counters::default());
-        let open = counters.open(Protocol::Smtp);
-        assert_eq!(counters.smtp_connections.load(Ordering::Relaxed), 1);
-        let session = tokio::spawn(async move {
-            let _open = open;
-            panic!("on purpose");
-        });
-        assert!(session.await.unwrap_err().is_panic());
-        assert_eq!(counters.smtp_connections.load(Ordering::Relaxed), 0);
-    }
-}
+mod tests;

@@ -34,6 +34,7 @@ mod error;
 mod files;
 mod format;
 mod read;
+pub mod reload;
 pub mod secret;
 
 use std::{

@@ -7,17 +7,25 @@
 //! journal are left to the server, which passes bytes to [`Session::receive`] and writes what
 //! [`Session::take_output`] returns.
 //!
-//! Extensions: PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES. CHUNKING is not offered: BDAT lets bare CR
-//! and LF through, and strict line ends are the point (see `docs/decisions/0021-smtp-session.md`).
+//! Extensions: PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING, ENHANCEDSTATUSCODES; STARTTLS and AUTH if [`Access`] has
+//! them. Strict line ends are the point, after DATA and in BDAT (see `docs/decisions/0021-smtp-session.md`).
 
+mod access;
+mod auth;
+mod chunk;
 mod command;
 mod data;
+mod end;
 
 use std::{net::IpAddr, sync::Arc};
 
-use data::{DataReader, Refusal, received_fields};
+use auth::Exchange;
+use chunk::Chunk;
+use data::DataReader;
 use mail::{Envelope, MailId};
 
+pub use access::{Access, Tls};
+pub use auth::{AuthOutcome, Credentials};
 pub use data::TEXT_LINE_BYTES;
 
 /// Longest command line, bytes with its CRLF. RFC 5321 section 4.5.3.1.4 requires 512, and extensions require more.
@@ -72,6 +80,11 @@ pub enum Progress {
     More,
     /// The reply to this mail, by [`Session::conclude`].
     Mail(Box<Incoming>),
+    /// The TLS handshake, once the output is written, and then [`Session::tls_started`]. If the handshake fails, the
+    /// connection must be closed without a word.
+    StartTls,
+    /// The reply to these credentials, by [`Session::conclude_auth`].
+    Credentials(Credentials),
     /// The connection must be closed, once the output is written.
     Close,
 }
@@ -104,7 +117,12 @@ pub enum Ending {
 enum Phase {
     Command,
     Data(DataReader),
+    Chunk(Chunk),
     Storing,
+    StartingTls,
+    Auth(Exchange),
+    /// Until the credentials are taken, and then until it is known whether they are right.
+    Checking(Option<Credentials>),
     Closed,
 }
 
@@ -123,14 +141,19 @@ pub struct Session {
     peer: IpAddr,
     hostname: Arc<str>,
     limits: Limits,
+    access: Access,
     phase: Phase,
     helo: Option<String>,
     transaction: Option<Transaction>,
+    /// The chunks of the mail so far; `None` before the first.
+    chunks: Option<DataReader>,
     /// The command line so far; at most [`COMMAND_LINE_BYTES`].
     line: Vec<u8>,
     /// Whether the rest of a line that is too long is being skipped.
     skipping: bool,
     output: Vec<u8>,
+    authenticated: bool,
+    failed_logins: u32,
     errors: u32,
     junk: u32,
     /// Recipients over the bound since the last mail.
@@ -152,12 +175,16 @@ impl Session {
             peer,
             hostname,
             limits,
+            access: Access::default(),
             phase: Phase::Command,
             helo: None,
             transaction: None,
+            chunks: None,
             line: Vec::new(),
             skipping: false,
             output: Vec::new(),
+            authenticated: false,
+            failed_logins: 0,
             errors: 0,
             junk: 0,
             over: 0,
@@ -180,8 +207,11 @@ impl Session {
         loop {
             match &mut self.phase {
                 Phase::Closed => return Progress::Close,
-                // The caller still owes the reply to the last mail.
-                Phase::Storing => return Progress::More,
+                // The caller still owes the reply to the last mail, or the handshake.
+                Phase::Storing | Phase::StartingTls => return Progress::More,
+                Phase::Checking(credentials) => {
+                    return credentials.take().map_or(Progress::More, Progress::Credentials);
+                }
                 Phase::Data(reader) => match reader.read(input) {
                     None => return Progress::More,
                     Some(result) => {
@@ -190,9 +220,21 @@ impl Session {
                         }
                     }
                 },
-                Phase::Command => {
+                Phase::Chunk(chunk) => {
+                    if !chunk.read(self.chunks.as_mut(), input) {
+                        return Progress::More;
+                    }
+                    let chunk = *chunk;
+                    if let Some(mail) = self.end_of_chunk(chunk) {
+                        return Progress::Mail(mail);
+                    }
+                }
+                Phase::Command | Phase::Auth(_) => {
                     if !self.read_line(input) {
                         return Progress::More;
+                    }
+                    if matches!(self.phase, Phase::StartingTls) {
+                        return self.begin_tls(input);
                     }
                 }
             }
@@ -220,14 +262,21 @@ impl Session {
         self.room = room;
     }
 
-    /// Bytes of memory that the mail being received takes, after DATA and before its [`Progress::Mail`].
+    /// Bytes of memory that the mail being received takes, until its [`Progress::Mail`].
     pub fn held_bytes(&self) -> usize {
-        if let Phase::Data(reader) = &self.phase { reader.held_bytes() } else { 0 }
+        match &self.phase {
+            Phase::Data(reader) => reader.held_bytes(),
+            _ => self.chunks.as_ref().map_or(0, DataReader::held_bytes),
+        }
     }
 
     /// Drops the mail being received for lack of memory; it gets 452 at its end.
     pub fn no_memory(&mut self) {
-        if let Phase::Data(reader) = &mut self.phase {
+        let reader = match &mut self.phase {
+            Phase::Data(reader) => Some(reader),
+            _ => self.chunks.as_mut(),
+        };
+        if let Some(reader) = reader {
             reader.no_memory();
         }
     }
@@ -255,12 +304,12 @@ impl Session {
         std::mem::take(&mut self.output)
     }
 
-    /// Whether a mail is being transferred: after DATA and before its reply.
+    /// Whether a mail is being transferred: after DATA or the first BDAT, and before its reply.
     pub fn in_mail(&self) -> bool {
-        matches!(self.phase, Phase::Data(_) | Phase::Storing)
+        self.chunks.is_some() || matches!(self.phase, Phase::Data(_) | Phase::Chunk(_) | Phase::Storing)
     }
 
-    /// Number of complete commands and mails so far, so that a server can tell progress from dribbled bytes.
+    /// Number of complete commands and mails so far, but for commands within a mail in chunks, so that a server can tell progress from dribbled bytes.
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -276,67 +325,9 @@ impl Session {
         self.output.extend_from_slice(b"\r\n");
     }
 
-    /// Replies to the end of DATA: once, or in LMTP once for each recipient (RFC 2033 section 4.2). Ends the
-    /// transaction.
-    fn reply_to_data(&mut self, reply: &str) {
-        let recipients = self.transaction.take().map_or(1, |transaction| transaction.rcpt_to.len());
-        let replies = if self.protocol == Protocol::Lmtp { recipients } else { 1 };
-        (0..replies).for_each(|_| self.say(reply));
-        self.steps = self.steps.wrapping_add(1);
-    }
-
-    fn end_of_data(&mut self, result: Result<Vec<u8>, Refusal>) -> Option<Box<Incoming>> {
-        self.phase = Phase::Command;
-        let result = match result {
-            Ok(data) if received_fields(&data) > self.limits.received_headers => {
-                Err(("554 5.4.6 too many Received fields, the mail loops".to_owned(), false))
-            }
-            Ok(data) => Ok(data),
-            Err(refusal) if refusal.is_temporary() => {
-                self.turned_away = self.turned_away.saturating_add(1);
-                self.reply_to_data(&self.refusal_text(refusal));
-                return None;
-            }
-            Err(refusal) => Err((self.refusal_text(refusal), refusal.closes())),
-        };
-        match result {
-            Ok(data) => {
-                let (Some(transaction), Some(helo)) = (&self.transaction, &self.helo) else {
-                    self.reply_to_data("503 5.5.1 no transaction");
-                    return None;
-                };
-                let envelope = Envelope {
-                    peer: self.peer,
-                    helo: helo.clone(),
-                    mail_from: transaction.mail_from.clone(),
-                    rcpt_to: transaction.rcpt_to.clone(),
-                };
-                self.mails = self.mails.saturating_add(1);
-                (self.junk, self.over) = (0, 0);
-                self.phase = Phase::Storing;
-                Some(Box::new(Incoming { envelope, data }))
-            }
-            Err((reply, closes)) => {
-                self.reply_to_data(&reply);
-                if closes {
-                    self.phase = Phase::Closed;
-                } else {
-                    self.count_error();
-                }
-                None
-            }
-        }
-    }
-
-    fn refusal_text(&self, refusal: Refusal) -> String {
-        match refusal {
-            Refusal::BareLineEnding => "550 5.6.11 bare CR or LF in the mail, lines end with CRLF".to_owned(),
-            Refusal::TooLarge | Refusal::Endless => {
-                format!("552 5.3.4 mail is larger than {} bytes", self.limits.message_bytes)
-            }
-            Refusal::LineTooLong => format!("554 5.6.0 line of text is longer than {TEXT_LINE_BYTES} bytes"),
-            Refusal::NoMemory => "452 4.3.1 too many large mails at once, try again later".to_owned(),
-        }
+    fn end_with(&mut self, reply: &str) {
+        self.say(reply);
+        self.phase = Phase::Closed;
     }
 
     fn count_error(&mut self) {

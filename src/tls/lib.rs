@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! TLS 1.2 and 1.3 (RFC 8446) of the mail protocols, by rustls.
 //!
-//! A certificate is always checked: there is no way to turn that off, only to trust another authority. Errors say what a
-//! person can do about them. When TLS begins, on connecting or after STARTTLS, is left to the protocols.
+//! - [`client`]: a server's certificate is always checked; that cannot be turned off, only another authority trusted.
+//! - [`server`]: our own certificate, from files that are read again when they change.
+//!
+//! Errors say what a person can do about them. When TLS begins, on connecting or after STARTTLS, is left to the
+//! protocols.
 
 pub mod client;
+pub mod server;

@@ -5,6 +5,7 @@
 //! slows publishing, not accepting. Dropping a bridge without [`Bridge::drain`] stops it like `kill -9`: nothing
 //! promised is lost. Translating messages is left to the node.
 
+mod listen;
 mod submit;
 mod window_task;
 
@@ -16,22 +17,21 @@ use std::{
 
 use ::health::Status;
 use mail::{AcceptedMail, Delivery, Disposition, MailId};
+use tls::server::CertificateError;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, timeout},
 };
 
-use smtp::session::Protocol;
-
 use super::{
-    budget::Budget,
     consumers::Consumers,
     health, imap,
     journal::{Journal, JournalError, Settings},
     outbox::{Sender, core, host::Host, schedule::Schedule},
     params::Params,
-    server::{self, Counters, ListenError},
+    server::{Counters, ListenError},
+    users::{Users, UsersError},
     window::{Unsettled, Window},
 };
 pub use submit::Submitted;
@@ -49,6 +49,12 @@ pub enum BridgeError {
     /// A server cannot listen on its address.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The certificate or its key cannot be used.
+    #[error("parameters 'tls_certificate_path' and 'tls_key_path': {0}")]
+    Certificate(#[from] CertificateError),
+    /// The accounts cannot be used.
+    #[error("parameter 'auth_users_path': {0}")]
+    Users(#[from] UsersError),
     /// A mailbox cannot be read.
     #[error(transparent)]
     Imap(#[from] imap::ImapStartError),
@@ -85,6 +91,8 @@ pub struct Handle {
     dispositions: mpsc::Sender<Disposition>,
     subscribers: Arc<watch::Sender<usize>>,
     counters: Arc<Counters>,
+    tls: Option<Arc<tls::server::Server>>,
+    users: Option<Arc<Users>>,
     max_connections: usize,
     window: Arc<Mutex<health::Intake>>,
     outbox: Arc<Mutex<health::Outbox>>,
@@ -157,9 +165,18 @@ impl Handle {
                 accepted: self.counters.accepted.load(Ordering::Relaxed),
                 deferred: self.counters.deferred.load(Ordering::Relaxed),
                 refused_connections: self.counters.refused_connections.load(Ordering::Relaxed),
+                refused_clients: self.counters.refused_clients.load(Ordering::Relaxed),
                 ..window
             },
             outbox: self.outbox.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            tls: self.tls.as_ref().map(|tls| health::Tls {
+                failure: tls.failure(),
+                failed_handshakes: self.counters.failed_handshakes.load(Ordering::Relaxed),
+            }),
+            users: self
+                .users
+                .as_ref()
+                .map(|users| health::Users { failure: users.failure(), rejected: users.rejected() }),
         }
     }
 }
@@ -168,6 +185,7 @@ impl Handle {
 pub struct Bridge {
     handle: Handle,
     smtp_addr: Option<SocketAddr>,
+    smtps_addr: Option<SocketAddr>,
     lmtp_addr: Option<SocketAddr>,
     drain_timeout: Duration,
     stop: watch::Sender<bool>,
@@ -186,9 +204,10 @@ impl Bridge {
     /// [`Handle::set_subscribers`].
     ///
     /// # Errors
-    /// If the journal cannot be used or an address cannot be listened on.
+    /// If the journal, the certificate or the accounts cannot be used, or an address cannot be listened on.
     pub async fn start(params: Params) -> Result<(Self, Streams), BridgeError> {
         let params = Arc::new(params);
+        let (tls, users) = listen::secrets(&params.access)?;
         let mailboxes = imap::mailboxes(&params.imap_accounts)?;
         let consumers = Arc::new(params.consumers.clone());
         let (events_in, events) = mpsc::unbounded_channel();
@@ -227,6 +246,8 @@ impl Bridge {
             dispositions,
             subscribers: Arc::new(subscribers),
             counters: Arc::default(),
+            tls,
+            users,
             max_connections: params.max_connections,
             window: Arc::default(),
             outbox: Arc::default(),
@@ -245,6 +266,7 @@ impl Bridge {
         let mut bridge = Self {
             handle: handle.clone(),
             smtp_addr: None,
+            smtps_addr: None,
             lmtp_addr: None,
             drain_timeout: params.drain_timeout,
             stop,
@@ -294,39 +316,6 @@ impl Bridge {
         Ok((bridge, Streams { mails, deliveries }))
     }
 
-    async fn listen(
-        &mut self,
-        params: &Params,
-        journal: &Journal,
-        stopped: &watch::Receiver<bool>,
-    ) -> Result<(), BridgeError> {
-        let settings = Arc::new(server::Settings {
-            hostname: params.hostname.as_str().into(),
-            limits: params.limits,
-            session_timeout: params.session_timeout,
-            drain_timeout: params.drain_timeout,
-            mail_timeout: params.mail_timeout,
-            max_connections: params.max_connections,
-            max_connections_per_address: params.max_connections_per_address,
-            counters: Arc::clone(&self.handle.counters),
-            consumers: Arc::clone(&self.handle.consumers),
-            budget: Budget::new(params.max_receiving_bytes, params.max_connections.saturating_mul(2)),
-        });
-        for (protocol, address, parameter, taken) in [
-            (Protocol::Smtp, params.smtp_listen, "smtp_listen", &mut self.smtp_addr),
-            (Protocol::Lmtp, params.lmtp_listen, "lmtp_listen", &mut self.lmtp_addr),
-        ] {
-            let Some(address) = address else { continue };
-            let listener = server::listen(address, parameter).await?;
-            let address = listener.local_addr().map_err(BridgeError::Address)?;
-            tracing::info!(%address, ?protocol, "listening");
-            *taken = Some(address);
-            let (settings, journal, stopped) = (Arc::clone(&settings), journal.clone(), stopped.clone());
-            self.servers.spawn(server::run(listener, protocol, settings, journal, stopped));
-        }
-        Ok(())
-    }
-
     /// A handle for the graph's side.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
@@ -335,6 +324,11 @@ impl Bridge {
     /// Address of the SMTP server, with the actual port if the parameter says 0; `None` if it is off.
     pub fn smtp_addr(&self) -> Option<SocketAddr> {
         self.smtp_addr
+    }
+
+    /// Address of the SMTP server with TLS from the first byte, with the actual port; `None` if it is off.
+    pub fn smtps_addr(&self) -> Option<SocketAddr> {
+        self.smtps_addr
     }
 
     /// Address of the LMTP server, with the actual port; `None` if it is off.

@@ -10,7 +10,7 @@ use mail::EmailAddress;
 use smtp_proto::{Error, MAIL_BODY_7BIT, MAIL_BODY_8BITMIME, MAIL_SMTPUTF8, MailFrom, RcptTo, Request};
 
 use crate::session::{
-    COMMAND_LINE_BYTES, DataReader, JUNK_COMMANDS, NO_ROOM, Phase, Protocol, RECIPIENTS_OVER, Session,
+    COMMAND_LINE_BYTES, DataReader, JUNK_COMMANDS, NO_ROOM, Phase, Protocol, RECIPIENTS_OVER, Session, Tls,
     Transaction,
 };
 
@@ -36,30 +36,40 @@ impl Session {
         if end.is_none() {
             return false;
         }
-        self.steps = self.steps.wrapping_add(1);
+        if self.chunks.is_none() {
+            self.steps = self.steps.wrapping_add(1);
+        }
         let line = std::mem::take(&mut self.line);
-        if std::mem::take(&mut self.skipping) {
-            self.refuse(&format!("500 5.5.2 command line is longer than {COMMAND_LINE_BYTES} bytes"));
-        } else {
-            self.run_command(&line);
+        let too_long = std::mem::take(&mut self.skipping);
+        match std::mem::replace(&mut self.phase, Phase::Command) {
+            Phase::Auth(exchange) => self.auth_line(exchange, (!too_long).then_some(&line)),
+            _ if too_long => {
+                self.refuse(&format!("500 5.5.2 command line is longer than {COMMAND_LINE_BYTES} bytes"));
+            }
+            _ => self.run_command(&line),
         }
         true
     }
 
     fn run_command(&mut self, line: &[u8]) {
-        let Some(text) = line.strip_suffix(b"\r\n") else {
-            return self.refuse("500 5.5.2 command line must end with CRLF");
-        };
-        if text.iter().any(u8::is_ascii_control) {
-            return self.refuse("500 5.5.2 control character in command line");
-        }
-        let Ok(text) = std::str::from_utf8(text) else {
-            return self.refuse("500 5.5.2 command line is not UTF-8");
+        let text = match text_of(line) {
+            Ok(text) => text,
+            // What follows may be a chunk.
+            Err(reply) if line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT")) => {
+                return self.end_with(reply);
+            }
+            Err(reply) => return self.refuse(reply),
         };
         if HTTP_METHODS.iter().any(|method| text.starts_with(method)) {
-            self.say("554 5.7.1 this is not an HTTP server, closing connection");
-            self.phase = Phase::Closed;
-            return;
+            return self.end_with("554 5.7.1 this is not an HTTP server, closing connection");
+        }
+        // The parser takes only mechanisms that it knows, the first of two parameters, and sizes that wrap around.
+        let (verb, parameters) = text.split_once(' ').unwrap_or((text, ""));
+        if verb.eq_ignore_ascii_case("AUTH") {
+            return self.auth(parameters);
+        }
+        if verb.eq_ignore_ascii_case("BDAT") {
+            return self.bdat(parameters);
         }
         match Request::parse(&mut line.iter()) {
             Ok(Request::Ehlo { host }) => self.hello(Protocol::Smtp, "EHLO", &host),
@@ -71,10 +81,15 @@ impl Session {
             Ok(Request::Rset) => {
                 self.transaction = None;
                 self.junk("250 2.0.0 reset");
+                self.abandon_chunks();
             }
             Ok(Request::Noop { .. }) => self.junk("250 2.0.0 ok"),
             Ok(Request::Vrfy { .. }) => self.junk("252 2.5.0 not verified, send some mail"),
             Ok(Request::Help { .. }) => self.junk("214 2.0.0 RFC 5321, RFC 2033"),
+            Ok(Request::StartTls) if !text.eq_ignore_ascii_case("STARTTLS") => {
+                self.refuse("501 5.5.4 STARTTLS has no parameters");
+            }
+            Ok(Request::StartTls) => self.starttls(),
             Ok(Request::Quit) => {
                 self.say(&format!("221 2.0.0 {} closing connection", self.hostname));
                 self.phase = Phase::Closed;
@@ -105,14 +120,23 @@ impl Session {
         self.helo = Some(host.to_owned());
         self.transaction = None;
         if command == "HELO" {
-            return self.junk(&format!("250 {}", self.hostname));
+            self.junk(&format!("250 {}", self.hostname));
+            return self.abandon_chunks();
         }
         self.say(&format!("250-{}", self.hostname));
         self.say("250-PIPELINING");
         self.say(&format!("250-SIZE {}", self.limits.message_bytes));
         self.say("250-8BITMIME");
         self.say("250-SMTPUTF8");
+        self.say("250-CHUNKING");
+        if self.access.tls == Tls::Offered {
+            self.say("250-STARTTLS");
+        }
+        if self.offers_auth() {
+            self.say("250-AUTH PLAIN LOGIN");
+        }
         self.junk("250 ENHANCEDSTATUSCODES");
+        self.abandon_chunks();
     }
 
     fn mail(&mut self, from: &MailFrom<std::borrow::Cow<'_, str>>, line: &str) {
@@ -122,10 +146,11 @@ impl Session {
             || from.env_id.is_some()
             || from.solicit.is_some()
             || from.mtrk.is_some()
-            || from.auth.is_some()
+            || (from.auth.is_some() && !self.access.auth)
             // The parser reports absent numbers as 0 and lets some wrap around, so check the names.
             || parameters(line).any(|(name, _)| {
-                !["SIZE", "BODY", "SMTPUTF8"].iter().any(|known| name.eq_ignore_ascii_case(known))
+                // AUTH (RFC 4954 section 5) is taken and believed by nobody.
+                !["SIZE", "BODY", "SMTPUTF8", "AUTH"].iter().any(|known| name.eq_ignore_ascii_case(known))
             });
         let size = announced(line);
         let address = path(&from.address, line);
@@ -134,6 +159,8 @@ impl Session {
                 Protocol::Smtp => "503 5.5.1 say EHLO first",
                 Protocol::Lmtp => "503 5.5.1 say LHLO first",
             });
+        } else if let Some(reply) = self.barred() {
+            self.refuse(reply);
         } else if self.transaction.is_some() {
             self.refuse("503 5.5.1 sender already given, say RSET first");
         } else if self.mails >= self.limits.mails {
@@ -165,12 +192,17 @@ impl Session {
         let Some(transaction) = &mut self.transaction else {
             return self.refuse("503 5.5.1 say MAIL first");
         };
+        if self.chunks.is_some() {
+            return self.refuse("503 5.5.1 the mail has begun");
+        }
         if to.orcpt.is_some() || to.flags != 0 || to.rrvs != 0 {
             self.refuse("555 5.5.4 parameter not supported");
         } else if let (false, Err(error)) = (postmaster, EmailAddress::parse(address)) {
             self.refuse(&format!("553 5.1.3 recipient address is not supported: {error}"));
         } else if !address.is_ascii() && !transaction.utf8 {
             self.refuse("553 5.6.7 address needs SMTPUTF8");
+        } else if !postmaster && !self.access.accepts(address) {
+            self.refuse("550 5.1.1 no such recipient here");
         } else if transaction.rcpt_to.len() >= self.limits.recipients {
             self.say(&format!("452 4.5.3 more than {} recipients", self.limits.recipients));
             self.over = self.over.saturating_add(1);
@@ -187,6 +219,7 @@ impl Session {
     fn data(&mut self) {
         match &self.transaction {
             None => self.refuse("503 5.5.1 say MAIL first"),
+            Some(_) if self.chunks.is_some() => self.refuse("503 5.5.1 the mail has begun with BDAT"),
             Some(transaction) if transaction.rcpt_to.is_empty() => {
                 self.refuse("503 5.5.1 no valid recipient")
             }
@@ -202,12 +235,12 @@ impl Session {
         self.refuse(&format!("552 5.3.4 mail is larger than {} bytes", self.limits.message_bytes));
     }
 
-    fn refuse(&mut self, reply: &str) {
+    pub(super) fn refuse(&mut self, reply: &str) {
         self.say(reply);
         self.count_error();
     }
 
-    fn junk(&mut self, reply: &str) {
+    pub(super) fn junk(&mut self, reply: &str) {
         self.say(reply);
         self.junk = self.junk.saturating_add(1);
         if self.junk > JUNK_COMMANDS {
@@ -215,6 +248,15 @@ impl Session {
             self.phase = Phase::Closed;
         }
     }
+}
+
+/// The text of a command line, or why there is none.
+fn text_of(line: &[u8]) -> Result<&str, &'static str> {
+    let text = line.strip_suffix(b"\r\n").ok_or("500 5.5.2 command line must end with CRLF")?;
+    if text.iter().any(u8::is_ascii_control) {
+        return Err("500 5.5.2 control character in command line");
+    }
+    std::str::from_utf8(text).map_err(|_| "500 5.5.2 command line is not UTF-8")
 }
 
 /// The address in a path. The parser returns the empty one both for `<>` and for `<postmaster>`.

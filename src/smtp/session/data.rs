@@ -101,6 +101,45 @@ impl DataReader {
         None
     }
 
+    /// Takes a piece of a mail that has no end of its own and no dot-stuffing (RFC 3030).
+    pub(super) fn read_chunk(&mut self, mut bytes: &[u8]) {
+        while let Some((&byte, mut rest)) = bytes.split_first() {
+            match (self.state, byte) {
+                (State::Cr, b'\n') => {
+                    self.push(b"\r\n");
+                    self.line_bytes = 0;
+                    self.state = State::LineStart;
+                }
+                (State::Cr, _) | (_, b'\n') => return self.refuse(Refusal::BareLineEnding),
+                (_, b'\r') => self.state = State::Cr,
+                _ => {
+                    let end =
+                        bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+                    let (text, after) = bytes.split_at(end);
+                    self.line_bytes = self.line_bytes.saturating_add(text.len());
+                    self.push(text);
+                    self.state = State::Text;
+                    rest = after;
+                }
+            }
+            bytes = rest;
+        }
+    }
+
+    /// Why the chunks so far are refused.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+
+    /// The mail, after its last chunk.
+    pub(super) fn end_of_chunks(self) -> Result<Vec<u8>, Refusal> {
+        match (self.refusal, self.state) {
+            (Some(refusal), _) => Err(refusal),
+            (None, State::LineStart) => Ok(self.data),
+            (None, _) => Err(Refusal::BareLineEnding),
+        }
+    }
+
     /// Bytes of memory that the mail takes.
     pub(super) fn held_bytes(&self) -> usize {
         self.data.capacity()

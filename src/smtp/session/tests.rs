@@ -6,7 +6,7 @@ use crate::session::*;
 const LIMITS: Limits =
     Limits { message_bytes: 1000, recipients: 2, received_headers: 3, errors: 4, mails: 3 };
 
-fn session(protocol: Protocol) -> Session {
+pub(super) fn session(protocol: Protocol) -> Session {
     let mut session = Session::new(protocol, IpAddr::from([192, 0, 2, 1]), "mx.test".into(), LIMITS);
     let greeting = String::from_utf8(session.take_output()).unwrap();
     assert!(greeting.starts_with("220 mx.test "), "{greeting}");
@@ -14,7 +14,7 @@ fn session(protocol: Protocol) -> Session {
 }
 
 /// Talks to the session, storing every mail. Returns the reply codes and the mails.
-fn talk(session: &mut Session, input: &str) -> (Vec<String>, Vec<Incoming>) {
+pub(super) fn talk(session: &mut Session, input: &str) -> (Vec<String>, Vec<Incoming>) {
     let mut input = input.as_bytes();
     let mut mails = Vec::new();
     while let Progress::Mail(mail) = session.receive(&mut input) {
@@ -27,7 +27,7 @@ fn talk(session: &mut Session, input: &str) -> (Vec<String>, Vec<Incoming>) {
     (codes, mails)
 }
 
-fn codes(session: &mut Session, input: &str) -> String {
+pub(super) fn codes(session: &mut Session, input: &str) -> String {
     talk(session, input).0.join(" ")
 }
 
@@ -198,8 +198,11 @@ fn the_postmaster_without_a_domain_is_a_recipient_and_no_sender() {
 fn refuses_what_is_not_offered() {
     let mut session = session(Protocol::Smtp);
     assert_eq!(
-        codes(&mut session, "EHLO c\r\nSTARTTLS\r\nBDAT 3 LAST\r\nMAIL FROM:<> RET=HDRS\r\n"),
-        "250 502 502 555"
+        codes(
+            &mut session,
+            "EHLO c\r\nSTARTTLS\r\nMAIL FROM:<> BODY=BINARYMIME\r\nMAIL FROM:<> RET=HDRS\r\n"
+        ),
+        "250 502 555 555"
     );
 }
 
@@ -212,6 +215,43 @@ proptest! {
             prop_assert!(rest.is_empty());
         }
         prop_assert!(session.line.len() <= COMMAND_LINE_BYTES);
+    }
+
+    #[test]
+    fn survives_any_commands_whatever_is_offered(
+        words in prop::collection::vec(
+            "EHLO c|STARTTLS|AUTH PLAIN( [A-Za-z=]{0,6})?|AUTH LOGIN|[*]|AGEAYg==|MAIL FROM:<a@b>|RCPT TO:<a@b>|DATA|[.]|RSET|BDAT [0-9](LAST)?|BDAT 2 LAST|\\PC{0,9}",
+            0..12,
+        ),
+        one_by_one in any::<bool>(),
+        require in any::<bool>(),
+    ) {
+        let access = Access { tls: Tls::Offered, local: true, auth: true, require_auth: require, ..Access::default() };
+        let mut session = session(Protocol::Smtp).with_access(access);
+        let mut authenticated = false;
+        let all: String = words.iter().map(|word| format!("{word}\r\n")).collect();
+        let pieces: Vec<_> = if one_by_one { all.split_inclusive("\r\n").collect() } else { vec![&*all] };
+        for piece in pieces {
+            let mut input = piece.as_bytes();
+            loop {
+                match session.receive(&mut input) {
+                    Progress::More | Progress::Close => break,
+                    Progress::StartTls => {
+                        prop_assert!(input.is_empty());
+                        session.tls_started();
+                        authenticated = false;
+                    }
+                    Progress::Credentials(given) => {
+                        authenticated = given.name == "a";
+                        session.conclude_auth(if authenticated { AuthOutcome::Accepted } else { AuthOutcome::Rejected });
+                    }
+                    Progress::Mail(mail) => {
+                        prop_assert!(authenticated || !require);
+                        session.conclude(Outcome::Stored(MailId::of(&mail.data)));
+                    }
+                }
+            }
+        }
     }
 
     #[test]
