@@ -19,7 +19,7 @@ before_graphs := $(if $(CRATE),,test-core $(if $(ONLY),,test-bootstrap test-pack
 # Cargo and colcon have workers of their own, and complain about a make whose workers they cannot have.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help bootstrap build $(environments) demo test test-faults test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-ledger bench-dkim bench-evidence shell lock clean
+.PHONY: help bootstrap build $(environments) dovecot demo test test-faults test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-ledger bench-dkim bench-evidence shell lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ demo: build web3 ## mails through the whole graph, with what became of each
 	@$(cargo) build --quiet --locked --release --example demo --example observer
 	@$(env) build/posthorn/cargo-target/release/examples/demo
 
-test: build contracts/node_modules/.package-lock.json $(environments) ## run every test; CRATE=NAME those of one crate, ONLY=NAME those with NAME in their path
+test: build contracts/node_modules/.package-lock.json $(environments) dovecot ## run every test; CRATE=NAME those of one crate, ONLY=NAME those with NAME in their path
 	$(if $(before_graphs),@$(MAKE) --no-print-directory --jobs=2 --output-sync ONLY=$(ONLY) $(before_graphs))
 	$(cargo) test --locked --release $(if $(CRATE),-p $(CRATE),--workspace $(addprefix --exclude ,$(tested))) -- --test-threads $(test_threads) $(ONLY)
 
@@ -68,12 +68,15 @@ contracts/node_modules/.package-lock.json: contracts/package-lock.json
 $(environments): bootstrap
 	@scripts/venv $@
 
+dovecot: ## install Debian's IMAP server for the tests, without starting it as a service
+	@scripts/dovecot
+
 lint: build ## formatting, and clippy with warnings denied, of every feature set
 	cargo fmt --check
 	$(cargo) clippy --locked --release --workspace --all-targets -- -D warnings
 	$(cargo) clippy --locked --release --all-targets --no-default-features $(addprefix -p ,$(pure) chain) -- -D warnings
 
-docs: build web3 ## write docs/interfaces.md and the README's tables anew
+docs: build web3 dovecot ## write docs/interfaces.md and the README's tables anew
 	@$(cargo) build --quiet --locked --release --example demo --example observer
 	POSTHORN_REGENERATE=1 $(cargo) test --locked --release -p suites --test posthorn documents::
 

@@ -10,6 +10,7 @@ mod dns;
 mod evidence;
 mod fleets;
 mod life;
+mod mailbox;
 mod many;
 mod observing;
 mod orders;

@@ -4,6 +4,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 
 use super::{
     domain::Domain,
+    dovecot::{Dovecot, PASSWORD},
     node::Node,
     observer::Observer,
     sign::SignedDomain,
@@ -92,7 +94,30 @@ impl Posthorn {
     /// Starts mail_bridge again on the same journal.
     pub fn restart_mail_bridge(&mut self) {
         let journal = self.state.path().join("mail_bridge").display().to_string();
-        self.mail_bridge = start_mail_bridge(&self.domain, &journal, self.sink.address);
+        self.mail_bridge = start_mail_bridge(&self.domain, &journal, self.sink.address, &[]);
+        self.find_smtp();
+    }
+
+    /// Ends mail_bridge and starts it again on the same journal; it reads the INBOX of [`POSTHORN`] on this server.
+    pub fn read_mailbox(&mut self, server: &Dovecot) {
+        let status = self.mail_bridge.terminate();
+        assert!(status.success(), "{status} after SIGTERM:\n{}", self.mail_bridge.log());
+        let password = self.state.path().join("mailbox.password");
+        fs::write(&password, PASSWORD).expect("password");
+        fs::set_permissions(&password, PermissionsExt::from_mode(0o600)).expect("password");
+        let journal = self.state.path().join("mail_bridge").display().to_string();
+        let (port, authority) = (server.tls_port.to_string(), server.certificate().display().to_string());
+        let mailbox = [
+            ("imap.accounts", "[\"fleet\"]"),
+            ("imap.fleet.host", "localhost"),
+            ("imap.fleet.port", &port),
+            ("imap.fleet.ca_path", &authority),
+            ("imap.fleet.user", POSTHORN),
+            ("imap.fleet.password_path", &password.display().to_string()),
+            ("imap.fleet.first_sync", "all"),
+            ("imap.fleet.when_settled", "flag"),
+        ];
+        self.mail_bridge = start_mail_bridge(&self.domain, &journal, self.sink.address, &mailbox);
         self.find_smtp();
     }
 
@@ -164,7 +189,7 @@ impl Unready {
             vehicle_router: Node::start("vehicle_router", &domain, &[]),
             chatbot: start_chatbot(&domain, state.path(), &[]),
             authenticator: start_authenticator(&domain, state.path(), authenticator),
-            mail_bridge: start_mail_bridge(&domain, &journal, sink.address),
+            mail_bridge: start_mail_bridge(&domain, &journal, sink.address, &[]),
             observer: Observer::start(&domain, topics),
             sink,
             sender,
@@ -199,9 +224,9 @@ fn start_authenticator(domain: &Domain, state: &Path, more: &[(&str, &str)]) -> 
     Node::start("authenticator", domain, &parameters)
 }
 
-fn start_mail_bridge(domain: &Domain, journal: &str, sink: SocketAddr) -> Node {
+fn start_mail_bridge(domain: &Domain, journal: &str, sink: SocketAddr, more: &[(&str, &str)]) -> Node {
     let smarthost = format!("\"{sink}\"");
-    let parameters = [
+    let own = [
         ("smtp_listen", "\"127.0.0.1:0\""),
         ("lmtp_listen", "\"\""),
         // All clients of the testbed share one address.
@@ -209,7 +234,7 @@ fn start_mail_bridge(domain: &Domain, journal: &str, sink: SocketAddr) -> Node {
         ("journal_directory", journal),
         ("smarthost", &smarthost),
     ];
-    Node::start("mail_bridge", domain, &parameters)
+    Node::start("mail_bridge", domain, &own.into_iter().chain(more.iter().copied()).collect::<Vec<_>>())
 }
 
 /// An unsigned mail from [`SENDER`] to posthorn.
