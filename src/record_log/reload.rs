@@ -62,7 +62,8 @@ impl<T, E: Display> Reloading<T, E> {
         }
         state.looked_at = now;
         let stamps = stamps(&self.paths);
-        if stamps != state.stamps {
+        // What failed is tried again even if nothing has changed: there may have been too many open files.
+        if stamps != state.stamps || state.failure.is_some() {
             state.stamps = stamps;
             match (self.load)() {
                 Ok(value) => {
@@ -71,8 +72,11 @@ impl<T, E: Display> Reloading<T, E> {
                     state.failure = None;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, files = ?self.paths, "changed and cannot be used; what was read before stays");
-                    state.failure = Some(error.to_string());
+                    let words = Some(error.to_string());
+                    if state.failure != words {
+                        tracing::warn!(%error, files = ?self.paths, "changed and cannot be used; what was read before stays");
+                        state.failure = words;
+                    }
                 }
             }
         }

@@ -98,6 +98,10 @@ pub fn parse(text: &str, path: &Path) -> Result<Secret, SecretError> {
 /// # Errors
 /// If the file cannot be read, gives group or others any permission, is longer than [`MAX_TEXT`] or is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String, SecretError> {
+    // Opening a pipe would wait for a writer.
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(SecretError::Content { path: path.to_owned(), rule: "a text, as a regular file" });
+    }
     let file = File::open(path).map_err(|source| failed(path, "open", source))?;
     let mode = file.metadata().map_err(|source| failed(path, "stat", source))?.permissions().mode() & 0o777;
     let credentials = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);

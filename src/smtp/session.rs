@@ -306,7 +306,11 @@ impl Session {
 
     /// Whether a mail is being transferred: after DATA or the first BDAT, and before its reply.
     pub fn in_mail(&self) -> bool {
-        self.chunks.is_some() || matches!(self.phase, Phase::Data(_) | Phase::Chunk(_) | Phase::Storing)
+        match &self.phase {
+            Phase::Data(_) | Phase::Storing => true,
+            Phase::Chunk(chunk) => chunk.is_of_a_mail(),
+            _ => self.chunks.is_some(),
+        }
     }
 
     /// Number of complete commands and mails so far, but for commands within a mail in chunks, so that a server can tell progress from dribbled bytes.

@@ -38,17 +38,30 @@ struct Head {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transport {
-    /// The load balancer's own connection, or one that it does not know the client of.
+    /// The load balancer's own connection (LOCAL).
     Own,
+    /// A client that the load balancer does not know the address of (UNSPEC).
+    Unknown,
     Ipv4,
     Ipv6,
 }
 
-/// Reads a header and no byte more. Returns the client's address; `None` if the load balancer speaks for itself.
+/// Who is behind a load balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// Nobody: it speaks for itself, as when it checks our health.
+    Nobody,
+    /// A client with an address that it does not tell.
+    Somebody,
+    /// A client with this address.
+    Client(IpAddr),
+}
+
+/// Reads a header and no byte more. Returns whom it names.
 ///
 /// # Errors
 /// If the connection is lost or the header is refused.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Behind> {
     let refused = |refusal: Refusal| io::Error::new(io::ErrorKind::InvalidData, refusal);
     let mut bytes = [0; 16];
     stream.read_exact(&mut bytes).await?;
@@ -64,7 +77,8 @@ fn head(bytes: [u8; 16]) -> Result<Head, Refusal> {
         return Err(Refusal::Signature);
     }
     let transport = match (command & 0xf, transport) {
-        (0, _) | (1, 0) => Transport::Own,
+        (0, _) => Transport::Own,
+        (1, 0) => Transport::Unknown,
         (1, 0x11) => Transport::Ipv4,
         (1, 0x21) => Transport::Ipv6,
         _ => return Err(Refusal::Unsupported),
@@ -74,9 +88,10 @@ fn head(bytes: [u8; 16]) -> Result<Head, Refusal> {
 }
 
 /// The address before which nothing stands; those of the server, the ports and the extensions follow.
-fn source(transport: Transport, rest: &[u8]) -> Result<Option<IpAddr>, Refusal> {
+fn source(transport: Transport, rest: &[u8]) -> Result<Behind, Refusal> {
     let address: IpAddr = match transport {
-        Transport::Own => return Ok(None),
+        Transport::Own => return Ok(Behind::Nobody),
+        Transport::Unknown => return Ok(Behind::Somebody),
         Transport::Ipv4 => {
             let (addresses, _) = rest.split_first_chunk::<12>().ok_or(Refusal::Short)?;
             let [a, b, c, d, ..] = *addresses;
@@ -87,7 +102,7 @@ fn source(transport: Transport, rest: &[u8]) -> Result<Option<IpAddr>, Refusal> 
             (*addresses.first_chunk::<16>().ok_or(Refusal::Short)?).into()
         }
     };
-    Ok(Some(address.to_canonical()))
+    Ok(Behind::Client(address.to_canonical()))
 }
 
 #[cfg(test)]
@@ -102,7 +117,7 @@ mod tests {
     }
 
     /// The address, and how many bytes were read.
-    fn read_all(bytes: &[u8]) -> (Result<Option<IpAddr>, String>, usize) {
+    fn read_all(bytes: &[u8]) -> (Result<Behind, String>, usize) {
         let mut rest = bytes;
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let result = runtime.block_on(read(&mut rest)).map_err(|error| error.to_string());
@@ -116,18 +131,19 @@ mod tests {
         let v6 = [&[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7][..], &[0; 20]].concat();
         let mapped = [&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1][..], &[0; 20]].concat();
         for (bytes, address) in [
-            (header(0x21, 0x11, &V4), Some("192.0.2.1")),
-            (header(0x21, 0x11, &[&V4[..], &[4, 0, 1, 0]].concat()), Some("192.0.2.1")),
-            (header(0x21, 0x21, &v6), Some("2001:db8::7")),
-            (header(0x21, 0x21, &mapped), Some("192.0.2.1")),
-            (header(0x20, 0, &[]), None),
-            (header(0x20, 0x11, &V4), None),
-            (header(0x21, 0, &[]), None),
+            (header(0x21, 0x11, &V4), Ok("192.0.2.1")),
+            (header(0x21, 0x11, &[&V4[..], &[4, 0, 1, 0]].concat()), Ok("192.0.2.1")),
+            (header(0x21, 0x21, &v6), Ok("2001:db8::7")),
+            (header(0x21, 0x21, &mapped), Ok("192.0.2.1")),
+            (header(0x20, 0, &[]), Err(Behind::Nobody)),
+            (header(0x20, 0x11, &V4), Err(Behind::Nobody)),
+            (header(0x21, 0, &[]), Err(Behind::Somebody)),
         ] {
-            let address = address.map(|text| text.parse().unwrap());
+            let behind =
+                address.map_or_else(|behind| behind, |text: &str| Behind::Client(text.parse().unwrap()));
             assert_eq!(
                 read_all(&[&bytes[..], b"EHLO c\r\n"].concat()),
-                (Ok(address), bytes.len()),
+                (Ok(behind), bytes.len()),
                 "{bytes:?}"
             );
         }

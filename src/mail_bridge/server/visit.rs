@@ -17,7 +17,8 @@ use tokio::{
 use super::{
     Door, Settings,
     connection::{Client, Connection},
-    proxy_header, stopped,
+    proxy_header::{self, Behind},
+    stopped,
 };
 use crate::{guests::Guest, journal::Journal};
 
@@ -76,8 +77,9 @@ impl Visit {
         };
         drop(waiting);
         let (address, local) = match header {
-            Ok(Some(client)) => (client, false),
-            Ok(None) => (address, address.is_loopback()),
+            Ok(Behind::Client(client)) => (client, false),
+            Ok(Behind::Somebody) => (address, false),
+            Ok(Behind::Nobody) => (address, address.is_loopback()),
             Err(error) => {
                 self.settings.counters.refused_clients.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%error, balancer = %address, "connection without a header of the PROXY protocol dropped");

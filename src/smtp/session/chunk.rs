@@ -22,6 +22,11 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
+    /// Whether it is part of a mail, and not only read so that it is not taken for commands.
+    pub(super) fn is_of_a_mail(&self) -> bool {
+        self.refused.is_none()
+    }
+
     /// Takes bytes off `input`; false if the chunk is not complete.
     pub(super) fn read(&mut self, reader: Option<&mut DataReader>, input: &mut &[u8]) -> bool {
         let (bytes, rest) = input.split_at(self.left.min(input.len()));
@@ -155,6 +160,7 @@ mod tests {
             "BDAT 2\r\na\rBDAT 1 LAST\r\nb",
             "BDAT 1\r\n\nBDAT 3 LAST\r\nb\r\n",
             "BDAT 9 LAST\r\n\r\n.\n\r\n.\r\n",
+            &format!("BDAT 1500 LAST\r\n\n{}", "x".repeat(1499)),
         ] {
             let codes = chunks(&format!("{input}MAIL FROM:<evil@x.test>\r\n"));
             assert!(codes.ends_with("550"), "{input:?}: {codes}");
@@ -174,6 +180,15 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_chunk_is_no_mail_whose_time_would_count() {
+        let mut session = session(Protocol::Smtp);
+        talk(&mut session, "EHLO c\r\nBDAT 900 LAST\r\nx");
+        assert!(!session.in_mail());
+        talk(&mut session, &format!("{}{BEGIN}BDAT 900 LAST\r\nx", "x".repeat(899)));
+        assert!(session.in_mail());
+    }
+
+    #[test]
     fn ends_the_session_if_nobody_knows_where_the_chunk_ends() {
         for line in [
             "BDAT",
@@ -190,6 +205,17 @@ mod tests {
         }
         for size in ["2001", "18446744073709551615", "99999999999999999999"] {
             assert_eq!(chunks(&format!("BDAT {size}\r\nNOOP\r\n")), "552", "{size}");
+        }
+        let padded = format!("BDAT 26 LAST{}\r\nMAIL FROM:<evil@x.test>\r\n", " ".repeat(1100));
+        for pieces in [1, 7, 1024, 2000] {
+            let mut session = session(Protocol::Smtp);
+            talk(&mut session, BEGIN);
+            let said: Vec<_> = padded
+                .as_bytes()
+                .chunks(pieces)
+                .map(|piece| codes(&mut session, str::from_utf8(piece).unwrap()))
+                .collect();
+            assert_eq!(said.concat(), "500", "in pieces of {pieces}");
         }
         for line in ["BDAT 4\nNOOP\r\n", "BDAT 4\0\r\nNOOP\r\n", "BDAT\t4\r\nNOOP\r\n"] {
             assert_eq!(chunks(line), "500", "{line:?}");

@@ -17,6 +17,8 @@ use crate::session::{
 const SIZE_MALFORMED: &str = "501 5.5.4 SIZE must be 1 to 20 digits";
 /// The recipient that every server has, without a domain (RFC 5321 section 4.5.1).
 const POSTMASTER: &str = "postmaster";
+/// Length of the verbs of SMTP, bytes.
+const VERB_BYTES: usize = 4;
 /// First words of HTTP requests, from a browser that was tricked into posting to this port. The session ends at once.
 const HTTP_METHODS: &[&str] =
     &["CONNECT ", "DELETE ", "GET ", "HEAD ", "OPTIONS ", "PATCH ", "POST ", "PUT "];
@@ -29,7 +31,9 @@ impl Session {
         *input = rest;
         if self.line.len().saturating_add(part.len()) > COMMAND_LINE_BYTES {
             self.skipping = true;
-            self.line = Vec::new();
+            // Its verb is all that matters of it.
+            self.line.extend_from_slice(part.get(..VERB_BYTES).unwrap_or_default());
+            self.line.truncate(VERB_BYTES);
         } else if !self.skipping {
             self.line.extend_from_slice(part);
         }
@@ -43,6 +47,10 @@ impl Session {
         let too_long = std::mem::take(&mut self.skipping);
         match std::mem::replace(&mut self.phase, Phase::Command) {
             Phase::Auth(exchange) => self.auth_line(exchange, (!too_long).then_some(&line)),
+            // What follows is a chunk.
+            _ if too_long && line.eq_ignore_ascii_case(b"BDAT") => {
+                self.end_with("500 5.5.2 command line is too long, closing connection");
+            }
             _ if too_long => {
                 self.refuse(&format!("500 5.5.2 command line is longer than {COMMAND_LINE_BYTES} bytes"));
             }

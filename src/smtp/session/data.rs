@@ -173,7 +173,10 @@ impl DataReader {
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        self.refusal = Some(refusal);
+        // What ends the session is not forgotten for what does not.
+        if !self.refusal.is_some_and(Refusal::closes) {
+            self.refusal = Some(refusal);
+        }
         self.data = Vec::new();
     }
 }
