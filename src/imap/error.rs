@@ -8,14 +8,18 @@ use io_imap::{
     rfc3501::{
         capability::ImapCapabilityGetError, examine::ImapMailboxExamineError,
         fetch_stream_batch::ImapMessageFetchStreamBatchError, greeting::ImapGreetingGetError,
-        list::ImapMailboxListError, login::ImapLoginError, search::ImapMessageSearchError,
-        select::ImapMailboxSelectError, status::ImapMailboxStatusError, store::ImapMessageStoreError,
+        list::ImapMailboxListError, login::ImapLoginError, select::ImapMailboxSelectError,
+        status::ImapMailboxStatusError, store::ImapMessageStoreError,
     },
     rfc6851::r#move::ImapMessageMoveError,
     sasl::{auth_plain::ImapAuthPlainError, auth_xoauth2::ImapAuthXoauth2Error},
+    send::ImapSendError,
     session::ImapSessionOpenError,
 };
 use tls::client::ConnectError;
+
+/// How much of a server's words is passed on, characters.
+const WORDS: usize = 300;
 
 /// No answer, or not the one that was wanted. The session is of no more use, except after [`ImapError::No`].
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +44,9 @@ pub enum ImapError {
     /// The server was silent.
     #[error("the server is silent for {0:?}")]
     Silent(Duration),
+    /// The server dribbles its answer.
+    #[error("the server takes too long for an answer, though it is not silent")]
+    Slow,
     /// The server refuses this user. Trying often may lock the account.
     #[error("the server refuses the user or the password: {0}")]
     Refused(String),
@@ -85,13 +92,28 @@ macro_rules! command_errors {
             fn from(error: $error) -> Self {
                 type Error = $error;
                 match error {
-                    Error::No(text) | Error::Bad(text) => Self::No(text),
-                    Error::Bye(text) => Self::Ended(text),
-                    other => Self::Protocol(other.to_string()),
+                    Error::No(text) | Error::Bad(text) => Self::No(clipped(&text)),
+                    Error::Bye(text) => Self::Ended(clipped(&text)),
+                    other => Self::Protocol(clipped(&other.to_string())),
                 }
             }
         }
     )+};
+}
+
+/// What a server says, at the length that a person reads.
+pub(crate) fn clipped(text: &str) -> String {
+    let mut short: String = text.chars().take(WORDS).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+impl From<ImapSendError> for ImapError {
+    fn from(error: ImapSendError) -> Self {
+        Self::Protocol(error.to_string())
+    }
 }
 
 command_errors!(
@@ -106,24 +128,23 @@ command_errors!(
     ImapMailboxStatusError,
     ImapMessageFetchStreamBatchError,
     ImapMessageMoveError,
-    ImapMessageSearchError,
     ImapMessageStoreError
 );
 
 impl From<ImapSessionOpenError> for ImapError {
     fn from(error: ImapSessionOpenError) -> Self {
         match error {
-            ImapSessionOpenError::Greeting(ImapGreetingGetError::Bye(text)) => Self::Ended(text),
+            ImapSessionOpenError::Greeting(ImapGreetingGetError::Bye(text)) => Self::Ended(clipped(&text)),
             ImapSessionOpenError::Capability(error) => error.into(),
             other => Self::Protocol(other.to_string()),
         }
     }
 }
 
-/// A command that logs in was refused: that is about the user.
+/// A command that logs in was refused, perhaps in words that cannot be read: that is about the user.
 pub(crate) fn login_error(error: ImapError) -> ImapError {
     match error {
-        ImapError::No(text) => ImapError::Refused(text),
+        ImapError::No(text) | ImapError::Protocol(text) => ImapError::Refused(text),
         other => other,
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Fetches messages, many with one command, one at a time in memory.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{collections::HashSet, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use io_imap::{
-    coroutine::{ImapCoroutine, ImapCoroutineState},
+    coroutine::ImapCoroutineState,
     rfc3501::fetch_stream_batch::{ImapMessageFetchStreamBatch, ImapMessageFetchStreamBatchYield},
 };
 use tokio::{
@@ -15,37 +15,59 @@ use tokio::{
 
 use super::{
     ImapError, Session,
-    session::{Budget, uids},
+    session::{Budget, step, uids},
 };
 
 /// A message up to this size needs no room in [`Memory`], bytes.
 const SMALL_BYTES: usize = 256 * 1024;
-/// A message may take this many times the patience with a silence, however steadily its bytes come.
-const SLOW_FACTOR: u32 = 10;
+/// Slowest pace at which a message may come, bytes a second, beside the patience with a silence.
+const SLOWEST: u32 = 16 * 1024;
+/// Bound on what is said between two messages, bytes.
+const BETWEEN_BYTES: usize = 1024 * 1024;
 
 /// Memory that all sessions share for large messages, so that a hundred servers with large mails do not need a hundred
-/// times as much. Clones are of the same memory.
+/// times as much. Clones are of the same memory, and of the same share of it.
 #[derive(Clone, Debug)]
 pub struct Memory {
     free: Arc<Semaphore>,
-    bytes: u32,
+    share: Arc<Semaphore>,
+    share_bytes: u32,
+}
+
+/// Room for a large message, free again when this is dropped.
+#[derive(Debug)]
+pub struct Room {
+    _shared: OwnedSemaphorePermit,
+    _own: OwnedSemaphorePermit,
 }
 
 impl Memory {
-    /// Room for so many bytes; one message may have all of it.
+    /// Room for so many bytes.
     pub fn new(bytes: usize) -> Self {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX >> 3).min(u32::MAX >> 3);
-        Self { free: Arc::new(Semaphore::new(bytes as usize)), bytes }
+        let bytes = bytes.min(1 << 29);
+        let share_bytes = u32::try_from(bytes).unwrap_or_default();
+        Self { free: Arc::new(Semaphore::new(bytes)), share: Arc::new(Semaphore::new(bytes)), share_bytes }
+    }
+
+    /// The same memory for one more server, which may have so many bytes of it at most: one that sends slowly holds up only
+    /// itself.
+    #[must_use]
+    pub fn share(&self, bytes: usize) -> Self {
+        let bytes = bytes.min(1 << 29).min(usize::try_from(self.share_bytes).unwrap_or_default());
+        let share_bytes = u32::try_from(bytes).unwrap_or_default();
+        Self { free: Arc::clone(&self.free), share: Arc::new(Semaphore::new(bytes)), share_bytes }
     }
 
     /// Waits for room.
-    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    async fn take(&self, bytes: usize) -> Option<Room> {
         if bytes <= SMALL_BYTES {
             return None;
         }
-        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.bytes);
-        // Nobody closes the semaphore.
-        Arc::clone(&self.free).acquire_many_owned(wanted).await.ok()
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.share_bytes);
+        // Nobody closes the semaphores. Who waits for the shared one holds nothing that another server needs.
+        let own = Arc::clone(&self.share).acquire_many_owned(wanted).await.ok()?;
+        let shared = Arc::clone(&self.free).acquire_many_owned(wanted).await.ok()?;
+        Some(Room { _shared: shared, _own: own })
     }
 }
 
@@ -56,8 +78,8 @@ pub struct Fetched {
     pub uid: u32,
     /// What it says.
     pub body: Body,
-    /// Its room in [`Memory`], free again when this is dropped.
-    pub room: Option<OwnedSemaphorePermit>,
+    /// Its room in [`Memory`], if it is large.
+    pub room: Option<Room>,
 }
 
 /// The bytes of a message.
@@ -65,13 +87,15 @@ pub struct Fetched {
 pub enum Body {
     /// All of them.
     Whole(Vec<u8>),
-    /// None: there are this many, more than were asked for.
+    /// None: there are this many, more than were asked for. They are not read, so the session is of no more use.
     TooLarge(u64),
 }
 
 /// Messages that a server is sending. They MUST be read to the end, or the session is of no more use.
 pub struct Fetch<'a> {
     session: &'a mut Session,
+    range: RangeInclusive<u32>,
+    seen: HashSet<u32>,
     memory: &'a Memory,
     largest: usize,
     command: ImapMessageFetchStreamBatch,
@@ -81,8 +105,7 @@ pub struct Fetch<'a> {
 }
 
 impl Session {
-    /// Begins to fetch the messages with these UIDs, without marking them as read. Messages above `largest` bytes are
-    /// skipped over.
+    /// Begins to fetch the messages with these UIDs, without marking them as read, up to `largest` bytes each.
     ///
     /// # Errors
     /// If there are no such UIDs.
@@ -92,8 +115,9 @@ impl Session {
         largest: usize,
         memory: &'a Memory,
     ) -> Result<Fetch<'a>, ImapError> {
-        let command = ImapMessageFetchStreamBatch::new(uids(range)?, true);
-        Ok(Fetch { session: self, memory, largest, command, read: None, budget: Budget::default() })
+        let command = ImapMessageFetchStreamBatch::new(uids(range.clone())?, true);
+        let budget = self.budget(BETWEEN_BYTES);
+        Ok(Fetch { session: self, range, seen: HashSet::new(), memory, largest, command, read: None, budget })
     }
 }
 
@@ -106,7 +130,7 @@ impl Fetch<'_> {
         let mut message: Option<Fetched> = None;
         loop {
             let bytes = self.read.take().map(|read| self.session.buffer.get(..read).unwrap_or_default());
-            match self.command.resume(&mut self.session.fragmentizer, bytes) {
+            match step(&mut self.command, &mut self.session.fragmentizer, bytes)? {
                 ImapCoroutineState::Complete(ended) => return ended.map(|()| None).map_err(ImapError::from),
                 ImapCoroutineState::Yielded(asked) => match asked {
                     ImapMessageFetchStreamBatchYield::WantsRead => {
@@ -114,6 +138,11 @@ impl Fetch<'_> {
                     }
                     ImapMessageFetchStreamBatchYield::WantsWrite(bytes) => self.session.write(&bytes).await?,
                     ImapMessageFetchStreamBatchYield::MessageStart { uid } => {
+                        if !self.range.contains(&uid) || !self.seen.insert(uid) {
+                            return Err(ImapError::Protocol(format!(
+                                "it sends the message with UID {uid}, for which it was not asked, or sends it twice"
+                            )));
+                        }
                         message = Some(Fetched { uid, body: Body::Whole(Vec::new()), room: None });
                     }
                     ImapMessageFetchStreamBatchYield::BodyChunk(bytes) => {
@@ -126,14 +155,18 @@ impl Fetch<'_> {
                         }
                     }
                     ImapMessageFetchStreamBatchYield::WantsStream { len } => {
-                        let patience = self.session.patience.saturating_mul(SLOW_FACTOR);
-                        let Some(message) = &mut message else { continue };
-                        self.admit(message, len as usize).await;
-                        let rest = timeout(patience, self.rest(message, len as usize)).await;
-                        rest.map_err(|_| ImapError::Silent(patience))??;
+                        let Some(mut begun) = message.take() else { continue };
+                        self.admit(&mut begun, len as usize).await;
+                        if matches!(begun.body, Body::TooLarge(_)) {
+                            return Ok(Some(begun));
+                        }
+                        let patience = self.session.patience + Duration::from_secs((len / SLOWEST).into());
+                        let rest = timeout(patience, self.rest(&mut begun, len as usize)).await;
+                        rest.map_err(|_| ImapError::Slow)??;
+                        message = Some(begun);
                     }
                     ImapMessageFetchStreamBatchYield::MessageEnd => {
-                        self.budget = Budget::default();
+                        self.budget = self.session.budget(BETWEEN_BYTES);
                         return Ok(message);
                     }
                 },

@@ -8,9 +8,11 @@
 mod error;
 mod fetch;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use error::ImapError;
-pub use fetch::{Body, Fetch, Fetched, Memory};
+pub use fetch::{Body, Fetch, Fetched, Memory, Room};
 pub use session::{
     Access, Credentials, Extension, Folder, FolderCounts, Opened, Security, Server, Session, Wake,
 };

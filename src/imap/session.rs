@@ -5,6 +5,7 @@ use std::{
     fmt,
     num::NonZeroU32,
     ops::RangeInclusive,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +14,7 @@ use std::{
 };
 
 use io_imap::{
-    codec::fragmentizer::Fragmentizer,
+    codec::{CommandCodec, fragmentizer::Fragmentizer},
     coroutine::{ImapCoroutine, ImapCoroutineState, ImapYield},
     rfc2177::idle::{ImapIdle, ImapIdleOptions, ImapIdleYield},
     rfc3501::{
@@ -21,7 +22,6 @@ use io_imap::{
         list::ImapMailboxList,
         login::{ImapLogin, ImapLoginOptions},
         logout::ImapLogout,
-        search::{ImapMessageSearch, ImapMessageSearchOptions},
         select::{ImapMailboxSelect, ImapMailboxSelectOptions},
         status::ImapMailboxStatus,
         store::{ImapMessageStore, ImapMessageStoreOptions},
@@ -31,35 +31,44 @@ use io_imap::{
         auth_plain::{ImapAuthPlain, ImapAuthPlainOptions},
         auth_xoauth2::{ImapAuthXoauth2, ImapAuthXoauth2Options},
     },
+    send::ImapSend,
     session::{ImapSessionOpen, ImapSessionOpenOptions, ImapSessionOpenYield, ImapSessionTransport},
     types::{
         IntoStatic,
         auth::AuthMechanism,
-        command::SelectParameter,
-        core::Vec1,
+        command::{Command, CommandBody, SelectParameter},
+        core::{TagGenerator, Vec1},
         datetime::NaiveDate,
         error::ValidationError,
         flag::{Flag, FlagNameAttribute, StoreType},
         mailbox::{ListMailbox, Mailbox},
-        response::{Capability, Data},
+        response::{Capability, Data, StatusKind, Tagged},
         search::SearchKey,
         sequence::SequenceSet,
         status::{StatusDataItem, StatusDataItemName},
     },
 };
 use io_sasl::mechanism::Sasl;
+use tls::client::ConnectError;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
-use super::{ImapError, error::login_error};
+use super::{
+    ImapError,
+    error::{clipped, login_error},
+};
 
 /// Size of one read, bytes.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
-/// Bound on the answer to one command, messages left out, bytes: the numbers of 3 million messages.
-pub(crate) const ANSWER_BYTES: usize = 32 * 1024 * 1024;
+/// Bounds on answers, bytes: while logging in; to a command; to a search, which is the numbers of 3 million messages.
+const OPENING_BYTES: usize = 256 * 1024;
+const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+const SEARCH_BYTES: usize = 32 * 1024 * 1024;
+/// An answer may take this many times the patience with a silence, however steadily its bytes come.
+const SLOW_FACTOR: u32 = 10;
 
 /// How a connection is kept from being read on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,11 +218,10 @@ impl Session {
             patience: server.patience,
             capabilities: Vec::new(),
         };
-        let mut read = None;
-        let mut budget = Budget::default();
+        let (mut read, mut budget) = (None, session.budget(OPENING_BYTES));
         loop {
             let bytes = read.take().map(|read| session.buffer.get(..read).unwrap_or_default());
-            match opening.resume(&mut session.fragmentizer, bytes) {
+            match step(&mut opening, &mut session.fragmentizer, bytes)? {
                 ImapCoroutineState::Complete(opened) => {
                     session.capabilities = opened?.capability;
                     return Ok(session);
@@ -222,7 +230,8 @@ impl Session {
                     ImapSessionOpenYield::WantsTcpConnect { .. } => {}
                     ImapSessionOpenYield::WantsTlsUpgrade => {
                         let plain = std::mem::replace(&mut session.stream, Box::new(tokio::io::empty()));
-                        session.stream = Box::new(within(server.patience, encrypt(server, plain)).await?);
+                        let encrypted = within(server.patience, encrypt(server, plain)).await;
+                        session.stream = Box::new(encrypted.map_err(no_starttls)?);
                     }
                     ImapSessionOpenYield::WantsRead => read = Some(session.read(&mut budget).await?),
                     ImapSessionOpenYield::WantsWrite(bytes) => session.write(&bytes).await?,
@@ -242,7 +251,8 @@ impl Session {
             Credentials::Password(password) if offers(&AuthMechanism::Plain) => {
                 let options = ImapAuthPlainOptions { initial_request, ensure_capabilities, auto_id: None };
                 let nobody_else: Option<&str> = None;
-                self.run(ImapAuthPlain::new(nobody_else, user, password, options)).await
+                let plain = ImapAuthPlain::new(nobody_else, user, password, options);
+                self.run_within(plain, OPENING_BYTES).await
             }
             Credentials::Password(_) if self.capabilities.contains(&Capability::LoginDisabled) => {
                 Err(ImapError::NoWay("a password"))
@@ -251,11 +261,11 @@ impl Session {
                 let options = ImapLoginOptions { ensure_capabilities, auto_id: None };
                 let login = ImapLogin::new(user, password, options)
                     .map_err(|error| ImapError::Refused(error.to_string()))?;
-                self.run(login).await
+                self.run_within(login, OPENING_BYTES).await
             }
             Credentials::Token(token) if offers(&AuthMechanism::XOAuth2) => {
                 let options = ImapAuthXoauth2Options { initial_request, ensure_capabilities, auto_id: None };
-                self.run(ImapAuthXoauth2::new(user, token, options)).await
+                self.run_within(ImapAuthXoauth2::new(user, token, options), OPENING_BYTES).await
             }
             Credentials::Token(_) => Err(ImapError::NoWay("a token (XOAUTH2)")),
         };
@@ -344,6 +354,15 @@ impl Session {
         Ok(found)
     }
 
+    /// UIDs of messages from `first` on that are larger than this, ascending.
+    ///
+    /// # Errors
+    /// If the server does not answer as it should.
+    pub async fn uids_larger(&mut self, first: u32, bytes: usize) -> Result<Vec<u32>, ImapError> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.search(vec![SearchKey::SequenceSet(uids(first..=u32::MAX)?), SearchKey::Larger(bytes)]).await
+    }
+
     /// UIDs of messages that arrived on this day (of the server's clock) or later, ascending.
     ///
     /// # Errors
@@ -375,11 +394,24 @@ impl Session {
     }
 
     async fn search(&mut self, all_of: Vec<SearchKey<'static>>) -> Result<Vec<u32>, ImapError> {
-        let options = ImapMessageSearchOptions { uid: true };
         let criteria = Vec1::try_from(all_of)
             .map_err(|error: ValidationError| ImapError::Protocol(error.to_string()))?;
-        let found = self.run(ImapMessageSearch::new(criteria, options)).await?;
-        let mut found: Vec<_> = found.into_iter().map(NonZeroU32::get).collect();
+        // io-imap's own command keeps only the last line of an answer in several.
+        let body = CommandBody::Search { charset: None, criteria, uid: true };
+        let command = Command { tag: TagGenerator::new().generate(), body };
+        let answer = self.run_within(ImapSend::new(CommandCodec::new(), command), SEARCH_BYTES).await?;
+        if let Some(bye) = answer.bye {
+            return Err(ImapError::Ended(clipped(bye.text.as_ref())));
+        }
+        let Some(Tagged { body, .. }) = answer.tagged else {
+            return Err(ImapError::Protocol("no end of the answer to SEARCH".to_owned()));
+        };
+        if body.kind != StatusKind::Ok {
+            return Err(ImapError::No(clipped(body.text.as_ref())));
+        }
+        let numbers = |data| if let Data::Search(uids, _) = data { uids } else { Vec::new() };
+        let found = answer.data.into_iter().flat_map(numbers).map(NonZeroU32::get);
+        let mut found: Vec<_> = found.collect();
         found.sort_unstable();
         found.dedup();
         Ok(found)
@@ -417,16 +449,19 @@ impl Session {
         let mut idling = ImapIdle::new(Arc::clone(&done), ImapIdleOptions::default());
         let until = Instant::now() + limit;
         let mut called = std::pin::pin!(called);
-        let (mut read, mut wake, mut budget) = (None, None, Budget::default());
+        let (mut read, mut wake, mut budget) = (None, None, self.budget(ANSWER_BYTES));
+        budget.until += limit;
         loop {
             let bytes = read.take().map(|read| self.buffer.get(..read).unwrap_or_default());
-            match idling.resume(&mut self.fragmentizer, bytes) {
+            match step(&mut idling, &mut self.fragmentizer, bytes)? {
                 ImapCoroutineState::Complete(ended) => {
                     ended?;
                     return Ok(wake.unwrap_or(Wake::Time));
                 }
                 ImapCoroutineState::Yielded(ImapIdleYield::WantsWrite(bytes)) => self.write(&bytes).await?,
                 ImapCoroutineState::Yielded(ImapIdleYield::Event(event)) => {
+                    // What was said so far takes no more memory.
+                    budget.taken = 0;
                     if event.data.iter().any(|data| matches!(data, Data::Exists(_))) {
                         wake = Some(Wake::News);
                     }
@@ -450,10 +485,10 @@ impl Session {
     pub async fn close(mut self) {
         let _ = timeout(Duration::from_secs(2), async {
             let mut logout = ImapLogout::new();
-            let (mut read, mut budget) = (None, Budget::default());
+            let (mut read, mut budget) = (None, self.budget(OPENING_BYTES));
             loop {
                 let bytes = read.take().map(|read| self.buffer.get(..read).unwrap_or_default());
-                match logout.resume(&mut self.fragmentizer, bytes) {
+                match step(&mut logout, &mut self.fragmentizer, bytes)? {
                     ImapCoroutineState::Yielded(ImapYield::WantsWrite(bytes)) => self.write(&bytes).await?,
                     ImapCoroutineState::Yielded(ImapYield::WantsRead) => {
                         read = Some(self.read(&mut budget).await?)
@@ -466,15 +501,24 @@ impl Session {
     }
 
     /// Runs a command to its end.
-    async fn run<C, T, E>(&mut self, mut command: C) -> Result<T, ImapError>
+    async fn run<C, T, E>(&mut self, command: C) -> Result<T, ImapError>
     where
         C: ImapCoroutine<Yield = ImapYield, Return = Result<T, E>>,
         ImapError: From<E>,
     {
-        let (mut read, mut budget) = (None, Budget::default());
+        self.run_within(command, ANSWER_BYTES).await
+    }
+
+    /// The same, with a bound on the answer in bytes.
+    async fn run_within<C, T, E>(&mut self, mut command: C, bytes: usize) -> Result<T, ImapError>
+    where
+        C: ImapCoroutine<Yield = ImapYield, Return = Result<T, E>>,
+        ImapError: From<E>,
+    {
+        let (mut read, mut budget) = (None, self.budget(bytes));
         loop {
             let bytes = read.take().map(|read| self.buffer.get(..read).unwrap_or_default());
-            match command.resume(&mut self.fragmentizer, bytes) {
+            match step(&mut command, &mut self.fragmentizer, bytes)? {
                 ImapCoroutineState::Complete(result) => return Ok(result?),
                 ImapCoroutineState::Yielded(ImapYield::WantsRead) => {
                     read = Some(self.read(&mut budget).await?)
@@ -486,8 +530,17 @@ impl Session {
 
     /// Reads some bytes into the buffer.
     pub(crate) async fn read(&mut self, budget: &mut Budget) -> Result<usize, ImapError> {
-        let read = timeout(self.patience, self.stream.read(&mut self.buffer)).await;
-        budget.take(read.map_err(|_| ImapError::Silent(self.patience))??)
+        let silent_at = Instant::now() + self.patience;
+        let read = timeout_at(silent_at.min(budget.until), self.stream.read(&mut self.buffer)).await;
+        let late =
+            |_| if silent_at < budget.until { ImapError::Silent(self.patience) } else { ImapError::Slow };
+        let read = read.map_err(late)??;
+        budget.take(read)
+    }
+
+    /// What an answer of so many bytes may cost, from now on.
+    pub(crate) fn budget(&self, bytes: usize) -> Budget {
+        Budget { taken: 0, bytes, until: Instant::now() + self.patience.saturating_mul(SLOW_FACTOR) }
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), ImapError> {
@@ -499,10 +552,11 @@ impl Session {
     }
 }
 
-/// Counts what a server says in answer to one command.
-#[derive(Default)]
+/// What a server may say in answer to one command, and until when.
 pub(crate) struct Budget {
     taken: usize,
+    bytes: usize,
+    until: Instant,
 }
 
 impl Budget {
@@ -511,12 +565,34 @@ impl Budget {
             return Err(ImapError::Closed);
         }
         self.taken = self.taken.saturating_add(bytes);
-        if self.taken > ANSWER_BYTES { Err(ImapError::TooMuch(ANSWER_BYTES)) } else { Ok(bytes) }
+        if self.taken > self.bytes { Err(ImapError::TooMuch(self.bytes)) } else { Ok(bytes) }
+    }
+}
+
+/// Takes a command one step further. io-imap asserts, in places, that a server keeps to the protocol: one that does not must
+/// not end more than its own session.
+pub(crate) fn step<C: ImapCoroutine>(
+    command: &mut C,
+    fragmentizer: &mut Fragmentizer,
+    bytes: Option<&[u8]>,
+) -> Result<ImapCoroutineState<C::Yield, C::Return>, ImapError> {
+    // Neither is used again after a panic.
+    catch_unwind(AssertUnwindSafe(|| command.resume(fragmentizer, bytes)))
+        .map_err(|_| ImapError::Protocol("its answer cannot be read at all".to_owned()))
+}
+
+/// A server that refuses STARTTLS goes on without TLS, which fails as a handshake.
+fn no_starttls(error: ImapError) -> ImapError {
+    match error {
+        ImapError::Tls(ConnectError::Handshake { host, .. }) => ImapError::Protocol(format!(
+            "{host} does not begin TLS after STARTTLS: perhaps it does not offer it"
+        )),
+        other => other,
     }
 }
 
 fn new_fragmentizer() -> Fragmentizer {
-    Fragmentizer::new(u32::try_from(ANSWER_BYTES).unwrap_or(u32::MAX))
+    Fragmentizer::new(u32::try_from(SEARCH_BYTES).unwrap_or(u32::MAX))
 }
 
 async fn within<T>(

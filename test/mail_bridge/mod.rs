@@ -7,6 +7,7 @@ mod intake;
 mod journal;
 mod kill;
 mod mailbox;
+mod odd_mailbox;
 mod outbox;
 mod settlement;
 mod support;

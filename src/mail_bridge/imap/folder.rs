@@ -5,23 +5,24 @@
 //! afterwards, so that nothing falls in between.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use imap::{Access, Body, Extension, Fetched, ImapError, Memory, Opened, Server, Session};
+use imap::{Access, Body, Extension, Fetched, ImapError, Memory, Opened, Room, Server, Session};
 use mail::{AcceptedMail, ImapMessage, MailId, Origin};
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinSet, spawn_blocking},
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 use super::{
     Shared,
     accounts::{Account, Day, FirstSync, WhenSettled},
+    batches::{Batch, batches, done_through},
     progress::{Cursor, Numbering, Progress, ProgressError},
     secret::{NoCredentials, credentials},
     status::{FolderStatus, Phase},
@@ -31,8 +32,8 @@ use crate::{
     server::stopped,
 };
 
-/// Messages that are fetched with one command, and recorded with one sync.
-const CHUNK: usize = 500;
+/// Messages that are marked with one command.
+const MARKED: usize = 500;
 /// Bounds on what of a folder waits for the journal: mails, and bytes of those that need no room in [`Memory`].
 const WAITING: usize = 256;
 const WAITING_BYTES: usize = 4 * 1024 * 1024;
@@ -40,8 +41,14 @@ const WAITING_BYTES: usize = 4 * 1024 * 1024;
 const HELD: Duration = Duration::from_secs(1);
 /// Mails that are settled within this time are marked on the server together.
 const GATHER: Duration = Duration::from_millis(500);
-/// Attempts to get a message that the server lists and does not give.
-const ATTEMPTS: u32 = 3;
+/// Attempts to get a message that the server does not give, and one over which the connection breaks, before it is skipped. The
+/// second to last are for it alone.
+const REFUSALS: u32 = 3;
+const BREAKS: u32 = 10;
+/// Least time between two looks at a folder that brought nothing, whatever the server says of news.
+const PACE: Duration = Duration::from_secs(1);
+/// An IDLE that fails sooner is no success of the connection.
+const BRIEF: Duration = Duration::from_secs(5);
 
 /// Bounds of a folder.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +72,8 @@ enum FolderError {
     Progress(#[from] ProgressError),
     #[error("the server lists the message with UID {0} and does not give it")]
     Withheld(u32),
+    #[error("the message with UID {0} is larger than max_message_bytes")]
+    TooLarge(u32),
 }
 
 impl FolderError {
@@ -72,7 +81,17 @@ impl FolderError {
         match self {
             Self::Credentials(_) => true,
             Self::Imap(error) => error.needs_a_person(),
-            Self::Journal(_) | Self::Progress(_) | Self::Withheld(_) => false,
+            Self::Journal(_) | Self::Progress(_) | Self::Withheld(_) | Self::TooLarge(_) => false,
+        }
+    }
+
+    /// After how many times in a row the message at which it happens is skipped; `None` if it is not the message's fault.
+    fn attempts(&self) -> Option<u32> {
+        match self {
+            Self::Credentials(_) | Self::Journal(_) | Self::Progress(_) | Self::TooLarge(_) => None,
+            Self::Withheld(_)
+            | Self::Imap(ImapError::No(_) | ImapError::Protocol(_) | ImapError::TooMuch(_)) => Some(REFUSALS),
+            Self::Imap(_) => Some(BREAKS),
         }
     }
 }
@@ -95,8 +114,24 @@ pub(super) struct FolderTask {
     pub(super) open: BTreeMap<u32, MailId>,
     /// Whether `open` has what was fetched before the node started.
     pub(super) is_reconciled: bool,
-    /// How often the server has not given a message that it lists.
-    pub(super) withheld: HashMap<u32, u32>,
+    pub(super) trouble: Trouble,
+}
+
+/// What this server made difficult, of the UIDs as they are now.
+#[derive(Default)]
+pub(super) struct Trouble {
+    /// Messages that are passed over.
+    skipped: BTreeSet<u32>,
+    /// The message at which the last attempt failed, and how often in a row.
+    at: Option<(u32, u32)>,
+    /// Whether it has messages that are too large, so that it is asked for them beforehand.
+    has_large: bool,
+    /// UIDNEXT for which the server listed nothing new.
+    looked: Option<u32>,
+    /// It offers IDLE and refuses it.
+    refuses_idle: bool,
+    /// Failed attempts since the last success.
+    failures: u32,
 }
 
 impl FolderTask {
@@ -111,6 +146,8 @@ impl FolderTask {
         loop {
             let (delay, phase) = match self.visit().await {
                 Ok(()) => (self.account.poll, Phase::Polling),
+                // The rest of it would only be read to be dropped.
+                Err(FolderError::TooLarge(_)) => (PACE, Phase::Queued),
                 Err(error) => (self.failed(&error), Phase::Failed),
             };
             self.status(|status| {
@@ -124,12 +161,9 @@ impl FolderTask {
     /// Reports a failure; returns how long to wait.
     fn failed(&mut self, error: &FolderError) -> Duration {
         let retry = self.account.retry;
-        let mut failures = 0;
-        self.status(|status| {
-            status.failures = status.failures.saturating_add(1);
-            status.last_error = error.to_string();
-            failures = status.failures;
-        });
+        let failures = self.trouble.failures.saturating_add(1);
+        self.trouble.failures = failures;
+        self.status(|status| (status.failures, status.last_error) = (failures, error.to_string()));
         let delay = if error.needs_a_person() { retry.max } else { retry.delay(failures) };
         let delay = with_jitter(delay, SystemTime::now(), self.place);
         tracing::warn!(account = self.account.name, folder = self.folder, %error, failures, ?delay, "mailbox cannot be read");
@@ -148,22 +182,38 @@ impl FolderTask {
         self.status(|status| status.phase = Phase::Connecting);
         let credentials = credentials(&self.account.secret).await?;
         let mut session = Session::open(&self.server, &self.account.user, &credentials).await?;
-        let stays = self.may_idle && session.has(Extension::Idle);
+        let stays = self.may_idle && session.has(Extension::Idle) && !self.trouble.refuses_idle;
+        let access = match self.account.when_settled {
+            WhenSettled::Leave => Access::Read,
+            WhenSettled::Flag(_) | WhenSettled::Move(_) => Access::Write,
+        };
+        let (mut looked_at, mut numbering) = (None::<Instant>, None);
         loop {
-            let access = match self.account.when_settled {
-                WhenSettled::Leave => Access::Read,
-                WhenSettled::Flag(_) | WhenSettled::Move(_) => Access::Write,
-            };
-            let opened = session.open_folder(&self.folder, access).await?;
-            self.status(|status| status.messages = opened.messages);
-            if self.catch_up(&mut session, opened).await? {
-                continue;
+            if let Some(early) = looked_at.and_then(|looked_at| PACE.checked_sub(looked_at.elapsed())) {
+                sleep(early).await;
             }
-            self.status(|status| (status.failures, status.last_error) = (0, String::new()));
+            looked_at = Some(Instant::now());
+            let opened = session.open_folder(&self.folder, access).await?;
+            if numbering.is_some_and(|before| before != opened.uid_validity) {
+                let what = "UIDVALIDITY changes while the folder is read".to_owned();
+                return Err(ImapError::Protocol(what).into());
+            }
+            numbering = Some(opened.uid_validity);
+            self.status(|status| status.messages = opened.messages);
             let mut settled = self.shared.settled.clone();
             // What is settled from here on is marked in the next round.
             settled.mark_unchanged();
-            self.mark_settled(&mut session).await?;
+            if self.catch_up(&mut session, opened).await? {
+                looked_at = None;
+                continue;
+            }
+            let before = std::mem::take(&mut self.trouble.failures);
+            self.status(|status| (status.failures, status.last_error) = (0, String::new()));
+            if self.mark_settled(&mut session).await? {
+                // What the server says of new messages meanwhile is lost on io-imap.
+                looked_at = None;
+                continue;
+            }
             if !stays {
                 session.close().await;
                 return Ok(());
@@ -176,7 +226,14 @@ impl FolderTask {
                 }
                 sleep(GATHER).await;
             };
-            session.idle(self.account.idle, marking).await?;
+            let idle_since = Instant::now();
+            if let Err(error) = session.idle(self.account.idle, marking).await {
+                self.trouble.refuses_idle = matches!(error, ImapError::No(_));
+                if idle_since.elapsed() < BRIEF {
+                    self.trouble.failures = before;
+                }
+                return Err(error.into());
+            }
         }
     }
 
@@ -187,47 +244,55 @@ impl FolderTask {
             folder: self.folder.clone(),
             uid_validity: opened.uid_validity,
         };
+        // UIDs that go back mean other messages as well: a mailbox from a backup keeps its UIDVALIDITY.
+        let is_current = |cursor: &Cursor| {
+            cursor.numbering == numbering && opened.uid_next.is_none_or(|next| next > cursor.through)
+        };
         let cursor = match self.cursor() {
-            Some(cursor) if cursor.numbering == numbering => cursor,
+            Some(cursor) if is_current(&cursor) => cursor,
             before => self.begin(session, opened, numbering, before).await?,
         };
-        let through = cursor.through;
-        if opened.uid_next.is_some_and(|next| next <= through.saturating_add(1)) {
+        let from = cursor.through.saturating_add(1);
+        if opened.uid_next.is_some_and(|next| next <= from) {
             return Ok(false);
         }
-        let new = session.uids_from(through.saturating_add(1)).await?;
-        let last = new
-            .last()
-            .copied()
-            .unwrap_or(through)
-            .max(opened.uid_next.map_or(0, |next| next.saturating_sub(1)));
-        if last <= through {
+        let mut new = session.uids_from(from).await?;
+        // What came since the folder was opened is for the next look; a UID of the server's fancy is for none.
+        new.retain(|uid| opened.uid_next.is_none_or(|next| *uid < next));
+        if new.is_empty() && self.trouble.looked == opened.uid_next {
             return Ok(false);
         }
+        self.trouble.looked = opened.uid_next;
+        if self.trouble.has_large {
+            for uid in session.uids_larger(from, self.limits.largest).await? {
+                self.skip_large(uid);
+            }
+        }
+        let highest = new.last().copied();
+        new.retain(|uid| !self.trouble.skipped.contains(uid));
         self.status(|status| {
             status.phase = Phase::Syncing;
             (status.wanted, status.done) = (u32::try_from(new.len()).unwrap_or(u32::MAX), 0);
             status.sync_began = Some(SystemTime::now());
         });
-        let known = if through < cursor.again_through {
+        let known = if cursor.through < cursor.again_through {
             self.on_disk(|progress| progress.known()).await?
         } else {
             HashSet::new()
         };
-        let mut first = through.saturating_add(1);
-        let mut chunks = new.chunks(CHUNK).peekable();
-        while first <= last {
-            let chunk = chunks.next().unwrap_or_default();
-            // Ranges without gaps: a message that the list does not have is fetched, too.
-            let end = if chunks.peek().is_some() { chunk.last().copied().unwrap_or(last) } else { last };
+        let last = opened.uid_next.map_or(highest.unwrap_or(from), |next| next.saturating_sub(1));
+        let alone = self.trouble.at.filter(|(_, times)| *times > 1).map(|(uid, _)| uid);
+        for batch in batches(from..=last, &new, &self.trouble.skipped, alone) {
             self.wait_for_room().await;
-            self.fetch(session, first, end, chunk, &known).await?;
-            first = match end.checked_add(1) {
-                Some(next) => next,
-                None => break,
-            };
+            self.fetch(session, batch, &known).await?;
         }
-        Ok(true)
+        if let Some(highest) = highest
+            && self.trouble.skipped.contains(&highest)
+        {
+            // Nothing of it is fetched, so nothing else says that it is done with.
+            self.on_disk(move |progress| progress.fetched(highest, &[])).await?;
+        }
+        Ok(!new.is_empty())
     }
 
     fn cursor(&self) -> Option<Cursor> {
@@ -256,18 +321,10 @@ impl FolderTask {
         let since = before.as_ref().map_or_else(|| today.to_string(), |before| before.since.clone());
         let through = match (self.account.first_sync, &before) {
             (FirstSync::All, _) => 0,
-            (FirstSync::Since(day), _) => {
-                before_first(&session.uids_since(day.year, day.month, day.day).await?, opened)
-            }
-            (FirstSync::New, None) => match opened.uid_next {
-                Some(next) => next.saturating_sub(1),
-                None => session.uids_from(1).await?.last().copied().unwrap_or(0),
-            },
+            (FirstSync::Since(day), _) => self.before(session, day, opened).await?,
+            (FirstSync::New, None) => last_uid(session, opened).await?,
             // What came before the first reading is not wanted now, either.
-            (FirstSync::New, Some(_)) => {
-                let day: Day = since.parse().unwrap_or(today);
-                before_first(&session.uids_since(day.year, day.month, day.day).await?, opened)
-            }
+            (FirstSync::New, Some(_)) => self.before(session, since.parse().unwrap_or(today), opened).await?,
         };
         if before.is_some() {
             tracing::warn!(
@@ -284,9 +341,17 @@ impl FolderTask {
         let begun = cursor.clone();
         self.on_disk(move |progress| progress.begin(begun)).await?;
         self.open.clear();
-        self.withheld.clear();
+        self.trouble = Trouble { failures: self.trouble.failures, ..Trouble::default() };
         self.is_reconciled = before.is_none();
         Ok(cursor)
+    }
+
+    /// The UID before the first message of this day or later; if there is none, the last of all.
+    async fn before(&self, session: &mut Session, day: Day, opened: Opened) -> Result<u32, FolderError> {
+        match session.uids_since(day.year, day.month, day.day).await?.first() {
+            Some(first) => Ok(first.saturating_sub(1)),
+            None => last_uid(session, opened).await,
+        }
     }
 
     async fn wait_for_room(&self) {
@@ -297,57 +362,91 @@ impl FolderTask {
         self.status(|status| status.phase = Phase::Syncing);
     }
 
-    /// Fetches the messages from `first` to `end`, among them `listed`, and records them once all are on disk.
+    /// Fetches a batch and records what of it is on disk, also if it ends early.
     async fn fetch(
         &mut self,
         session: &mut Session,
-        first: u32,
-        end: u32,
-        listed: &[u32],
+        batch: Batch,
         known: &HashSet<MailId>,
     ) -> Result<(), FolderError> {
         let mut intake = Intake::default();
-        let mut missing: HashSet<u32> = listed.iter().copied().collect();
+        let fetched = self.receive(session, &batch, known, &mut intake).await;
+        let journaled = intake.finish().await;
+        for uid in std::mem::take(&mut intake.for_others) {
+            self.skip(uid, "the same bytes came before for other consumers");
+        }
+        let mut messages = intake.messages;
+        messages.sort_unstable();
+        let here: BTreeSet<u32> = messages.iter().map(|(uid, _)| *uid).collect();
+        let result = match (journaled, fetched) {
+            (Err(error), _) => Err(error.into()),
+            (Ok(()), Err(error)) => Err(error),
+            (Ok(()), Ok(())) => self.check_missing(session, &batch, &here).await,
+        };
+        let done = |uid: &u32| here.contains(uid) || self.trouble.skipped.contains(uid);
+        let (through, next) = match &result {
+            // Those that are not there and not skipped were deleted.
+            Ok(()) => (batch.listed.iter().chain(&here).max().copied(), None),
+            Err(_) => done_through(&batch.listed, done),
+        };
+        self.open.extend(messages.iter().copied());
+        let through = through.unwrap_or(0);
+        self.on_disk(move |progress| progress.fetched(through, &messages)).await?;
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.blame(next, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Receives the messages of a batch, each on its way into the journal.
+    async fn receive(
+        &mut self,
+        session: &mut Session,
+        batch: &Batch,
+        known: &HashSet<MailId>,
+        intake: &mut Intake,
+    ) -> Result<(), FolderError> {
         let memory = self.memory.clone();
-        let mut fetch = session.fetch(first..=end, self.limits.largest, &memory)?;
+        let mut fetch = session.fetch(batch.range.clone(), self.limits.largest, &memory)?;
         while let Some(Fetched { uid, body, room }) = fetch.next().await? {
-            if uid < first || uid > end {
-                continue;
-            }
-            missing.remove(&uid);
-            match body {
-                Body::Whole(data) => {
-                    let origin = self.origin(uid);
-                    let bytes = if room.is_some() { 0 } else { data.len() };
-                    intake.make_room(bytes).await?;
-                    intake.take(
-                        uid,
-                        bytes,
-                        Accepting { shared: Arc::clone(&self.shared), origin, data, _room: room },
-                        known,
-                    );
-                }
-                Body::TooLarge(bytes) => {
-                    let limit = self.limits.largest;
-                    self.skip(uid, &format!("{bytes} bytes are more than max_message_bytes = {limit}"));
-                }
-            }
+            let Body::Whole(data) = body else {
+                self.trouble.has_large = true;
+                self.skip_large(uid);
+                return Err(FolderError::TooLarge(uid));
+            };
+            let bytes = if room.is_some() { 0 } else { data.len() };
+            intake.make_room(bytes).await?;
+            let mail =
+                Accepting { shared: Arc::clone(&self.shared), origin: self.origin(uid), data, _room: room };
+            intake.take(uid, bytes, mail, known);
             self.status(|status| {
                 status.fetched = status.fetched.saturating_add(1);
                 status.done = status.done.saturating_add(1);
             });
         }
-        intake.finish().await?;
-        for uid in std::mem::take(&mut intake.for_others) {
-            self.skip(uid, "the same bytes came before for other consumers");
+        Ok(())
+    }
+
+    /// Remembers at which message an attempt has failed, and skips it after some times.
+    fn blame(&mut self, next: Option<u32>, error: &FolderError) {
+        let (Some(uid), Some(attempts)) = (next, error.attempts()) else { return };
+        let times =
+            self.trouble.at.filter(|(at, _)| *at == uid).map_or(1, |(_, times)| times.saturating_add(1));
+        self.trouble.at = Some((uid, times));
+        if times >= attempts {
+            self.trouble.at = None;
+            self.trouble.skipped.insert(uid);
+            self.skip(uid, &format!("{times} attempts failed: {error}"));
         }
-        if !missing.is_empty() {
-            self.check_missing(session, missing, first).await?;
+    }
+
+    fn skip_large(&mut self, uid: u32) {
+        if self.trouble.skipped.insert(uid) {
+            self.skip(uid, &format!("larger than max_message_bytes = {}", self.limits.largest));
         }
-        self.open.extend(intake.messages.iter().copied());
-        intake.messages.sort_unstable();
-        let messages = intake.messages;
-        self.on_disk(move |progress| progress.fetched(end, &messages)).await
     }
 
     fn origin(&self, uid: u32) -> Origin {
@@ -364,34 +463,31 @@ impl FolderTask {
         self.status(|status| status.skipped = status.skipped.saturating_add(1));
     }
 
-    /// Messages that were listed and did not come: deleted in between, or withheld, which is tried some times.
+    /// Messages that were listed and did not come must have been deleted in between.
     async fn check_missing(
-        &mut self,
+        &self,
         session: &mut Session,
-        missing: HashSet<u32>,
-        first: u32,
+        batch: &Batch,
+        here: &BTreeSet<u32>,
     ) -> Result<(), FolderError> {
-        let still: HashSet<_> = session.uids_from(first).await?.into_iter().collect();
-        let mut again = None;
-        for uid in missing.intersection(&still) {
-            let attempts = self.withheld.entry(*uid).or_default();
-            *attempts = attempts.saturating_add(1);
-            if *attempts >= ATTEMPTS {
-                self.skip(*uid, "the server lists the message and does not give it");
-            } else {
-                again = Some(*uid);
-            }
+        let missing: Vec<_> = batch.listed.iter().filter(|uid| !here.contains(uid)).collect();
+        let Some(first) = missing.first() else { return Ok(()) };
+        let still: HashSet<_> = session.uids_from(**first).await?.into_iter().collect();
+        match missing.into_iter().find(|uid| still.contains(uid)) {
+            Some(uid) => Err(FolderError::Withheld(*uid)),
+            None => Ok(()),
         }
-        again.map_or(Ok(()), |uid| Err(FolderError::Withheld(uid)))
     }
 
-    /// Marks the messages whose mails are settled, as the account wishes.
-    async fn mark_settled(&mut self, session: &mut Session) -> Result<(), FolderError> {
+    /// Marks the messages whose mails are settled, as the account wishes. True if the server has been asked something and has
+    /// done it.
+    async fn mark_settled(&mut self, session: &mut Session) -> Result<bool, FolderError> {
         let through = self.cursor().map_or(0, |cursor| cursor.through);
         if self.account.when_settled == WhenSettled::Leave {
             self.open.clear();
-            return Ok(());
+            return Ok(false);
         }
+        let mut has_asked = false;
         if !self.is_reconciled && through > 0 {
             let unmarked = match &self.account.when_settled {
                 WhenSettled::Flag(flag) => session.uids_without(flag, through).await?,
@@ -400,29 +496,33 @@ impl FolderTask {
             let unmarked = unmarked.into_iter().collect();
             self.open.extend(self.on_disk(move |progress| progress.ids_of(&unmarked)).await?);
             self.is_reconciled = true;
+            has_asked = true;
         }
         let is_settled = |id: &MailId| !self.shared.journal.is_unsettled(id);
         let settled: Vec<_> =
             self.open.iter().filter(|(_, id)| is_settled(id)).map(|(uid, _)| *uid).collect();
-        for some in settled.chunks(CHUNK) {
+        for some in settled.chunks(MARKED) {
             let marked = match &self.account.when_settled {
                 WhenSettled::Flag(flag) => session.flag(some, flag).await,
                 WhenSettled::Move(folder) => session.move_to(some, folder).await,
                 WhenSettled::Leave => Ok(()),
             };
             match marked {
-                Ok(()) => self.open.retain(|uid, _| !some.contains(uid)),
+                Ok(()) => {
+                    some.iter().for_each(|uid| _ = self.open.remove(uid));
+                    has_asked = true;
+                }
                 // Reading goes on; it is tried again at the next occasion.
                 Err(ImapError::No(why)) => {
                     let error = format!("settled messages cannot be marked: {why}");
                     tracing::warn!(account = self.account.name, folder = self.folder, error);
                     self.status(|status| status.last_error = error);
-                    return Ok(());
+                    return Ok(false);
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        Ok(has_asked)
     }
 }
 
@@ -432,7 +532,7 @@ struct Accepting {
     origin: Origin,
     data: Vec<u8>,
     /// Its room in [`Memory`].
-    _room: Option<tokio::sync::OwnedSemaphorePermit>,
+    _room: Option<Room>,
 }
 
 /// Mails on their way into the journal, and those that are there.
@@ -496,9 +596,12 @@ impl Intake {
     }
 }
 
-/// The UID before the first of those wanted; if none is, the last that there is.
-fn before_first(wanted: &[u32], opened: Opened) -> u32 {
-    wanted.first().copied().or(opened.uid_next).unwrap_or(1).saturating_sub(1)
+/// UID of the last message of a folder; 0 if there is none.
+async fn last_uid(session: &mut Session, opened: Opened) -> Result<u32, FolderError> {
+    match opened.uid_next {
+        Some(next) => Ok(next.saturating_sub(1)),
+        None => Ok(session.uids_from(1).await?.last().copied().unwrap_or(0)),
+    }
 }
 
 /// Varies a delay by up to a quarter, so that a hundred accounts do not come back to their server at once.
@@ -523,13 +626,5 @@ mod tests {
         assert!(delays.len() > 90, "{}", delays.len());
         let early = delays.iter().filter(|delay| delay.as_secs_f64() < 8.0).count();
         assert!((30..70).contains(&early), "{early} of {}", delays.len());
-    }
-
-    #[test]
-    fn begins_before_the_first_wanted_message() {
-        let opened = |uid_next| Opened { uid_next, ..Opened::default() };
-        assert_eq!(before_first(&[7, 9], opened(Some(20))), 6);
-        assert_eq!(before_first(&[], opened(Some(20))), 19);
-        assert_eq!(before_first(&[], opened(None)), 0);
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     accounts::{Account, Security},
-    folder::{FolderTask, Limits},
+    folder::{FolderTask, Limits, Trouble},
     progress::{Progress, ProgressError},
     status::FolderStatus,
 };
@@ -24,6 +24,9 @@ use crate::{consumers::Consumers, journal::Journal, params::Params};
 
 /// Memory for large messages that are being fetched, at least; one message must have room.
 const MEMORY_BYTES: usize = 64 * 1024 * 1024;
+
+/// Part of it that one server may have: one over this, or one message.
+const SHARES: usize = 4;
 
 /// A mailbox cannot be read, whatever its server does.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +137,7 @@ pub(crate) fn start(
         *folders = folders.saturating_add(account.folders.len());
     }
     let limits = Limits { largest: params.limits.message_bytes, unsettled: params.imap_max_unsettled };
-    let mut connections = HashMap::new();
+    let mut servers = HashMap::new();
     let mut all = Vec::new();
     for (account, server) in mailboxes.iter() {
         for folder in &account.folders {
@@ -152,8 +155,10 @@ pub(crate) fn start(
                     ImapStartError::Progress { account: account.name.clone(), folder: folder.clone(), source }
                 })?;
             let allowed = params.imap_connections_per_server;
-            let connection =
-                connections.entry(places(server)).or_insert_with(|| Arc::new(Semaphore::new(allowed)));
+            let (connections, memory) = servers.entry(places(server)).or_insert_with(|| {
+                let share = params.limits.message_bytes.max(MEMORY_BYTES / SHARES);
+                (Arc::new(Semaphore::new(allowed)), memory.share(share))
+            });
             all.push(FolderTask {
                 account: Arc::clone(account),
                 server: server.clone(),
@@ -161,13 +166,13 @@ pub(crate) fn start(
                 place,
                 progress: Arc::new(Mutex::new(progress)),
                 shared: Arc::clone(&shared),
-                connections: Arc::clone(connection),
+                connections: Arc::clone(connections),
                 may_idle: wanted.get(&places(server)).is_some_and(|folders| *folders <= allowed),
                 memory: memory.clone(),
                 limits,
                 open: std::collections::BTreeMap::new(),
                 is_reconciled: false,
-                withheld: HashMap::new(),
+                trouble: Trouble::default(),
             });
         }
     }

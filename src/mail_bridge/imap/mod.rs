@@ -10,6 +10,8 @@
 
 pub mod accounts;
 #[cfg(feature = "net")]
+mod batches;
+#[cfg(feature = "net")]
 mod folder;
 #[cfg(feature = "net")]
 mod mailboxes;

@@ -20,6 +20,8 @@ use sha2::{Digest, Sha256};
 
 /// Largest record, bytes: of more messages than are fetched with one command.
 const RECORD_BYTES: usize = 1 << 20;
+/// Messages in a record.
+const RECORD_MESSAGES: usize = 20_000;
 /// UID and digest of a message.
 const MESSAGE_BYTES: usize = 36;
 
@@ -147,8 +149,15 @@ impl Progress {
     /// # Errors
     /// If it cannot be written.
     pub fn fetched(&mut self, through: u32, messages: &[(u32, MailId)]) -> Result<(), ProgressError> {
-        let bytes = messages.iter().flat_map(|(uid, id)| uid.to_le_bytes().into_iter().chain(*id.as_bytes()));
-        self.append(FETCHED, &Fetched { through, messages: bytes.collect() })
+        let bytes_of = |some: &[(u32, MailId)]| -> Vec<u8> {
+            some.iter().flat_map(|(uid, id)| uid.to_le_bytes().into_iter().chain(*id.as_bytes())).collect()
+        };
+        let (most, rest) = messages.split_at(messages.len().saturating_sub(RECORD_MESSAGES));
+        for some in most.chunks(RECORD_MESSAGES) {
+            self.append(FETCHED, &Fetched { through: 0, messages: bytes_of(some) })?;
+        }
+        // Only the last record says that nothing is missing.
+        self.append(FETCHED, &Fetched { through, messages: bytes_of(rest) })
     }
 
     fn append<T: serde::Serialize>(&mut self, kind: u8, value: &T) -> Result<(), ProgressError> {
@@ -265,6 +274,13 @@ mod tests {
         assert_eq!(progress.cursor(), Some(&cursor(8, 1)));
         assert_eq!(progress.ids_of(&HashSet::from([1, 12])).unwrap(), HashMap::from([(1, ids[2])]));
         assert_eq!(progress.known().unwrap(), ids.into_iter().collect());
+        let many: Vec<_> = (2..60_002).map(|uid| (uid, MailId::of(&[7]))).collect();
+        let mut progress = progress;
+        progress.fetched(60_001, &many).unwrap();
+        drop(progress);
+        let progress = open();
+        assert_eq!(progress.cursor(), Some(&cursor(8, 60_001)));
+        assert_eq!(progress.ids_of(&HashSet::from([2, 30_000, 60_001])).unwrap().len(), 3);
         let other = Progress::open(dir.path(), "dispatch", "Archive/2026").unwrap();
         assert_eq!(other.cursor(), None);
     }

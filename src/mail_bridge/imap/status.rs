@@ -19,7 +19,7 @@ pub enum Phase {
     Connecting = 2,
     /// It fetches what is new.
     Syncing = 3,
-    /// It waits until mails are settled, or the disk has room.
+    /// It waits until mails are settled.
     Held = 4,
     /// Everything is fetched; the server tells of new messages (IDLE).
     Watching = 5,
@@ -48,7 +48,7 @@ pub struct FolderStatus {
     pub done: u32,
     /// When this sync began.
     pub sync_began: Option<SystemTime>,
-    /// Messages passed over since the node started: too large, not given by the server, or known for other consumers.
+    /// Messages passed over since the node started: too large, not to be had, or known for other consumers.
     pub skipped: u64,
     /// Why the last attempt failed, or what could not be done to messages; empty after a success.
     pub last_error: String,
@@ -98,6 +98,8 @@ fn status(folders: &[FolderStatus]) -> Option<Status> {
         (Level::Warn, format!("folder {}: {}", folder.folder, folder.last_error))
     } else if folders.iter().any(|folder| folder.phase == Phase::Syncing) {
         (Level::Ok, "fetching".to_owned())
+    } else if folders.iter().any(|folder| matches!(folder.phase, Phase::Queued | Phase::Connecting)) {
+        (Level::Ok, "connecting".to_owned())
     } else {
         (Level::Ok, "up to date".to_owned())
     };
