@@ -19,7 +19,7 @@ before_graphs := $(if $(CRATE),,test-core $(if $(ONLY),,test-bootstrap test-pack
 # Cargo and colcon have workers of their own, and complain about a make whose workers they cannot have.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: help bootstrap build $(environments) dovecot demo test test-faults test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-ledger bench-dkim bench-evidence shell lock clean
+.PHONY: help bootstrap build $(environments) dovecot demo test test-faults test-core test-bootstrap test-package fresh fresh-bootstrap observe lint docs bench-path bench-build bench-soak bench-ledger bench-dkim bench-evidence bench-mailbox shell lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ bench-dkim: build mailauth ## signed mails that a core verifies a second, beside
 
 bench-evidence: ## memory, disk, look-ups and start of the evidence of 10 million mails; EVIDENCE=N of so many
 	cargo bench --quiet --locked -p evidence --bench evidence
+
+bench-mailbox: build dovecot ## messages a second from a mailbox on Dovecot, beside mbsync; needs Debian's isync
+	@$(cargo) bench --quiet --locked -p suites --bench mailbox
 
 shell: bootstrap ## a shell with ROS 2 and, once built, posthorn
 	@$(env) bash

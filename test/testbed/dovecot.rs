@@ -146,18 +146,32 @@ impl Dovecot {
 
     /// Puts a message into a folder, as a mail server does that delivers to a Maildir.
     pub fn deliver(&self, user: &str, folder: &str, data: &[u8]) {
+        self.deliver_all(user, folder, [data]);
+    }
+
+    /// Puts many messages into a folder.
+    pub fn deliver_all<D: AsRef<[u8]>>(
+        &self,
+        user: &str,
+        folder: &str,
+        messages: impl IntoIterator<Item = D>,
+    ) {
         let directory = self.folder(user, folder);
         for part in ["cur", "new", "tmp"] {
             if !directory.join(part).exists() {
                 fs::create_dir_all(directory.join(part)).expect("Maildir");
             }
         }
-        let number = self.delivered.fetch_add(1, Ordering::Relaxed);
-        // In the order of their names, as time goes.
-        let name = format!("{}.M{number:06}.test", 1_700_000_000 + number);
-        fs::write(directory.join("tmp").join(&name), data).expect("message");
         self.give_away(&self.path("mail").join(user));
-        fs::rename(directory.join("tmp").join(&name), directory.join("new").join(&name)).expect("message");
+        for data in messages {
+            let number = self.delivered.fetch_add(1, Ordering::Relaxed);
+            // In the order of their names, as time goes.
+            let name = format!("{}.M{number:06}.test", 1_700_000_000 + number);
+            let draft = directory.join("tmp").join(&name);
+            fs::write(&draft, data).expect("message");
+            self.give_away(&draft);
+            fs::rename(draft, directory.join("new").join(&name)).expect("message");
+        }
     }
 
     /// What a folder has on disk: flags and bytes of each message.
