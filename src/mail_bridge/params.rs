@@ -2,6 +2,7 @@
 //! The parameters of the mail bridge: the only home of their defaults, and the rules between them. Pure.
 
 mod access;
+mod sending;
 
 use std::{
     net::SocketAddr,
@@ -23,6 +24,7 @@ use super::{
     window::Room,
 };
 pub use access::{Access, Certificate};
+pub use sending::{Security, Sending, host_and_port};
 
 /// Upper limit of `max_message_bytes`, bytes. The journal bounds its records by this and not by the parameter, so
 /// that lowering the parameter does not make old mails unreadable.
@@ -80,6 +82,8 @@ pub const SPECS: &[Spec] = &[
     spec("redelivery_min_s", Double(10.0), Rule::DoubleRange(0.01, 86_400.0), "s", "A mail not settled is published again after this; doubles each time."),
     spec("redelivery_max_s", Double(600.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two publications of a mail."),
     spec("smarthost", Text("127.0.0.1:25"), Rule::NotEmpty, "", "Host and port of the SMTP server that outbound mails are handed to."),
+    spec("smarthost_security", Text("opportunistic"), Rule::OneOf(&["none", "opportunistic", "starttls", "tls"]), "", "TLS to the smart host. opportunistic: STARTTLS if it is offered, whatever the certificate, in clear if there is no TLS; starttls: required, with a certificate that is trusted; tls: the same from the first byte (port 465)."),
+    spec("smarthost_ca_path", Text(""), Rule::Any, "", "File of the certificate authorities (PEM) to trust for starttls and tls instead of those of this host."),
     spec("smarthost_timeout_s", Double(60.0), Rule::DoubleRange(0.1, 3600.0), "s", "Time for the smart host to accept a connection and for each of its replies; for the one to a whole mail at least 600 s."),
     spec("smarthost_connections", Int(4), Rule::IntRange(1, 64), "", "Mails handed to the smart host at once, once it has taken one."),
     spec("smarthost_probe_s", Double(10.0), Rule::DoubleRange(0.01, 3600.0), "s", "A smart host that is away is connected to so often while mails wait, without a mail; when it is back they go out."),
@@ -138,6 +142,8 @@ pub struct Params {
     pub redelivery: BackOff,
     /// `host:port` of the smart host.
     pub smarthost: String,
+    /// How mails are handed to it.
+    pub sending: Sending,
     /// Bound on connecting to the smart host and on each of its replies.
     pub smarthost_timeout: Duration,
     /// Number of mails handed to the smart host in parallel.
@@ -205,6 +211,7 @@ impl Params {
                 max: values.seconds("redelivery_max_s")?,
             },
             smarthost: values.text("smarthost")?,
+            sending: Sending::load(values)?,
             smarthost_timeout: values.seconds("smarthost_timeout_s")?,
             smarthost_connections: values.count("smarthost_connections")?,
             smarthost_probe: values.seconds("smarthost_probe_s")?,
@@ -223,8 +230,7 @@ impl Params {
     }
 
     fn validate(&self) -> Result<(), ParamError> {
-        let port = self.smarthost.rsplit_once(':').filter(|(host, _)| is_graphic(host));
-        if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 0)) {
+        if host_and_port(&self.smarthost).is_none() {
             return Err(ParamError::rule("smarthost", &self.smarthost, "host:port"));
         }
         let listens = [

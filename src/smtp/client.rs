@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An SMTP client (RFC 5321) over any stream: what the outbox needs, bounded in bytes and time. Retries are left to
-//! the caller.
+//! An SMTP client (RFC 5321) over any stream: what the outbox needs, bounded in bytes and time. Connecting, the TLS
+//! handshake and retries are left to the caller.
+
+mod error;
 
 use std::{io, time::Duration};
 
 use smtp_proto::{Response, response::parser::ResponseReceiver};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
+
+pub use error::{ClientError, SendError};
 
 /// Size of one read, bytes. A whole reply is bounded by `smtp_proto` (4 KiB of text).
 const BUFFER_BYTES: usize = 4096;
@@ -52,39 +55,6 @@ pub struct Outcome {
     pub reply: String,
 }
 
-/// The connection is no longer usable, and the fate of a mail under way is unknown.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// Connecting, reading or writing failed.
-    #[error("smart host: {0}")]
-    Io(#[from] io::Error),
-    /// Connecting, writing or waiting for a reply took too long.
-    #[error("smart host: no reply within {0:?}")]
-    Timeout(Duration),
-    /// The server's reply is not SMTP.
-    #[error("smart host: reply is not SMTP")]
-    Reply,
-    /// The server refused to talk, with this reply.
-    #[error("smart host: {0}")]
-    Refused(String),
-}
-
-/// The connection failed while a mail was being sent.
-#[derive(Debug, thiserror::Error)]
-#[error("{error}")]
-pub struct SendError {
-    /// The failure.
-    pub error: ClientError,
-    /// Whether the whole mail was written, including the final dot: then the server may have taken it.
-    pub data_sent: bool,
-}
-
-impl From<ClientError> for SendError {
-    fn from(error: ClientError) -> Self {
-        Self { error, data_sent: false }
-    }
-}
-
 /// A session with a server, after EHLO or HELO.
 #[derive(Debug)]
 pub struct Client<S> {
@@ -95,21 +65,9 @@ pub struct Client<S> {
     utf8: bool,
     /// Whether the server offers SIZE.
     sizes: bool,
+    /// Whether the server offers STARTTLS.
+    starttls: bool,
     accepts: Accepts,
-}
-
-impl Client<TcpStream> {
-    /// Connects to `host` (`name:port`) and says EHLO.
-    ///
-    /// # Errors
-    /// If there is no server, it does not greet with 220, or it refuses both EHLO and HELO.
-    pub async fn connect(host: &str, hostname: &str, limit: Duration) -> Result<Self, ClientError> {
-        let stream =
-            timeout(limit, TcpStream::connect(host)).await.map_err(|_| ClientError::Timeout(limit))??;
-        // Commands are small: with Nagle's algorithm each would take another 40 ms.
-        stream.set_nodelay(true)?;
-        Self::greet(stream, hostname, limit).await
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
@@ -118,24 +76,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Errors
     /// If the server does not greet with 220 or refuses both.
     pub async fn greet(stream: S, hostname: &str, timeout: Duration) -> Result<Self, ClientError> {
-        let accepts = Accepts::default();
-        let mut client = Self { stream, timeout, rest: Vec::new(), utf8: false, sizes: false, accepts };
+        let mut client = Self::new(stream, timeout);
         client.expect(220).await?;
-        let ehlo = client.command(&format!("EHLO {hostname}\r\n")).await?;
-        if ehlo.code == 250 {
-            let extensions: Vec<_> =
-                ehlo.message.lines().map(|line| line.trim().to_ascii_uppercase()).collect();
-            client.utf8 = extensions.iter().any(|line| line == "SMTPUTF8");
-            client.accepts.eight_bit = extensions.iter().any(|line| line == "8BITMIME");
-            let size = extensions.iter().find_map(|line| line.strip_prefix("SIZE"));
-            client.sizes = size.is_some();
-            // 0 means no bound (RFC 1870 section 4).
-            client.accepts.size = size.and_then(|size| size.trim().parse().ok()).filter(|size| *size > 0);
-        } else {
-            client.write(format!("HELO {hostname}\r\n").as_bytes()).await?;
-            client.expect(250).await?;
-        }
+        client.hello(hostname).await?;
         Ok(client)
+    }
+
+    /// Says EHLO on a `stream` on which TLS has begun after [`start_tls`](Self::start_tls): there is no second greeting, and
+    /// nothing of what the server offered before counts.
+    ///
+    /// # Errors
+    /// If the server refuses both EHLO and HELO.
+    pub async fn after_tls(stream: S, hostname: &str, timeout: Duration) -> Result<Self, ClientError> {
+        let mut client = Self::new(stream, timeout);
+        client.hello(hostname).await?;
+        Ok(client)
+    }
+
+    /// Whether the server offers STARTTLS (RFC 3207).
+    pub fn offers_starttls(&self) -> bool {
+        self.starttls
+    }
+
+    /// Says STARTTLS and returns the stream for the handshake.
+    ///
+    /// # Errors
+    /// If the server refuses, or has sent anything in clear beside the reply, which would pass for encrypted.
+    pub async fn start_tls(mut self) -> Result<S, ClientError> {
+        let reply = self.command("STARTTLS\r\n").await?;
+        if reply.code != 220 {
+            return Err(ClientError::StartTls(text(&reply)));
+        }
+        if self.rest.is_empty() { Ok(self.stream) } else { Err(ClientError::Injected) }
     }
 
     /// What the server accepts, by its reply to EHLO.
@@ -210,6 +182,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub async fn quit(mut self) {
         // Whether the server says goodbye or not, the connection ends.
         let _ = timeout(QUIT, self.command("QUIT\r\n")).await;
+    }
+
+    fn new(stream: S, timeout: Duration) -> Self {
+        let accepts = Accepts::default();
+        Self { stream, timeout, rest: Vec::new(), utf8: false, sizes: false, starttls: false, accepts }
+    }
+
+    async fn hello(&mut self, hostname: &str) -> Result<(), ClientError> {
+        let ehlo = self.command(&format!("EHLO {hostname}\r\n")).await?;
+        if ehlo.code != 250 {
+            self.write(format!("HELO {hostname}\r\n").as_bytes()).await?;
+            return self.expect(250).await;
+        }
+        // The first line is the server's name.
+        let extensions: Vec<_> =
+            ehlo.message.lines().skip(1).map(|line| line.trim().to_ascii_uppercase()).collect();
+        let offers = |name: &str| extensions.iter().any(|line| line == name);
+        self.utf8 = offers("SMTPUTF8");
+        self.starttls = offers("STARTTLS");
+        self.accepts.eight_bit = offers("8BITMIME");
+        let size = extensions.iter().find_map(|line| line.strip_prefix("SIZE"));
+        self.sizes = size.is_some();
+        // 0 means no bound (RFC 1870 section 4).
+        self.accepts.size = size.and_then(|size| size.trim().parse().ok()).filter(|size| *size > 0);
+        Ok(())
     }
 
     async fn reset(&mut self) -> Result<(), ClientError> {
@@ -301,20 +298,4 @@ fn stuffed(data: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_server_that_does_not_answer_quit_is_left_soon() {
-        let (near, mut far) = tokio::io::duplex(1024);
-        far.write_all(b"220 there\r\n250 there\r\n").await.unwrap();
-        let client = Client::greet(near, "here", Duration::from_secs(60)).await.unwrap();
-        assert!(timeout(QUIT.saturating_mul(2), client.quit()).await.is_ok());
-    }
-
-    #[test]
-    fn stuffs_dots_and_ends_with_a_dot_line() {
-        assert_eq!(stuffed(b".a\r\n\r\n..\r\nb"), b"..a\r\n\r\n...\r\nb\r\n.\r\n");
-        assert_eq!(stuffed(b""), b".\r\n");
-    }
-}
+mod tests;

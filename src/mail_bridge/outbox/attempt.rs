@@ -5,21 +5,18 @@
 use std::{sync::Arc, time::SystemTime};
 
 use mail::{OutboundKind, OutboundMail};
-use smtp::client::{Accepts, Client, ClientError, Outcome, SendError, one_line};
-use tokio::net::TcpStream;
+use smtp::client::{Accepts, Outcome, SendError, one_line};
 
 use super::{
     compose::{ComposeContext, Invalid, check, compose},
     core::Contact,
     forward::Original,
+    relay::{Connection, Relay},
 };
 use crate::{
     journal::{Journal, JournalError, OutboundKey},
     params::Params,
 };
-
-/// A connection to the smart host, after EHLO.
-pub(super) type Connection = Client<TcpStream>;
 
 /// A mail and how the attempt to send it went.
 pub(super) struct Tried {
@@ -37,14 +34,9 @@ pub(super) struct Attempted {
     pub(super) connection: Option<Connection>,
 }
 
-/// Connects to the smart host and says EHLO.
-pub(super) async fn connect(params: &Params) -> Result<Connection, ClientError> {
-    Client::connect(&params.smarthost, &params.hostname, params.smarthost_timeout).await
-}
-
 /// Tries to send the mail with this key to the recipients in `open`, over `connection` if there is one.
 pub(super) async fn attempt(
-    params: Arc<Params>,
+    relay: Arc<Relay>,
     journal: Journal,
     key: OutboundKey,
     open: u128,
@@ -53,7 +45,7 @@ pub(super) async fn attempt(
     let read = tokio::task::spawn_blocking(move || read(&journal, &key)).await;
     let tried = match read.unwrap_or(Err(JournalError::Closed)) {
         Ok(Some((mail, original))) => {
-            let (outcome, contact) = send(&params, &mail, original.as_ref(), open, &mut connection).await;
+            let (outcome, contact) = send(&relay, &mail, original.as_ref(), open, &mut connection).await;
             Ok(Tried { mail, outcome, contact })
         }
         // The index knows it but the disk does not: somebody removed the file. It may come back.
@@ -93,18 +85,20 @@ fn invalid(error: &Invalid, open: u128) -> Outcome {
 }
 
 async fn send(
-    params: &Params,
+    relay: &Relay,
     mail: &OutboundMail,
     original: Option<&Original>,
     open: u128,
     connection: &mut Option<Connection>,
 ) -> (Outcome, Contact) {
+    let params = &*relay.params;
     if let Err(error) = check(mail, &params.sender_address) {
         return (invalid(&error, open), Contact::None);
     }
+    let failed = |reply: String| Outcome { delivered: 0, refused: 0, reply: one_line(&reply) };
     let lost = |error: SendError| {
         let contact = if error.data_sent { Contact::LostAfterData } else { Contact::Away };
-        (Outcome { delivered: 0, refused: 0, reply: one_line(&error.to_string()) }, contact)
+        (failed(error.to_string()), contact)
     };
     if let Some(mut kept) = connection.take() {
         match talk(&mut kept, params, mail, original, open).await {
@@ -118,13 +112,12 @@ async fn send(
             Err(_) => {}
         }
     }
-    let fresh = async {
-        let mut fresh = connect(params).await?;
-        let outcome = talk(&mut fresh, params, mail, original, open).await?;
-        Ok::<_, SendError>((fresh, outcome))
+    let mut fresh = match relay.connect().await {
+        Ok(fresh) => fresh,
+        Err(error) => return (failed(error.to_string()), Contact::Away),
     };
-    match fresh.await {
-        Ok((fresh, outcome)) => {
+    match talk(&mut fresh, params, mail, original, open).await {
+        Ok(outcome) => {
             *connection = Some(fresh);
             (outcome, Contact::Worked)
         }

@@ -21,6 +21,8 @@ pub mod core;
 #[cfg(feature = "net")]
 mod forward;
 pub mod host;
+#[cfg(feature = "net")]
+mod relay;
 pub mod schedule;
 #[cfg(feature = "net")]
 mod sender;
@@ -29,6 +31,8 @@ mod sender;
 pub use compose::{ComposeContext, Composed, Invalid, check, compose, message_id};
 #[cfg(feature = "net")]
 pub use forward::Original;
+#[cfg(feature = "net")]
+pub use relay::RelayError;
 #[cfg(feature = "net")]
 pub use sender::Sender;
 

@@ -7,10 +7,11 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
 };
 
 use mail::{Delivery, DeliveryState, OutboundMail};
-use smtp::client::{ClientError, one_line};
+use smtp::client::one_line;
 use tokio::{
     sync::{mpsc, watch},
     task::{Id, JoinError, JoinSet},
@@ -18,31 +19,28 @@ use tokio::{
 };
 
 use super::{
-    attempt::{Attempted, Connection, Tried, attempt, connect, why_invalid},
+    attempt::{Attempted, Tried, attempt, why_invalid},
     compose::check,
     core::{Core, Effect, Input},
+    host::Host,
+    relay::{ConnectError, Connection, Relay, RelayError},
+    schedule::Schedule,
 };
 use crate::{
     health,
-    journal::{Attempt, Journal, JournalError, OutboundKey},
+    journal::{Attempt, Journal, JournalError, OutboundKey, Pending},
     params::Params,
     server::stopped,
 };
 
-/// What the outbox's task needs of the bridge.
+/// The outbox's task.
 pub struct Sender {
-    /// Address of the smart host and identity of the sender.
-    pub params: Arc<Params>,
-    /// Source of the mails, and where attempts are recorded.
-    pub journal: Journal,
-    /// What to do when.
-    pub core: Core,
-    /// Zero of the core's time.
-    pub start: Instant,
-    /// Receives every change of a delivery.
-    pub deliver: mpsc::Sender<Delivery>,
-    /// The figures to update for `/diagnostics`.
-    pub figures: Arc<Mutex<health::Outbox>>,
+    relay: Arc<Relay>,
+    journal: Journal,
+    core: Core,
+    start: Instant,
+    deliver: mpsc::Sender<Delivery>,
+    figures: Arc<Mutex<health::Outbox>>,
 }
 
 /// Attempts and probes under way, and idle connections.
@@ -58,7 +56,7 @@ struct Work {
 
 enum Done {
     Attempted(Box<Attempted>),
-    Probed(Result<Box<Connection>, ClientError>),
+    Probed(Result<Box<Connection>, ConnectError>),
 }
 
 /// An input, with the mail that it is about if that has been read.
@@ -109,6 +107,30 @@ impl Work {
 }
 
 impl Sender {
+    /// A task that sends the `pending` mails first. It writes attempts to `journal`, reports changes to `deliver`, and keeps
+    /// `figures` for `/diagnostics`. `start` is the zero of its time.
+    ///
+    /// # Errors
+    /// If a file that a parameter names cannot be used.
+    pub fn new(
+        params: Arc<Params>,
+        journal: Journal,
+        pending: Vec<Pending>,
+        start: Instant,
+        deliver: mpsc::Sender<Delivery>,
+        figures: Arc<Mutex<health::Outbox>>,
+    ) -> Result<Self, RelayError> {
+        let mut schedule = Schedule::new(params.retry, params.retry_give_up);
+        let now = SystemTime::now();
+        for pending in pending {
+            let age = now.duration_since(pending.queued_at).unwrap_or_default();
+            schedule.add(pending.key, age, pending.attempt.as_ref(), Duration::ZERO);
+        }
+        let host = Host::new(params.smarthost_probe, params.smarthost_connections);
+        let core = Core::new(host, schedule);
+        Ok(Self { relay: Arc::new(Relay::new(params)?), journal, core, start, deliver, figures })
+    }
+
     /// Runs until `shutdown` is true, the journal fails, or nobody can queue mails any more. Finishes the mails under
     /// way first. `queued` has the mails new on disk, without their text; it is unbounded because the core keeps each
     /// one anyway.
@@ -158,7 +180,7 @@ impl Sender {
 
     async fn queued(&self, key: OutboundKey, mail: OutboundMail) -> Event {
         self.report(&mail, DeliveryState::Queued, 0, String::new()).await;
-        let invalid = check(&mail, &self.params.sender_address).err().map(|error| why_invalid(&error));
+        let invalid = check(&mail, &self.relay.params.sender_address).err().map(|error| why_invalid(&error));
         (Input::Queued { key, recipients: mail.to.len(), invalid }, Some(mail))
     }
 
@@ -167,8 +189,8 @@ impl Sender {
             match effect {
                 Effect::Try { key, open } => self.try_to_send(key, open, work),
                 Effect::Probe => {
-                    let params = Arc::clone(&self.params);
-                    work.running.spawn(async move { Done::Probed(connect(&params).await.map(Box::new)) });
+                    let relay = Arc::clone(&self.relay);
+                    work.running.spawn(async move { Done::Probed(relay.connect().await.map(Box::new)) });
                 }
                 Effect::Conclude(attempt) => {
                     let mail = match mail.take() {
@@ -185,9 +207,9 @@ impl Sender {
     }
 
     fn try_to_send(&self, key: OutboundKey, open: u128, work: &mut Work) {
-        let (params, journal, connection) = (Arc::clone(&self.params), self.journal.clone(), work.idle.pop());
+        let (relay, journal, connection) = (Arc::clone(&self.relay), self.journal.clone(), work.idle.pop());
         let task = work.running.spawn(async move {
-            Done::Attempted(Box::new(attempt(params, journal, key, open, connection).await))
+            Done::Attempted(Box::new(attempt(relay, journal, key, open, connection).await))
         });
         work.keys.insert(task.id(), key);
     }

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Connects to the smart host: TCP, TLS, EHLO.
+//!
+//! - Where TLS is required nothing but EHLO and STARTTLS goes in clear; a server that does not offer it counts as away.
+//! - Each step takes `smarthost_timeout_s` at most.
+
+use std::{sync::Arc, time::Duration};
+
+use smtp::client::{Client, ClientError};
+use tls::client::TrustError;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::params::{Params, Security, host_and_port};
+
+/// What a session runs over: TCP or TLS.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
+
+/// A connection to the smart host, ready for mails.
+pub(super) type Connection = Client<Box<dyn Stream>>;
+
+/// The smart host cannot be connected to, whatever it does.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// Nobody is trusted for its certificate.
+    #[error("parameter 'smarthost_ca_path': {0}")]
+    Trust(#[from] TrustError),
+}
+
+/// There is no connection to the smart host.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("smart host: {0}")]
+    Tls(#[from] tls::client::ConnectError),
+    #[error("smart host: no TLS within {0:?}")]
+    TlsTimeout(Duration),
+    #[error("smart host: it offers no STARTTLS, which smarthost_security requires")]
+    NoStartTls,
+}
+
+impl ConnectError {
+    /// Whether there is no TLS, though the server has offered it.
+    fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_) | Self::TlsTimeout(_) | Self::Client(ClientError::StartTls(_)))
+    }
+}
+
+/// The smart host and how to reach it.
+pub(super) struct Relay {
+    pub(super) params: Arc<Params>,
+    tls: tls::client::Client,
+}
+
+impl Relay {
+    pub(super) fn new(params: Arc<Params>) -> Result<Self, RelayError> {
+        let sending = &params.sending;
+        let tls = if sending.security.is_verified() {
+            tls::client::Client::new(sending.ca_path.as_deref())?
+        } else {
+            tls::client::Client::unverified()
+        };
+        Ok(Self { params, tls })
+    }
+
+    /// Connects and says EHLO.
+    pub(super) async fn connect(&self) -> Result<Connection, ConnectError> {
+        let address = &self.params.smarthost;
+        let security = self.params.sending.security;
+        let connected = self.dial(address, security).await;
+        match connected {
+            Err(error) if security == Security::Opportunistic && error.is_tls() => {
+                tracing::warn!(smarthost = address, %error, "TLS fails, goes on in clear");
+                self.dial(address, Security::Plaintext).await
+            }
+            connected => connected,
+        }
+    }
+
+    async fn dial(&self, address: &str, security: Security) -> Result<Connection, ConnectError> {
+        let limit = self.params.smarthost_timeout;
+        let connected = timeout(limit, TcpStream::connect(address)).await;
+        let stream = connected.map_err(|_| ClientError::Timeout(limit))?.map_err(ClientError::Io)?;
+        // Commands are small: with Nagle's algorithm each would take another 40 ms.
+        stream.set_nodelay(true).map_err(ClientError::Io)?;
+        let host = host_and_port(address).map_or(address, |(host, _)| host);
+        self.open(host, Box::new(stream), security).await
+    }
+
+    /// Begins a session on `stream` with the server `host`.
+    async fn open(
+        &self,
+        host: &str,
+        stream: Box<dyn Stream>,
+        security: Security,
+    ) -> Result<Connection, ConnectError> {
+        let (hostname, limit) = (&self.params.hostname, self.params.smarthost_timeout);
+        if security == Security::Tls {
+            let stream = self.encrypt(host, stream).await?;
+            return Ok(Client::greet(stream, hostname, limit).await?);
+        }
+        let client = Client::greet(stream, hostname, limit).await?;
+        if security == Security::Plaintext {
+            return Ok(client);
+        }
+        if !client.offers_starttls() {
+            let is_required = security == Security::StartTls;
+            return if is_required { Err(ConnectError::NoStartTls) } else { Ok(client) };
+        }
+        let stream = self.encrypt(host, client.start_tls().await?).await?;
+        Ok(Client::after_tls(stream, hostname, limit).await?)
+    }
+
+    async fn encrypt(&self, host: &str, stream: Box<dyn Stream>) -> Result<Box<dyn Stream>, ConnectError> {
+        let limit = self.params.smarthost_timeout;
+        let encrypted = timeout(limit, self.tls.connect(host, stream)).await;
+        Ok(Box::new(encrypted.map_err(|_| ConnectError::TlsTimeout(limit))??))
+    }
+}
+
+#[cfg(test)]
+mod tests;

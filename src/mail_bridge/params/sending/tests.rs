@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+use std::{collections::BTreeMap, path::Path};
+
+use settings::{Value, resolve};
+
+use super::*;
+use crate::params::{Params, SPECS};
+
+fn load(overrides: &[(&str, &str)]) -> Result<Sending, String> {
+    let text = |(name, value): &(&str, &str)| ((*name).to_owned(), Value::Text((*value).to_owned()));
+    let values = resolve(SPECS, overrides.iter().map(text).collect::<BTreeMap<_, _>>());
+    values
+        .and_then(|values| Params::load(&values, Path::new("/state")))
+        .map(|params| params.sending)
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_pinned_authority_is_of_use_only_where_certificates_are_checked() {
+    let ca = ("smarthost_ca_path", "/etc/ca.pem");
+    for security in ["none", "opportunistic"] {
+        let error = load(&[("smarthost_security", security), ca]).unwrap_err();
+        assert!(
+            error.starts_with("parameter 'smarthost_ca_path' = /etc/ca.pem: must be empty unless"),
+            "{error}"
+        );
+    }
+    for security in ["starttls", "tls"] {
+        assert!(load(&[("smarthost_security", security), ca]).unwrap().security.is_verified());
+    }
+    assert_eq!(load(&[]).unwrap().security, Security::Opportunistic);
+    assert!(load(&[("smarthost_security", "ssl")]).is_err());
+}
+
+#[test]
+fn knows_a_host_and_its_port() {
+    assert_eq!(host_and_port("mail.example:25"), Some(("mail.example", 25)));
+    assert_eq!(host_and_port("[::1]:25"), Some(("::1", 25)));
+    for bad in ["mail.example", "mail.example:", "mail.example:0", ":25", "a b:25", "mail:65536", "[]:25"] {
+        assert_eq!(host_and_port(bad), None, "{bad}");
+    }
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How a session with a server fails.
+
+use std::{io, time::Duration};
+
+/// The connection is no longer usable, and the fate of a mail under way is unknown.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Connecting, reading or writing failed.
+    #[error("smart host: {0}")]
+    Io(#[from] io::Error),
+    /// Connecting, writing or waiting for a reply took too long.
+    #[error("smart host: no reply within {0:?}")]
+    Timeout(Duration),
+    /// The server's reply is not SMTP.
+    #[error("smart host: reply is not SMTP")]
+    Reply,
+    /// The server refused to talk, with this reply.
+    #[error("smart host: {0}")]
+    Refused(String),
+    /// The server refused STARTTLS, with this reply.
+    #[error("smart host: STARTTLS refused: {0}")]
+    StartTls(String),
+    /// More came with the reply to STARTTLS: somebody on the way may have put it there.
+    #[error("smart host: something in clear behind the reply to STARTTLS")]
+    Injected,
+}
+
+/// The connection failed while a mail was being sent.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct SendError {
+    /// The failure.
+    pub error: ClientError,
+    /// Whether the whole mail was written, including the final dot: then the server may have taken it.
+    pub data_sent: bool,
+}
+
+impl From<ClientError> for SendError {
+    fn from(error: ClientError) -> Self {
+        Self { error, data_sent: false }
+    }
+}
