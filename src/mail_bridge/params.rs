@@ -24,7 +24,7 @@ use super::{
     window::Room,
 };
 pub use access::{Access, Certificate};
-pub use sending::{Security, Sending, host_and_port};
+pub use sending::{Login, Security, Sending, host_and_port};
 
 /// Upper limit of `max_message_bytes`, bytes. The journal bounds its records by this and not by the parameter, so
 /// that lowering the parameter does not make old mails unreadable.
@@ -84,6 +84,8 @@ pub const SPECS: &[Spec] = &[
     spec("smarthost", Text("127.0.0.1:25"), Rule::NotEmpty, "", "Host and port of the SMTP server that outbound mails are handed to."),
     spec("smarthost_security", Text("opportunistic"), Rule::OneOf(&["none", "opportunistic", "starttls", "tls"]), "", "TLS to the smart host. opportunistic: STARTTLS if it is offered, whatever the certificate, in clear if there is no TLS; starttls: required, with a certificate that is trusted; tls: the same from the first byte (port 465)."),
     spec("smarthost_ca_path", Text(""), Rule::Any, "", "File of the certificate authorities (PEM) to trust for starttls and tls instead of those of this host."),
+    spec("smarthost_user", Text(""), Rule::Any, "", "Name to log in to the smart host with, by AUTH PLAIN or LOGIN; empty: no AUTH. It needs smarthost_security starttls or tls unless the smart host is this host."),
+    spec("smarthost_password_path", Text(""), Rule::Any, "", "File whose first line is the password; others may have no access to it. Read at each connection."),
     spec("smarthost_timeout_s", Double(60.0), Rule::DoubleRange(0.1, 3600.0), "s", "Time for the smart host to accept a connection and for each of its replies; for the one to a whole mail at least 600 s."),
     spec("smarthost_connections", Int(4), Rule::IntRange(1, 64), "", "Mails handed to the smart host at once, once it has taken one."),
     spec("smarthost_probe_s", Double(10.0), Rule::DoubleRange(0.01, 3600.0), "s", "A smart host that is away is connected to so often while mails wait, without a mail; when it is back they go out."),
@@ -172,6 +174,7 @@ impl Params {
     pub fn load(values: &Values, state_directory: &Path) -> Result<Self, ParamError> {
         let directory = values.text("journal_directory")?;
         let hostname = hostname(values)?;
+        let smarthost = values.text("smarthost")?;
         let params = Self {
             smtp_listen: values.listen("smtp_listen")?,
             lmtp_listen: values.listen("lmtp_listen")?,
@@ -210,8 +213,8 @@ impl Params {
                 min: values.seconds("redelivery_min_s")?,
                 max: values.seconds("redelivery_max_s")?,
             },
-            smarthost: values.text("smarthost")?,
-            sending: Sending::load(values)?,
+            sending: Sending::load(values, &smarthost)?,
+            smarthost,
             smarthost_timeout: values.seconds("smarthost_timeout_s")?,
             smarthost_connections: values.count("smarthost_connections")?,
             smarthost_probe: values.seconds("smarthost_probe_s")?,

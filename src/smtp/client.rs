@@ -3,6 +3,7 @@
 //! handshake and retries are left to the caller.
 
 mod error;
+mod login;
 
 use std::{io, time::Duration};
 
@@ -14,8 +15,10 @@ use tokio::{
 
 pub use error::{ClientError, SendError};
 
-/// Size of one read, bytes. A whole reply is bounded by `smtp_proto` (4 KiB of text).
+/// Size of one read, bytes.
 const BUFFER_BYTES: usize = 4096;
+/// Longest reply, bytes. `smtp_proto` bounds its text to 4 KiB, but not the number of its lines.
+const REPLY_BYTES: usize = 64 * 1024;
 /// How much of a reply is kept for people, characters: at most 998 bytes, the bound of `DeliveryStatus.reply`.
 const REPLY_CHARS: usize = 240;
 /// Least time to wait for the reply to the final dot (RFC 5321 section 4.5.3.2.6): a client that gives up earlier
@@ -67,6 +70,7 @@ pub struct Client<S> {
     sizes: bool,
     /// Whether the server offers STARTTLS.
     starttls: bool,
+    mechanisms: login::Mechanisms,
     accepts: Accepts,
 }
 
@@ -186,7 +190,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     fn new(stream: S, timeout: Duration) -> Self {
         let accepts = Accepts::default();
-        Self { stream, timeout, rest: Vec::new(), utf8: false, sizes: false, starttls: false, accepts }
+        let mechanisms = login::Mechanisms::default();
+        Self {
+            stream,
+            timeout,
+            rest: Vec::new(),
+            utf8: false,
+            sizes: false,
+            starttls: false,
+            mechanisms,
+            accepts,
+        }
     }
 
     async fn hello(&mut self, hostname: &str) -> Result<(), ClientError> {
@@ -201,6 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let offers = |name: &str| extensions.iter().any(|line| line == name);
         self.utf8 = offers("SMTPUTF8");
         self.starttls = offers("STARTTLS");
+        self.mechanisms = login::Mechanisms::offered(&extensions);
         self.accepts.eight_bit = offers("8BITMIME");
         let size = extensions.iter().find_map(|line| line.strip_prefix("SIZE"));
         self.sizes = size.is_some();
@@ -242,15 +257,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     async fn read_reply(&mut self) -> Result<Response<String>, ClientError> {
         let mut receiver = ResponseReceiver::default();
         let mut buffer = [0; BUFFER_BYTES];
+        let mut length = 0_usize;
         loop {
             let bytes = std::mem::take(&mut self.rest);
+            length = length.saturating_add(bytes.len());
             let mut unread = bytes.iter();
             match receiver.parse(&mut unread) {
                 Ok(reply) => {
                     self.rest = unread.as_slice().to_vec();
                     return Ok(reply);
                 }
-                Err(smtp_proto::Error::NeedsMoreData { .. }) => {}
+                Err(smtp_proto::Error::NeedsMoreData { .. }) if length < REPLY_BYTES => {}
                 Err(_) => return Err(ClientError::Reply),
             }
             let read = self.stream.read(&mut buffer).await?;

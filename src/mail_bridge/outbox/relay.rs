@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Connects to the smart host: TCP, TLS, EHLO.
+//! Connects to the smart host: TCP, TLS, EHLO, AUTH.
 //!
+//! - A password goes only to a server that has proved its name, or is on this host.
 //! - Where TLS is required nothing but EHLO and STARTTLS goes in clear; a server that does not offer it counts as away.
 //! - Each step takes `smarthost_timeout_s` at most.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use record_log::secret::{SecretError, read_text};
 use smtp::client::{Client, ClientError};
 use tls::client::TrustError;
 use tokio::{
@@ -14,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::params::{Params, Security, host_and_port};
+use crate::params::{Login, Params, Security, host_and_port};
 
 /// What a session runs over: TCP or TLS.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -29,6 +31,20 @@ pub enum RelayError {
     /// Nobody is trusted for its certificate.
     #[error("parameter 'smarthost_ca_path': {0}")]
     Trust(#[from] TrustError),
+    /// There is no password to log in with.
+    #[error("parameter 'smarthost_password_path': {0}")]
+    Password(#[from] NoPassword),
+}
+
+/// There is no password to log in with.
+#[derive(Debug, thiserror::Error)]
+pub enum NoPassword {
+    /// The file cannot be used.
+    #[error(transparent)]
+    File(#[from] SecretError),
+    /// The file has no password.
+    #[error("{path}: its first line is empty", path = .0.display())]
+    Empty(PathBuf),
 }
 
 /// There is no connection to the smart host.
@@ -42,6 +58,12 @@ pub(super) enum ConnectError {
     TlsTimeout(Duration),
     #[error("smart host: it offers no STARTTLS, which smarthost_security requires")]
     NoStartTls,
+    #[error("smart host: {0}")]
+    Password(#[from] NoPassword),
+    #[error(
+        "smart host: {0} is not this host, and without smarthost_security starttls or tls it gets no password"
+    )]
+    Unprotected(String),
 }
 
 impl ConnectError {
@@ -65,10 +87,13 @@ impl Relay {
         } else {
             tls::client::Client::unverified()
         };
+        if let Some(login) = &sending.login {
+            password(login)?;
+        }
         Ok(Self { params, tls })
     }
 
-    /// Connects and says EHLO.
+    /// Connects, says EHLO, and logs in if there is a name for that.
     pub(super) async fn connect(&self) -> Result<Connection, ConnectError> {
         let address = &self.params.smarthost;
         let security = self.params.sending.security;
@@ -88,8 +113,16 @@ impl Relay {
         let stream = connected.map_err(|_| ClientError::Timeout(limit))?.map_err(ClientError::Io)?;
         // Commands are small: with Nagle's algorithm each would take another 40 ms.
         stream.set_nodelay(true).map_err(ClientError::Io)?;
+        let is_local = stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
         let host = host_and_port(address).map_or(address, |(host, _)| host);
-        self.open(host, Box::new(stream), security).await
+        let mut client = self.open(host, Box::new(stream), security).await?;
+        if let Some(login) = &self.params.sending.login {
+            if !security.is_verified() && !is_local {
+                return Err(ConnectError::Unprotected(host.to_owned()));
+            }
+            client.log_in(&login.user, &password(login)?).await?;
+        }
+        Ok(client)
     }
 
     /// Begins a session on `stream` with the server `host`.
@@ -121,6 +154,13 @@ impl Relay {
         let encrypted = timeout(limit, self.tls.connect(host, stream)).await;
         Ok(Box::new(encrypted.map_err(|_| ConnectError::TlsTimeout(limit))??))
     }
+}
+
+/// Reads the password, which may have been changed.
+fn password(login: &Login) -> Result<String, NoPassword> {
+    let text = read_text(&login.password_path)?;
+    let first = text.lines().next().filter(|line| !line.is_empty());
+    first.map(str::to_owned).ok_or_else(|| NoPassword::Empty(login.password_path.clone()))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The parameters that say how mails are handed to the smart host. Pure.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use settings::{ParamError, Values};
 
@@ -12,6 +12,17 @@ pub struct Sending {
     pub security: Security,
     /// Certificate authorities to trust; `None`: those of this host.
     pub ca_path: Option<PathBuf>,
+    /// How to log in; `None`: not at all.
+    pub login: Option<Login>,
+}
+
+/// A name, and where its password is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// Name.
+    pub user: String,
+    /// File whose first line is the password.
+    pub password_path: PathBuf,
 }
 
 /// How the connection to the smart host is encrypted.
@@ -35,19 +46,21 @@ impl Security {
 }
 
 impl Sending {
-    pub(super) fn load(values: &Values) -> Result<Self, ParamError> {
+    /// Reads the parameters that belong to `smarthost`.
+    pub(super) fn load(values: &Values, smarthost: &str) -> Result<Self, ParamError> {
         let security = match values.text("smarthost_security")?.as_str() {
             "none" => Security::Plaintext,
             "starttls" => Security::StartTls,
             "tls" => Security::Tls,
             _ => Security::Opportunistic,
         };
-        let sending = Self { security, ca_path: path(values, "smarthost_ca_path")? };
-        sending.validate()?;
+        let ca_path = path(values, "smarthost_ca_path")?;
+        let sending = Self { security, ca_path, login: login(values)? };
+        sending.validate(smarthost)?;
         Ok(sending)
     }
 
-    fn validate(&self) -> Result<(), ParamError> {
+    fn validate(&self, smarthost: &str) -> Result<(), ParamError> {
         if let Some(path) = &self.ca_path
             && !self.security.is_verified()
         {
@@ -55,12 +68,44 @@ impl Sending {
                 "empty unless smarthost_security is starttls or tls: otherwise no certificate is checked";
             return Err(ParamError::rule("smarthost_ca_path", path.display(), rule));
         }
+        if let Some(login) = &self.login
+            && !self.security.is_verified()
+            && !is_local(smarthost)
+        {
+            let rule = format!(
+                "empty unless smarthost_security is starttls or tls: {smarthost} is not this host, and the password would be readable"
+            );
+            return Err(ParamError::rule("smarthost_user", &login.user, rule));
+        }
         Ok(())
     }
 }
 
 fn path(values: &Values, name: &'static str) -> Result<Option<PathBuf>, ParamError> {
     Ok(Some(values.text(name)?).filter(|path| !path.is_empty()).map(PathBuf::from))
+}
+
+fn login(values: &Values) -> Result<Option<Login>, ParamError> {
+    const NAME: &str = "smarthost_user";
+    let user = values.text(NAME)?;
+    match (user.is_empty(), path(values, "smarthost_password_path")?) {
+        (true, None) => Ok(None),
+        (true, Some(_)) => Err(ParamError::rule(NAME, "\"\"", "set together with smarthost_password_path")),
+        (false, None) => {
+            Err(ParamError::rule("smarthost_password_path", "\"\"", "set together with smarthost_user"))
+        }
+        (false, Some(_)) if user.contains(char::is_control) => {
+            Err(ParamError::rule(NAME, format!("{user:?}"), "a name without control characters"))
+        }
+        (false, Some(password_path)) => Ok(Some(Login { user, password_path })),
+    }
+}
+
+/// Whether a server by this name can only be on this host.
+fn is_local(address: &str) -> bool {
+    let Some((host, _)) = host_and_port(address) else { return false };
+    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
 }
 
 /// Splits `host:port`; an IPv6 address has brackets around it.

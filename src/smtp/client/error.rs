@@ -24,6 +24,17 @@ pub enum ClientError {
     /// More came with the reply to STARTTLS: somebody on the way may have put it there.
     #[error("smart host: something in clear behind the reply to STARTTLS")]
     Injected,
+    /// The server offers no AUTH that we know.
+    #[error("smart host: it offers neither AUTH PLAIN nor AUTH LOGIN")]
+    NoLogin,
+    /// The server did not accept name and password.
+    #[error("smart host: login refused: {reply}")]
+    Login {
+        /// The server's reply.
+        reply: String,
+        /// Whether the same name and password will be refused again.
+        for_good: bool,
+    },
 }
 
 /// The connection failed while a mail was being sent.

@@ -70,6 +70,8 @@ async fn serve(
         let reply = match (line.get(..4).unwrap_or_default(), starttls) {
             ("EHLO", _) if offers => "250-server\r\n250 STARTTLS\r\n",
             ("EHLO", _) => "250-server\r\n250-AUTH PLAIN LOGIN\r\n250 8BITMIME\r\n",
+            ("AUTH", _) if line.ends_with("AGEAb3Blbg==\r\n") => "235 in\r\n",
+            ("AUTH", _) => "535 5.7.8 wrong\r\n",
             ("STAR", StartTls::Refused) => "454 4.7.0 no key\r\n",
             ("STAR", StartTls::Injects) => "220 go\r\n250 evil\r\n",
             ("STAR", _) => "220 go\r\n",
@@ -174,4 +176,60 @@ async fn a_certificate_of_a_stranger_is_refused_where_it_is_checked() {
     let by_address = scene.address.to_string();
     let relay = scene.relay("starttls", &[("smarthost", &by_address)]);
     assert!(relay.connect().await.err().unwrap().to_string().contains("for another name"));
+}
+
+/// `a` and `open`, by PLAIN.
+const LOGIN: &str = "AUTH PLAIN AGEAb3Blbg==";
+
+impl Scene {
+    fn write_password(&self, password: &str) -> String {
+        let path = self.directory.path().join("password");
+        fs::write(&path, password).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn logs_in_behind_tls_or_on_this_host_with_the_password_of_now() {
+    for (server, security, said) in [
+        (StartTls::Works, "starttls", format!("EHLO localhost,STARTTLS,🔒EHLO localhost,🔒{LOGIN}")),
+        (StartTls::Implicit, "tls", format!("🔒EHLO localhost,🔒{LOGIN}")),
+        (StartTls::NotOffered, "none", format!("EHLO localhost,{LOGIN}")),
+        (StartTls::NotOffered, "opportunistic", format!("EHLO localhost,{LOGIN}")),
+    ] {
+        let mut scene = scene(server).await;
+        let path = scene.write_password("stale\n");
+        let relay = scene.relay(security, &[("smarthost_user", "a"), ("smarthost_password_path", &path)]);
+        let error = relay.connect().await.err().unwrap();
+        assert_eq!(error.to_string(), "smart host: login refused: 535 5.7.8 wrong");
+        scene.told();
+        scene.write_password("open\nsecond line\n");
+        relay.connect().await.unwrap();
+        assert_eq!(scene.told(), said);
+        scene.write_password("\n");
+        assert!(relay.connect().await.err().unwrap().to_string().ends_with("its first line is empty"));
+    }
+}
+
+#[tokio::test]
+async fn no_password_goes_in_clear() {
+    for server in [StartTls::NotOffered, StartTls::Garbage, StartTls::Refused, StartTls::Injects] {
+        let mut scene = scene(server).await;
+        let path = scene.write_password("open");
+        let login = [("smarthost_user", "a"), ("smarthost_password_path", path.as_str())];
+        let relay = scene.relay("starttls", &login);
+        assert!(relay.connect().await.is_err());
+        assert!(!scene.told().contains("AUTH"));
+    }
+}
+
+#[tokio::test]
+async fn without_a_password_it_does_not_start() {
+    let scene = scene(StartTls::Works).await;
+    let path = scene.write_password("");
+    let mut params = (*scene.relay("none", &[]).params).clone();
+    params.sending.login = Some(Login { user: "a".to_owned(), password_path: path.into() });
+    let error = Relay::new(Arc::new(params)).err().unwrap().to_string();
+    assert!(error.starts_with("parameter 'smarthost_password_path': "), "{error}");
 }

@@ -33,6 +33,40 @@ fn a_pinned_authority_is_of_use_only_where_certificates_are_checked() {
 }
 
 #[test]
+fn a_password_needs_tls_or_a_smart_host_on_this_host() {
+    let login = [("smarthost_user", "robot"), ("smarthost_password_path", "/etc/password")];
+    let load = |smarthost, security| {
+        let more = [("smarthost", smarthost), ("smarthost_security", security)];
+        load(&[&login[..], &more].concat())
+    };
+    for security in ["none", "opportunistic"] {
+        let error = load("mail.example:25", security).unwrap_err();
+        assert!(error.starts_with("parameter 'smarthost_user' = robot: must be empty unless"), "{error}");
+        for local in ["127.0.0.1:25", "[::1]:25", "localhost:25", "[::ffff:127.0.0.2]:25"] {
+            assert!(load(local, security).is_ok(), "{local}");
+        }
+    }
+    for security in ["starttls", "tls"] {
+        assert_eq!(load("mail.example:25", security).unwrap().login.unwrap().user, "robot");
+    }
+}
+
+#[test]
+fn name_and_password_come_together() {
+    for (given, named) in [
+        (("smarthost_user", "a"), "smarthost_password_path"),
+        (("smarthost_password_path", "/p"), "smarthost_user"),
+    ] {
+        let error = load(&[given]).unwrap_err();
+        assert!(
+            error.starts_with(&format!("parameter '{named}' = \"\": must be set together with")),
+            "{error}"
+        );
+    }
+    assert!(load(&[("smarthost_user", "a\0b"), ("smarthost_password_path", "/p")]).is_err());
+}
+
+#[test]
 fn knows_a_host_and_its_port() {
     assert_eq!(host_and_port("mail.example:25"), Some(("mail.example", 25)));
     assert_eq!(host_and_port("[::1]:25"), Some(("::1", 25)));
