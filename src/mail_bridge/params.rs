@@ -82,6 +82,7 @@ pub const SPECS: &[Spec] = &[
     spec("redelivery_min_s", Double(10.0), Rule::DoubleRange(0.01, 86_400.0), "s", "A mail not settled is published again after this; doubles each time."),
     spec("redelivery_max_s", Double(600.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two publications of a mail."),
     spec("smarthost", Text("127.0.0.1:25"), Rule::NotEmpty, "", "Host and port of the SMTP server that outbound mails are handed to."),
+    spec("smarthost_fallbacks", Texts(&[]), Rule::NotEmpty, "", "Further smart hosts, host and port, tried in this order while those before are away; once one of those is back, it is used again. All share smarthost_security, smarthost_ca_path, name and password."),
     spec("smarthost_security", Text("opportunistic"), Rule::OneOf(&["none", "opportunistic", "starttls", "tls"]), "", "TLS to the smart host. opportunistic: STARTTLS if it is offered, whatever the certificate, in clear if there is no TLS; starttls: required, with a certificate that is trusted; tls: the same from the first byte (port 465)."),
     spec("smarthost_ca_path", Text(""), Rule::Any, "", "File of the certificate authorities (PEM) to trust for starttls and tls instead of those of this host."),
     spec("smarthost_user", Text(""), Rule::Any, "", "Name to log in to the smart host with, by AUTH PLAIN or LOGIN; empty: no AUTH. It needs smarthost_security starttls or tls unless the smart host is this host."),
@@ -142,9 +143,7 @@ pub struct Params {
     pub room: Room,
     /// Delays before an unsettled mail is published again.
     pub redelivery: BackOff,
-    /// `host:port` of the smart host.
-    pub smarthost: String,
-    /// How mails are handed to it.
+    /// To which smart hosts mails are handed, and how.
     pub sending: Sending,
     /// Bound on connecting to the smart host and on each of its replies.
     pub smarthost_timeout: Duration,
@@ -174,7 +173,6 @@ impl Params {
     pub fn load(values: &Values, state_directory: &Path) -> Result<Self, ParamError> {
         let directory = values.text("journal_directory")?;
         let hostname = hostname(values)?;
-        let smarthost = values.text("smarthost")?;
         let params = Self {
             smtp_listen: values.listen("smtp_listen")?,
             lmtp_listen: values.listen("lmtp_listen")?,
@@ -213,8 +211,7 @@ impl Params {
                 min: values.seconds("redelivery_min_s")?,
                 max: values.seconds("redelivery_max_s")?,
             },
-            sending: Sending::load(values, &smarthost)?,
-            smarthost,
+            sending: Sending::load(values)?,
             smarthost_timeout: values.seconds("smarthost_timeout_s")?,
             smarthost_connections: values.count("smarthost_connections")?,
             smarthost_probe: values.seconds("smarthost_probe_s")?,
@@ -233,9 +230,6 @@ impl Params {
     }
 
     fn validate(&self) -> Result<(), ParamError> {
-        if host_and_port(&self.smarthost).is_none() {
-            return Err(ParamError::rule("smarthost", &self.smarthost, "host:port"));
-        }
         let listens = [
             ("smtp_listen", self.smtp_listen),
             ("smtps_listen", self.access.smtps_listen),
@@ -244,9 +238,10 @@ impl Params {
         .map(|(name, listen)| listen.map(|listen| (name, listen)));
         let mut others: Vec<(&str, SocketAddr)> = Vec::new();
         for (name, listen) in listens.into_iter().flatten() {
-            if listen.to_string() == self.smarthost {
+            if let Some(place) = self.sending.smarthosts.iter().position(|host| *host == listen.to_string()) {
                 let rule = format!("another address than {name}, else answers come back as mails");
-                return Err(ParamError::rule("smarthost", &self.smarthost, rule));
+                let smarthost = if place == 0 { "smarthost" } else { "smarthost_fallbacks" };
+                return Err(ParamError::rule(smarthost, listen, rule));
             }
             let same = others.iter().find(|(_, other)| *other == listen && listen.port() != 0);
             if let Some((other, _)) = same {

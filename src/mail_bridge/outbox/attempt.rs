@@ -34,9 +34,10 @@ pub(super) struct Attempted {
     pub(super) connection: Option<Connection>,
 }
 
-/// Tries to send the mail with this key to the recipients in `open`, over `connection` if there is one.
+/// Tries to send the mail with this key to the recipients in `open` by this host, over `connection` if there is one.
 pub(super) async fn attempt(
     relay: Arc<Relay>,
+    host: usize,
     journal: Journal,
     key: OutboundKey,
     open: u128,
@@ -45,7 +46,8 @@ pub(super) async fn attempt(
     let read = tokio::task::spawn_blocking(move || read(&journal, &key)).await;
     let tried = match read.unwrap_or(Err(JournalError::Closed)) {
         Ok(Some((mail, original))) => {
-            let (outcome, contact) = send(&relay, &mail, original.as_ref(), open, &mut connection).await;
+            let (outcome, contact) =
+                send((&relay, host), &mail, original.as_ref(), open, &mut connection).await;
             Ok(Tried { mail, outcome, contact })
         }
         // The index knows it but the disk does not: somebody removed the file. It may come back.
@@ -85,7 +87,7 @@ fn invalid(error: &Invalid, open: u128) -> Outcome {
 }
 
 async fn send(
-    relay: &Relay,
+    (relay, host): (&Relay, usize),
     mail: &OutboundMail,
     original: Option<&Original>,
     open: u128,
@@ -112,9 +114,13 @@ async fn send(
             Err(_) => {}
         }
     }
-    let mut fresh = match relay.connect().await {
+    let mut fresh = match relay.connect(host).await {
         Ok(fresh) => fresh,
-        Err(error) => return (failed(error.to_string()), Contact::Away),
+        Err(error) => {
+            let contact = if error.is_login_refused() { Contact::LoginRefused } else { Contact::Unreached };
+            tracing::warn!(smarthost = relay.address(host), %error, "no connection");
+            return (failed(error.to_string()), contact);
+        }
     };
     match talk(&mut fresh, params, mail, original, open).await {
         Ok(outcome) => {

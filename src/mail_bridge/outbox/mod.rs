@@ -7,8 +7,8 @@
 //! the outbox never sends two different answers. `Refused` is reported for a mail that was not taken; it is never on
 //! disk.
 //!
-//! Mails are sent in parallel, so their order is not kept. A host that is away is probed instead of being tried with
-//! each mail. Final delivery is left to the smart host.
+//! Mails are sent in parallel, so their order is not kept. They go to the first smart host that is not away; one that is
+//! away is probed instead of being tried with each mail. Final delivery is left to the smart host.
 //!
 //! Envelope sender: answers and notices go out with the null reverse-path, which RFC 3834 section 3.3 allows, so that
 //! nothing answers them and no bounce comes back as a mail. Forwards go out with their From address.
@@ -21,6 +21,7 @@ pub mod core;
 #[cfg(feature = "net")]
 mod forward;
 pub mod host;
+pub mod hosts;
 #[cfg(feature = "net")]
 mod relay;
 pub mod schedule;

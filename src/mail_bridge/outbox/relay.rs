@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Connects to the smart host: TCP, TLS, EHLO, AUTH.
+//! Connects to a smart host: TCP, TLS, EHLO, AUTH.
 //!
 //! - A password goes only to a server that has proved its name, or is on this host.
 //! - Where TLS is required nothing but EHLO and STARTTLS goes in clear; a server that does not offer it counts as away.
@@ -67,13 +67,18 @@ pub(super) enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether the server refused name and password, and will again.
+    pub(super) fn is_login_refused(&self) -> bool {
+        matches!(self, Self::Client(ClientError::Login { for_good: true, .. }))
+    }
+
     /// Whether there is no TLS, though the server has offered it.
     fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_) | Self::TlsTimeout(_) | Self::Client(ClientError::StartTls(_)))
     }
 }
 
-/// The smart host and how to reach it.
+/// The smart hosts and how to reach them.
 pub(super) struct Relay {
     pub(super) params: Arc<Params>,
     tls: tls::client::Client,
@@ -93,9 +98,14 @@ impl Relay {
         Ok(Self { params, tls })
     }
 
-    /// Connects, says EHLO, and logs in if there is a name for that.
-    pub(super) async fn connect(&self) -> Result<Connection, ConnectError> {
-        let address = &self.params.smarthost;
+    /// Address of the smart host at this place in the order.
+    pub(super) fn address(&self, host: usize) -> &str {
+        self.params.sending.smarthosts.get(host).map_or("", String::as_str)
+    }
+
+    /// Connects to the smart host at this place in the order, says EHLO, and logs in if there is a name for that.
+    pub(super) async fn connect(&self, host: usize) -> Result<Connection, ConnectError> {
+        let address = self.address(host);
         let security = self.params.sending.security;
         let connected = self.dial(address, security).await;
         match connected {

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The parameters that say how mails are handed to the smart host. Pure.
+//! The parameters that say to which smart host mails are handed, and how. Pure.
 
 use std::{net::IpAddr, path::PathBuf};
 
 use settings::{ParamError, Values};
 
-/// How mails are handed to the smart host.
+/// To which smart hosts mails are handed, and how; all of them alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sending {
+    /// `host:port` of the smart hosts, in the order in which they are tried; at least one.
+    pub smarthosts: Vec<String>,
     /// Whether to encrypt, and from when on.
     pub security: Security,
     /// Certificate authorities to trust; `None`: those of this host.
@@ -46,8 +48,7 @@ impl Security {
 }
 
 impl Sending {
-    /// Reads the parameters that belong to `smarthost`.
-    pub(super) fn load(values: &Values, smarthost: &str) -> Result<Self, ParamError> {
+    pub(super) fn load(values: &Values) -> Result<Self, ParamError> {
         let security = match values.text("smarthost_security")?.as_str() {
             "none" => Security::Plaintext,
             "starttls" => Security::StartTls,
@@ -55,12 +56,12 @@ impl Sending {
             _ => Security::Opportunistic,
         };
         let ca_path = path(values, "smarthost_ca_path")?;
-        let sending = Self { security, ca_path, login: login(values)? };
-        sending.validate(smarthost)?;
+        let sending = Self { smarthosts: smarthosts(values)?, security, ca_path, login: login(values)? };
+        sending.validate()?;
         Ok(sending)
     }
 
-    fn validate(&self, smarthost: &str) -> Result<(), ParamError> {
+    fn validate(&self) -> Result<(), ParamError> {
         if let Some(path) = &self.ca_path
             && !self.security.is_verified()
         {
@@ -70,7 +71,7 @@ impl Sending {
         }
         if let Some(login) = &self.login
             && !self.security.is_verified()
-            && !is_local(smarthost)
+            && let Some(smarthost) = self.smarthosts.iter().find(|smarthost| !is_local(smarthost))
         {
             let rule = format!(
                 "empty unless smarthost_security is starttls or tls: {smarthost} is not this host, and the password would be readable"
@@ -83,6 +84,22 @@ impl Sending {
 
 fn path(values: &Values, name: &'static str) -> Result<Option<PathBuf>, ParamError> {
     Ok(Some(values.text(name)?).filter(|path| !path.is_empty()).map(PathBuf::from))
+}
+
+fn smarthosts(values: &Values) -> Result<Vec<String>, ParamError> {
+    let mut all: Vec<String> = Vec::new();
+    let fallbacks = values.texts("smarthost_fallbacks")?;
+    let named = fallbacks.into_iter().map(|host| ("smarthost_fallbacks", host));
+    for (name, host) in std::iter::once(("smarthost", values.text("smarthost")?)).chain(named) {
+        if host_and_port(&host).is_none() {
+            return Err(ParamError::rule(name, host, "host:port"));
+        }
+        if all.contains(&host) {
+            return Err(ParamError::rule(name, host, "another smart host than those before it"));
+        }
+        all.push(host);
+    }
+    Ok(all)
 }
 
 fn login(values: &Values) -> Result<Option<Login>, ParamError> {

@@ -114,7 +114,7 @@ impl Scene {
 
     /// Connects; returns what the server was told, and the error.
     async fn connect(&mut self, security: &str) -> (String, Option<String>) {
-        let connected = self.relay(security, &[]).connect().await;
+        let connected = self.relay(security, &[]).connect(0).await;
         (self.told(), connected.err().map(|error| error.to_string()))
     }
 
@@ -169,13 +169,13 @@ async fn a_certificate_of_a_stranger_is_refused_where_it_is_checked() {
     let stranger = other.directory.path().join("ca.pem");
     let mut scene = scene(StartTls::Works).await;
     let relay = scene.relay("starttls", &[("smarthost_ca_path", stranger.to_str().unwrap())]);
-    let error = relay.connect().await.err().unwrap().to_string();
+    let error = relay.connect(0).await.err().unwrap().to_string();
     assert!(error.starts_with("smart host: the certificate of localhost is refused"), "{error}");
     assert_eq!(scene.told(), "EHLO localhost,STARTTLS");
     // It is for localhost, not for an address.
     let by_address = scene.address.to_string();
     let relay = scene.relay("starttls", &[("smarthost", &by_address)]);
-    assert!(relay.connect().await.err().unwrap().to_string().contains("for another name"));
+    assert!(relay.connect(0).await.err().unwrap().to_string().contains("for another name"));
 }
 
 /// `a` and `open`, by PLAIN.
@@ -201,14 +201,14 @@ async fn logs_in_behind_tls_or_on_this_host_with_the_password_of_now() {
         let mut scene = scene(server).await;
         let path = scene.write_password("stale\n");
         let relay = scene.relay(security, &[("smarthost_user", "a"), ("smarthost_password_path", &path)]);
-        let error = relay.connect().await.err().unwrap();
+        let error = relay.connect(0).await.err().unwrap();
         assert_eq!(error.to_string(), "smart host: login refused: 535 5.7.8 wrong");
         scene.told();
         scene.write_password("open\nsecond line\n");
-        relay.connect().await.unwrap();
+        relay.connect(0).await.unwrap();
         assert_eq!(scene.told(), said);
         scene.write_password("\n");
-        assert!(relay.connect().await.err().unwrap().to_string().ends_with("its first line is empty"));
+        assert!(relay.connect(0).await.err().unwrap().to_string().ends_with("its first line is empty"));
     }
 }
 
@@ -219,7 +219,7 @@ async fn no_password_goes_in_clear() {
         let path = scene.write_password("open");
         let login = [("smarthost_user", "a"), ("smarthost_password_path", path.as_str())];
         let relay = scene.relay("starttls", &login);
-        assert!(relay.connect().await.is_err());
+        assert!(relay.connect(0).await.is_err());
         assert!(!scene.told().contains("AUTH"));
     }
 }

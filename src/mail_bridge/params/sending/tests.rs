@@ -7,7 +7,11 @@ use super::*;
 use crate::params::{Params, SPECS};
 
 fn load(overrides: &[(&str, &str)]) -> Result<Sending, String> {
-    let text = |(name, value): &(&str, &str)| ((*name).to_owned(), Value::Text((*value).to_owned()));
+    let text = |&(name, value): &(&str, &str)| {
+        let list = || value.split_whitespace().map(str::to_owned).collect();
+        let is_list = name == "smarthost_fallbacks";
+        (name.to_owned(), if is_list { Value::Texts(list()) } else { Value::Text(value.to_owned()) })
+    };
     let values = resolve(SPECS, overrides.iter().map(text).collect::<BTreeMap<_, _>>());
     values
         .and_then(|values| Params::load(&values, Path::new("/state")))
@@ -49,6 +53,29 @@ fn a_password_needs_tls_or_a_smart_host_on_this_host() {
     for security in ["starttls", "tls"] {
         assert_eq!(load("mail.example:25", security).unwrap().login.unwrap().user, "robot");
     }
+}
+
+#[test]
+fn smart_hosts_are_tried_in_order_and_are_different() {
+    let fallbacks = |hosts| load(&[("smarthost", "a.example:25"), ("smarthost_fallbacks", hosts)]);
+    assert_eq!(
+        fallbacks("b.example:25 a.example:587").unwrap().smarthosts,
+        ["a.example:25", "b.example:25", "a.example:587"]
+    );
+    for (hosts, error) in [
+        ("b.example", "= b.example: must be host:port"),
+        ("b.example:25 a.example:25", "= a.example:25: must be another smart host than those before it"),
+        (
+            "127.0.0.1:2424",
+            "= 127.0.0.1:2424: must be another address than lmtp_listen, else answers come back as mails",
+        ),
+    ] {
+        assert_eq!(fallbacks(hosts).unwrap_err(), format!("parameter 'smarthost_fallbacks' {error}"));
+    }
+    // The password would go to the fallback, too.
+    let login =
+        [("smarthost_user", "a"), ("smarthost_password_path", "/p"), ("smarthost_fallbacks", "b.example:25")];
+    assert!(load(&login).unwrap_err().contains("b.example:25 is not this host"));
 }
 
 #[test]
