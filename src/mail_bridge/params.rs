@@ -24,7 +24,7 @@ use super::{
     window::Room,
 };
 pub use access::{Access, Certificate};
-pub use sending::{Login, Security, Sending, host_and_port};
+pub use sending::{Dkim, Login, Security, Sending, host_and_port};
 
 /// Upper limit of `max_message_bytes`, bytes. The journal bounds its records by this and not by the parameter, so
 /// that lowering the parameter does not make old mails unreadable.
@@ -91,6 +91,9 @@ pub const SPECS: &[Spec] = &[
     spec("smarthost_connections", Int(4), Rule::IntRange(1, 64), "", "Mails handed to the smart host at once, once it has taken one."),
     spec("smarthost_probe_s", Double(10.0), Rule::DoubleRange(0.01, 3600.0), "s", "A smart host that is away is connected to so often while mails wait, without a mail; when it is back they go out."),
     spec("sender_address", Text(""), Rule::Any, "", "From of outbound mails that name none; empty: posthorn@ and the hostname."),
+    spec("dkim_selector", Text(""), Rule::Any, "", "Outbound mails get a DKIM signature whose public key is published at <dkim_selector>._domainkey.<dkim_domain>; empty: no signature. It needs dkim_domain and dkim_key_path."),
+    spec("dkim_domain", Text(""), Rule::Any, "", "Domain that signs: that of sender_address, or one above it."),
+    spec("dkim_key_path", Text(""), Rule::Any, "", "Private key (PEM): RSA of 2048 to 4096 bits in PKCS#8 or PKCS#1, or Ed25519 in PKCS#8; others may have no access to the file. Read at start."),
     spec("retry_min_s", Double(60.0), Rule::DoubleRange(0.01, 86_400.0), "s", "An outbound mail that failed for now is sent again after this; doubles each time."),
     spec("retry_max_s", Double(3600.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two attempts of an outbound mail."),
     spec("retry_give_up_h", Double(72.0), Rule::DoubleRange(0.0, 8760.0), "h", "An outbound mail older than this fails for good at its next failed attempt."),
@@ -173,6 +176,7 @@ impl Params {
     pub fn load(values: &Values, state_directory: &Path) -> Result<Self, ParamError> {
         let directory = values.text("journal_directory")?;
         let hostname = hostname(values)?;
+        let sender_address = sender_address(values, &hostname)?;
         let params = Self {
             smtp_listen: values.listen("smtp_listen")?,
             lmtp_listen: values.listen("lmtp_listen")?,
@@ -211,11 +215,11 @@ impl Params {
                 min: values.seconds("redelivery_min_s")?,
                 max: values.seconds("redelivery_max_s")?,
             },
-            sending: Sending::load(values)?,
+            sending: Sending::load(values, &sender_address)?,
             smarthost_timeout: values.seconds("smarthost_timeout_s")?,
             smarthost_connections: values.count("smarthost_connections")?,
             smarthost_probe: values.seconds("smarthost_probe_s")?,
-            sender_address: sender_address(values, &hostname)?,
+            sender_address,
             retry: BackOff { min: values.seconds("retry_min_s")?, max: values.seconds("retry_max_s")? },
             retry_give_up: Duration::from_secs_f64(
                 values.double("retry_give_up_h")?.clamp(0.0, 8760.0) * 3600.0,

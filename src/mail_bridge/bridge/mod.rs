@@ -58,7 +58,7 @@ pub enum BridgeError {
     /// A mailbox cannot be read.
     #[error(transparent)]
     Imap(#[from] imap::ImapStartError),
-    /// The smart host cannot be connected to.
+    /// A file that outbound mails need cannot be used.
     #[error(transparent)]
     Relay(#[from] RelayError),
     /// A listening socket does not tell its address.

@@ -10,13 +10,11 @@ use smtp::client::{Accepts, Outcome, SendError, one_line};
 use super::{
     compose::{ComposeContext, Invalid, check, compose},
     core::Contact,
+    dkim,
     forward::Original,
     relay::{Connection, Relay},
 };
-use crate::{
-    journal::{Journal, JournalError, OutboundKey},
-    params::Params,
-};
+use crate::journal::{Journal, JournalError, OutboundKey};
 
 /// A mail and how the attempt to send it went.
 pub(super) struct Tried {
@@ -86,6 +84,11 @@ fn invalid(error: &Invalid, open: u128) -> Outcome {
     Outcome { delivered: 0, refused: open, reply: why_invalid(error) }
 }
 
+/// The outcome of an attempt that failed for now.
+fn failed(reply: String) -> Outcome {
+    Outcome { delivered: 0, refused: 0, reply: one_line(&reply) }
+}
+
 async fn send(
     (relay, host): (&Relay, usize),
     mail: &OutboundMail,
@@ -93,17 +96,15 @@ async fn send(
     open: u128,
     connection: &mut Option<Connection>,
 ) -> (Outcome, Contact) {
-    let params = &*relay.params;
-    if let Err(error) = check(mail, &params.sender_address) {
+    if let Err(error) = check(mail, &relay.params.sender_address) {
         return (invalid(&error, open), Contact::None);
     }
-    let failed = |reply: String| Outcome { delivered: 0, refused: 0, reply: one_line(&reply) };
     let lost = |error: SendError| {
         let contact = if error.data_sent { Contact::LostAfterData } else { Contact::Away };
         (failed(error.to_string()), contact)
     };
     if let Some(mut kept) = connection.take() {
-        match talk(&mut kept, params, mail, original, open).await {
+        match talk(&mut kept, relay, mail, original, open).await {
             Ok(outcome) => {
                 *connection = Some(kept);
                 return (outcome, Contact::Worked);
@@ -122,7 +123,7 @@ async fn send(
             return (failed(error.to_string()), contact);
         }
     };
-    match talk(&mut fresh, params, mail, original, open).await {
+    match talk(&mut fresh, relay, mail, original, open).await {
         Ok(outcome) => {
             *connection = Some(fresh);
             (outcome, Contact::Worked)
@@ -131,16 +132,19 @@ async fn send(
     }
 }
 
-/// Composes the mail for this server and sends it. If a forward is refused for good it is sent again without the mail
+/// Composes the mail for this server, signs and sends it. If a forward is refused for good it is sent again without the mail
 /// it passes on: a person must hear of a mail that is too large, or holds what the server does not take.
 async fn talk(
     connection: &mut Connection,
-    params: &Params,
+    relay: &Relay,
     mail: &OutboundMail,
     original: Option<&Original>,
     open: u128,
 ) -> Result<Outcome, SendError> {
-    let mut accepts = connection.accepts();
+    let (params, mut accepts) = (&relay.params, connection.accepts());
+    if relay.signer.is_some() {
+        accepts.size = accepts.size.map(|size| size.saturating_sub(dkim::FIELD_BYTES));
+    }
     loop {
         let context = ComposeContext {
             sender: &params.sender_address,
@@ -148,10 +152,17 @@ async fn talk(
             now: SystemTime::now(),
             accepts,
         };
-        let composed = match compose(mail, original, &context) {
+        let mut composed = match compose(mail, original, &context) {
             Ok(composed) => composed,
             Err(error) => return Ok(invalid(&error, open)),
         };
+        if let Some(signer) = &relay.signer {
+            composed.message.data = match signer.sign(composed.message.data) {
+                Ok(signed) => signed,
+                // Without a signature it would be taken for a forgery.
+                Err(error) => return Ok(failed(format!("not signed: {error}"))),
+            };
+        }
         let outcome = connection.send(&composed.message, open).await?;
         if composed.attached && outcome.delivered == 0 && outcome.refused != 0 {
             tracing::warn!(

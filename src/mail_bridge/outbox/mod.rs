@@ -19,6 +19,8 @@ mod attempt;
 mod compose;
 pub mod core;
 #[cfg(feature = "net")]
+mod dkim;
+#[cfg(feature = "net")]
 mod forward;
 pub mod host;
 pub mod hosts;
@@ -31,9 +33,11 @@ mod sender;
 #[cfg(feature = "net")]
 pub use compose::{ComposeContext, Composed, Invalid, check, compose, message_id};
 #[cfg(feature = "net")]
+pub use dkim::KeyError;
+#[cfg(feature = "net")]
 pub use forward::Original;
 #[cfg(feature = "net")]
-pub use relay::RelayError;
+pub use relay::{NoPassword, RelayError};
 #[cfg(feature = "net")]
 pub use sender::Sender;
 

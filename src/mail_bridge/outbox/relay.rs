@@ -16,6 +16,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::dkim::{KeyError, Signer};
 use crate::params::{Login, Params, Security, host_and_port};
 
 /// What a session runs over: TCP or TLS.
@@ -25,7 +26,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 /// A connection to the smart host, ready for mails.
 pub(super) type Connection = Client<Box<dyn Stream>>;
 
-/// The smart host cannot be connected to, whatever it does.
+/// Nothing can be sent, whatever the smart hosts do.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     /// Nobody is trusted for its certificate.
@@ -34,6 +35,9 @@ pub enum RelayError {
     /// There is no password to log in with.
     #[error("parameter 'smarthost_password_path': {0}")]
     Password(#[from] NoPassword),
+    /// There is no key to sign with.
+    #[error("parameter 'dkim_key_path': {0}")]
+    Key(#[from] KeyError),
 }
 
 /// There is no password to log in with.
@@ -78,9 +82,11 @@ impl ConnectError {
     }
 }
 
-/// The smart hosts and how to reach them.
+/// The smart hosts, how to reach them, and how to sign what they get.
 pub(super) struct Relay {
     pub(super) params: Arc<Params>,
+    /// Signs what is sent; `None` without DKIM.
+    pub(super) signer: Option<Signer>,
     tls: tls::client::Client,
 }
 
@@ -95,7 +101,8 @@ impl Relay {
         if let Some(login) = &sending.login {
             password(login)?;
         }
-        Ok(Self { params, tls })
+        let signer = sending.dkim.as_ref().map(Signer::new).transpose()?;
+        Ok(Self { params, signer, tls })
     }
 
     /// Address of the smart host at this place in the order.

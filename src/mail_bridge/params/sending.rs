@@ -3,6 +3,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
+use mail::EmailAddress;
 use settings::{ParamError, Values};
 
 /// To which smart hosts mails are handed, and how; all of them alike.
@@ -16,6 +17,19 @@ pub struct Sending {
     pub ca_path: Option<PathBuf>,
     /// How to log in; `None`: not at all.
     pub login: Option<Login>,
+    /// How mails are signed; `None`: not at all.
+    pub dkim: Option<Dkim>,
+}
+
+/// Whose signature mails get, and where its key is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dkim {
+    /// Selector: the key is published at `<selector>._domainkey.<domain>`.
+    pub selector: String,
+    /// Domain that answers for the mails.
+    pub domain: String,
+    /// File of the private key (PEM).
+    pub key_path: PathBuf,
 }
 
 /// A name, and where its password is.
@@ -48,7 +62,8 @@ impl Security {
 }
 
 impl Sending {
-    pub(super) fn load(values: &Values) -> Result<Self, ParamError> {
+    /// Reads the parameters. `sender` is the From of mails that name none.
+    pub(super) fn load(values: &Values, sender: &EmailAddress) -> Result<Self, ParamError> {
         let security = match values.text("smarthost_security")?.as_str() {
             "none" => Security::Plaintext,
             "starttls" => Security::StartTls,
@@ -56,7 +71,8 @@ impl Sending {
             _ => Security::Opportunistic,
         };
         let ca_path = path(values, "smarthost_ca_path")?;
-        let sending = Self { smarthosts: smarthosts(values)?, security, ca_path, login: login(values)? };
+        let (login, dkim) = (login(values)?, dkim(values, sender)?);
+        let sending = Self { smarthosts: smarthosts(values)?, security, ca_path, login, dkim };
         sending.validate()?;
         Ok(sending)
     }
@@ -116,6 +132,51 @@ fn login(values: &Values) -> Result<Option<Login>, ParamError> {
         }
         (false, Some(password_path)) => Ok(Some(Login { user, password_path })),
     }
+}
+
+fn dkim(values: &Values, sender: &EmailAddress) -> Result<Option<Dkim>, ParamError> {
+    let names = ["dkim_selector", "dkim_domain", "dkim_key_path"];
+    let [selector, domain, key_path] = names.map(|name| values.text(name));
+    let (selector, domain, key_path) = (selector?, domain?, key_path?);
+    let given = [!selector.is_empty(), !domain.is_empty(), !key_path.is_empty()];
+    if given == [false; 3] {
+        return Ok(None);
+    }
+    if let Some((name, _)) = names.iter().zip(given).find(|(_, given)| !given) {
+        let rule = "set: dkim_selector, dkim_domain and dkim_key_path belong together";
+        return Err(ParamError::rule(*name, "\"\"", rule));
+    }
+    for (name, text) in [("dkim_selector", &selector), ("dkim_domain", &domain)] {
+        if !is_dns_name(text) {
+            return Err(ParamError::rule(
+                name,
+                format!("{text:?}"),
+                "a name of DNS, ASCII, without final dot",
+            ));
+        }
+    }
+    if !is_within(sender.domain(), &domain) {
+        let rule = format!(
+            "the domain of sender_address, {}, or one above it: otherwise the signature counts for nothing in DMARC",
+            sender.domain()
+        );
+        return Err(ParamError::rule("dkim_domain", domain, rule));
+    }
+    Ok(Some(Dkim { selector, domain, key_path: key_path.into() }))
+}
+
+fn is_dns_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let fits = (1..=63).contains(&label.len());
+        fits && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+/// Whether a domain is another or below it.
+fn is_within(domain: &str, above: &str) -> bool {
+    let (domain, above) = (domain.to_ascii_lowercase(), above.to_ascii_lowercase());
+    domain.strip_suffix(&above).is_some_and(|below| below.is_empty() || below.ends_with('.'))
 }
 
 /// Whether a server by this name can only be on this host.

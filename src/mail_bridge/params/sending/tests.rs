@@ -94,6 +94,40 @@ fn name_and_password_come_together() {
 }
 
 #[test]
+fn a_signature_is_of_the_senders_domain() {
+    let dkim = |sender, selector, domain| {
+        let key = ("dkim_key_path", "/etc/dkim.pem");
+        load(&[("sender_address", sender), ("dkim_selector", selector), ("dkim_domain", domain), key])
+    };
+    for sender in ["a@fleet.example", "a@Robots.Fleet.example"] {
+        assert_eq!(dkim(sender, "2026.robot", "fleet.example").unwrap().dkim.unwrap().selector, "2026.robot");
+    }
+    for sender in ["a@example", "a@badfleet.example", "a@fleet.example.org"] {
+        let error = dkim(sender, "robot", "fleet.example").unwrap_err();
+        assert!(
+            error
+                .starts_with("parameter 'dkim_domain' = fleet.example: must be the domain of sender_address"),
+            "{error}"
+        );
+    }
+    for (selector, domain, named) in [
+        ("", "fleet.example", "dkim_selector"),
+        ("robot", "", "dkim_domain"),
+        ("a;b=", "fleet.example", "dkim_selector"),
+        ("robot.", "fleet.example", "dkim_selector"),
+        ("robot", "fleet.example\r\nX: y", "dkim_domain"),
+    ] {
+        let error = dkim("a@fleet.example", selector, domain).unwrap_err();
+        assert!(error.starts_with(&format!("parameter '{named}' = \"")), "{error}");
+    }
+    assert!(
+        load(&[("dkim_selector", "robot"), ("dkim_domain", "localhost")])
+            .unwrap_err()
+            .contains("dkim_key_path")
+    );
+}
+
+#[test]
 fn knows_a_host_and_its_port() {
     assert_eq!(host_and_port("mail.example:25"), Some(("mail.example", 25)));
     assert_eq!(host_and_port("[::1]:25"), Some(("::1", 25)));
