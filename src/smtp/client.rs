@@ -140,6 +140,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             parameters.push_str(&format!(" SIZE={}", mail.data.len()));
         }
         let reply = self.command(&format!("MAIL FROM:<{}>{parameters}\r\n", mail.mail_from)).await?;
+        if reply.code == 530 {
+            return Err(ClientError::Wants(text(&reply)).into());
+        }
         if reply.code != 250 {
             self.reset().await?;
             return Ok(refusal(&reply, open, 0));

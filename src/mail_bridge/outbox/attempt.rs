@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use mail::{OutboundKind, OutboundMail};
-use smtp::client::{Accepts, Outcome, SendError, one_line};
+use smtp::client::{Accepts, ClientError, Outcome, SendError, one_line};
 
 use super::{
     compose::{ComposeContext, Invalid, check, compose},
@@ -100,7 +100,11 @@ async fn send(
         return (invalid(&error, open), Contact::None);
     }
     let lost = |error: SendError| {
-        let contact = if error.data_sent { Contact::LostAfterData } else { Contact::Away };
+        let contact = match error.error {
+            _ if error.data_sent => Contact::LostAfterData,
+            ClientError::Wants(_) => Contact::Unreached,
+            _ => Contact::Away,
+        };
         (failed(error.to_string()), contact)
     };
     if let Some(mut kept) = connection.take() {

@@ -31,7 +31,7 @@ pub enum Contact {
     Worked,
     /// The connection was lost before the whole mail was written.
     Away,
-    /// There was no connection.
+    /// There was no session in which the host takes mails.
     Unreached,
     /// The same, because the host refused name and password.
     LoginRefused,

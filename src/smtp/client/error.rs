@@ -24,6 +24,9 @@ pub enum ClientError {
     /// More came with the reply to STARTTLS: somebody on the way may have put it there.
     #[error("smart host: something in clear behind the reply to STARTTLS")]
     Injected,
+    /// The server takes no mail in this session, as 530 says: it wants STARTTLS (RFC 3207) or AUTH (RFC 4954) first.
+    #[error("smart host: it wants TLS or a login: {0}")]
+    Wants(String),
     /// The server offers no AUTH that we know.
     #[error("smart host: it offers neither AUTH PLAIN nor AUTH LOGIN")]
     NoLogin,

@@ -65,6 +65,15 @@ async fn a_refusal_of_starttls_is_told() {
     assert_eq!(error.to_string(), "smart host: STARTTLS refused: 454 4.7.0 no key");
 }
 
+#[tokio::test]
+async fn a_server_that_wants_tls_or_a_login_refuses_no_mail_for_good() {
+    let mail = Message { mail_from: String::new(), rcpt_to: vec!["a@x.test".to_owned()], data: Vec::new() };
+    let (client, mut far) = greeted("220 a\r\n250 a\r\n").await;
+    far.write_all(b"530 5.7.0 Authentication required\r\n").await.unwrap();
+    let error = client.unwrap().send(&mail, 1).await.unwrap_err();
+    assert!(!error.data_sent && matches!(error.error, ClientError::Wants(_)), "{error}");
+}
+
 #[test]
 fn stuffs_dots_and_ends_with_a_dot_line() {
     assert_eq!(stuffed(b".a\r\n\r\n..\r\nb"), b"..a\r\n\r\n...\r\nb\r\n.\r\n");

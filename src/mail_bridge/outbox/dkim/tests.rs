@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 use std::{
-    borrow::Borrow, fs, hash::Hash, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Instant,
+    borrow::Borrow,
+    fs,
+    hash::Hash,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::Arc,
+    time::{Instant, SystemTime},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use mail::{MailId, OutboundKind, OutboundMail};
 use mail_auth::{
     AuthenticatedMessage, DkimResult, MessageAuthenticator, Parameters, ResolverCache, Txt,
     common::{parse::TxtRecordParser, verify::DomainKey},
@@ -15,7 +22,12 @@ use rsa::{
     pkcs8::{EncodePrivateKey, EncodePublicKey, LineEnding},
 };
 
-use super::*;
+use smtp::client::Accepts;
+
+use super::{
+    super::{ComposeContext, Original, compose},
+    *,
+};
 
 /// The only record that there is.
 struct Record(Arc<DomainKey>);
@@ -99,6 +111,40 @@ async fn a_receiver_with_the_published_key_finds_the_mail_as_it_was() {
             let found = verify(&signed.replacen(from, to, 1), &record).await;
             assert_eq!(found == DkimResult::Pass, is_same, "{to}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_forward_is_signed_with_the_mail_that_it_carries() {
+    let directory = tempfile::tempdir().unwrap();
+    let (pem, record) = ed25519();
+    let signer = signer(directory.path(), &pem).unwrap();
+    let original = "From: a@x.test\r\nSubject: s\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n\
+        Grüße \t \r\n.\r\n\r\n  no end of line";
+    let mail = OutboundMail {
+        answers: Some(MailId::of(original.as_bytes())),
+        kind: OutboundKind::Forward,
+        message_id: "1@fleet.example".to_owned(),
+        from: String::new(),
+        to: vec!["ada@x.test".to_owned()],
+        reply_to: vec!["b@x.test".to_owned()],
+        urgent: true,
+        subject: "Fwd: Grüße".to_owned(),
+        in_reply_to: "2@x.test".to_owned(),
+        text: "see below".to_owned(),
+        authentication_results: "dkim=none".to_owned(),
+    };
+    for eight_bit in [true, false] {
+        let context = ComposeContext {
+            sender: "robot@fleet.example",
+            hostname: "fleet.example",
+            now: SystemTime::UNIX_EPOCH,
+            accepts: Accepts { eight_bit, size: None },
+        };
+        let composed = compose(&mail, Some(&Original::Kept(original.into())), &context).unwrap();
+        assert!(composed.attached);
+        let signed = String::from_utf8(signer.sign(composed.message.data).unwrap()).unwrap();
+        assert_eq!(verify(&signed, &record).await, DkimResult::Pass);
     }
 }
 
