@@ -245,7 +245,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
-        let written = timeout(self.timeout, self.stream.write_all(bytes)).await;
+        let write = async {
+            self.stream.write_all(bytes).await?;
+            // TLS keeps back what the socket did not take at once.
+            self.stream.flush().await
+        };
+        let written = timeout(self.timeout, write).await;
         Ok(written.map_err(|_| ClientError::Timeout(self.timeout))??)
     }
 

@@ -2,6 +2,7 @@
 use std::{collections::BTreeMap, fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path};
 
 use settings::{Value, resolve};
+use smtp::client::Message;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -30,6 +31,7 @@ enum StartTls {
 struct Scene {
     directory: TempDir,
     address: SocketAddr,
+    tls: Arc<tls::server::Server>,
     told: mpsc::UnboundedReceiver<String>,
 }
 
@@ -44,12 +46,13 @@ async fn scene(starttls: StartTls) -> Scene {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (tell, told) = mpsc::unbounded_channel();
+    let server = Arc::clone(&tls);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(Box::new(stream), starttls, Arc::clone(&tls), tell.clone()));
+            tokio::spawn(serve(Box::new(stream), starttls, Arc::clone(&server), tell.clone()));
         }
     });
-    Scene { directory, address, told }
+    Scene { directory, address, tls, told }
 }
 
 async fn serve(
@@ -72,6 +75,14 @@ async fn serve(
             ("EHLO", _) => "250-server\r\n250-AUTH PLAIN LOGIN\r\n250 8BITMIME\r\n",
             ("AUTH", _) if line.ends_with("AGEAb3Blbg==\r\n") => "235 in\r\n",
             ("AUTH", _) => "535 5.7.8 wrong\r\n",
+            ("DATA", _) => {
+                stream.write_all(b"354 go\r\n").await.ok()?;
+                while line != ".\r\n" {
+                    line.clear();
+                    stream.read_line(&mut line).await.ok().filter(|read| *read > 0)?;
+                }
+                "250 ok\r\n"
+            }
             ("STAR", StartTls::Refused) => "454 4.7.0 no key\r\n",
             ("STAR", StartTls::Injects) => "220 go\r\n250 evil\r\n",
             ("STAR", _) => "220 go\r\n",
@@ -232,4 +243,18 @@ async fn without_a_password_it_does_not_start() {
     params.sending.login = Some(Login { user: "a".to_owned(), password_path: path.into() });
     let error = Relay::new(Arc::new(params)).err().unwrap().to_string();
     assert!(error.starts_with("parameter 'smarthost_password_path': "), "{error}");
+}
+
+#[tokio::test]
+async fn what_the_network_does_not_take_at_once_reaches_the_server_all_the_same() {
+    let scene = scene(StartTls::Implicit).await;
+    let (near, far) = tokio::io::duplex(1024);
+    let (tell, _told) = mpsc::unbounded_channel();
+    tokio::spawn(serve(Box::new(far), StartTls::Implicit, Arc::clone(&scene.tls), tell));
+    let relay = scene.relay("tls", &[]);
+    let mut client = relay.open("localhost", Box::new(near), Security::Tls).await.unwrap();
+    let data = format!("{}\r\n", "x".repeat(998)).repeat(30).into_bytes();
+    let mail = Message { mail_from: String::new(), rcpt_to: vec!["a@x.test".to_owned()], data };
+    let sent = timeout(Duration::from_secs(5), client.send(&mail, 1)).await.unwrap();
+    assert_eq!(sent.unwrap().delivered, 1);
 }
