@@ -4,6 +4,7 @@
 
 mod error;
 mod login;
+mod text;
 
 use std::{io, time::Duration};
 
@@ -14,13 +15,13 @@ use tokio::{
 };
 
 pub use error::{ClientError, SendError};
+pub use text::one_line;
+use text::{refusal, stuffed, text};
 
 /// Size of one read, bytes.
 const BUFFER_BYTES: usize = 4096;
 /// Longest reply, bytes. `smtp_proto` bounds its text to 4 KiB, but not the number of its lines.
 const REPLY_BYTES: usize = 64 * 1024;
-/// How much of a reply is kept for people, characters: at most 998 bytes, the bound of `DeliveryStatus.reply`.
-const REPLY_CHARS: usize = 240;
 /// Least time to wait for the reply to the final dot (RFC 5321 section 4.5.3.2.6): a client that gives up earlier
 /// sends the mail twice.
 const DATA_REPLY: Duration = Duration::from_secs(600);
@@ -285,41 +286,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             self.rest = buffer.get(..read).unwrap_or_default().to_vec();
         }
     }
-}
-
-/// A refusal of all recipients in `asked`: for good if 5xx, otherwise for now.
-fn refusal(reply: &Response<String>, asked: u128, refused: u128) -> Outcome {
-    let refused = if reply.code >= 500 { refused | asked } else { refused };
-    Outcome { delivered: 0, refused, reply: text(reply) }
-}
-
-/// The reply on one line.
-fn text(reply: &Response<String>) -> String {
-    let [class, subject, detail] = reply.esc;
-    let esc = if class == 0 { String::new() } else { format!("{class}.{subject}.{detail} ") };
-    one_line(&format!("{} {esc}{}", reply.code, reply.message))
-}
-
-/// Makes foreign text fit for people to read: one line, bounded, without control characters.
-pub fn one_line(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().filter(|c| !c.is_control()).take(REPLY_CHARS).collect()
-}
-
-/// The mail as sent after DATA: dots at line starts doubled, then the final dot line.
-fn stuffed(data: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(data.len().saturating_add(16));
-    for line in data.split_inclusive(|&byte| byte == b'\n') {
-        if line.first() == Some(&b'.') {
-            out.push(b'.');
-        }
-        out.extend_from_slice(line);
-    }
-    if !out.is_empty() && !out.ends_with(b"\r\n") {
-        out.extend_from_slice(b"\r\n");
-    }
-    out.extend_from_slice(b".\r\n");
-    out
 }
 
 #[cfg(test)]
