@@ -66,6 +66,10 @@ pub struct Outbox {
     pub failed: u64,
     /// Failures since the last delivery: attempts that failed for now or for good, and probes.
     pub failures_in_a_row: u32,
+    /// Why the first smart host is away; `None` if it is not.
+    pub away: Option<String>,
+    /// Whether another smart host takes the mails meanwhile.
+    pub falls_back: bool,
 }
 
 /// The figures of TLS.
@@ -160,10 +164,14 @@ fn intake(state: &State) -> Status {
 }
 
 fn outbox(state: &Outbox) -> Status {
+    let why = state.away.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     let (level, message) = match state.failures_in_a_row {
-        0 => (Level::Ok, "sending"),
-        failures if failures < FAILURES => (Level::Warn, "the last mail was not delivered"),
-        _ => (Level::Error, "no mail is delivered: the smart host is away or refuses them"),
+        0 if state.falls_back => {
+            (Level::Warn, format!("sending by another smart host, the first is away{why}"))
+        }
+        0 => (Level::Ok, "sending".to_owned()),
+        failures if failures < FAILURES => (Level::Warn, format!("the last mail was not delivered{why}")),
+        _ => (Level::Error, format!("no mail is delivered: the smart host is away or refuses them{why}")),
     };
     Status::new("outbox", level, message)
         .gauge("pending", state.pending)
@@ -234,5 +242,20 @@ mod tests {
                 [Level::Ok, Level::Ok, level]
             );
         }
+    }
+
+    #[test]
+    fn tells_why_the_smart_host_is_away() {
+        let status = |failures_in_a_row, falls_back| {
+            let away = Some("login refused: 535 wrong".to_owned());
+            outbox(&Outbox { failures_in_a_row, away, falls_back, ..Outbox::default() })
+        };
+        let falls_back = status(0, true);
+        assert_eq!(falls_back.level, Level::Warn);
+        assert_eq!(
+            falls_back.message,
+            "sending by another smart host, the first is away: login refused: 535 wrong"
+        );
+        assert!(status(9, false).message.ends_with("or refuses them: login refused: 535 wrong"));
     }
 }

@@ -2,6 +2,7 @@
 //! The parameters of the mail bridge: the only home of their defaults, and the rules between them. Pure.
 
 mod access;
+mod sending;
 
 use std::{
     net::SocketAddr,
@@ -23,6 +24,7 @@ use super::{
     window::Room,
 };
 pub use access::{Access, Certificate};
+pub use sending::{Dkim, Login, Security, Sending, host_and_port};
 
 /// Upper limit of `max_message_bytes`, bytes. The journal bounds its records by this and not by the parameter, so
 /// that lowering the parameter does not make old mails unreadable.
@@ -80,10 +82,18 @@ pub const SPECS: &[Spec] = &[
     spec("redelivery_min_s", Double(10.0), Rule::DoubleRange(0.01, 86_400.0), "s", "A mail not settled is published again after this; doubles each time."),
     spec("redelivery_max_s", Double(600.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two publications of a mail."),
     spec("smarthost", Text("127.0.0.1:25"), Rule::NotEmpty, "", "Host and port of the SMTP server that outbound mails are handed to."),
+    spec("smarthost_fallbacks", Texts(&[]), Rule::NotEmpty, "", "Further smart hosts, host and port, tried in this order while those before are away; once one of those is back, it is used again. All share smarthost_security, smarthost_ca_path, name and password."),
+    spec("smarthost_security", Text("opportunistic"), Rule::OneOf(&["none", "opportunistic", "starttls", "tls"]), "", "TLS to the smart host. opportunistic: STARTTLS if it is offered, whatever the certificate, in clear if there is no TLS; starttls: required, with a certificate that is trusted; tls: the same from the first byte (port 465)."),
+    spec("smarthost_ca_path", Text(""), Rule::Any, "", "File of the certificate authorities (PEM) to trust for starttls and tls instead of those of this host."),
+    spec("smarthost_user", Text(""), Rule::Any, "", "Name to log in to the smart host with, by AUTH PLAIN or LOGIN; empty: no AUTH. It needs smarthost_security starttls or tls unless the smart host is this host."),
+    spec("smarthost_password_path", Text(""), Rule::Any, "", "File whose first line is the password; others may have no access to it. Read at each connection."),
     spec("smarthost_timeout_s", Double(60.0), Rule::DoubleRange(0.1, 3600.0), "s", "Time for the smart host to accept a connection and for each of its replies; for the one to a whole mail at least 600 s."),
     spec("smarthost_connections", Int(4), Rule::IntRange(1, 64), "", "Mails handed to the smart host at once, once it has taken one."),
     spec("smarthost_probe_s", Double(10.0), Rule::DoubleRange(0.01, 3600.0), "s", "A smart host that is away is connected to so often while mails wait, without a mail; when it is back they go out."),
     spec("sender_address", Text(""), Rule::Any, "", "From of outbound mails that name none; empty: posthorn@ and the hostname."),
+    spec("dkim_selector", Text(""), Rule::Any, "", "Outbound mails get a DKIM signature whose public key is published at <dkim_selector>._domainkey.<dkim_domain>; empty: no signature. It needs dkim_domain and dkim_key_path."),
+    spec("dkim_domain", Text(""), Rule::Any, "", "Domain that signs: that of sender_address, or one above it."),
+    spec("dkim_key_path", Text(""), Rule::Any, "", "Private key (PEM): RSA of 2048 to 4096 bits in PKCS#8 or PKCS#1, or Ed25519 in PKCS#8; others may have no access to the file. Read at start."),
     spec("retry_min_s", Double(60.0), Rule::DoubleRange(0.01, 86_400.0), "s", "An outbound mail that failed for now is sent again after this; doubles each time."),
     spec("retry_max_s", Double(3600.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two attempts of an outbound mail."),
     spec("retry_give_up_h", Double(72.0), Rule::DoubleRange(0.0, 8760.0), "h", "An outbound mail older than this fails for good at its next failed attempt."),
@@ -136,8 +146,8 @@ pub struct Params {
     pub room: Room,
     /// Delays before an unsettled mail is published again.
     pub redelivery: BackOff,
-    /// `host:port` of the smart host.
-    pub smarthost: String,
+    /// To which smart hosts mails are handed, and how.
+    pub sending: Sending,
     /// Bound on connecting to the smart host and on each of its replies.
     pub smarthost_timeout: Duration,
     /// Number of mails handed to the smart host in parallel.
@@ -166,6 +176,7 @@ impl Params {
     pub fn load(values: &Values, state_directory: &Path) -> Result<Self, ParamError> {
         let directory = values.text("journal_directory")?;
         let hostname = hostname(values)?;
+        let sender_address = sender_address(values, &hostname)?;
         let params = Self {
             smtp_listen: values.listen("smtp_listen")?,
             lmtp_listen: values.listen("lmtp_listen")?,
@@ -204,11 +215,11 @@ impl Params {
                 min: values.seconds("redelivery_min_s")?,
                 max: values.seconds("redelivery_max_s")?,
             },
-            smarthost: values.text("smarthost")?,
+            sending: Sending::load(values, &sender_address)?,
             smarthost_timeout: values.seconds("smarthost_timeout_s")?,
             smarthost_connections: values.count("smarthost_connections")?,
             smarthost_probe: values.seconds("smarthost_probe_s")?,
-            sender_address: sender_address(values, &hostname)?,
+            sender_address,
             retry: BackOff { min: values.seconds("retry_min_s")?, max: values.seconds("retry_max_s")? },
             retry_give_up: Duration::from_secs_f64(
                 values.double("retry_give_up_h")?.clamp(0.0, 8760.0) * 3600.0,
@@ -223,10 +234,6 @@ impl Params {
     }
 
     fn validate(&self) -> Result<(), ParamError> {
-        let port = self.smarthost.rsplit_once(':').filter(|(host, _)| is_graphic(host));
-        if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 0)) {
-            return Err(ParamError::rule("smarthost", &self.smarthost, "host:port"));
-        }
         let listens = [
             ("smtp_listen", self.smtp_listen),
             ("smtps_listen", self.access.smtps_listen),
@@ -235,9 +242,10 @@ impl Params {
         .map(|(name, listen)| listen.map(|listen| (name, listen)));
         let mut others: Vec<(&str, SocketAddr)> = Vec::new();
         for (name, listen) in listens.into_iter().flatten() {
-            if listen.to_string() == self.smarthost {
+            if let Some(place) = self.sending.smarthosts.iter().position(|host| *host == listen.to_string()) {
                 let rule = format!("another address than {name}, else answers come back as mails");
-                return Err(ParamError::rule("smarthost", &self.smarthost, rule));
+                let smarthost = if place == 0 { "smarthost" } else { "smarthost_fallbacks" };
+                return Err(ParamError::rule(smarthost, listen, rule));
             }
             let same = others.iter().find(|(_, other)| *other == listen && listen.port() != 0);
             if let Some((other, _)) = same {

@@ -1,20 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An SMTP client (RFC 5321) over any stream: what the outbox needs, bounded in bytes and time. Retries are left to
-//! the caller.
+//! An SMTP client (RFC 5321) over any stream: what the outbox needs, bounded in bytes and time. Connecting, the TLS
+//! handshake and retries are left to the caller.
+
+mod error;
+mod login;
+mod text;
 
 use std::{io, time::Duration};
 
 use smtp_proto::{Response, response::parser::ResponseReceiver};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
 
-/// Size of one read, bytes. A whole reply is bounded by `smtp_proto` (4 KiB of text).
+pub use error::{ClientError, SendError};
+pub use text::one_line;
+use text::{refusal, stuffed, text};
+
+/// Size of one read, bytes.
 const BUFFER_BYTES: usize = 4096;
-/// How much of a reply is kept for people, characters: at most 998 bytes, the bound of `DeliveryStatus.reply`.
-const REPLY_CHARS: usize = 240;
+/// Longest reply, bytes. `smtp_proto` bounds its text to 4 KiB, but not the number of its lines.
+const REPLY_BYTES: usize = 64 * 1024;
 /// Least time to wait for the reply to the final dot (RFC 5321 section 4.5.3.2.6): a client that gives up earlier
 /// sends the mail twice.
 const DATA_REPLY: Duration = Duration::from_secs(600);
@@ -52,39 +59,6 @@ pub struct Outcome {
     pub reply: String,
 }
 
-/// The connection is no longer usable, and the fate of a mail under way is unknown.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// Connecting, reading or writing failed.
-    #[error("smart host: {0}")]
-    Io(#[from] io::Error),
-    /// Connecting, writing or waiting for a reply took too long.
-    #[error("smart host: no reply within {0:?}")]
-    Timeout(Duration),
-    /// The server's reply is not SMTP.
-    #[error("smart host: reply is not SMTP")]
-    Reply,
-    /// The server refused to talk, with this reply.
-    #[error("smart host: {0}")]
-    Refused(String),
-}
-
-/// The connection failed while a mail was being sent.
-#[derive(Debug, thiserror::Error)]
-#[error("{error}")]
-pub struct SendError {
-    /// The failure.
-    pub error: ClientError,
-    /// Whether the whole mail was written, including the final dot: then the server may have taken it.
-    pub data_sent: bool,
-}
-
-impl From<ClientError> for SendError {
-    fn from(error: ClientError) -> Self {
-        Self { error, data_sent: false }
-    }
-}
-
 /// A session with a server, after EHLO or HELO.
 #[derive(Debug)]
 pub struct Client<S> {
@@ -95,21 +69,10 @@ pub struct Client<S> {
     utf8: bool,
     /// Whether the server offers SIZE.
     sizes: bool,
+    /// Whether the server offers STARTTLS.
+    starttls: bool,
+    mechanisms: login::Mechanisms,
     accepts: Accepts,
-}
-
-impl Client<TcpStream> {
-    /// Connects to `host` (`name:port`) and says EHLO.
-    ///
-    /// # Errors
-    /// If there is no server, it does not greet with 220, or it refuses both EHLO and HELO.
-    pub async fn connect(host: &str, hostname: &str, limit: Duration) -> Result<Self, ClientError> {
-        let stream =
-            timeout(limit, TcpStream::connect(host)).await.map_err(|_| ClientError::Timeout(limit))??;
-        // Commands are small: with Nagle's algorithm each would take another 40 ms.
-        stream.set_nodelay(true)?;
-        Self::greet(stream, hostname, limit).await
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
@@ -118,24 +81,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Errors
     /// If the server does not greet with 220 or refuses both.
     pub async fn greet(stream: S, hostname: &str, timeout: Duration) -> Result<Self, ClientError> {
-        let accepts = Accepts::default();
-        let mut client = Self { stream, timeout, rest: Vec::new(), utf8: false, sizes: false, accepts };
+        let mut client = Self::new(stream, timeout);
         client.expect(220).await?;
-        let ehlo = client.command(&format!("EHLO {hostname}\r\n")).await?;
-        if ehlo.code == 250 {
-            let extensions: Vec<_> =
-                ehlo.message.lines().map(|line| line.trim().to_ascii_uppercase()).collect();
-            client.utf8 = extensions.iter().any(|line| line == "SMTPUTF8");
-            client.accepts.eight_bit = extensions.iter().any(|line| line == "8BITMIME");
-            let size = extensions.iter().find_map(|line| line.strip_prefix("SIZE"));
-            client.sizes = size.is_some();
-            // 0 means no bound (RFC 1870 section 4).
-            client.accepts.size = size.and_then(|size| size.trim().parse().ok()).filter(|size| *size > 0);
-        } else {
-            client.write(format!("HELO {hostname}\r\n").as_bytes()).await?;
-            client.expect(250).await?;
-        }
+        client.hello(hostname).await?;
         Ok(client)
+    }
+
+    /// Says EHLO on a `stream` on which TLS has begun after [`start_tls`](Self::start_tls): there is no second greeting, and
+    /// nothing of what the server offered before counts.
+    ///
+    /// # Errors
+    /// If the server refuses both EHLO and HELO.
+    pub async fn after_tls(stream: S, hostname: &str, timeout: Duration) -> Result<Self, ClientError> {
+        let mut client = Self::new(stream, timeout);
+        client.hello(hostname).await?;
+        Ok(client)
+    }
+
+    /// Whether the server offers STARTTLS (RFC 3207).
+    pub fn offers_starttls(&self) -> bool {
+        self.starttls
+    }
+
+    /// Says STARTTLS and returns the stream for the handshake.
+    ///
+    /// # Errors
+    /// If the server refuses, or has sent anything in clear beside the reply, which would pass for encrypted.
+    pub async fn start_tls(mut self) -> Result<S, ClientError> {
+        let reply = self.command("STARTTLS\r\n").await?;
+        if reply.code != 220 {
+            return Err(ClientError::StartTls(text(&reply)));
+        }
+        if self.rest.is_empty() { Ok(self.stream) } else { Err(ClientError::Injected) }
     }
 
     /// What the server accepts, by its reply to EHLO.
@@ -164,6 +141,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             parameters.push_str(&format!(" SIZE={}", mail.data.len()));
         }
         let reply = self.command(&format!("MAIL FROM:<{}>{parameters}\r\n", mail.mail_from)).await?;
+        if reply.code == 530 {
+            return Err(ClientError::Wants(text(&reply)).into());
+        }
         if reply.code != 250 {
             self.reset().await?;
             return Ok(refusal(&reply, open, 0));
@@ -212,6 +192,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let _ = timeout(QUIT, self.command("QUIT\r\n")).await;
     }
 
+    fn new(stream: S, timeout: Duration) -> Self {
+        let accepts = Accepts::default();
+        let mechanisms = login::Mechanisms::default();
+        Self {
+            stream,
+            timeout,
+            rest: Vec::new(),
+            utf8: false,
+            sizes: false,
+            starttls: false,
+            mechanisms,
+            accepts,
+        }
+    }
+
+    async fn hello(&mut self, hostname: &str) -> Result<(), ClientError> {
+        let ehlo = self.command(&format!("EHLO {hostname}\r\n")).await?;
+        if ehlo.code != 250 {
+            self.write(format!("HELO {hostname}\r\n").as_bytes()).await?;
+            return self.expect(250).await;
+        }
+        // The first line is the server's name.
+        let extensions: Vec<_> =
+            ehlo.message.lines().skip(1).map(|line| line.trim().to_ascii_uppercase()).collect();
+        let offers = |name: &str| extensions.iter().any(|line| line == name);
+        self.utf8 = offers("SMTPUTF8");
+        self.starttls = offers("STARTTLS");
+        self.mechanisms = login::Mechanisms::offered(&extensions);
+        self.accepts.eight_bit = offers("8BITMIME");
+        let size = extensions.iter().find_map(|line| line.strip_prefix("SIZE"));
+        self.sizes = size.is_some();
+        // 0 means no bound (RFC 1870 section 4).
+        self.accepts.size = size.and_then(|size| size.trim().parse().ok()).filter(|size| *size > 0);
+        Ok(())
+    }
+
     async fn reset(&mut self) -> Result<(), ClientError> {
         self.write(b"RSET\r\n").await?;
         self.expect(250).await
@@ -230,7 +246,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
-        let written = timeout(self.timeout, self.stream.write_all(bytes)).await;
+        let write = async {
+            self.stream.write_all(bytes).await?;
+            // TLS keeps back what the socket did not take at once.
+            self.stream.flush().await
+        };
+        let written = timeout(self.timeout, write).await;
         Ok(written.map_err(|_| ClientError::Timeout(self.timeout))??)
     }
 
@@ -245,15 +266,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     async fn read_reply(&mut self) -> Result<Response<String>, ClientError> {
         let mut receiver = ResponseReceiver::default();
         let mut buffer = [0; BUFFER_BYTES];
+        let mut length = 0_usize;
         loop {
             let bytes = std::mem::take(&mut self.rest);
+            length = length.saturating_add(bytes.len());
             let mut unread = bytes.iter();
             match receiver.parse(&mut unread) {
                 Ok(reply) => {
                     self.rest = unread.as_slice().to_vec();
                     return Ok(reply);
                 }
-                Err(smtp_proto::Error::NeedsMoreData { .. }) => {}
+                Err(smtp_proto::Error::NeedsMoreData { .. }) if length < REPLY_BYTES => {}
                 Err(_) => return Err(ClientError::Reply),
             }
             let read = self.stream.read(&mut buffer).await?;
@@ -265,56 +288,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 }
 
-/// A refusal of all recipients in `asked`: for good if 5xx, otherwise for now.
-fn refusal(reply: &Response<String>, asked: u128, refused: u128) -> Outcome {
-    let refused = if reply.code >= 500 { refused | asked } else { refused };
-    Outcome { delivered: 0, refused, reply: text(reply) }
-}
-
-/// The reply on one line.
-fn text(reply: &Response<String>) -> String {
-    let [class, subject, detail] = reply.esc;
-    let esc = if class == 0 { String::new() } else { format!("{class}.{subject}.{detail} ") };
-    one_line(&format!("{} {esc}{}", reply.code, reply.message))
-}
-
-/// Makes foreign text fit for people to read: one line, bounded, without control characters.
-pub fn one_line(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().filter(|c| !c.is_control()).take(REPLY_CHARS).collect()
-}
-
-/// The mail as sent after DATA: dots at line starts doubled, then the final dot line.
-fn stuffed(data: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(data.len().saturating_add(16));
-    for line in data.split_inclusive(|&byte| byte == b'\n') {
-        if line.first() == Some(&b'.') {
-            out.push(b'.');
-        }
-        out.extend_from_slice(line);
-    }
-    if !out.is_empty() && !out.ends_with(b"\r\n") {
-        out.extend_from_slice(b"\r\n");
-    }
-    out.extend_from_slice(b".\r\n");
-    out
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_server_that_does_not_answer_quit_is_left_soon() {
-        let (near, mut far) = tokio::io::duplex(1024);
-        far.write_all(b"220 there\r\n250 there\r\n").await.unwrap();
-        let client = Client::greet(near, "here", Duration::from_secs(60)).await.unwrap();
-        assert!(timeout(QUIT.saturating_mul(2), client.quit()).await.is_ok());
-    }
-
-    #[test]
-    fn stuffs_dots_and_ends_with_a_dot_line() {
-        assert_eq!(stuffed(b".a\r\n\r\n..\r\nb"), b"..a\r\n\r\n...\r\nb\r\n.\r\n");
-        assert_eq!(stuffed(b""), b".\r\n");
-    }
-}
+mod tests;

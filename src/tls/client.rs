@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The client's side: connects to servers whose certificate this host trusts.
+//! The client's side: connects to servers whose certificate this host trusts, or to any ([`Client::unverified`]).
+
+mod unverified;
 
 use std::{
     io,
@@ -84,6 +86,14 @@ impl Client {
         };
         let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         Ok(Self { connector: TlsConnector::from(Arc::new(config)) })
+    }
+
+    /// Takes any certificate: encryption without authentication (RFC 7435), against those who only listen. Whoever is in
+    /// between can read all of it, so no password may be sent.
+    pub fn unverified() -> Self {
+        let verifier = Arc::new(unverified::AnyCertificate::default());
+        let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier);
+        Self { connector: TlsConnector::from(Arc::new(config.with_no_client_auth())) }
     }
 
     /// Begins TLS on `stream` with the server `host`, a name or an IP address.
@@ -181,6 +191,15 @@ mod tests {
         let (other, _) = server();
         let error = connect(Some(&other), "localhost").await.unwrap_err();
         assert!(error.contains("authority that this host does not trust"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn takes_any_certificate_only_when_that_is_asked_for() {
+        let (_, stream) = server();
+        assert!(Client::unverified().connect("mail.example", stream).await.is_ok());
+        let (near, mut far) = duplex(1024);
+        far.write_all(b"220 not TLS\r\n").await.unwrap();
+        assert!(Client::unverified().connect("mail.example", near).await.is_err());
     }
 
     #[tokio::test]

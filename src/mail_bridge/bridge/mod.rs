@@ -12,7 +12,7 @@ mod window_task;
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use ::health::Status;
@@ -28,7 +28,7 @@ use super::{
     consumers::Consumers,
     health, imap,
     journal::{Journal, JournalError, Settings},
-    outbox::{Sender, core, host::Host, schedule::Schedule},
+    outbox::{RelayError, Sender},
     params::Params,
     server::{Counters, ListenError},
     users::{Users, UsersError},
@@ -58,6 +58,9 @@ pub enum BridgeError {
     /// A mailbox cannot be read.
     #[error(transparent)]
     Imap(#[from] imap::ImapStartError),
+    /// A file that outbound mails need cannot be used.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
     /// A listening socket does not tell its address.
     #[error("cannot read the address of a listening socket: {0}")]
     Address(#[source] std::io::Error),
@@ -257,12 +260,14 @@ impl Bridge {
             mailboxes: Arc::clone(&mailboxes),
         };
 
-        let mut schedule = Schedule::new(params.retry, params.retry_give_up);
-        let now = SystemTime::now();
-        for pending in restored.pending {
-            let age = now.duration_since(pending.queued_at).unwrap_or_default();
-            schedule.add(pending.key, age, pending.attempt.as_ref(), Duration::ZERO);
-        }
+        let sender = Sender::new(
+            Arc::clone(&params),
+            journal.clone(),
+            restored.pending,
+            start,
+            deliver,
+            Arc::clone(&handle.outbox),
+        )?;
         let mut bridge = Self {
             handle: handle.clone(),
             smtp_addr: None,
@@ -286,14 +291,6 @@ impl Bridge {
             board: handle.board.clone(),
         };
         imap::start(&mut bridge.mailboxes, &mailboxes, &params, shared, &stop_out)?;
-        let sender = Sender {
-            params: Arc::clone(&params),
-            journal: journal.clone(),
-            core: core::Core::new(Host::new(params.smarthost_probe, params.smarthost_connections), schedule),
-            start,
-            deliver,
-            figures: handle.outbox,
-        };
         bridge.outbox.spawn(sender.run(queued_out, stop_out));
         bridge.publisher.spawn(publisher(journal.clone(), publish_out, mails_in, published));
         let window = WindowTask {

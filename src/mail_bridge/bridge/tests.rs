@@ -5,10 +5,16 @@ use super::*;
 use crate::params::SPECS;
 use settings::{Value, resolve};
 
+mod outbound;
+
 async fn start(directory: &Path) -> (Bridge, Streams) {
-    let values =
-        ["smtp_listen", "lmtp_listen"].map(|name| (name.to_owned(), Value::Text("127.0.0.1:0".into())));
-    let values = resolve(SPECS, BTreeMap::from(values)).unwrap();
+    start_with(directory, &[]).await
+}
+
+async fn start_with(directory: &Path, overrides: &[(&str, Value)]) -> (Bridge, Streams) {
+    let listens = ["smtp_listen", "lmtp_listen"].map(|name| (name, Value::Text("127.0.0.1:0".into())));
+    let values = listens.iter().chain(overrides).map(|(name, value)| ((*name).to_owned(), value.clone()));
+    let values = resolve(SPECS, values.collect::<BTreeMap<_, _>>()).unwrap();
     Bridge::start(Params::load(&values, directory).unwrap()).await.unwrap()
 }
 

@@ -34,6 +34,8 @@ mod store;
 #[cfg(feature = "net")]
 mod writer;
 
+#[cfg(feature = "net")]
+pub use index::Pending;
 pub use record::{Attempt, OutboundKey, QueuedMail, Record, Remembered, SendState};
 #[cfg(feature = "net")]
 pub use store::{Accepted, Event, Journal, JournalError, NoRoom, Queued, Restored, Settings};

@@ -5,21 +5,16 @@
 use std::{sync::Arc, time::SystemTime};
 
 use mail::{OutboundKind, OutboundMail};
-use smtp::client::{Accepts, Client, ClientError, Outcome, SendError, one_line};
-use tokio::net::TcpStream;
+use smtp::client::{Accepts, ClientError, Outcome, SendError, one_line};
 
 use super::{
     compose::{ComposeContext, Invalid, check, compose},
     core::Contact,
+    dkim,
     forward::Original,
+    relay::{Connection, Relay},
 };
-use crate::{
-    journal::{Journal, JournalError, OutboundKey},
-    params::Params,
-};
-
-/// A connection to the smart host, after EHLO.
-pub(super) type Connection = Client<TcpStream>;
+use crate::journal::{Journal, JournalError, OutboundKey};
 
 /// A mail and how the attempt to send it went.
 pub(super) struct Tried {
@@ -37,14 +32,10 @@ pub(super) struct Attempted {
     pub(super) connection: Option<Connection>,
 }
 
-/// Connects to the smart host and says EHLO.
-pub(super) async fn connect(params: &Params) -> Result<Connection, ClientError> {
-    Client::connect(&params.smarthost, &params.hostname, params.smarthost_timeout).await
-}
-
-/// Tries to send the mail with this key to the recipients in `open`, over `connection` if there is one.
+/// Tries to send the mail with this key to the recipients in `open` by this host, over `connection` if there is one.
 pub(super) async fn attempt(
-    params: Arc<Params>,
+    relay: Arc<Relay>,
+    host: usize,
     journal: Journal,
     key: OutboundKey,
     open: u128,
@@ -53,7 +44,8 @@ pub(super) async fn attempt(
     let read = tokio::task::spawn_blocking(move || read(&journal, &key)).await;
     let tried = match read.unwrap_or(Err(JournalError::Closed)) {
         Ok(Some((mail, original))) => {
-            let (outcome, contact) = send(&params, &mail, original.as_ref(), open, &mut connection).await;
+            let (outcome, contact) =
+                send((&relay, host), &mail, original.as_ref(), open, &mut connection).await;
             Ok(Tried { mail, outcome, contact })
         }
         // The index knows it but the disk does not: somebody removed the file. It may come back.
@@ -92,22 +84,31 @@ fn invalid(error: &Invalid, open: u128) -> Outcome {
     Outcome { delivered: 0, refused: open, reply: why_invalid(error) }
 }
 
+/// The outcome of an attempt that failed for now.
+fn failed(reply: String) -> Outcome {
+    Outcome { delivered: 0, refused: 0, reply: one_line(&reply) }
+}
+
 async fn send(
-    params: &Params,
+    (relay, host): (&Relay, usize),
     mail: &OutboundMail,
     original: Option<&Original>,
     open: u128,
     connection: &mut Option<Connection>,
 ) -> (Outcome, Contact) {
-    if let Err(error) = check(mail, &params.sender_address) {
+    if let Err(error) = check(mail, &relay.params.sender_address) {
         return (invalid(&error, open), Contact::None);
     }
     let lost = |error: SendError| {
-        let contact = if error.data_sent { Contact::LostAfterData } else { Contact::Away };
-        (Outcome { delivered: 0, refused: 0, reply: one_line(&error.to_string()) }, contact)
+        let contact = match error.error {
+            _ if error.data_sent => Contact::LostAfterData,
+            ClientError::Wants(_) => Contact::Unreached,
+            _ => Contact::Away,
+        };
+        (failed(error.to_string()), contact)
     };
     if let Some(mut kept) = connection.take() {
-        match talk(&mut kept, params, mail, original, open).await {
+        match talk(&mut kept, relay, mail, original, open).await {
             Ok(outcome) => {
                 *connection = Some(kept);
                 return (outcome, Contact::Worked);
@@ -118,13 +119,16 @@ async fn send(
             Err(_) => {}
         }
     }
-    let fresh = async {
-        let mut fresh = connect(params).await?;
-        let outcome = talk(&mut fresh, params, mail, original, open).await?;
-        Ok::<_, SendError>((fresh, outcome))
+    let mut fresh = match relay.connect(host).await {
+        Ok(fresh) => fresh,
+        Err(error) => {
+            let contact = if error.is_login_refused() { Contact::LoginRefused } else { Contact::Unreached };
+            tracing::warn!(smarthost = relay.address(host), %error, "no connection");
+            return (failed(error.to_string()), contact);
+        }
     };
-    match fresh.await {
-        Ok((fresh, outcome)) => {
+    match talk(&mut fresh, relay, mail, original, open).await {
+        Ok(outcome) => {
             *connection = Some(fresh);
             (outcome, Contact::Worked)
         }
@@ -132,16 +136,19 @@ async fn send(
     }
 }
 
-/// Composes the mail for this server and sends it. If a forward is refused for good it is sent again without the mail
+/// Composes the mail for this server, signs and sends it. If a forward is refused for good it is sent again without the mail
 /// it passes on: a person must hear of a mail that is too large, or holds what the server does not take.
 async fn talk(
     connection: &mut Connection,
-    params: &Params,
+    relay: &Relay,
     mail: &OutboundMail,
     original: Option<&Original>,
     open: u128,
 ) -> Result<Outcome, SendError> {
-    let mut accepts = connection.accepts();
+    let (params, mut accepts) = (&relay.params, connection.accepts());
+    if relay.signer.is_some() {
+        accepts.size = accepts.size.map(|size| size.saturating_sub(dkim::FIELD_BYTES));
+    }
     loop {
         let context = ComposeContext {
             sender: &params.sender_address,
@@ -149,10 +156,17 @@ async fn talk(
             now: SystemTime::now(),
             accepts,
         };
-        let composed = match compose(mail, original, &context) {
+        let mut composed = match compose(mail, original, &context) {
             Ok(composed) => composed,
             Err(error) => return Ok(invalid(&error, open)),
         };
+        if let Some(signer) = &relay.signer {
+            composed.message.data = match signer.sign(composed.message.data) {
+                Ok(signed) => signed,
+                // Without a signature it would be taken for a forgery.
+                Err(error) => return Ok(failed(format!("not signed: {error}"))),
+            };
+        }
         let outcome = connection.send(&composed.message, open).await?;
         if composed.attached && outcome.delivered == 0 && outcome.refused != 0 {
             tracing::warn!(

@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Decides what the outbox does next: which mail it tries, when it probes the smart host, and what the end of either
-//! means. Pure.
+//! Decides what the outbox does next: which mail it tries with which smart host, when it probes one, and what the end of
+//! either means. Pure.
 //!
 //! # Invariants
-//! - A mail is tried by one attempt at a time, and no more attempts run than [`Host::places`] allows.
-//! - While the host is away no mail is tried. If mails wait, it is probed, by one probe at a time; once it is greeted,
-//!   the waiting mails go out, one mail first.
+//! - A mail is tried by one attempt at a time, with the first host that is not away, and no more attempts run with a host
+//!   than it has places.
+//! - A mail that finds a host away goes on to the next; that is one attempt, whose outcome is the last host's.
+//! - While all hosts are away no mail is tried. While mails wait, a host before the one in use is probed, by one probe at a
+//!   time; once it is greeted, the waiting mails go out, one mail first.
 //! - Each attempt and each mail that cannot be sent is concluded once; a mail that is delivered or failed is not tried
 //!   again.
 //!
-//! [`Host`] knows whether the smart host is reachable, [`Schedule`] when a mail is due. Time is an argument: the time
+//! [`Hosts`] knows which smart host is reachable, [`Schedule`] when a mail is due. Time is an argument: the time
 //! since the node started. Connections, journal and reports are left to the sender.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use smtp::client::Outcome;
 
-use super::{host::Host, schedule::Schedule};
+use super::{hosts::Hosts, schedule::Schedule};
 use crate::{
     health,
     journal::{Attempt, OutboundKey, SendState},
@@ -27,12 +29,23 @@ use crate::{
 pub enum Contact {
     /// The dialogue ran to its end.
     Worked,
-    /// No connection, or it was lost before the whole mail was written.
+    /// The connection was lost before the whole mail was written.
     Away,
+    /// There was no session in which the host takes mails.
+    Unreached,
+    /// The same, because the host refused name and password.
+    LoginRefused,
     /// The connection was lost after the whole mail was written.
     LostAfterData,
     /// The smart host was not contacted.
     None,
+}
+
+impl Contact {
+    /// Whether the host cannot have taken the mail.
+    fn is_away(self) -> bool {
+        matches!(self, Self::Away | Self::Unreached | Self::LoginRefused)
+    }
 }
 
 /// An event that changes what is to be done.
@@ -60,10 +73,17 @@ pub enum Input {
     },
     /// An attempt has ended without a try: the mail cannot be read, or the attempt panicked.
     NotTried(OutboundKey),
-    /// The probe was greeted.
-    Greeted,
-    /// The probe failed, for this reason.
-    Unanswered(String),
+    /// The probe of this host was greeted.
+    Greeted(usize),
+    /// A probe failed.
+    Unanswered {
+        /// The host that was probed.
+        host: usize,
+        /// Why it failed.
+        reply: String,
+        /// Whether the host refused name and password.
+        login_refused: bool,
+    },
     /// Time passed.
     Tick,
     /// The node is about to end: start nothing more.
@@ -79,43 +99,38 @@ pub enum Effect {
         key: OutboundKey,
         /// Recipients still to try.
         open: u128,
+        /// The host to send it to, by its place in the order.
+        host: usize,
     },
-    /// Connect to the host, then report [`Input::Greeted`] or [`Input::Unanswered`].
-    Probe,
+    /// Connect to this host, then report [`Input::Greeted`] or [`Input::Unanswered`].
+    Probe(usize),
     /// Write this to the journal, then report it.
     Conclude(Attempt),
     /// Close the connections that are kept open: nothing needs them now.
     CloseIdle,
 }
 
-/// Every outbound mail that is neither delivered nor failed, and the host that is to take them.
+/// Every outbound mail that is neither delivered nor failed, and the hosts that are to take them.
 #[derive(Debug)]
 pub struct Core {
-    host: Host,
+    hosts: Hosts,
     schedule: Schedule,
-    trying: HashSet<OutboundKey>,
-    probing: bool,
+    /// Mails being tried, with the host.
+    trying: HashMap<OutboundKey, usize>,
     stopped: bool,
     figures: health::Outbox,
 }
 
 impl Core {
     /// A core that has started nothing yet.
-    pub fn new(host: Host, schedule: Schedule) -> Self {
-        Self {
-            host,
-            schedule,
-            trying: HashSet::new(),
-            probing: false,
-            stopped: false,
-            figures: health::Outbox::default(),
-        }
+    pub fn new(hosts: Hosts, schedule: Schedule) -> Self {
+        Self { hosts, schedule, trying: HashMap::new(), stopped: false, figures: health::Outbox::default() }
     }
 
     /// Applies an input and returns what to do now, in this order.
     pub fn step(&mut self, input: Input, now: Duration) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let was_busy = self.under_way() > 0;
+        let was_busy = self.hosts.under_way() > 0;
         match input {
             Input::Queued { key, recipients, invalid } => {
                 self.schedule.add(key, Duration::ZERO, None, now);
@@ -127,28 +142,27 @@ impl Core {
                 }
             }
             Input::Tried { key, recipients, outcome, contact } => {
-                if self.trying.remove(&key) {
-                    self.heard(contact, now);
-                    let away = contact == Contact::Away;
-                    let attempt = self.schedule.tried(key, recipients, outcome, away, now);
-                    self.conclude(attempt, &mut effects);
+                if let Some(host) = self.trying.remove(&key) {
+                    self.hosts.ended(host, contact, &outcome.reply, now);
+                    self.tried(key, recipients, outcome, (host, contact), now, &mut effects);
                 }
             }
             Input::NotTried(key) => {
-                if self.trying.remove(&key) {
+                if let Some(host) = self.trying.remove(&key) {
+                    self.hosts.ended(host, Contact::None, "", now);
                     self.schedule.put_off(key, now);
                 }
             }
-            Input::Greeted => {
-                self.probing = false;
-                self.host.greeted();
+            Input::Greeted(host) => {
+                self.hosts.greeted(host);
                 self.schedule.flush(now);
             }
-            Input::Unanswered(reply) => {
-                self.probing = false;
-                self.host.failed(now);
-                self.figures.failures_in_a_row = self.figures.failures_in_a_row.saturating_add(1);
-                if self.host.lost() {
+            Input::Unanswered { host, reply, login_refused } => {
+                self.hosts.unanswered(host, &reply, login_refused, now);
+                if self.hosts.chosen().is_none() {
+                    self.figures.failures_in_a_row = self.figures.failures_in_a_row.saturating_add(1);
+                }
+                if self.hosts.are_lost() {
                     let expired = self.schedule.expire(&reply, now);
                     self.conclude(expired, &mut effects);
                 }
@@ -159,7 +173,7 @@ impl Core {
         if !self.stopped {
             self.start(now, &mut effects);
         }
-        if was_busy && self.under_way() == 0 {
+        if was_busy && self.hosts.under_way() == 0 {
             effects.push(Effect::CloseIdle);
         }
         effects
@@ -170,22 +184,40 @@ impl Core {
         if self.stopped {
             return None;
         }
-        match self.host.probe_due() {
-            Some(probe) => Some(probe).filter(|_| self.wants_probe()),
-            None => self.schedule.next_wakeup().filter(|_| self.has_place()),
-        }
+        let probe = self.hosts.next_probe().filter(|_| self.schedule.pending() > 0);
+        let mail = self.schedule.next_wakeup().filter(|_| self.hosts.free().is_some());
+        probe.into_iter().chain(mail).min()
     }
 
     /// The figures to report.
     pub fn figures(&self) -> health::Outbox {
-        health::Outbox { pending: self.schedule.pending(), ..self.figures.clone() }
+        health::Outbox {
+            pending: self.schedule.pending(),
+            away: self.hosts.why_away(),
+            falls_back: self.hosts.chosen().is_some_and(|chosen| chosen > 0),
+            ..self.figures.clone()
+        }
     }
 
-    fn heard(&mut self, contact: Contact, now: Duration) {
-        match contact {
-            Contact::Worked => self.host.worked(),
-            Contact::Away | Contact::LostAfterData => self.host.failed(now),
-            Contact::None => {}
+    /// Applies the end of an attempt. Only a host further down is tried within the same attempt, so that it ends.
+    fn tried(
+        &mut self,
+        key: OutboundKey,
+        recipients: usize,
+        outcome: Outcome,
+        (host, contact): (usize, Contact),
+        now: Duration,
+        effects: &mut Vec<Effect>,
+    ) {
+        let next = self.hosts.chosen().filter(|_| contact.is_away());
+        if next.is_some_and(|next| next > host) {
+            self.schedule.again(key, now);
+            return;
+        }
+        let attempt = self.schedule.tried(key, recipients, outcome, contact.is_away(), now);
+        self.conclude(attempt, effects);
+        if next.is_some() {
+            self.schedule.flush(now);
         }
     }
 
@@ -204,32 +236,21 @@ impl Core {
         }
     }
 
-    /// Starts the attempts that are due, as far as the host has free places, and a probe if one is due.
+    /// Starts the attempts that are due, as far as the host in use has free places, and the probes that are due.
     fn start(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        while self.has_place()
+        while let Some(host) = self.hosts.free()
             && let Some((key, open)) = self.schedule.next(now)
         {
             self.schedule.start(key);
-            self.trying.insert(key);
-            effects.push(Effect::Try { key, open });
+            self.hosts.start(host);
+            self.trying.insert(key, host);
+            effects.push(Effect::Try { key, open, host });
         }
-        if self.wants_probe() && self.host.probe_due().is_some_and(|probe| probe <= now) {
-            self.probing = true;
-            effects.push(Effect::Probe);
+        while self.schedule.pending() > 0
+            && let Some(host) = self.hosts.start_probe(now)
+        {
+            effects.push(Effect::Probe(host));
         }
-    }
-
-    /// Attempts and probes under way.
-    fn under_way(&self) -> usize {
-        self.trying.len().saturating_add(usize::from(self.probing))
-    }
-
-    fn has_place(&self) -> bool {
-        self.under_way() < self.host.places()
-    }
-
-    fn wants_probe(&self) -> bool {
-        !self.probing && self.schedule.pending() > 0
     }
 }
 

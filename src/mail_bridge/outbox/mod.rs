@@ -7,8 +7,8 @@
 //! the outbox never sends two different answers. `Refused` is reported for a mail that was not taken; it is never on
 //! disk.
 //!
-//! Mails are sent in parallel, so their order is not kept. A host that is away is probed instead of being tried with
-//! each mail. Final delivery is left to the smart host.
+//! Mails are sent in parallel, so their order is not kept. They go to the first smart host that is not away; one that is
+//! away is probed instead of being tried with each mail. Final delivery is left to the smart host.
 //!
 //! Envelope sender: answers and notices go out with the null reverse-path, which RFC 3834 section 3.3 allows, so that
 //! nothing answers them and no bounce comes back as a mail. Forwards go out with their From address.
@@ -19,8 +19,13 @@ mod attempt;
 mod compose;
 pub mod core;
 #[cfg(feature = "net")]
+mod dkim;
+#[cfg(feature = "net")]
 mod forward;
 pub mod host;
+pub mod hosts;
+#[cfg(feature = "net")]
+mod relay;
 pub mod schedule;
 #[cfg(feature = "net")]
 mod sender;
@@ -28,7 +33,11 @@ mod sender;
 #[cfg(feature = "net")]
 pub use compose::{ComposeContext, Composed, Invalid, check, compose, message_id};
 #[cfg(feature = "net")]
+pub use dkim::KeyError;
+#[cfg(feature = "net")]
 pub use forward::Original;
+#[cfg(feature = "net")]
+pub use relay::{NoPassword, RelayError};
 #[cfg(feature = "net")]
 pub use sender::Sender;
 

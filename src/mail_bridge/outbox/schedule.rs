@@ -175,10 +175,19 @@ impl Schedule {
 
     /// Puts off a mail that cannot be read, without counting an attempt.
     pub fn put_off(&mut self, key: OutboundKey, now: Duration) {
+        self.due_at(key, now.saturating_add(self.back_off.max));
+    }
+
+    /// Makes a mail due at once, without counting an attempt: another host is to be tried.
+    pub fn again(&mut self, key: OutboundKey, now: Duration) {
+        self.due_at(key, now);
+    }
+
+    fn due_at(&mut self, key: OutboundKey, due: Duration) {
         if let Some(entry) = self.entries.get_mut(&key) {
             self.due.remove(&(entry.due, key));
-            entry.due = now.saturating_add(self.back_off.max);
-            self.due.insert((entry.due, key));
+            entry.due = due;
+            self.due.insert((due, key));
         }
     }
 

@@ -7,10 +7,11 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
 };
 
 use mail::{Delivery, DeliveryState, OutboundMail};
-use smtp::client::{ClientError, one_line};
+use smtp::client::one_line;
 use tokio::{
     sync::{mpsc, watch},
     task::{Id, JoinError, JoinSet},
@@ -18,47 +19,52 @@ use tokio::{
 };
 
 use super::{
-    attempt::{Attempted, Connection, Tried, attempt, connect, why_invalid},
+    attempt::{Attempted, Tried, attempt, why_invalid},
     compose::check,
     core::{Core, Effect, Input},
+    host::Host,
+    hosts::Hosts,
+    relay::{ConnectError, Connection, Relay, RelayError},
+    schedule::Schedule,
 };
 use crate::{
     health,
-    journal::{Attempt, Journal, JournalError, OutboundKey},
+    journal::{Attempt, Journal, JournalError, OutboundKey, Pending},
     params::Params,
     server::stopped,
 };
 
-/// What the outbox's task needs of the bridge.
+/// The outbox's task.
 pub struct Sender {
-    /// Address of the smart host and identity of the sender.
-    pub params: Arc<Params>,
-    /// Source of the mails, and where attempts are recorded.
-    pub journal: Journal,
-    /// What to do when.
-    pub core: Core,
-    /// Zero of the core's time.
-    pub start: Instant,
-    /// Receives every change of a delivery.
-    pub deliver: mpsc::Sender<Delivery>,
-    /// The figures to update for `/diagnostics`.
-    pub figures: Arc<Mutex<health::Outbox>>,
+    relay: Arc<Relay>,
+    journal: Journal,
+    core: Core,
+    start: Instant,
+    deliver: mpsc::Sender<Delivery>,
+    figures: Arc<Mutex<health::Outbox>>,
 }
 
 /// Attempts and probes under way, and idle connections.
 #[derive(Default)]
 struct Work {
     running: JoinSet<Done>,
-    /// Mails being tried, by the task that tries them.
-    keys: HashMap<Id, OutboundKey>,
-    idle: Vec<Connection>,
+    jobs: HashMap<Id, Job>,
+    /// Connections that no mail uses now, with their host.
+    idle: Vec<(usize, Connection)>,
     /// Idle connections that are saying QUIT, which nobody waits for.
     parting: JoinSet<()>,
 }
 
+/// What a task is about.
+#[derive(Clone, Copy)]
+enum Job {
+    Try { key: OutboundKey, host: usize },
+    Probe { host: usize },
+}
+
 enum Done {
     Attempted(Box<Attempted>),
-    Probed(Result<Box<Connection>, ClientError>),
+    Probed(Result<Box<Connection>, ConnectError>),
 }
 
 /// An input, with the mail that it is about if that has been read.
@@ -67,19 +73,27 @@ type Event = (Input, Option<OutboundMail>);
 impl Work {
     /// Closes the idle connections.
     fn part(&mut self) {
-        for connection in self.idle.drain(..) {
+        for (_, connection) in self.idle.drain(..) {
             self.parting.spawn(connection.quit());
         }
         while self.parting.try_join_next().is_some() {}
     }
 
+    /// The connection to this host that was used last.
+    fn take_idle(&mut self, host: usize) -> Option<Connection> {
+        let place = self.idle.iter().rposition(|(of, _)| *of == host)?;
+        Some(self.idle.swap_remove(place).1)
+    }
+
     /// Keeps the connection of what has ended, and tells the core how it ended.
     fn ended(&mut self, ended: Result<(Id, Done), JoinError>) -> Event {
-        let key = self.keys.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id));
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some(job) = self.jobs.remove(&id) else { return (Input::Tick, None) };
+        let (Job::Try { host, .. } | Job::Probe { host }) = job;
         match ended {
             Ok((_, Done::Attempted(attempted))) => {
                 let Attempted { key, tried, connection } = *attempted;
-                self.idle.extend(connection);
+                self.idle.extend(connection.map(|connection| (host, connection)));
                 match tried {
                     Ok(Tried { mail, outcome, contact }) => {
                         let recipients = mail.to.len();
@@ -92,23 +106,52 @@ impl Work {
                 }
             }
             Ok((_, Done::Probed(Ok(connection)))) => {
-                tracing::info!("outbox: the smart host is back");
-                self.idle.push(*connection);
-                (Input::Greeted, None)
+                tracing::info!(host, "outbox: the smart host is back");
+                self.idle.push((host, *connection));
+                (Input::Greeted(host), None)
             }
-            Ok((_, Done::Probed(Err(error)))) => (Input::Unanswered(one_line(&error.to_string())), None),
+            Ok((_, Done::Probed(Err(error)))) => {
+                let login_refused = error.is_login_refused();
+                (Input::Unanswered { host, reply: one_line(&error.to_string()), login_refused }, None)
+            }
             Err(error) => {
                 tracing::error!(%error, "outbox: an attempt panicked");
-                (
-                    key.map_or_else(|| Input::Unanswered("the probe panicked".to_owned()), Input::NotTried),
-                    None,
-                )
+                let reply = "the probe panicked".to_owned();
+                let input = match job {
+                    Job::Try { key, .. } => Input::NotTried(key),
+                    Job::Probe { host } => Input::Unanswered { host, reply, login_refused: false },
+                };
+                (input, None)
             }
         }
     }
 }
 
 impl Sender {
+    /// A task that sends the `pending` mails first. It writes attempts to `journal`, reports changes to `deliver`, and keeps
+    /// `figures` for `/diagnostics`. `start` is the zero of its time.
+    ///
+    /// # Errors
+    /// If a file that a parameter names cannot be used.
+    pub fn new(
+        params: Arc<Params>,
+        journal: Journal,
+        pending: Vec<Pending>,
+        start: Instant,
+        deliver: mpsc::Sender<Delivery>,
+        figures: Arc<Mutex<health::Outbox>>,
+    ) -> Result<Self, RelayError> {
+        let mut schedule = Schedule::new(params.retry, params.retry_give_up);
+        let now = SystemTime::now();
+        for pending in pending {
+            let age = now.duration_since(pending.queued_at).unwrap_or_default();
+            schedule.add(pending.key, age, pending.attempt.as_ref(), Duration::ZERO);
+        }
+        let host = Host::new(params.smarthost_probe, params.smarthost_connections);
+        let core = Core::new(Hosts::new(host, params.sending.smarthosts.len()), schedule);
+        Ok(Self { relay: Arc::new(Relay::new(params)?), journal, core, start, deliver, figures })
+    }
+
     /// Runs until `shutdown` is true, the journal fails, or nobody can queue mails any more. Finishes the mails under
     /// way first. `queued` has the mails new on disk, without their text; it is unbounded because the core keeps each
     /// one anyway.
@@ -158,17 +201,19 @@ impl Sender {
 
     async fn queued(&self, key: OutboundKey, mail: OutboundMail) -> Event {
         self.report(&mail, DeliveryState::Queued, 0, String::new()).await;
-        let invalid = check(&mail, &self.params.sender_address).err().map(|error| why_invalid(&error));
+        let invalid = check(&mail, &self.relay.params.sender_address).err().map(|error| why_invalid(&error));
         (Input::Queued { key, recipients: mail.to.len(), invalid }, Some(mail))
     }
 
     async fn step(&mut self, (input, mut mail): Event, work: &mut Work) -> Result<(), JournalError> {
         for effect in self.core.step(input, self.start.elapsed()) {
             match effect {
-                Effect::Try { key, open } => self.try_to_send(key, open, work),
-                Effect::Probe => {
-                    let params = Arc::clone(&self.params);
-                    work.running.spawn(async move { Done::Probed(connect(&params).await.map(Box::new)) });
+                Effect::Try { key, open, host } => self.try_to_send(key, open, host, work),
+                Effect::Probe(host) => {
+                    let relay = Arc::clone(&self.relay);
+                    let probe = async move { Done::Probed(relay.connect(host).await.map(Box::new)) };
+                    let task = work.running.spawn(probe);
+                    work.jobs.insert(task.id(), Job::Probe { host });
                 }
                 Effect::Conclude(attempt) => {
                     let mail = match mail.take() {
@@ -184,12 +229,13 @@ impl Sender {
         Ok(())
     }
 
-    fn try_to_send(&self, key: OutboundKey, open: u128, work: &mut Work) {
-        let (params, journal, connection) = (Arc::clone(&self.params), self.journal.clone(), work.idle.pop());
+    fn try_to_send(&self, key: OutboundKey, open: u128, host: usize, work: &mut Work) {
+        let (relay, journal) = (Arc::clone(&self.relay), self.journal.clone());
+        let connection = work.take_idle(host);
         let task = work.running.spawn(async move {
-            Done::Attempted(Box::new(attempt(params, journal, key, open, connection).await))
+            Done::Attempted(Box::new(attempt(relay, host, journal, key, open, connection).await))
         });
-        work.keys.insert(task.id(), key);
+        work.jobs.insert(task.id(), Job::Try { key, host });
     }
 
     async fn read(&self, key: OutboundKey) -> Option<OutboundMail> {

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+use tokio::io::DuplexStream;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A client of a server that says all of this by itself, and the server's end.
+async fn greeted(said: &str) -> (Result<Client<DuplexStream>, ClientError>, DuplexStream) {
+    let (near, mut far) = tokio::io::duplex(1 << 16);
+    far.write_all(said.as_bytes()).await.unwrap();
+    (Client::greet(near, "here", PATIENCE).await, far)
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_quit_is_left_soon() {
+    let (near, mut far) = tokio::io::duplex(1024);
+    far.write_all(b"220 there\r\n250 there\r\n").await.unwrap();
+    let client = Client::greet(near, "here", Duration::from_secs(60)).await.unwrap();
+    assert!(timeout(QUIT.saturating_mul(2), client.quit()).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_servers_name_is_no_extension() {
+    let (client, _far) = greeted("220 a\r\n250-STARTTLS\r\n250-SIZE 9\r\n250 starttls\r\n").await;
+    let client = client.unwrap();
+    assert!(client.offers_starttls());
+    assert_eq!(client.accepts().size, Some(9));
+    let (client, _far) = greeted("220 a\r\n250 STARTTLS\r\n").await;
+    assert!(!client.unwrap().offers_starttls());
+}
+
+#[tokio::test]
+async fn whatever_comes_in_clear_behind_the_reply_to_starttls_ends_the_session() {
+    for (behind, injected) in
+        [("220 go\r\n250-evil\r\n250 AUTH PLAIN\r\n", true), ("220 go\r\n2", true), ("220 go\r\n", false)]
+    {
+        let (client, mut far) = greeted("220 a\r\n250-a\r\n250 STARTTLS\r\n").await;
+        far.write_all(behind.as_bytes()).await.unwrap();
+        let started = client.unwrap().start_tls().await;
+        assert_eq!(matches!(started, Err(ClientError::Injected)), injected, "{behind:?}");
+        assert_eq!(started.is_ok(), !injected, "{behind:?}");
+    }
+    // Also if it comes before the command.
+    let (client, _far) = greeted("220 a\r\n250-a\r\n250 STARTTLS\r\n220 go\r\n250 evil\r\n").await;
+    assert!(matches!(client.unwrap().start_tls().await, Err(ClientError::Injected)));
+}
+
+#[tokio::test]
+async fn what_was_offered_before_tls_is_forgotten() {
+    let (near, mut far) = tokio::io::duplex(1024);
+    far.write_all(b"250-a\r\n250 SIZE 5\r\n").await.unwrap();
+    let client = Client::after_tls(near, "here", PATIENCE).await.unwrap();
+    assert_eq!((client.offers_starttls(), client.accepts().size), (false, Some(5)));
+    let mut said = [0; 11];
+    far.read_exact(&mut said).await.unwrap();
+    assert_eq!(&said, b"EHLO here\r\n");
+}
+
+#[tokio::test]
+async fn a_refusal_of_starttls_is_told() {
+    let (client, mut far) = greeted("220 a\r\n250-a\r\n250 STARTTLS\r\n").await;
+    far.write_all(b"454 4.7.0 no key\r\n").await.unwrap();
+    let error = client.unwrap().start_tls().await.err().unwrap();
+    assert_eq!(error.to_string(), "smart host: STARTTLS refused: 454 4.7.0 no key");
+}
+
+#[tokio::test]
+async fn a_server_that_wants_tls_or_a_login_refuses_no_mail_for_good() {
+    let mail = Message { mail_from: String::new(), rcpt_to: vec!["a@x.test".to_owned()], data: Vec::new() };
+    let (client, mut far) = greeted("220 a\r\n250 a\r\n").await;
+    far.write_all(b"530 5.7.0 Authentication required\r\n").await.unwrap();
+    let error = client.unwrap().send(&mail, 1).await.unwrap_err();
+    assert!(!error.data_sent && matches!(error.error, ClientError::Wants(_)), "{error}");
+}
+
+#[test]
+fn stuffs_dots_and_ends_with_a_dot_line() {
+    assert_eq!(stuffed(b".a\r\n\r\n..\r\nb"), b"..a\r\n\r\n...\r\nb\r\n.\r\n");
+    assert_eq!(stuffed(b""), b".\r\n");
+}
