@@ -35,8 +35,8 @@ mod tests {
         let inbox = Folder { name: "INBOX".into(), is_read: true, messages: 1204, unseen: 3 };
         let hostile = Folder { name: "\u{1b}[2J".into(), ..Folder::default() };
         let text = table(&[inbox, hostile]);
-        let expected = "FOLDER      MESSAGES  UNSEEN  READ BY MAIL_BRIDGE\n\
-                        INBOX       1204      3       yes\n\
+        let expected = "FOLDER     MESSAGES  UNSEEN  READ BY MAIL_BRIDGE\n\
+                        INBOX      1204      3       yes\n\
                         \\u{1b}[2J  0         0       -\n";
         assert_eq!(text, expected);
     }
