@@ -13,10 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    ImapError, Session,
-    session::{Budget, step, uids},
-};
+use super::{ImapError, Session, budget::Budget, commands::uids, session::step};
 
 /// A message up to this size needs no room in [`Memory`], bytes.
 const SMALL_BYTES: usize = 256 * 1024;

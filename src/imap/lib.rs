@@ -5,14 +5,17 @@
 //! each silence. Grammar and order of the protocol are io-imap's (decision 0081); sockets, limits and what went wrong, in words,
 //! are here. Which messages are wanted, and when to try again, is left to the caller.
 
+mod account;
+mod budget;
+mod commands;
 mod error;
 mod fetch;
+mod idle;
 mod session;
 #[cfg(test)]
 mod tests;
 
+pub use account::{Access, Credentials, Extension, Folder, FolderCounts, Opened, Security, Server, Wake};
 pub use error::ImapError;
 pub use fetch::{Body, Fetch, Fetched, Memory, Room};
-pub use session::{
-    Access, Credentials, Extension, Folder, FolderCounts, Opened, Security, Server, Session, Wake,
-};
+pub use session::Session;

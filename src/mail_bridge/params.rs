@@ -14,7 +14,7 @@ use mail::EmailAddress;
 use settings::{
     BackOff, DRAIN_TIMEOUT,
     Default::{Bool, Double, Int, Text, Texts},
-    Group, ParamError, Rule, Spec, Values, drain_timeout,
+    Group, ParamError, Rule, Spec, Values, drain_timeout, spec,
 };
 use smtp::session::Limits;
 
@@ -32,16 +32,6 @@ pub const MESSAGE_BYTES: i64 = 128 * 1024 * 1024;
 
 /// Default of `journal_reserve_bytes`.
 pub const JOURNAL_RESERVE_BYTES: i64 = 128 * 1024 * 1024;
-
-pub(crate) const fn spec(
-    name: &'static str,
-    default: settings::Default,
-    rule: Rule,
-    unit: &'static str,
-    description: &'static str,
-) -> Spec {
-    Spec { name, default, rule, unit, description }
-}
 
 /// Every parameter of the node: name, default, range, unit, description.
 #[rustfmt::skip]

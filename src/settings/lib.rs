@@ -142,6 +142,17 @@ pub struct Spec {
     pub description: &'static str,
 }
 
+/// A row of a table: name, default, rule, unit, description.
+pub const fn spec(
+    name: &'static str,
+    default: Default,
+    rule: Rule,
+    unit: &'static str,
+    description: &'static str,
+) -> Spec {
+    Spec { name, default, rule, unit, description }
+}
+
 /// Name of the parameter that limits how long a node may drain. Every node has it; the run loop reads it.
 pub const DRAIN_TIMEOUT: &str = "drain_timeout_s";
 

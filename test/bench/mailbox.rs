@@ -5,7 +5,13 @@
 //! Both sides read 10,000 messages of 10 kB over the loopback interface without TLS. Ours is the bridge: each mail is in the
 //! journal and synced before the folder's log says so. Messages are not published, and mbsync writes a Maildir.
 
-#![allow(missing_docs, clippy::expect_used, clippy::indexing_slicing, clippy::unwrap_used)]
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
 
 use std::{
     fs,

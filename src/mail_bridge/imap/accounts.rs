@@ -11,10 +11,8 @@ use mail_parser::DateTime;
 use settings::{
     BackOff,
     Default::{Double, Int, Text, Texts},
-    Group, ParamError, Rule, Spec, Values,
+    Group, ParamError, Rule, Spec, Values, spec,
 };
-
-use crate::params::spec;
 
 /// Parameters that all accounts share.
 #[rustfmt::skip]

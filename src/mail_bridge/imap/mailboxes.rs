@@ -16,9 +16,10 @@ use tokio::{
 
 use super::{
     accounts::{Account, Security},
-    folder::{FolderTask, Limits, Trouble},
+    folder::{FolderTask, Limits},
     progress::{Progress, ProgressError},
     status::FolderStatus,
+    trouble::Trouble,
 };
 use crate::{consumers::Consumers, journal::Journal, params::Params};
 

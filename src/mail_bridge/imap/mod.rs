@@ -12,9 +12,17 @@ pub mod accounts;
 #[cfg(feature = "net")]
 mod batches;
 #[cfg(feature = "net")]
+mod error;
+#[cfg(feature = "net")]
+mod fetching;
+#[cfg(feature = "net")]
 mod folder;
 #[cfg(feature = "net")]
+mod intake;
+#[cfg(feature = "net")]
 mod mailboxes;
+#[cfg(feature = "net")]
+mod marking;
 #[cfg(feature = "net")]
 mod progress;
 #[cfg(feature = "net")]
@@ -22,6 +30,8 @@ mod secret;
 pub mod status;
 #[cfg(feature = "net")]
 mod trial;
+#[cfg(feature = "net")]
+mod trouble;
 
 #[cfg(feature = "net")]
 pub use mailboxes::{Board, ImapStartError};

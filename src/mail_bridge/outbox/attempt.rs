@@ -9,9 +9,9 @@ use smtp::client::{Accepts, ClientError, Outcome, SendError, one_line};
 
 use super::{
     compose::{ComposeContext, Invalid, check, compose},
-    core::Contact,
     dkim,
     forward::Original,
+    hosts::Contact,
     relay::{Connection, Relay},
 };
 use crate::journal::{Journal, JournalError, OutboundKey};

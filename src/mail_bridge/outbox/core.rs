@@ -18,35 +18,14 @@ use std::{collections::HashMap, time::Duration};
 
 use smtp::client::Outcome;
 
-use super::{hosts::Hosts, schedule::Schedule};
+use super::{
+    hosts::{Contact, Hosts},
+    schedule::Schedule,
+};
 use crate::{
     health,
     journal::{Attempt, OutboundKey, SendState},
 };
-
-/// What an attempt reveals about the smart host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Contact {
-    /// The dialogue ran to its end.
-    Worked,
-    /// The connection was lost before the whole mail was written.
-    Away,
-    /// There was no session in which the host takes mails.
-    Unreached,
-    /// The same, because the host refused name and password.
-    LoginRefused,
-    /// The connection was lost after the whole mail was written.
-    LostAfterData,
-    /// The smart host was not contacted.
-    None,
-}
-
-impl Contact {
-    /// Whether the host cannot have taken the mail.
-    fn is_away(self) -> bool {
-        matches!(self, Self::Away | Self::Unreached | Self::LoginRefused)
-    }
-}
 
 /// An event that changes what is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,31 @@
 
 use std::time::Duration;
 
-use super::{core::Contact, host::Host};
+use super::host::Host;
+
+/// What an attempt reveals about the smart host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contact {
+    /// The dialogue ran to its end.
+    Worked,
+    /// The connection was lost before the whole mail was written.
+    Away,
+    /// There was no session in which the host takes mails.
+    Unreached,
+    /// The same, because the host refused name and password.
+    LoginRefused,
+    /// The connection was lost after the whole mail was written.
+    LostAfterData,
+    /// The smart host was not contacted.
+    None,
+}
+
+impl Contact {
+    /// Whether the host cannot have taken the mail.
+    pub(super) fn is_away(self) -> bool {
+        matches!(self, Self::Away | Self::Unreached | Self::LoginRefused)
+    }
+}
 
 #[derive(Debug)]
 struct Entry {

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Why a folder cannot be read for now, and what follows from it.
+
+use imap::ImapError;
+
+use super::{progress::ProgressError, secret::NoCredentials};
+use crate::journal::JournalError;
+
+/// Attempts to get a message that the server does not give, and one over which the connection breaks, before it is skipped. The
+/// second to last are for it alone.
+const REFUSALS: u32 = 3;
+const BREAKS: u32 = 10;
+
+/// Why a folder cannot be read for now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FolderError {
+    #[error(transparent)]
+    Credentials(#[from] NoCredentials),
+    #[error(transparent)]
+    Imap(#[from] ImapError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Progress(#[from] ProgressError),
+    #[error("the server lists the message with UID {0} and does not give it")]
+    Withheld(u32),
+    #[error("the message with UID {0} is larger than max_message_bytes")]
+    TooLarge(u32),
+}
+
+impl FolderError {
+    pub(super) fn needs_a_person(&self) -> bool {
+        match self {
+            Self::Credentials(_) => true,
+            Self::Imap(error) => error.needs_a_person(),
+            Self::Journal(_) | Self::Progress(_) | Self::Withheld(_) | Self::TooLarge(_) => false,
+        }
+    }
+
+    /// After how many times in a row the message at which it happens is skipped; `None` if it is not the message's fault.
+    pub(super) fn attempts(&self) -> Option<u32> {
+        match self {
+            Self::Credentials(_) | Self::Journal(_) | Self::Progress(_) | Self::TooLarge(_) => None,
+            Self::Withheld(_)
+            | Self::Imap(ImapError::No(_) | ImapError::Protocol(_) | ImapError::TooMuch(_)) => Some(REFUSALS),
+            Self::Imap(_) => Some(BREAKS),
+        }
+    }
+}
