@@ -47,6 +47,9 @@ pub enum ImapError {
     /// The server dribbles its answer.
     #[error("the server takes too long for an answer, though it is not silent")]
     Slow,
+    /// Large messages of others take all memory.
+    #[error("large messages of other folders take the memory for them")]
+    Crowded,
     /// The server refuses this user. Trying often may lock the account.
     #[error("the server refuses the user or the password: {0}")]
     Refused(String),

@@ -153,7 +153,9 @@ impl Fetch<'_> {
                     }
                     ImapMessageFetchStreamBatchYield::WantsStream { len } => {
                         let Some(mut begun) = message.take() else { continue };
-                        self.admit(&mut begun, len as usize).await;
+                        // A server that cannot send for longer may end the session.
+                        let admitted = timeout(self.session.patience, self.admit(&mut begun, len as usize));
+                        admitted.await.map_err(|_| ImapError::Crowded)?;
                         if matches!(begun.body, Body::TooLarge(_)) {
                             return Ok(Some(begun));
                         }

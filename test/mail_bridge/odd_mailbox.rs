@@ -35,6 +35,9 @@ struct Folder {
     breaks_at: BTreeSet<u32>,
     /// It offers IDLE and refuses it.
     refuses_idle: bool,
+    /// It gives no message at all, as while its storage is away.
+    refuses_fetch: bool,
+    fetches: u32,
     /// It tells of messages in every IDLE, and there are none.
     has_hollow_news: bool,
     logins: u32,
@@ -80,7 +83,9 @@ async fn session(stream: TcpStream, folder: Shared) -> Option<()> {
             return None;
         }
         if !answer.starts_with(b"+") {
-            write.write_all(format!("{tag} OK done\r\n").as_bytes()).await.ok()?;
+            let refuses = command.starts_with("UID FETCH") && folder.lock().unwrap().refuses_fetch;
+            let end = if refuses { "NO [UNAVAILABLE] later" } else { "OK done" };
+            write.write_all(format!("{tag} {end}\r\n").as_bytes()).await.ok()?;
         }
     }
     Some(())
@@ -112,6 +117,7 @@ impl Folder {
                 let uids: Vec<_> = uids.map(u32::to_string).collect();
                 return (format!("* SEARCH {}\r\n", uids.join(" ")).into_bytes(), false);
             }
+            ["UID", "FETCH", ..] if self.refuses_fetch => self.fetches += 1,
             ["UID", "FETCH", range, ..] => {
                 let mut said = Vec::new();
                 for (uid, data) in self.messages.iter().filter(|(uid, _)| contains(range, **uid)) {
@@ -248,6 +254,25 @@ async fn one_message_that_cannot_be_had_does_not_keep_the_others() {
         expect(&bridge, &mut streams, [21]).await;
         assert!(bridge.drain().await);
     }
+}
+
+#[tokio::test]
+async fn a_server_whose_storage_is_away_for_long_loses_no_message() {
+    let (dir, folder) = (tempfile::tempdir().unwrap(), folder(1..=5));
+    folder.lock().unwrap().refuses_fetch = true;
+    let port = serve(Arc::clone(&folder)).await;
+    let (bridge, mut streams) = start(dir.path(), port, &[]).await;
+    soon(async {
+        while folder.lock().unwrap().fetches < 40 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    folder.lock().unwrap().refuses_fetch = false;
+    expect(&bridge, &mut streams, 1..=5).await;
+    let ended = status(&bridge, is_watching).await;
+    assert_eq!((ended.skipped, ended.failures), (0, 0), "{ended:?}");
+    assert!(bridge.drain().await);
 }
 
 #[tokio::test]

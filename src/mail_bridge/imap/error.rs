@@ -6,8 +6,8 @@ use imap::ImapError;
 use super::{progress::ProgressError, secret::NoCredentials};
 use crate::journal::JournalError;
 
-/// Attempts to get a message that the server does not give, and one over which the connection breaks, before it is skipped. The
-/// second to last are for it alone.
+/// Attempts to get a message that the server does not give, and one over which the connection breaks, before it is suspected.
+/// The second to last are for it alone.
 const REFUSALS: u32 = 3;
 const BREAKS: u32 = 10;
 
@@ -26,6 +26,9 @@ pub(super) enum FolderError {
     Withheld(u32),
     #[error("the message with UID {0} is larger than max_message_bytes")]
     TooLarge(u32),
+    /// So long that the server may have ended the session.
+    #[error("waited until mails were settled")]
+    Held,
 }
 
 impl FolderError {
@@ -33,17 +36,18 @@ impl FolderError {
         match self {
             Self::Credentials(_) => true,
             Self::Imap(error) => error.needs_a_person(),
-            Self::Journal(_) | Self::Progress(_) | Self::Withheld(_) | Self::TooLarge(_) => false,
+            _ => false,
         }
     }
 
-    /// After how many times in a row the message at which it happens is skipped; `None` if it is not the message's fault.
+    /// After how many times in a row the message at which it happens is suspected; `None` if it is not the message's fault.
     pub(super) fn attempts(&self) -> Option<u32> {
         match self {
-            Self::Credentials(_) | Self::Journal(_) | Self::Progress(_) | Self::TooLarge(_) => None,
             Self::Withheld(_)
             | Self::Imap(ImapError::No(_) | ImapError::Protocol(_) | ImapError::TooMuch(_)) => Some(REFUSALS),
+            Self::Imap(ImapError::Crowded) => None,
             Self::Imap(_) => Some(BREAKS),
+            _ => None,
         }
     }
 }

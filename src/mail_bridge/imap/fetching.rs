@@ -37,12 +37,8 @@ impl FolderTask {
             folder: self.folder.clone(),
             uid_validity: opened.uid_validity,
         };
-        // UIDs that go back mean other messages as well: a mailbox from a backup keeps its UIDVALIDITY.
-        let is_current = |cursor: &Cursor| {
-            cursor.numbering == numbering && opened.uid_next.is_none_or(|next| next > cursor.through)
-        };
         let cursor = match self.cursor() {
-            Some(cursor) if is_current(&cursor) => cursor,
+            Some(cursor) if cursor.numbering == numbering => self.not_beyond(cursor, opened).await?,
             before => self.begin(session, opened, numbering, before).await?,
         };
         let from = cursor.through.saturating_add(1);
@@ -56,10 +52,10 @@ impl FolderTask {
             return Ok(false);
         }
         self.trouble.looked = opened.uid_next;
+        self.trouble.skipped = self.trouble.skipped.split_off(&from);
         if self.trouble.has_large {
-            for uid in session.uids_larger(from, self.limits.largest).await? {
-                self.skip_large(uid);
-            }
+            let large = session.uids_larger(from, self.limits.largest).await?;
+            large.iter().filter(|uid| new.binary_search(uid).is_ok()).for_each(|uid| self.skip_large(*uid));
         }
         let highest = new.last().copied();
         new.retain(|uid| !self.trouble.skipped.contains(uid));
@@ -74,10 +70,21 @@ impl FolderTask {
             HashSet::new()
         };
         let last = opened.uid_next.map_or(highest.unwrap_or(from), |next| next.saturating_sub(1));
+        let suspect = self.trouble.suspect.filter(|uid| new.len() > 1 && new.binary_search(uid).is_ok());
+        let mut passed_over = self.trouble.skipped.clone();
+        passed_over.extend(suspect);
         let alone = self.trouble.alone();
-        for batch in batches(from..=last, &new, &self.trouble.skipped, alone) {
-            self.wait_for_room().await;
-            self.fetch(session, batch, &known).await?;
+        let mut todo = batches(from..=last, &new, &passed_over, alone);
+        // Where nothing is listed, nothing is fetched, unless nothing is listed at all.
+        todo.retain(|batch| !batch.listed.is_empty() || new.is_empty());
+        if let Some(uid) = suspect {
+            return self.hear_suspect(session, uid, todo, &known).await;
+        }
+        for batch in todo {
+            if self.has_waited_for_room().await {
+                return Err(FolderError::Held);
+            }
+            self.fetch(session, batch, &known, None).await?;
         }
         if let Some(highest) = highest
             && self.trouble.skipped.contains(&highest)
@@ -86,6 +93,54 @@ impl FolderTask {
             self.on_disk(move |progress| progress.fetched(highest, &[])).await?;
         }
         Ok(!new.is_empty())
+    }
+
+    /// Some others are fetched first, which tells whether the server is well, and then the suspect once more. Only if that
+    /// fails again is it skipped.
+    async fn hear_suspect(
+        &mut self,
+        session: &mut Session,
+        uid: u32,
+        others: Vec<Batch>,
+        known: &HashSet<MailId>,
+    ) -> Result<bool, FolderError> {
+        let some = others.into_iter().find(|batch| batch.listed.iter().any(|other| *other > uid));
+        let mut have_come = 0;
+        if let Some(some) = some {
+            have_come = self.fetch(session, some, known, Some(uid)).await?;
+        }
+        let alone = Batch { range: uid..=uid, listed: vec![uid] };
+        let heard = self.fetch(session, alone, known, None).await;
+        match &heard {
+            Ok(_) => self.trouble.suspect = None,
+            Err(error) if have_come > 0 && error.attempts().is_some() => {
+                self.trouble.suspect = None;
+                self.trouble.skipped.insert(uid);
+                self.skip(uid, &format!("it fails again and again, and others do not: {error}"));
+            }
+            Err(_) => {}
+        }
+        heard.map(|_| true)
+    }
+
+    /// The cursor, no further than UIDNEXT: a mailbox from a backup keeps its UIDVALIDITY and has its messages up to some UID,
+    /// and others get the UIDs after that. What came before is known by its digest.
+    async fn not_beyond(&mut self, cursor: Cursor, opened: Opened) -> Result<Cursor, FolderError> {
+        let Some(next) = opened.uid_next.filter(|next| *next <= cursor.through) else { return Ok(cursor) };
+        tracing::warn!(
+            account = self.account.name,
+            folder = self.folder,
+            uid_next = next,
+            through = cursor.through,
+            "UIDs go back: messages from there on are read again, and mails that came before are left out"
+        );
+        let again_through = cursor.through.max(cursor.again_through);
+        let cursor = Cursor { through: next.saturating_sub(1), again_through, ..cursor };
+        let begun = cursor.clone();
+        self.on_disk(move |progress| progress.begin(begun)).await?;
+        self.open.split_off(&next);
+        self.trouble.renumbered();
+        Ok(cursor)
     }
 
     pub(super) fn cursor(&self) -> Option<Cursor> {
@@ -147,25 +202,32 @@ impl FolderTask {
         }
     }
 
-    async fn wait_for_room(&self) {
+    /// Waits while there are too many mails that are not settled; whether it had to.
+    async fn has_waited_for_room(&self) -> bool {
+        let mut has_waited = false;
         while self.shared.journal.figures().unsettled >= self.limits.unsettled {
             self.status(|status| status.phase = Phase::Held);
             sleep(HELD).await;
+            has_waited = true;
         }
         self.status(|status| status.phase = Phase::Syncing);
+        has_waited
     }
 
-    /// Fetches a batch and records what of it is on disk, also if it ends early.
+    /// Fetches a batch and records what of it is on disk, also if it ends early, but no further than before `suspect`. Returns
+    /// how many messages came.
     async fn fetch(
         &mut self,
         session: &mut Session,
         batch: Batch,
         known: &HashSet<MailId>,
-    ) -> Result<(), FolderError> {
+        suspect: Option<u32>,
+    ) -> Result<usize, FolderError> {
         let mut intake = Intake::default();
         let fetched = self.receive(session, &batch, known, &mut intake).await;
         let journaled = intake.finish().await;
         for uid in std::mem::take(&mut intake.for_others) {
+            self.trouble.skipped.insert(uid);
             self.skip(uid, "the same bytes came before for other consumers");
         }
         let mut messages = intake.messages;
@@ -183,15 +245,19 @@ impl FolderTask {
             Err(_) => done_through(&batch.listed, done),
         };
         self.open.extend(messages.iter().copied());
-        let through = through.unwrap_or(0);
+        let before_suspect = suspect.map_or(u32::MAX, |uid| uid.saturating_sub(1));
+        let through = through.unwrap_or(0).min(before_suspect);
         self.on_disk(move |progress| progress.fetched(through, &messages)).await?;
-        match result {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.blame(next, &error);
-                Err(error)
-            }
+        if !here.is_empty() {
+            // The connection is good for something, so the next failure is the first.
+            self.trouble.failures = 0;
         }
+        if let (Err(error), Some(next)) = (&result, next)
+            && let Some(attempts) = error.attempts()
+        {
+            self.trouble.blame(next, attempts);
+        }
+        result.map(|()| here.len())
     }
 
     /// Receives the messages of a batch, each on its way into the journal.
@@ -222,14 +288,6 @@ impl FolderTask {
         Ok(())
     }
 
-    /// Remembers at which message an attempt has failed, and skips it after some times.
-    fn blame(&mut self, next: Option<u32>, error: &FolderError) {
-        let (Some(uid), Some(attempts)) = (next, error.attempts()) else { return };
-        if let Some(times) = self.trouble.blame(uid, attempts) {
-            self.skip(uid, &format!("{times} attempts failed: {error}"));
-        }
-    }
-
     fn skip_large(&mut self, uid: u32) {
         if self.trouble.skipped.insert(uid) {
             self.skip(uid, &format!("larger than max_message_bytes = {}", self.limits.largest));
@@ -257,7 +315,8 @@ impl FolderTask {
         batch: &Batch,
         here: &BTreeSet<u32>,
     ) -> Result<(), FolderError> {
-        let missing: Vec<_> = batch.listed.iter().filter(|uid| !here.contains(uid)).collect();
+        let is_missing = |uid: &&u32| !here.contains(uid) && !self.trouble.skipped.contains(uid);
+        let missing: Vec<_> = batch.listed.iter().filter(is_missing).collect();
         let Some(first) = missing.first() else { return Ok(()) };
         let still: HashSet<_> = session.uids_from(**first).await?.into_iter().collect();
         match missing.into_iter().find(|uid| still.contains(uid)) {

@@ -78,8 +78,8 @@ impl FolderTask {
         loop {
             let (delay, phase) = match self.visit().await {
                 Ok(()) => (self.account.poll, Phase::Polling),
-                // The rest of it would only be read to be dropped.
-                Err(FolderError::TooLarge(_)) => (PACE, Phase::Queued),
+                // The session is of no more use: a message on its way is not wanted, or the server has waited for long.
+                Err(FolderError::TooLarge(_) | FolderError::Held) => (PACE, Phase::Queued),
                 Err(error) => (self.failed(&error), Phase::Failed),
             };
             self.status(|status| {
@@ -139,9 +139,10 @@ impl FolderTask {
                 looked_at = None;
                 continue;
             }
-            let before = std::mem::take(&mut self.trouble.failures);
             self.status(|status| (status.failures, status.last_error) = (0, String::new()));
-            if self.mark_settled(&mut session).await? {
+            let has_marked = self.mark_settled(&mut session).await?;
+            let before = std::mem::take(&mut self.trouble.failures);
+            if has_marked {
                 // What the server says of new messages meanwhile is lost on io-imap.
                 looked_at = None;
                 continue;

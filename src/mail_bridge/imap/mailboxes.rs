@@ -23,10 +23,10 @@ use super::{
 };
 use crate::{consumers::Consumers, journal::Journal, params::Params};
 
-/// Memory for large messages that are being fetched, at least; one message must have room.
+/// Memory for large messages that are being fetched, at least; each share must have room for one.
 const MEMORY_BYTES: usize = 64 * 1024 * 1024;
 
-/// Part of it that one server may have: one over this, or one message.
+/// Part of it that one server may have: one over this, or one message. So many servers less one may dribble at once.
 const SHARES: usize = 4;
 
 /// A mailbox cannot be read, whatever its server does.
@@ -130,7 +130,7 @@ pub(crate) fn start(
     stop: &watch::Receiver<bool>,
 ) -> Result<(), ImapStartError> {
     let shared = Arc::new(shared);
-    let memory = Memory::new(MEMORY_BYTES.max(params.limits.message_bytes));
+    let memory = Memory::new(MEMORY_BYTES.max(params.limits.message_bytes.saturating_mul(SHARES)));
     let places = |server: &Server| (server.host.to_ascii_lowercase(), server.port);
     let mut wanted: HashMap<_, usize> = HashMap::new();
     for (account, server) in mailboxes.iter() {

@@ -192,10 +192,14 @@ impl Progress {
     /// # Errors
     /// If the log cannot be read.
     pub fn ids_of(&self, uids: &HashSet<u32>) -> Result<HashMap<u32, MailId>, ProgressError> {
-        let mut ids = HashMap::new();
+        let (mut ids, mut numbering) = (HashMap::new(), None);
         self.each(&mut |record| match record {
-            // UIDs from before mean other messages.
-            Record::Began(_) => ids.clear(),
+            // UIDs from before mean other messages: all of them, or those that went back.
+            Record::Began(began) => {
+                let is_new = numbering.as_ref() != Some(&began.numbering);
+                ids.retain(|uid, _| !is_new && *uid <= began.through);
+                numbering = Some(began.numbering);
+            }
             Record::Fetched(fetched) => ids.extend(fetched.messages().filter(|(uid, _)| uids.contains(uid))),
         })?;
         Ok(ids)
@@ -281,6 +285,9 @@ mod tests {
         let progress = open();
         assert_eq!(progress.cursor(), Some(&cursor(8, 60_001)));
         assert_eq!(progress.ids_of(&HashSet::from([2, 30_000, 60_001])).unwrap().len(), 3);
+        let mut progress = progress;
+        progress.begin(cursor(8, 2)).unwrap();
+        assert_eq!(progress.ids_of(&HashSet::from([1, 2, 3])).unwrap().len(), 2, "3 went back");
         let other = Progress::open(dir.path(), "dispatch", "Archive/2026").unwrap();
         assert_eq!(other.cursor(), None);
     }
