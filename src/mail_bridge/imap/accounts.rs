@@ -48,6 +48,10 @@ const MEMBERS: &[Spec] = &[
     spec("retry_max_s", Double(300.0), Rule::DoubleRange(0.01, 86_400.0), "s", "Longest time between two attempts, and the time after a refused login."),
 ];
 
+/// Bounds of `ImapMessage.msg`, bytes.
+const ADDRESS_BYTES: usize = 320;
+const FOLDER_BYTES: usize = 998;
+
 /// How a connection is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {
@@ -176,7 +180,18 @@ impl Account {
         if folders.is_empty() {
             return Err(ParamError::rule("folders", "[]", "at least one folder"));
         }
-        let address = values.text("address")?;
+        if let Some(long) = folders.iter().find(|folder| folder.len() > FOLDER_BYTES) {
+            let rule = format!("names of at most {FOLDER_BYTES} bytes");
+            return Err(ParamError::rule("folders", format!("{long:?}"), rule));
+        }
+        let address = match values.text("address")? {
+            own if own.is_empty() => user.clone(),
+            own => own,
+        };
+        if address.len() > ADDRESS_BYTES {
+            let rule = format!("at most {ADDRESS_BYTES} bytes, also if it is the user");
+            return Err(ParamError::rule("address", format!("{address:?}"), rule));
+        }
         let ca_path = values.text("ca_path")?;
         let retry = BackOff { min: values.seconds("retry_min_s")?, max: values.seconds("retry_max_s")? };
         if retry.min > retry.max {
@@ -190,7 +205,7 @@ impl Account {
             ca_path: (!ca_path.is_empty()).then(|| ca_path.into()),
             secret: secret(values)?,
             folders,
-            address: if address.is_empty() { user.clone() } else { address },
+            address,
             first_sync: first_sync(values)?,
             when_settled: when_settled(values)?,
             idle: values.seconds("idle_s")?,
@@ -321,6 +336,7 @@ mod tests {
             (&[("first_sync", "2026-13-01")], "must be new, all or a date"),
             (&[("first_sync", "yesterday")], "must be new, all or a date"),
             (&[("when_settled", "move")], "'imap.dispatch.settled_folder' = \"\": must be set"),
+            (&[("user", &"u".repeat(321))], "must be at most 320 bytes, also if it is the user"),
         ] {
             let error = load(overrides).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
