@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use mail::{OutboundKind, OutboundMail};
-use smtp::client::{Accepts, ClientError, Outcome, SendError, one_line};
+use smtp::client::{ClientError, Outcome, SendError, one_line};
 
 use super::{
     compose::{ComposeContext, Invalid, check, compose},
@@ -107,49 +107,53 @@ async fn send(
         };
         (failed(error.to_string()), contact)
     };
-    if let Some(mut kept) = connection.take() {
-        match talk(&mut kept, relay, mail, original, open).await {
-            Ok(outcome) => {
-                *connection = Some(kept);
+    let mut carries = true;
+    loop {
+        let (mut used, is_fresh) = match connection.take() {
+            Some(kept) => (kept, false),
+            None => match relay.connect(host).await {
+                Ok(fresh) => (fresh, true),
+                Err(error) => {
+                    let is_login = error.is_login_refused();
+                    tracing::warn!(smarthost = relay.address(host), %error, "no connection");
+                    let contact = if is_login { Contact::LoginRefused } else { Contact::Unreached };
+                    return (failed(error.to_string()), contact);
+                }
+            },
+        };
+        match talk(&mut used, relay, mail, original, open, &mut carries).await {
+            Ok(Some(outcome)) => {
+                *connection = Some(used).filter(Connection::is_usable);
                 return (outcome, Contact::Worked);
             }
+            Ok(None) => {}
             // The server may have taken the mail: an immediate second attempt would send it twice.
-            Err(error) if error.data_sent => return lost(error),
+            Err(error) if error.data_sent || is_fresh => return lost(error),
             // The server may have closed the idle connection: this does not count as an attempt.
             Err(_) => {}
         }
     }
-    let mut fresh = match relay.connect(host).await {
-        Ok(fresh) => fresh,
-        Err(error) => {
-            let contact = if error.is_login_refused() { Contact::LoginRefused } else { Contact::Unreached };
-            tracing::warn!(smarthost = relay.address(host), %error, "no connection");
-            return (failed(error.to_string()), contact);
-        }
-    };
-    match talk(&mut fresh, relay, mail, original, open).await {
-        Ok(outcome) => {
-            *connection = Some(fresh);
-            (outcome, Contact::Worked)
-        }
-        Err(error) => lost(error),
-    }
 }
 
 /// Composes the mail for this server, signs and sends it. If a forward is refused for good it is sent again without the mail
-/// it passes on: a person must hear of a mail that is too large, or holds what the server does not take.
+/// it passes on: a person must hear of a mail that is too large, or holds what the server does not take. `None` if that needs
+/// another connection; `carries` says whether a forward still carries its mail.
 async fn talk(
     connection: &mut Connection,
     relay: &Relay,
     mail: &OutboundMail,
     original: Option<&Original>,
     open: u128,
-) -> Result<Outcome, SendError> {
+    carries: &mut bool,
+) -> Result<Option<Outcome>, SendError> {
     let (params, mut accepts) = (&relay.params, connection.accepts());
     if relay.signer.is_some() {
         accepts.size = accepts.size.map(|size| size.saturating_sub(dkim::FIELD_BYTES));
     }
     loop {
+        if !*carries {
+            accepts.size = Some(0);
+        }
         let context = ComposeContext {
             sender: &params.sender_address,
             hostname: &params.hostname,
@@ -158,13 +162,13 @@ async fn talk(
         };
         let mut composed = match compose(mail, original, &context) {
             Ok(composed) => composed,
-            Err(error) => return Ok(invalid(&error, open)),
+            Err(error) => return Ok(Some(invalid(&error, open))),
         };
         if let Some(signer) = &relay.signer {
             composed.message.data = match signer.sign(composed.message.data) {
                 Ok(signed) => signed,
                 // Without a signature it would be taken for a forgery.
-                Err(error) => return Ok(failed(format!("not signed: {error}"))),
+                Err(error) => return Ok(Some(failed(format!("not signed: {error}")))),
             };
         }
         let outcome = connection.send(&composed.message, open).await?;
@@ -174,9 +178,12 @@ async fn talk(
                 reply = outcome.reply,
                 "forward refused, sent without its mail"
             );
-            accepts = Accepts { size: Some(0), ..accepts };
-            continue;
+            *carries = false;
+            if connection.is_usable() {
+                continue;
+            }
+            return Ok(None);
         }
-        return Ok(outcome);
+        return Ok(Some(outcome));
     }
 }
