@@ -106,6 +106,35 @@ async fn a_refusal_counts_though_the_server_closes_behind_it() {
     assert!(sent("550 no\r\n250 reset\r\n").await.1);
 }
 
+#[tokio::test]
+async fn a_large_mail_may_take_longer_than_the_timeout_as_long_as_it_moves() {
+    let limit = Duration::from_millis(500);
+    let (near, mut far) = tokio::io::duplex(1 << 15);
+    far.write_all(b"220 a\r\n250 a\r\n250 ok\r\n250 ok\r\n354 go\r\n").await.unwrap();
+    let mut client = Client::greet(near, "here", limit).await.unwrap();
+    let slow = tokio::spawn(async move {
+        let (mut read, mut part) = (Vec::new(), vec![0; 1 << 16]);
+        while !read.ends_with(b"\r\n.\r\n") {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            let length = far.read(&mut part).await.unwrap();
+            read.extend_from_slice(&part[..length]);
+        }
+        far.write_all(b"250 taken\r\n").await.unwrap();
+    });
+    let data = b"0123456789abcd\r\n".repeat(1 << 16);
+    let mail = Message { mail_from: String::new(), rcpt_to: vec!["a@x.test".to_owned()], data };
+    let start = tokio::time::Instant::now();
+    assert_eq!(client.send(&mail, 1).await.unwrap().delivered, 1);
+    assert!(start.elapsed() > limit);
+    slow.await.unwrap();
+    // A server that reads nothing is left after the timeout.
+    let (near, mut far) = tokio::io::duplex(1 << 15);
+    far.write_all(b"220 a\r\n250 a\r\n250 ok\r\n250 ok\r\n354 go\r\n").await.unwrap();
+    let mut client = Client::greet(near, "here", Duration::from_millis(50)).await.unwrap();
+    let error = client.send(&mail, 1).await.unwrap_err();
+    assert!(!error.data_sent && matches!(error.error, ClientError::Timeout(_)), "{error}");
+}
+
 #[test]
 fn stuffs_dots_and_ends_with_a_dot_line() {
     assert_eq!(stuffed(b".a\r\n\r\n..\r\nb"), b"..a\r\n\r\n...\r\nb\r\n.\r\n");
