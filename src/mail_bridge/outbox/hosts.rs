@@ -28,7 +28,12 @@ pub enum Contact {
 impl Contact {
     /// Whether the host cannot have taken the mail.
     pub(super) fn is_away(self) -> bool {
-        matches!(self, Self::Away | Self::Unreached | Self::LoginRefused)
+        self == Self::Away || self.is_unreached()
+    }
+
+    /// Whether there was no dialogue about the mail, so that the mail cannot be the reason.
+    pub(super) fn is_unreached(self) -> bool {
+        matches!(self, Self::Unreached | Self::LoginRefused)
     }
 }
 
