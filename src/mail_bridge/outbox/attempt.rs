@@ -102,7 +102,7 @@ async fn send(
     let lost = |error: SendError| {
         let contact = match error.error {
             _ if error.data_sent => Contact::LostAfterData,
-            ClientError::Wants(_) => Contact::Unreached,
+            ClientError::Wants(_) => Contact::Unwilling,
             _ => Contact::Away,
         };
         (failed(error.to_string()), contact)

@@ -190,7 +190,7 @@ impl Core {
     ) {
         let next = self.hosts.chosen().filter(|_| contact.is_away());
         if next.is_some_and(|next| next > host) {
-            self.schedule.again(key, contact == Contact::Away, now);
+            self.schedule.again(key, contact.has_broken(), now);
             return;
         }
         let attempt = self.schedule.tried(key, recipients, outcome, contact.is_unreached(), now);

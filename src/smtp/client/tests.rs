@@ -67,11 +67,21 @@ async fn a_refusal_of_starttls_is_told() {
 
 #[tokio::test]
 async fn a_server_that_wants_tls_or_a_login_refuses_no_mail_for_good() {
-    let mail = Message { mail_from: String::new(), rcpt_to: vec!["a@x.test".to_owned()], data: Vec::new() };
-    let (client, mut far) = greeted("220 a\r\n250 a\r\n").await;
-    far.write_all(b"530 5.7.0 Authentication required\r\n").await.unwrap();
-    let error = client.unwrap().send(&mail, 1).await.unwrap_err();
-    assert!(!error.data_sent && matches!(error.error, ClientError::Wants(_)), "{error}");
+    for replies in ["", "250 ok\r\n", "250 ok\r\n250 ok\r\n", "250 ok\r\n250 ok\r\n250 ok\r\n"] {
+        let error = sent(&format!("{replies}530 5.7.0 Authentication required\r\n")).await.0.unwrap_err();
+        assert!(!error.data_sent && matches!(error.error, ClientError::Wants(_)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_mail_is_taken_by_any_reply_of_success() {
+    for (code, delivered, refused) in
+        [(250, 0b11, 0), (251, 0b11, 0), (252, 0b11, 0), (354, 0, 0), (451, 0, 0), (554, 0, 0b11)]
+    {
+        let outcome =
+            sent(&format!("250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n{code} so\r\n")).await.0.unwrap();
+        assert_eq!((outcome.delivered, outcome.refused), (delivered, refused), "{code}");
+    }
 }
 
 /// Sends a mail to `a@x.test` and `b@x.test` by a server that says `replies` to it and closes the connection.

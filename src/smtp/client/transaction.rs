@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use smtp_proto::Response;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
@@ -45,9 +46,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             parameters.push_str(&format!(" SIZE={}", mail.data.len()));
         }
         let reply = self.command(&format!("MAIL FROM:<{}>{parameters}\r\n", mail.mail_from)).await?;
-        if reply.code == 530 {
-            return Err(ClientError::Wants(text(&reply)).into());
-        }
+        wants(&reply)?;
         if reply.code != 250 {
             self.reset().await;
             return Ok(refusal(&reply, open, 0));
@@ -68,6 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 }
                 Err(error) => return Err(error.into()),
             };
+            wants(&reply)?;
             match reply.code {
                 250..=259 => taken |= bit,
                 code => {
@@ -84,6 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             return Ok(Outcome { delivered: 0, refused, reply });
         }
         let reply = self.command("DATA\r\n").await?;
+        wants(&reply)?;
         if reply.code != 354 {
             self.reset().await;
             return Ok(refusal(&reply, taken, refused));
@@ -91,7 +92,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.write_data(&stuffed(&mail.data)).await?;
         let reply = self.reply_within(self.timeout.max(DATA_REPLY)).await;
         let reply = reply.map_err(|error| SendError { error, data_sent: true })?;
-        if reply.code != 250 {
+        // Any 2yz is success (RFC 5321 section 4.2.1): the server has the mail.
+        if !(200..=299).contains(&reply.code) {
             return Ok(refusal(&reply, taken, refused));
         }
         // If a recipient was refused, people want that reply rather than the one to the mail.
@@ -113,4 +115,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let done = self.command("RSET\r\n").await;
         self.usable = done.is_ok_and(|reply| reply.code == 250);
     }
+}
+
+/// 530 says that the session lacks TLS or a login, whichever command it replies to; nothing about mail or recipients.
+fn wants(reply: &Response<String>) -> Result<(), ClientError> {
+    if reply.code == 530 { Err(ClientError::Wants(text(reply))) } else { Ok(()) }
 }

@@ -219,7 +219,7 @@ fn the_first_host_is_used_again_once_it_is_back() {
 #[test]
 fn a_mail_that_breaks_its_dialogue_keeps_its_back_off_and_lets_the_others_pass() {
     let back_off = BackOff { min: at(5000), max: at(5000) };
-    for last in [Contact::Away, Contact::Unreached] {
+    for last in [Contact::Away, Contact::Unwilling, Contact::Unreached] {
         let mut core = Core::new(hosts(2), Schedule::new(back_off, at(99_999)));
         core.step(queued(1), at(0));
         assert_eq!(core.step(tried(1, 0, Contact::Away), at(0)), [tries_by(1, 1)]);
@@ -252,6 +252,7 @@ fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
     let contacts = vec![
         Contact::Worked,
         Contact::Away,
+        Contact::Unwilling,
         Contact::Unreached,
         Contact::LoginRefused,
         Contact::LostAfterData,
