@@ -5,10 +5,10 @@
 use std::{sync::Arc, time::SystemTime};
 
 use mail::{OutboundKind, OutboundMail};
-use smtp::client::{ClientError, Outcome, SendError, one_line};
+use smtp::client::{Accepts, ClientError, Outcome, SendError, one_line};
 
 use super::{
-    compose::{ComposeContext, Invalid, check, compose},
+    compose::{ComposeContext, Composed, Invalid, check, compose},
     dkim,
     forward::Original,
     hosts::Contact,
@@ -43,10 +43,10 @@ pub(super) async fn attempt(
 ) -> Attempted {
     let read = tokio::task::spawn_blocking(move || read(&journal, &key)).await;
     let tried = match read.unwrap_or(Err(JournalError::Closed)) {
-        Ok(Some((mail, original))) => {
-            let (outcome, contact) =
-                send((&relay, host), &mail, original.as_ref(), open, &mut connection).await;
-            Ok(Tried { mail, outcome, contact })
+        Ok(Some(read)) => {
+            let read = Arc::new(read);
+            let (outcome, contact) = send((&relay, host), &read, open, &mut connection).await;
+            Ok(Tried { mail: Arc::unwrap_or_clone(read).0, outcome, contact })
         }
         // The index knows it but the disk does not: somebody removed the file. It may come back.
         Ok(None) => Err("not in the journal".to_owned()),
@@ -55,10 +55,10 @@ pub(super) async fn attempt(
     Attempted { key, tried, connection }
 }
 
-fn read(
-    journal: &Journal,
-    key: &OutboundKey,
-) -> Result<Option<(OutboundMail, Option<Original>)>, JournalError> {
+/// A mail, with the one that it passes on if it is a forward.
+type Read = (OutboundMail, Option<Original>);
+
+fn read(journal: &Journal, key: &OutboundKey) -> Result<Option<Read>, JournalError> {
     let Some(mail) = journal.read_outbound(key)? else { return Ok(None) };
     let original = if mail.kind == OutboundKind::Forward
         && let Some(id) = mail.answers
@@ -90,13 +90,12 @@ fn failed(reply: String) -> Outcome {
 }
 
 async fn send(
-    (relay, host): (&Relay, usize),
-    mail: &OutboundMail,
-    original: Option<&Original>,
+    (relay, host): (&Arc<Relay>, usize),
+    read: &Arc<Read>,
     open: u128,
     connection: &mut Option<Connection>,
 ) -> (Outcome, Contact) {
-    if let Err(error) = check(mail, &relay.params.sender_address) {
+    if let Err(error) = check(&read.0, &relay.params.sender_address) {
         return (invalid(&error, open), Contact::None);
     }
     let lost = |error: SendError| {
@@ -121,7 +120,7 @@ async fn send(
                 }
             },
         };
-        match talk(&mut used, relay, mail, original, open, &mut carries).await {
+        match talk(&mut used, relay, read, open, &mut carries).await {
             Ok(Some(outcome)) => {
                 *connection = Some(used).filter(Connection::is_usable);
                 return (outcome, Contact::Worked);
@@ -140,13 +139,12 @@ async fn send(
 /// another connection; `carries` says whether a forward still carries its mail.
 async fn talk(
     connection: &mut Connection,
-    relay: &Relay,
-    mail: &OutboundMail,
-    original: Option<&Original>,
+    relay: &Arc<Relay>,
+    read: &Arc<Read>,
     open: u128,
     carries: &mut bool,
 ) -> Result<Option<Outcome>, SendError> {
-    let (params, mut accepts) = (&relay.params, connection.accepts());
+    let mut accepts = connection.accepts();
     if relay.signer.is_some() {
         accepts.size = accepts.size.map(|size| size.saturating_sub(dkim::FIELD_BYTES));
     }
@@ -154,27 +152,21 @@ async fn talk(
         if !*carries {
             accepts.size = Some(0);
         }
-        let context = ComposeContext {
-            sender: &params.sender_address,
-            hostname: &params.hostname,
-            now: SystemTime::now(),
-            accepts,
-        };
-        let mut composed = match compose(mail, original, &context) {
+        let (by, of) = (Arc::clone(relay), Arc::clone(read));
+        // For a large mail this takes long.
+        let prepared = tokio::task::spawn_blocking(move || prepare(&by, &of, open, accepts)).await;
+        let prepared = prepared.unwrap_or_else(|error| {
+            tracing::error!(%error, "outbox: composing a mail panicked");
+            Err(failed("not composed".to_owned()))
+        });
+        let composed = match prepared {
             Ok(composed) => composed,
-            Err(error) => return Ok(Some(invalid(&error, open))),
+            Err(outcome) => return Ok(Some(outcome)),
         };
-        if let Some(signer) = &relay.signer {
-            composed.message.data = match signer.sign(composed.message.data) {
-                Ok(signed) => signed,
-                // Without a signature it would be taken for a forgery.
-                Err(error) => return Ok(Some(failed(format!("not signed: {error}")))),
-            };
-        }
         let outcome = connection.send(&composed.message, open).await?;
         if composed.attached && outcome.delivered == 0 && outcome.refused != 0 {
             tracing::warn!(
-                mail_id = mail.answers.map(tracing::field::display),
+                mail_id = read.0.answers.map(tracing::field::display),
                 reply = outcome.reply,
                 "forward refused, sent without its mail"
             );
@@ -186,4 +178,27 @@ async fn talk(
         }
         return Ok(Some(outcome));
     }
+}
+
+/// Composes and signs the mail for a server that accepts this; otherwise the outcome of the attempt.
+fn prepare(
+    relay: &Relay,
+    (mail, original): &Read,
+    open: u128,
+    accepts: Accepts,
+) -> Result<Composed, Outcome> {
+    let params = &relay.params;
+    let context = ComposeContext {
+        sender: &params.sender_address,
+        hostname: &params.hostname,
+        now: SystemTime::now(),
+        accepts,
+    };
+    let mut composed = compose(mail, original.as_ref(), &context).map_err(|error| invalid(&error, open))?;
+    if let Some(signer) = &relay.signer {
+        let signed = signer.sign(composed.message.data);
+        // Without a signature it would be taken for a forgery.
+        composed.message.data = signed.map_err(|error| failed(format!("not signed: {error}")))?;
+    }
+    Ok(composed)
 }
