@@ -147,6 +147,8 @@ async fn talk(
     let mut accepts = connection.accepts();
     if relay.signer.is_some() {
         accepts.size = accepts.size.map(|size| size.saturating_sub(dkim::FIELD_BYTES));
+        // A server behind this one that takes 7 bits only would have to encode anew what is signed (RFC 6376 section 5.3).
+        accepts.eight_bit = false;
     }
     loop {
         if !*carries {
@@ -202,3 +204,6 @@ fn prepare(
     }
     Ok(composed)
 }
+
+#[cfg(test)]
+mod tests;
