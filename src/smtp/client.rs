@@ -5,6 +5,7 @@
 mod error;
 mod login;
 mod text;
+mod transaction;
 
 use std::{io, time::Duration};
 
@@ -16,15 +17,12 @@ use tokio::{
 
 pub use error::{ClientError, SendError};
 pub use text::one_line;
-use text::{refusal, stuffed, text};
+use text::text;
 
 /// Size of one read, bytes.
 const BUFFER_BYTES: usize = 4096;
 /// Longest reply, bytes. `smtp_proto` bounds its text to 4 KiB, but not the number of its lines.
 const REPLY_BYTES: usize = 64 * 1024;
-/// Least time to wait for the reply to the final dot (RFC 5321 section 4.5.3.2.6): a client that gives up earlier
-/// sends the mail twice.
-const DATA_REPLY: Duration = Duration::from_secs(600);
 /// Time for QUIT and its reply, which change nothing any more.
 const QUIT: Duration = Duration::from_secs(2);
 
@@ -73,6 +71,7 @@ pub struct Client<S> {
     starttls: bool,
     mechanisms: login::Mechanisms,
     accepts: Accepts,
+    usable: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
@@ -120,70 +119,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.accepts
     }
 
-    /// Sends a mail to the recipients in the bit mask `open`. Refusals by the server are an [`Outcome`].
-    ///
-    /// # Errors
-    /// If the connection fails. All that is known then is whether the whole mail was written.
-    pub async fn send(&mut self, mail: &Message, open: u128) -> Result<Outcome, SendError> {
-        let utf8 = !mail.mail_from.is_ascii() || !mail.rcpt_to.iter().all(|to| to.is_ascii());
-        let mut parameters = String::new();
-        if utf8 && !self.utf8 {
-            let reply = "553 5.6.7 address needs SMTPUTF8, which the smart host lacks".to_owned();
-            return Ok(Outcome { delivered: 0, refused: open, reply });
-        }
-        if utf8 {
-            parameters.push_str(" SMTPUTF8");
-        }
-        if self.accepts.eight_bit && !mail.data.is_ascii() {
-            parameters.push_str(" BODY=8BITMIME");
-        }
-        if self.sizes {
-            parameters.push_str(&format!(" SIZE={}", mail.data.len()));
-        }
-        let reply = self.command(&format!("MAIL FROM:<{}>{parameters}\r\n", mail.mail_from)).await?;
-        if reply.code == 530 {
-            return Err(ClientError::Wants(text(&reply)).into());
-        }
-        if reply.code != 250 {
-            self.reset().await?;
-            return Ok(refusal(&reply, open, 0));
-        }
-        let (mut taken, mut refused, mut last) = (0u128, 0u128, None);
-        for (index, to) in mail.rcpt_to.iter().enumerate() {
-            let bit =
-                u32::try_from(index).ok().and_then(|index| 1u128.checked_shl(index)).unwrap_or_default();
-            if open & bit == 0 {
-                continue;
-            }
-            let reply = self.command(&format!("RCPT TO:<{to}>\r\n")).await?;
-            match reply.code {
-                250..=259 => taken |= bit,
-                code => {
-                    if code >= 500 {
-                        refused |= bit;
-                    }
-                    last = Some(reply);
-                }
-            }
-        }
-        if taken == 0 {
-            self.reset().await?;
-            let reply = last.as_ref().map(text).unwrap_or_default();
-            return Ok(Outcome { delivered: 0, refused, reply });
-        }
-        let reply = self.command("DATA\r\n").await?;
-        if reply.code != 354 {
-            self.reset().await?;
-            return Ok(refusal(&reply, taken, refused));
-        }
-        self.write(&stuffed(&mail.data)).await?;
-        let reply = self.reply_within(self.timeout.max(DATA_REPLY)).await;
-        let reply = reply.map_err(|error| SendError { error, data_sent: true })?;
-        if reply.code != 250 {
-            return Ok(refusal(&reply, taken, refused));
-        }
-        // If a recipient was refused, people want that reply rather than the one to the mail.
-        Ok(Outcome { delivered: taken, refused, reply: text(last.as_ref().unwrap_or(&reply)) })
+    /// Whether another mail can be sent: the server has not closed the connection, as far as is known.
+    pub fn is_usable(&self) -> bool {
+        self.usable
     }
 
     /// Says QUIT and waits for the reply, for two seconds at most.
@@ -204,6 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             starttls: false,
             mechanisms,
             accepts,
+            usable: true,
         }
     }
 
@@ -226,11 +165,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         // 0 means no bound (RFC 1870 section 4).
         self.accepts.size = size.and_then(|size| size.trim().parse().ok()).filter(|size| *size > 0);
         Ok(())
-    }
-
-    async fn reset(&mut self) -> Result<(), ClientError> {
-        self.write(b"RSET\r\n").await?;
-        self.expect(250).await
     }
 
     async fn command(&mut self, command: &str) -> Result<Response<String>, ClientError> {

@@ -7,7 +7,7 @@
 //!   than it has places.
 //! - A mail that finds a host away goes on to the next; that is one attempt, whose outcome is the last host's.
 //! - While all hosts are away no mail is tried. While mails wait, a host before the one in use is probed, by one probe at a
-//!   time; once it is greeted, the waiting mails go out, one mail first.
+//!   time; once it is greeted, the waiting mails go out, one mail first. A mail whose dialogue broke keeps its back-off.
 //! - Each attempt and each mail that cannot be sent is concluded once; a mail that is delivered or failed is not tried
 //!   again.
 //!
@@ -190,10 +190,10 @@ impl Core {
     ) {
         let next = self.hosts.chosen().filter(|_| contact.is_away());
         if next.is_some_and(|next| next > host) {
-            self.schedule.again(key, now);
+            self.schedule.again(key, contact.has_broken(), now);
             return;
         }
-        let attempt = self.schedule.tried(key, recipients, outcome, contact.is_away(), now);
+        let attempt = self.schedule.tried(key, recipients, outcome, contact.is_unreached(), now);
         self.conclude(attempt, effects);
         if next.is_some() {
             self.schedule.flush(now);

@@ -15,7 +15,9 @@ pub enum Contact {
     Worked,
     /// The connection was lost before the whole mail was written.
     Away,
-    /// There was no session in which the host takes mails.
+    /// In a dialogue about the mail the host said that it wants TLS or a login first.
+    Unwilling,
+    /// There was no session.
     Unreached,
     /// The same, because the host refused name and password.
     LoginRefused,
@@ -28,7 +30,17 @@ pub enum Contact {
 impl Contact {
     /// Whether the host cannot have taken the mail.
     pub(super) fn is_away(self) -> bool {
-        matches!(self, Self::Away | Self::Unreached | Self::LoginRefused)
+        self.has_broken() || self.is_unreached()
+    }
+
+    /// Whether a dialogue about the mail ended early, for which the mail may be the reason.
+    pub(super) fn has_broken(self) -> bool {
+        matches!(self, Self::Away | Self::Unwilling)
+    }
+
+    /// Whether there was no dialogue about the mail, so that the mail cannot be the reason.
+    pub(super) fn is_unreached(self) -> bool {
+        matches!(self, Self::Unreached | Self::LoginRefused)
     }
 }
 
@@ -79,10 +91,14 @@ impl Hosts {
         entry.trying = entry.trying.saturating_sub(1);
         match contact {
             Contact::Worked => entry.host.worked(),
+            // What it said about a mail may name addresses.
             Contact::Away | Contact::LostAfterData => {
                 entry.host.failed(now, false);
-                // What it said about a mail may name addresses.
                 "the connection was lost".clone_into(&mut entry.why);
+            }
+            Contact::Unwilling => {
+                entry.host.failed(now, false);
+                "it wants TLS or a login".clone_into(&mut entry.why);
             }
             Contact::Unreached | Contact::LoginRefused => {
                 entry.host.failed(now, contact == Contact::LoginRefused);
@@ -164,6 +180,8 @@ mod tests {
         assert_eq!(hosts.why_away(), None);
         hosts.ended(0, Contact::Away, "421 <ada@x.test> closing", at(0));
         assert_eq!(hosts.why_away().unwrap(), "the connection was lost");
+        hosts.ended(0, Contact::Unwilling, "530 <ada@x.test> needs a login", at(10));
+        assert_eq!(hosts.why_away().unwrap(), "it wants TLS or a login");
         hosts.unanswered(0, "535 wrong", true, at(10));
         assert_eq!(hosts.why_away().unwrap(), "535 wrong");
         hosts.greeted(0);
@@ -186,6 +204,7 @@ mod tests {
         let contacts = vec![
             Contact::Worked,
             Contact::Away,
+            Contact::Unwilling,
             Contact::Unreached,
             Contact::LoginRefused,
             Contact::LostAfterData,

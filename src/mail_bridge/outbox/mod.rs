@@ -3,8 +3,8 @@
 //!
 //! # What it guarantees
 //! `Queued -> Deferred* -> Delivered | Failed`, each on disk before it is reported. After a crash between the smart
-//! host's 250 and its record, the mail is sent again with the same Message-ID: the smart host may get it twice, but
-//! the outbox never sends two different answers. `Refused` is reported for a mail that was not taken; it is never on
+//! host's 250 and its record, or a connection lost before that 250, the mail is sent again with the same Message-ID,
+//! perhaps to another smart host: recipients may get it twice, but the outbox never sends two different answers. `Refused` is reported for a mail that was not taken; it is never on
 //! disk.
 //!
 //! Mails are sent in parallel, so their order is not kept. They go to the first smart host that is not away; one that is

@@ -49,6 +49,9 @@ pub enum NoPassword {
     /// The file has no password.
     #[error("{path}: its first line is empty", path = .0.display())]
     Empty(PathBuf),
+    /// Nobody has read the file, because the node ends.
+    #[error("{path}: was not read", path = .0.display())]
+    Unread(PathBuf),
 }
 
 /// There is no connection to the smart host.
@@ -137,7 +140,9 @@ impl Relay {
             if !security.is_verified() && !is_local {
                 return Err(ConnectError::Unprotected(host.to_owned()));
             }
-            client.log_in(&login.user, &password(login)?).await?;
+            let (of, path) = (login.clone(), login.password_path.clone());
+            let read = tokio::task::spawn_blocking(move || password(&of)).await;
+            client.log_in(&login.user, &read.unwrap_or(Err(NoPassword::Unread(path)))?).await?;
         }
         Ok(client)
     }

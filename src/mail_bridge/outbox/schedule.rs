@@ -26,8 +26,10 @@ struct Entry {
     added: Duration,
     age: Duration,
     due: Duration,
-    /// Failed because the host was away, so it is due as soon as the host is back.
+    /// Failed because no host was reached, so it is due as soon as one is back.
     waits: bool,
+    /// The dialogue about it broke with a host in this attempt, before another host was tried.
+    broke: bool,
     open: u128,
     failed: u128,
 }
@@ -61,6 +63,7 @@ impl Schedule {
             age,
             due: now,
             waits: false,
+            broke: false,
             open: last.map_or(u128::MAX, |last| last.open),
             failed: last.map_or(0, |last| last.failed),
         };
@@ -83,7 +86,8 @@ impl Schedule {
         }
     }
 
-    /// Reports that the host is back: mails that failed because it was away are due at once.
+    /// Reports that a host is back: mails that failed because none was reached are due at once. A mail whose dialogue broke
+    /// keeps its back-off: if the mail is the reason, it would take down each host as soon as that is back.
     pub fn flush(&mut self, now: Duration) {
         for (&key, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.waits) {
             entry.waits = false;
@@ -131,13 +135,13 @@ impl Schedule {
     }
 
     /// Applies the outcome of an attempt and returns what to write to the journal. `recipients` is the mail's number
-    /// of recipients; `away` says that the host could not be contacted.
+    /// of recipients; `unreached` says that there was no dialogue about it with the last host.
     pub fn tried(
         &mut self,
         key: OutboundKey,
         recipients: usize,
         outcome: Outcome,
-        away: bool,
+        unreached: bool,
         now: Duration,
     ) -> Option<Attempt> {
         let given_up = self.given_up(&outcome.reply);
@@ -148,7 +152,7 @@ impl Schedule {
         entry.attempts = entry.attempts.saturating_add(1);
         entry.failed |= outcome.refused & all;
         entry.open &= all & !outcome.delivered & !outcome.refused;
-        entry.waits = away;
+        entry.waits = !std::mem::take(&mut entry.broke) && unreached;
         let old = entry.age_at(now) >= self.give_up && entry.attempts >= MIN_ATTEMPTS;
         let (state, reply) = if entry.open == 0 && entry.failed == 0 {
             (SendState::Delivered, outcome.reply)
@@ -178,8 +182,12 @@ impl Schedule {
         self.due_at(key, now.saturating_add(self.back_off.max));
     }
 
-    /// Makes a mail due at once, without counting an attempt: another host is to be tried.
-    pub fn again(&mut self, key: OutboundKey, now: Duration) {
+    /// Makes a mail due at once, without counting an attempt: another host is to be tried. `broke` says that the dialogue
+    /// about it broke.
+    pub fn again(&mut self, key: OutboundKey, broke: bool, now: Duration) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.broke |= broke;
+        }
         self.due_at(key, now);
     }
 
@@ -276,14 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_because_the_host_was_away_is_due_when_it_is_back() {
+    fn what_failed_because_no_host_was_reached_is_due_when_one_is_back() {
         let mut schedule = Schedule::new(BACK_OFF, at(1000));
         for n in [1, 2, 3] {
             schedule.add(key(n), at(0), None, at(0));
         }
-        for (n, away) in [(1, true), (2, false)] {
+        for (n, unreached) in [(1, true), (2, false)] {
             schedule.start(key(n));
-            schedule.tried(key(n), 1, outcome(0, 0), away, at(0)).unwrap();
+            schedule.tried(key(n), 1, outcome(0, 0), unreached, at(0)).unwrap();
         }
         schedule.start(key(3));
         assert_eq!(schedule.next(at(0)), None, "the third is being tried");

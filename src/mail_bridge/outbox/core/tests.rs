@@ -79,7 +79,7 @@ fn while_the_host_is_away_only_probes_go_out_and_all_mails_when_it_is_back() {
     let mut core = Core::new(hosts(1), Schedule::new(back_off, at(9999)));
     core.step(queued(1), at(0));
     core.step(queued(2), at(0));
-    let effects = core.step(tried(1, 0, Contact::Away), at(0));
+    let effects = core.step(tried(1, 0, Contact::Unreached), at(0));
     assert_eq!(concluded(&effects), [(key(1), SendState::Deferred)]);
     assert_eq!(core.step(queued(3), at(5)), []);
     assert_eq!((core.step(Input::Tick, at(9)), core.next_wakeup()), (vec![], Some(at(10))));
@@ -180,11 +180,11 @@ fn a_mail_goes_on_to_the_next_host_and_that_is_one_attempt() {
 }
 
 #[test]
-fn what_may_have_been_taken_goes_to_no_other_host() {
+fn what_may_have_been_taken_goes_to_another_host_only_after_its_back_off() {
     let mut core = Core::new(hosts(2), Schedule::new(BACK_OFF, at(1000)));
     core.step(queued(1), at(0));
     let effects = core.step(tried(1, 0, Contact::LostAfterData), at(0));
-    assert_eq!(concluded(&effects), [(key(1), SendState::Deferred)]);
+    assert_eq!((concluded(&effects), effects.len()), (vec![(key(1), SendState::Deferred)], 2), "{effects:?}");
     assert_eq!(core.step(Input::Tick, at(1))[..], [Effect::Try { key: key(1), open: 1, host: 1 }]);
 }
 
@@ -210,10 +210,28 @@ fn the_first_host_is_used_again_once_it_is_back() {
     assert_eq!(core.step(queued(4), at(62)), [tries_by(4, 0)]);
     assert!(!core.figures().falls_back);
     // The second is lost while the first works: the mail goes back, as a new attempt.
-    let effects = core.step(tried(2, 0, Contact::Away), at(62));
+    let effects = core.step(tried(2, 0, Contact::Unreached), at(62));
     assert_eq!(concluded(&effects), [(key(2), SendState::Deferred)]);
     let effects = core.step(tried(4, 1, Contact::Worked), at(62));
     assert_eq!(effects[1..], [Effect::Try { key: key(2), open: 1, host: 0 }]);
+}
+
+#[test]
+fn a_mail_that_breaks_its_dialogue_keeps_its_back_off_and_lets_the_others_pass() {
+    let back_off = BackOff { min: at(5000), max: at(5000) };
+    for last in [Contact::Away, Contact::Unwilling, Contact::Unreached] {
+        let mut core = Core::new(hosts(2), Schedule::new(back_off, at(99_999)));
+        core.step(queued(1), at(0));
+        assert_eq!(core.step(tried(1, 0, Contact::Away), at(0)), [tries_by(1, 1)]);
+        assert_eq!(concluded(&core.step(tried(1, 0, last), at(0))), [(key(1), SendState::Deferred)]);
+        assert_eq!(core.step(queued(2), at(1)), []);
+        assert_eq!(core.step(Input::Tick, at(10)), [Effect::Probe(0), Effect::Probe(1)]);
+        assert_eq!(core.step(Input::Greeted(0), at(10)), [tries_by(2, 0)]);
+        let effects = core.step(tried(2, 1, Contact::Worked), at(10));
+        assert_eq!((concluded(&effects).len(), effects.len()), (1, 1), "{effects:?}");
+        core.step(Input::Greeted(1), at(10));
+        assert_eq!(core.step(Input::Tick, at(5000)), [Effect::Try { key: key(1), open: 1, host: 0 }]);
+    }
 }
 
 /// One event of a run.
@@ -234,6 +252,7 @@ fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
     let contacts = vec![
         Contact::Worked,
         Contact::Away,
+        Contact::Unwilling,
         Contact::Unreached,
         Contact::LoginRefused,
         Contact::LostAfterData,
