@@ -77,7 +77,7 @@ pub const SPECS: &[Spec] = &[
     spec("smarthost_ca_path", Text(""), Rule::Any, "", "File of the certificate authorities (PEM) to trust for starttls and tls instead of those of this host."),
     spec("smarthost_user", Text(""), Rule::Any, "", "Name to log in to the smart host with, by AUTH PLAIN or LOGIN; empty: no AUTH. It needs smarthost_security starttls or tls unless the smart host is this host."),
     spec("smarthost_password_path", Text(""), Rule::Any, "", "File whose first line is the password; others may have no access to it. Read at each connection."),
-    spec("smarthost_timeout_s", Double(60.0), Rule::DoubleRange(0.1, 3600.0), "s", "Time for the smart host to accept a connection and for each of its replies; for the one to a whole mail at least 600 s."),
+    spec("smarthost_timeout_s", Double(60.0), Rule::DoubleRange(0.1, 3600.0), "s", "Time for the smart host to accept a connection, for each 64 KiB of a mail and for each of its replies; for the one to a whole mail at least 600 s."),
     spec("smarthost_connections", Int(4), Rule::IntRange(1, 64), "", "Mails handed to the smart host at once, once it has taken one."),
     spec("smarthost_probe_s", Double(10.0), Rule::DoubleRange(0.01, 3600.0), "s", "A smart host that is away is connected to so often while mails wait, without a mail; when it is back they go out."),
     spec("sender_address", Text(""), Rule::Any, "", "From of outbound mails that name none; empty: posthorn@ and the hostname."),
