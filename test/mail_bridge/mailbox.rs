@@ -2,7 +2,7 @@
 //! Mailboxes on a real Dovecot, read by IMAP.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
@@ -21,6 +21,7 @@ use testbed::dovecot::{Dovecot, PASSWORD, Wish};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy},
     net::{TcpListener, TcpStream},
+    time::Instant,
 };
 
 use super::support::{deliver, disposition, soon, start_publishing, text};
@@ -429,6 +430,61 @@ async fn a_connection_cut_anywhere_loses_and_repeats_nothing() {
     })
     .await;
     assert!(streams.mails.try_recv().is_err(), "a mail came twice");
+    assert!(bridge.drain().await);
+}
+
+#[tokio::test]
+async fn while_the_disk_is_full_the_messages_stay_where_they_are() {
+    let server = Dovecot::start(Wish::default());
+    for number in 0..5 {
+        server.deliver(USER, "INBOX", &message(number));
+    }
+    let mut reader = Reader::of(&server, &[]);
+    reader.values.insert("journal_reserve_bytes".into(), Value::Int(1 << 50));
+    let (bridge, _streams) = reader.start().await;
+    let status = status(&bridge, |status| status.failures > 2).await;
+    assert!(status.last_error.contains("bytes free on its disk"), "{}", status.last_error);
+    assert_eq!((status.skipped, bridge.handle().state().journal.unsettled), (0, 0));
+    assert!(bridge.drain().await);
+
+    reader.values.insert("journal_reserve_bytes".into(), Value::Int(0));
+    let (bridge, mut streams) = reader.start().await;
+    expect(&bridge, &mut streams, 0..5).await;
+    assert!(bridge.drain().await);
+}
+
+/// A bridge that is dropped stops without a drain; only its journal finishes what it has been given.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_off_at_any_moment_it_publishes_every_message() {
+    const MESSAGES: usize = 1500;
+    let server = Dovecot::start(Wish::default());
+    server.deliver_all(USER, "INBOX", (0..MESSAGES).map(message));
+    let mut reader = Reader::of(&server, &[]);
+    reader.values.insert("max_in_flight".into(), Value::Int(10_000));
+    let mut published = BTreeSet::new();
+    let (mut cuts, mut partly) = (0, 0);
+    for cut in 0..30_u64 {
+        let (bridge, mut streams) = reader.start().await;
+        let moment = Instant::now() + Duration::from_millis(cut * 7 % 120);
+        while let Ok(Some(mail)) = tokio::time::timeout_at(moment, streams.mails.recv()).await {
+            published.insert(mail.id);
+            // Some of them are settled before the end.
+            if mail.data.len() % 3 == 0 {
+                bridge.handle().disposition(disposition(mail.id, Action::Ignored)).await.unwrap();
+            }
+        }
+        cuts += 1;
+        partly += u32::from((1..MESSAGES as u64).contains(&bridge.handle().board().read()[0].fetched));
+        drop((bridge, streams));
+    }
+    let (bridge, mut streams) = reader.start().await;
+    while published.len() < MESSAGES {
+        published.insert(soon(streams.mails.recv()).await.unwrap().id);
+    }
+    status(&bridge, is_watching).await;
+    let all: BTreeSet<_> = (0..MESSAGES).map(|number| MailId::of(&message(number))).collect();
+    assert!(published == all, "{} of {}", published.len(), all.len());
+    assert!(partly > 2, "{partly} of {cuts} were while messages were fetched");
     assert!(bridge.drain().await);
 }
 

@@ -61,6 +61,10 @@ pub async fn start(directory: &Path, overrides: &[(&str, Value)]) -> (Bridge, St
             match Bridge::start(params(directory, overrides)).await {
                 Ok(started) => return started,
                 Err(BridgeError::Journal(JournalError::Locked { .. })) => tokio::task::yield_now().await,
+                // The log of a folder that a task of the predecessor still writes.
+                Err(BridgeError::Imap(error)) if error.to_string().contains("in use by another process") => {
+                    tokio::task::yield_now().await;
+                }
                 Err(error) => panic!("{error}"),
             }
         }
