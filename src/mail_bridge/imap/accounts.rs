@@ -184,6 +184,12 @@ impl Account {
             let rule = format!("names of at most {FOLDER_BYTES} bytes");
             return Err(ParamError::rule("folders", format!("{long:?}"), rule));
         }
+        let is_again = |(place, folder): (usize, &String)| {
+            folders.iter().take(place).any(|other| is_same_folder(other, folder))
+        };
+        if folders.iter().enumerate().any(is_again) {
+            return Err(ParamError::rule("folders", format!("{folders:?}"), "different folders"));
+        }
         let address = match values.text("address")? {
             own if own.is_empty() => user.clone(),
             own => own,
@@ -216,6 +222,11 @@ impl Account {
             user,
         })
     }
+}
+
+/// INBOX is the same in any case (RFC 3501 section 5.1), and no other name.
+pub(super) fn is_same_folder(one: &str, other: &str) -> bool {
+    one == other || one.eq_ignore_ascii_case("INBOX") && other.eq_ignore_ascii_case("INBOX")
 }
 
 fn secret(values: &Values) -> Result<Secret, ParamError> {
@@ -323,6 +334,24 @@ mod tests {
         );
         assert_eq!((account.first_sync, account.when_settled), (FirstSync::New, WhenSettled::Leave));
         assert_eq!(load(&[("security", "starttls")]).unwrap().port, 143);
+    }
+
+    #[test]
+    fn a_folder_is_read_once() {
+        let folders = ["INBOX", "inbox"].map(str::to_owned).to_vec();
+        let text = |text: &str| Value::Text(text.to_owned());
+        let values = BTreeMap::from([
+            ("imap.accounts".to_owned(), Value::Texts(vec!["dispatch".to_owned()])),
+            ("imap.dispatch.host".to_owned(), text("mail.example")),
+            ("imap.dispatch.user".to_owned(), text("a")),
+            ("imap.dispatch.password_path".to_owned(), text("/p")),
+            ("imap.dispatch.folders".to_owned(), Value::Texts(folders)),
+        ]);
+        let error = Account::all(&resolve_groups(&SHARED, &[ACCOUNTS], values).unwrap()).unwrap_err();
+        assert!(
+            error.to_string().contains("'imap.dispatch.folders' = [\"INBOX\", \"inbox\"]: must be different"),
+            "{error}"
+        );
     }
 
     #[test]

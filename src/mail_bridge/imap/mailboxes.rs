@@ -2,7 +2,7 @@
 //! All accounts with their servers, and the tasks of their folders.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -107,13 +107,13 @@ pub(crate) fn mailboxes(accounts: &[Account]) -> Result<Mailboxes, ImapStartErro
                 clients.entry(account.ca_path.clone()).or_insert(client).clone()
             }
         };
-        let Account { host, port, timeout, .. } = account.clone();
         let security = match account.security {
             Security::Tls => imap::Security::Tls,
             Security::StartTls => imap::Security::StartTls,
             Security::Plaintext => imap::Security::Plaintext,
         };
-        mailboxes.push((Arc::new(account.clone()), Server { host, port, security, tls, patience: timeout }));
+        let (host, port, patience) = (account.host.clone(), account.port, account.timeout);
+        mailboxes.push((Arc::new(account.clone()), Server { host, port, security, tls, patience }));
     }
     Ok(Arc::new(mailboxes))
 }
@@ -171,7 +171,7 @@ pub(crate) fn start(
                 may_idle: wanted.get(&places(server)).is_some_and(|folders| *folders <= allowed),
                 memory: memory.clone(),
                 limits,
-                open: std::collections::BTreeMap::new(),
+                open: BTreeMap::new(),
                 is_reconciled: false,
                 trouble: Trouble::default(),
             });

@@ -3,7 +3,11 @@
 
 use imap::{FolderCounts, Session};
 
-use super::{Mailboxes, accounts::Account, secret::credentials};
+use super::{
+    Mailboxes,
+    accounts::{Account, is_same_folder},
+    secret::credentials,
+};
 
 /// What was found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,9 +74,4 @@ async fn look(session: &mut Session, account: &Account, trial: &mut Trial) -> Re
             format!("there is no folder {missing:?} on the server (imap.{}.folders)", account.name);
     }
     Ok(())
-}
-
-/// INBOX is the same in any case (RFC 3501 section 5.1), and no other name.
-fn is_same_folder(one: &str, other: &str) -> bool {
-    one == other || one.eq_ignore_ascii_case("INBOX") && other.eq_ignore_ascii_case("INBOX")
 }
